@@ -1,0 +1,3 @@
+"""geoseg: building footprints from georeferenced imagery."""
+
+__version__ = "0.1.0"

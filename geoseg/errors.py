@@ -1,0 +1,73 @@
+"""What can go wrong, one class per fact.
+
+Every message says what was found, what was expected and what to do next. The command line prints the message alone and
+leaves with exit code 2; everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
+"""
+
+
+class GeosegError(Exception):
+    """Root of all errors that a user can act upon."""
+
+
+class UsageError(GeosegError):
+    """An option has a value that cannot be used."""
+
+
+class MissingFileError(GeosegError):
+    """A file that was named does not exist or cannot be reached."""
+
+
+class NotARasterError(GeosegError):
+    """A file exists but GDAL reads no raster from it."""
+
+
+class TruncatedFileError(GeosegError):
+    """A raster's header promises pixels that the file does not hold."""
+
+
+class ReadError(GeosegError):
+    """Pixels of a raster cannot be read."""
+
+
+class BandMismatchError(GeosegError):
+    """The scene's bands do not serve the model's."""
+
+
+class MissingCRSError(GeosegError):
+    """A coordinate reference system is needed and missing, or the given one cannot be understood."""
+
+
+class SceneMismatchError(GeosegError):
+    """Several files cannot be one scene."""
+
+
+class AOIError(GeosegError):
+    """The area of interest cannot be read, or lies outside the scene."""
+
+
+class BundleError(GeosegError):
+    """A model bundle is damaged or its specification does not fit."""
+
+
+class UnknownModelError(GeosegError):
+    """No model has this name."""
+
+
+class DeviceError(GeosegError):
+    """The device or its library is not there."""
+
+
+class ExistingResultError(GeosegError):
+    """A result is already there and may not be replaced unasked."""
+
+
+class OutputError(GeosegError):
+    """A result cannot be written: no room, no permission, no folder."""
+
+
+class RecipeError(GeosegError):
+    """A training recipe names something that does not exist or has a value that is not allowed."""
+
+
+class LabelError(GeosegError):
+    """Labels cannot be read, or do not fit their scene."""
