@@ -1,0 +1,420 @@
+"""A scene: one georeferenced image, from one file or several, read lazily on the grid that a model wants.
+
+`open_scene` reads headers only and checks everything that can be checked before any work. A `Scene` is a frozen recipe:
+it pickles as paths and numbers, and opens its files lazily, once per thread (GDAL datasets are not thread-safe).
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import CRSError, RasterioError
+
+from geoseg.errors import (
+    BandMismatchError,
+    MissingCRSError,
+    MissingFileError,
+    NotARasterError,
+    ReadError,
+    TruncatedFileError,
+    UsageError,
+)
+from geoseg.grid import Grid, Window
+from geoseg.resample import Axis, resample
+from geoseg.vrt import mosaic_vrt
+
+log = logging.getLogger(__name__)
+
+Paths = str | Path | Sequence[str | Path]
+Levels = tuple[tuple[float, float], ...]
+
+RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
+OPEN_READERS = 8
+OVERVIEW_OVERSAMPLING = 2
+"""An overview is read only where it still has at least this many pixels per target pixel along each axis."""
+
+CHECKED_STRILES = 50_000
+LEVEL_PERCENTILES = (2.0, 98.0)
+LEVEL_SAMPLE_PX = 1024
+REMOTE_ENV = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "VSI_CACHE": "TRUE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What a window holds: `values (band, y, x)` and `valid (y, x)`, True where there is data."""
+
+    values: NDArray[Any]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One georeferenced image on its working grid.
+
+    Attributes:
+        name: File-safe name, from the first file.
+        paths: The files, as the user named them.
+        source: What rasterio opens: a path, or a VRT over several files.
+        native: The grid of the scene's own pixels.
+        grid: The working grid: exactly the same extent, perhaps other pixels.
+        bands: One-based band numbers that `read` returns, in this order.
+        dtype: Type of the pixels in the file.
+        nodata: Nodata value in the file, if any.
+        has_mask: True where some pixels may be nodata (nodata value, alpha or mask band).
+        overviews: `(height, width)` of each overview in the file.
+        levels: Per band `(low, high)` that become 0 and 255; None leaves the values as they are.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    source: str
+    native: Grid
+    grid: Grid
+    bands: tuple[int, ...]
+    band_count: int
+    dtype: str
+    nodata: float | None
+    has_mask: bool
+    overviews: tuple[tuple[int, int], ...] = ()
+    levels: Levels | None = None
+
+    def at_gsd(self, gsd_m: float) -> "Scene":
+        """Return the scene on the grid of the same extent nearest to `gsd_m` metres per pixel on the ground."""
+        return replace(self, grid=self.native.resampled(gsd_m))
+
+    def at_shape(self, shape: tuple[int, int]) -> "Scene":
+        """Return the scene on the grid of the same extent with this height and width."""
+        return replace(self, grid=self.native.reshaped(shape) if shape != self.native.shape else self.native)
+
+    def with_bands(self, bands: Sequence[int]) -> "Scene":
+        """Return the scene with other bands.
+
+        Raises:
+            BandMismatchError: If the file has no such band.
+        """
+        if not bands or min(bands) < 1 or max(bands) > self.band_count:
+            raise BandMismatchError(
+                f"{self.name} has bands 1 to {self.band_count}, but bands {','.join(map(str, bands))} were asked for. "
+                "Name existing bands with --bands."
+            )
+        return replace(self, bands=tuple(bands), levels=None)
+
+    def with_levels(self) -> "Scene":
+        """Return the scene stretched to 0-255 per band, unless its pixels are 8-bit already.
+
+        Levels are the 2nd and 98th percentile of the valid pixels of the whole scene, measured once, never per chip.
+        """
+        if self.dtype == "uint8" or self.levels is not None:
+            return self
+        return replace(self, levels=_measure_levels(self))
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window of the working grid.
+
+        Args:
+            window: Rows and columns, inside the grid.
+
+        Returns:
+            `(band, y, x)` values (uint8 where `levels` stretch them, the file's type otherwise) and the valid mask.
+            Area-averaged where the working grid is coarser than the file, bilinear where it is finer; a pixel's value
+            does not depend on the window.
+
+        Raises:
+            ValueError: If the window leaves the grid.
+            ReadError: If the pixels cannot be read.
+        """
+        if window.intersect(self.grid.window) != window:
+            raise ValueError(f"window {window} leaves the grid of {self.grid.shape}")
+        shape, level = self._best_source()
+        if shape == self.grid.shape:
+            values, valid = self._read_source(window.rows, window.cols, level)
+            valid = np.ones(window.shape, bool) if valid is None else valid
+        else:
+            axes = (Axis(shape[0], self.grid.height), Axis(shape[1], self.grid.width))
+            values, valid = resample(
+                lambda rows, cols: self._read_source(rows, cols, level),
+                axes,
+                window.rows,
+                window.cols,
+                len(self.bands),
+                np.dtype(self.dtype),
+            )
+        return Pixels(stretch(values, self.levels) if self.levels else values, valid)
+
+    def _best_source(self) -> tuple[tuple[int, int], int | None]:
+        """Return the shape and overview level with the fewest pixels that still oversample the working grid."""
+        needed = tuple(n * OVERVIEW_OVERSAMPLING for n in self.grid.shape)
+        fitting = [(s, i) for i, s in enumerate(self.overviews) if s[0] >= needed[0] and s[1] >= needed[1]]
+        return min(fitting, default=(self.native.shape, None))
+
+    def _read_source(
+        self, rows: slice, cols: slice, level: int | None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        window = rasterio.windows.Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        try:
+            reader = open_reader(self.source, level)
+            values = reader.read(self.bands, window=window)
+            valid = reader.dataset_mask(window=window) > 0 if self.has_mask else None
+        except (RasterioError, OSError) as err:
+            raise ReadError(
+                f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be "
+                f"read ({err}). The file may be damaged or cut short; copy or download it again."
+            ) from err
+        return (values, _finite(values, valid)) if values.dtype.kind == "f" else (values, valid)
+
+
+def _finite(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Take pixels that are not numbers out of the valid mask, in place of the values too."""
+    finite = np.isfinite(values).all(axis=0)
+    if finite.all():
+        return valid
+    values[:, ~finite] = 0
+    return finite if valid is None else finite & valid
+
+
+def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
+    """Map each band's `(low, high)` to 0 and 255, clipped; `(band, y, x)` of any type to uint8."""
+    low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*levels, strict=True))
+    scaled = (values.astype(np.float32) - low) * (255 / np.maximum(high - low, np.float32(1e-12)))
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _measure_levels(scene: Scene) -> Levels:
+    factor = max(1.0, max(scene.native.shape) / LEVEL_SAMPLE_PX)
+    height, width = (max(1, round(n / factor)) for n in scene.native.shape)
+    sample = scene.at_shape((height, width))
+    pixels = sample.read(sample.grid.window)
+    if not pixels.valid.any():
+        return tuple((0.0, 1.0) for _ in scene.bands)
+    low, high = np.percentile(pixels.values[:, pixels.valid], LEVEL_PERCENTILES, axis=1)
+    return tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
+
+
+_readers = threading.local()
+
+
+def open_reader(source: str, level: int | None = None) -> rasterio.DatasetReader:
+    """Open a raster once per thread and keep the last few open.
+
+    Args:
+        source: Path, URL or VRT.
+        level: Overview to read instead of the full resolution, from 0.
+    """
+    cache: OrderedDict[tuple[str, int | None], rasterio.DatasetReader] = _readers.__dict__.setdefault(
+        "cache", OrderedDict()
+    )
+    key = (source, level)
+    if key not in cache:
+        with rasterio.Env(**gdal_options(source)):
+            cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
+        while len(cache) > OPEN_READERS:
+            cache.popitem(last=False)[1].close()
+    cache.move_to_end(key)
+    return cache[key]
+
+
+def close_readers() -> None:
+    """Close the calling thread's open rasters, so that the files may be replaced or removed."""
+    for reader in _readers.__dict__.pop("cache", {}).values():
+        reader.close()
+
+
+def gdal_options(source: str) -> dict[str, str]:
+    """Return GDAL options for a source: a remote file is not searched for neighbours, and reads are retried."""
+    return dict(REMOTE_ENV) if is_remote(source) else {}
+
+
+def is_remote(path: str) -> bool:
+    """Return True for URLs and GDAL's network file systems."""
+    return urlparse(path).scheme in ("http", "https", "s3", "gs", "az") or path.startswith(
+        ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
+    )
+
+
+def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None) -> Scene:
+    """Open one or several rasters as one scene; reads headers only.
+
+    Args:
+        paths: A raster, a URL, a folder of rasters, or several of these; several files of one grid become one scene.
+        bands: One-based band numbers; by default red, green and blue as the file marks them, else the first three.
+        crs: Coordinate reference system to use where the file has none.
+
+    Raises:
+        MissingFileError: If a file is not there.
+        NotARasterError: If GDAL reads no raster from it.
+        TruncatedFileError: If the file ends before its pixels do.
+        SceneMismatchError: If several files do not share one grid.
+        BandMismatchError: If the bands are not there.
+        MissingCRSError: If `crs` cannot be understood.
+    """
+    files = _list_files(paths)
+    for file in files:
+        _check_file(file)
+    source = files[0] if len(files) == 1 else mosaic_vrt(files)
+    with _open(source, files[0]) as src:
+        return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+
+
+def _list_files(paths: Paths) -> list[str]:
+    """Expand folders; keep URLs as they are."""
+    named = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not named:
+        raise UsageError("No scene was named. Name a raster file, a URL or a folder of rasters.")
+    return [file for path in named for file in _expand(str(path))]
+
+
+def _expand(path: str) -> list[str]:
+    if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
+        return [path]
+    found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    if not found:
+        raise MissingFileError(
+            f"The folder {path} holds no raster ({', '.join(RASTER_SUFFIXES)}). Name the file itself if it has another suffix."
+        )
+    return found
+
+
+def _check_file(path: str) -> None:
+    if is_remote(path) or path.startswith("/vsi"):
+        return
+    if not Path(path).exists():
+        raise MissingFileError(f"There is no file {path}. Check the path; the working folder is {Path.cwd()}.")
+    if Path(path).stat().st_size == 0:
+        raise TruncatedFileError(f"The file {path} is empty. Copy or download it again.")
+
+
+def _open(source: str, name: str) -> rasterio.DatasetReader:
+    try:
+        with rasterio.Env(**gdal_options(source)):
+            return rasterio.open(source)
+    except RasterioError as err:
+        kind = MissingFileError if is_remote(name) else NotARasterError
+        next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
+        raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
+
+
+def parse_crs(text: str | CRS) -> CRS:
+    """Understand a coordinate reference system.
+
+    Raises:
+        MissingCRSError: If nobody knows it.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as err:
+        raise MissingCRSError(f"--crs {text} is no coordinate reference system ({err}). Try EPSG:32630.") from err
+
+
+def _describe(
+    src: rasterio.DatasetReader, source: str, files: list[str], bands: Sequence[int] | None, crs: CRS | None
+) -> Scene:
+    name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
+    if src.count == 0:
+        raise NotARasterError(
+            f"{files[0]} holds {len(src.subdatasets)} subdatasets and no bands of its own. "
+            f"Name one of them: {', '.join(src.subdatasets[:3])}"
+        )
+    _check_complete(src, files[0])
+    grid = _grid_of(src, name, crs)
+    scene = Scene(
+        name=name,
+        paths=tuple(files),
+        source=source,
+        native=grid,
+        grid=grid,
+        bands=tuple(bands or _default_bands(src)),
+        band_count=src.count,
+        dtype=_dtype_of(src, name),
+        nodata=src.nodata,
+        has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
+        overviews=_overview_shapes(src),
+    )
+    return scene.with_bands(scene.bands)
+
+
+def _dtype_of(src: rasterio.DatasetReader, name: str) -> str:
+    if len(set(src.dtypes)) > 1 or np.dtype(src.dtypes[0]).kind not in "uif":
+        raise NotARasterError(
+            f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
+            "Convert it with `gdal_translate -ot UInt16`."
+        )
+    return str(src.dtypes[0])
+
+
+def _default_bands(src: rasterio.DatasetReader) -> list[int]:
+    """Choose red, green, blue where the file marks them, else the first three that are not alpha."""
+    meaning = src.colorinterp
+    if meaning[0] == ColorInterp.palette:
+        raise BandMismatchError(
+            f"{src.name} holds palette indices, not colours. Expand them with `gdal_translate -expand rgb IN OUT`."
+        )
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in meaning for colour in rgb):
+        return [meaning.index(colour) + 1 for colour in rgb]
+    return [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha][:3]
+
+
+def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
+    """Build the native grid; without a CRS, say so, and fall back to pixel coordinates where there is no transform."""
+    transform, own = src.transform, src.crs
+    if transform.is_identity and src.gcps[0]:
+        raise MissingCRSError(
+            f"{name} is placed by {len(src.gcps[0])} ground control points, not by a transform. "
+            "Rectify it first: `gdalwarp -r bilinear IN OUT`."
+        )
+    if own is None and crs is None:
+        log.warning(
+            "%s has no CRS: its own pixels are used as they are and the results are in %s. Give --crs EPSG:... if you know it.",
+            name,
+            "pixel coordinates" if transform.is_identity else "its own coordinates",
+        )
+    elif own is not None and crs is not None and own != crs:
+        log.warning("%s says its CRS is %s; --crs %s is used instead.", name, own, crs)
+    return Grid(crs or own, transform, src.shape)
+
+
+def _overview_shapes(src: rasterio.DatasetReader) -> tuple[tuple[int, int], ...]:
+    """Return the shape of every overview, in the file's order."""
+    height, width = src.shape
+    return tuple((-(-height // f), -(-width // f)) for f in src.overviews(1))
+
+
+def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
+    """Compare a local TIFF's block offsets with the size of its file."""
+    if src.driver not in ("GTiff", "COG") or is_remote(name) or not Path(name).is_file():
+        return
+    size, end = Path(name).stat().st_size, _last_byte(src)
+    if end > size:
+        raise TruncatedFileError(
+            f"{name} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. Copy or download it again."
+        )
+
+
+def _last_byte(src: rasterio.DatasetReader) -> int:
+    block_height, block_width = src.block_shapes[0]
+    rows, cols = -(-src.height // block_height), -(-src.width // block_width)
+    step = max(1, rows * cols // CHECKED_STRILES)
+    band = src.count if src.interleaving is not None and src.interleaving.name == "band" else 1
+    ends = [_strile_end(src, band, index // cols, index % cols) for index in range(0, rows * cols, step)]
+    return max([*ends, _strile_end(src, band, rows - 1, cols - 1)])
+
+
+def _strile_end(src: rasterio.DatasetReader, band: int, row: int, col: int) -> int:
+    offset = src.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
+    length = src.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
+    return int(offset) + int(length) if offset and length else 0
