@@ -1,0 +1,43 @@
+"""What every test package shares: quiet threads, and the real imagery where it is at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before numpy, torch or OpenVINO start their pools: the suite must not oversubscribe a small machine.
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def realdata_folder() -> Path | None:
+    """Return the folder of real imagery: GEOSEG_REALDATA, else ../shared/data beside the repository."""
+    named = os.environ.get("GEOSEG_REALDATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if (folder / "README.md").is_file() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `realdata`, and those that ask for its fixture, where there is none."""
+    if realdata_folder() is not None:
+        return
+    skip = pytest.mark.skip(reason="no real imagery: set GEOSEG_REALDATA, or put it in ../shared/data")
+    for item in items:
+        if "realdata" in item.keywords or "realdata" in getattr(item, "fixturenames", ()):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real imagery (read only)."""
+    folder = realdata_folder()
+    assert folder is not None, "a test of real imagery ran without the imagery"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout, for tests of what is committed."""
+    return REPOSITORY
