@@ -114,7 +114,7 @@ class Grid:
     @property
     def corners(self) -> list[tuple[float, float]]:
         """World coordinates of the four outer corners, in ring order."""
-        return [self.transform * xy for xy in ((0, 0), (self.width, 0), (self.width, self.height), (0, self.height))]
+        return [self.transform @ xy for xy in ((0, 0), (self.width, 0), (self.width, self.height), (0, self.height))]
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -132,12 +132,12 @@ class Grid:
 
     def crop(self, window: Window) -> "Grid":
         """Return the grid of a window."""
-        return Grid(self.crs, self.transform * Affine.translation(window.col, window.row), window.shape)
+        return Grid(self.crs, self.transform @ Affine.translation(window.col, window.row), window.shape)
 
     def reshaped(self, shape: tuple[int, int]) -> "Grid":
         """Return the grid of exactly the same extent with another number of pixels."""
         scale = Affine.scale(self.width / shape[1], self.height / shape[0])
-        return Grid(self.crs, self.transform * scale, shape)
+        return Grid(self.crs, self.transform @ scale, shape)
 
     def resampled(self, gsd_m: float) -> "Grid":
         """Return the grid of exactly the same extent whose pixels are nearest to `gsd_m` metres on the ground.
@@ -153,7 +153,7 @@ class Grid:
         """Return the smallest window of whole pixels that holds the given left, bottom, right, top."""
         left, bottom, right, top = bounds
         inverse = ~self.transform
-        cols, rows = zip(*(inverse * xy for xy in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True)
+        cols, rows = zip(*(inverse @ xy for xy in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True)
         slack = 1e-6
         row, col = math.floor(min(rows) + slack), math.floor(min(cols) + slack)
         height, width = math.ceil(max(rows) - slack) - row, math.ceil(max(cols) - slack) - col
@@ -168,7 +168,7 @@ def _ground_sample_distance(grid: Grid) -> tuple[float, float]:
 
     row, col = grid.height / 2, grid.width / 2
     dx, dy = min(GSD_BASELINE_PX, grid.width / 2), min(GSD_BASELINE_PX, grid.height / 2)
-    ends = [grid.transform * xy for xy in ((col - dx, row), (col + dx, row), (col, row - dy), (col, row + dy))]
+    ends = [grid.transform @ xy for xy in ((col - dx, row), (col + dx, row), (col, row - dy), (col, row + dy))]
     lon, lat = transform(grid.crs, CRS.from_epsg(4326), *zip(*ends, strict=True))
     metres = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
     return metres[0] / (2 * dx), metres[1] / (2 * dy)

@@ -60,7 +60,7 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     width = max(c + p.shape[1] for (c, _), p in zip(offsets, parts, strict=True)) - left
     height = max(r + p.shape[0] for (_, r), p in zip(offsets, parts, strict=True)) - top
     placed = [(part, c - left, r - top) for part, (c, r) in zip(parts, offsets, strict=True)]
-    return _xml(parts[0], parts[0].transform * Affine.translation(left, top), (height, width), placed)
+    return _xml(parts[0], parts[0].transform @ Affine.translation(left, top), (height, width), placed)
 
 
 def _read_header(path: str) -> Part:
@@ -105,7 +105,7 @@ def _mismatch(part: Part, first: Part, found: str, expected: str) -> SceneMismat
 
 def _offset(first: Part, part: Part) -> tuple[int, int]:
     """Return column and row of a part's first pixel in the grid of the first part."""
-    col, row = ~first.transform * (part.transform.c, part.transform.f)
+    col, row = ~first.transform @ (part.transform.c, part.transform.f)
     if max(abs(col - round(col)), abs(row - round(row))) > OFF_GRID_PX:
         raise SceneMismatchError(
             f"{Path(part.path).name} lies {col - round(col):.2f}, {row - round(row):.2f} pixels off the grid of "

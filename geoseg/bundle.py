@@ -1,0 +1,225 @@
+"""A trained network in one safetensors file: half-precision weights, and the specification in the file's header.
+
+Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`) and `geoseg_weights_sha256`, a checksum of
+the weights that is compared when they are loaded.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoseg.errors import BundleError, UnknownModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "geoseg-bundle-1"
+ZOO = Path(__file__).parent / "zoo"
+DEFAULT_MODEL = "buildings-30cm"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a network wants and gives.
+
+    Attributes:
+        name: Name of the model.
+        version: Version of the weights.
+        network: Name in the registry of `geoseg.networks`.
+        network_options: Its keyword arguments.
+        bands: Names of the bands, in order.
+        gsd_m: Metres per pixel on the ground that it was trained at.
+        mean: Per band, of values divided by `pixel_max`.
+        std: Per band, of values divided by `pixel_max`.
+        pixel_max: Pixel value that counts as 1.
+        classes: One name: a sigmoid channel. Several: softmax channels.
+        target: The class whose probability becomes the mask.
+        chip_px: Largest chip, pixels.
+        halo_px: Context on every side of a chip that is thrown away, pixels.
+        stride_px: A chip's sides are multiples of this.
+        threshold: Probability from which a pixel counts as the target class.
+        min_area_m2: Smallest footprint that is kept.
+        training: How and on what it was trained.
+        metrics: Figures on test areas.
+        licence: Terms of the weights.
+        description: One line.
+    """
+
+    name: str
+    network: str
+    bands: tuple[str, ...]
+    gsd_m: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    version: str = "1"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    pixel_max: float = 255.0
+    classes: tuple[str, ...] = ("building",)
+    target: str = "building"
+    chip_px: int = 512
+    halo_px: int = 32
+    stride_px: int = 32
+    threshold: float = 0.5
+    min_area_m2: float = 5.0
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a specification that contradicts itself; lists become tuples."""
+        for name in ("bands", "mean", "std", "classes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for found, expected, what in self._facts():
+            if not found:
+                raise BundleError(f"The specification of model {self.name!r} does not fit: {what}; expected {expected}.")
+
+    def _facts(self) -> list[tuple[bool, str, str]]:
+        core = self.chip_px - 2 * self.halo_px
+        per_band = len(self.mean) == len(self.std) == len(self.bands) > 0
+        return [
+            (per_band, f"{len(self.bands)} of each", f"{len(self.mean)} means and {len(self.std)} standard deviations"),
+            (all(s > 0 for s in self.std), "positive numbers", f"standard deviations {self.std}"),
+            (self.gsd_m > 0, "metres above 0", f"gsd_m is {self.gsd_m}"),
+            (core > 0, "a chip larger than two halos", f"chip_px {self.chip_px} with halo_px {self.halo_px}"),
+            (self.chip_px % self.stride_px == 0, f"a multiple of {self.stride_px}", f"chip_px is {self.chip_px}"),
+            (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
+            (self.target in self.classes, f"one of {', '.join(self.classes)}", f"target is {self.target!r}"),
+        ]
+
+    @property
+    def target_index(self) -> int:
+        """Channel of the target class."""
+        return self.classes.index(self.target)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model on disk: its specification, where it lies, and the checksum of its weights."""
+
+    spec: ModelSpec
+    path: Path
+    weights_sha256: str
+
+    @cached_property
+    def key(self) -> str:
+        """A short hash of specification and weights, for caches and run folders."""
+        text = json.dumps(asdict(self.spec), sort_keys=True) + self.weights_sha256
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def weights(self) -> "dict[str, Tensor]":
+        """Load the weights as float32, after comparing their checksum.
+
+        Raises:
+            BundleError: If the file is damaged.
+        """
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(self.path)
+        except Exception as err:  # safetensors raises its own untyped errors
+            raise _damaged(self.path, str(err)) from err
+        if (found := _checksum(tensors)) != self.weights_sha256:
+            raise _damaged(self.path, f"its weights have checksum {found[:12]}, its header says {self.weights_sha256[:12]}")
+        return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def _damaged(path: Path, why: str) -> BundleError:
+    return BundleError(f"The model {path} is damaged: {why}. Copy or train it again.")
+
+
+def _checksum(tensors: "Mapping[str, Tensor]") -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Tensor]", *, half: bool = True) -> Path:
+    """Write a bundle, aside and then renamed.
+
+    Args:
+        path: Where to; the suffix should be `.safetensors`.
+        spec: The specification.
+        state_dict: Weights of the network (not of the `Segmenter` around it).
+        half: Store floating point weights as float16.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    tensors = {
+        name: (t.detach().half() if half and t.is_floating_point() else t.detach()).contiguous().clone()
+        for name, t in state_dict.items()
+    }
+    header = {
+        "format": FORMAT,
+        "geoseg_spec": json.dumps(asdict(spec), sort_keys=True),
+        "geoseg_weights_sha256": _checksum(tensors),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as aside:
+        save_file(tensors, Path(aside) / path.name, metadata=header)
+        os.replace(Path(aside) / path.name, path)
+    return path
+
+
+def list_models() -> list[str]:
+    """Return the names of the shipped models."""
+    return sorted(p.stem for p in ZOO.glob("*.safetensors"))
+
+
+def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
+    """Load a bundle's specification; the weights follow when they are asked for.
+
+    Args:
+        model: Name of a shipped model, or path of a `.safetensors` bundle.
+
+    Raises:
+        UnknownModelError: If there is neither.
+        BundleError: If the file is no bundle, or its specification does not fit.
+    """
+    path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)
+    if not path.is_file():
+        known = ", ".join(list_models()) or "none is shipped"
+        raise UnknownModelError(
+            f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
+            "Give one of these names or the path of a .safetensors bundle."
+        )
+    header = _read_header(path)
+    return Bundle(_parse_spec(path, header["geoseg_spec"]), path, header["geoseg_weights_sha256"])
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header = dict(file.metadata() or {})
+    except Exception as err:  # safetensors raises its own untyped errors
+        raise BundleError(f"{path} is no safetensors file or is cut short ({err}). Copy or train it again.") from err
+    if header.get("format") != FORMAT or not {"geoseg_spec", "geoseg_weights_sha256"} <= header.keys():
+        raise BundleError(
+            f"{path} holds weights without a geoseg specification (format {header.get('format')!r}, expected {FORMAT!r}). "
+            "Give a bundle written by `geoseg train`."
+        )
+    return header
+
+
+def _parse_spec(path: Path, text: str) -> ModelSpec:
+    known = {f.name for f in fields(ModelSpec)}
+    try:
+        values = json.loads(text)
+        unknown = values.keys() - known
+        if unknown:
+            raise BundleError(f"{path} has unknown specification keys {', '.join(sorted(unknown))}. Update geoseg.")
+        return ModelSpec(**values)
+    except (json.JSONDecodeError, TypeError) as err:
+        raise BundleError(f"{path} has a specification that cannot be read ({err}). Copy or train it again.") from err

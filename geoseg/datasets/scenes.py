@@ -1,0 +1,162 @@
+"""A scene as torchgeo sees it: a dataset queried by coordinates, and a sampler on the chip lattice.
+
+`SceneDataset` is a torchgeo `RasterDataset` whose pixels come from `Scene.read`: resampled to the model's GSD, valid
+mask honoured, mirrored at the scene's border and at nodata. A block's pixels are read once and its chips cut from
+them: torchgeo's own way, a `rasterio.merge` per query, decodes every halo again and skips unreadable files in silence.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import shapely
+import torch
+from affine import Affine
+from geopandas import GeoDataFrame
+from numpy.typing import NDArray
+from torchgeo.datasets import RasterDataset
+from torchgeo.datasets.utils import GeoSlice
+from torchgeo.samplers import GeoSampler
+
+from geoseg.datasets.fill import fill_invalid
+from geoseg.grid import Block, Grid, Lattice, Window, reflect_indices
+from geoseg.scene import Pixels, Scene
+
+
+class SceneDataset(RasterDataset):  # type: ignore[misc]
+    """The pixels of one scene, by torchgeo query.
+
+    A query's `x` and `y` slices are world coordinates of the scene; of a rotated scene or one without a CRS, pixel
+    coordinates with `y = -row`, as a query cannot be rotated. A query may hang over the scene's border.
+
+    Attributes:
+        scene: The scene on its working grid.
+        frame: The transform of the queries' coordinates.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        cached: Window | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        """Make a dataset of a scene.
+
+        Args:
+            scene: The scene on its working grid.
+            cached: Read this window (which may hang over the border) once, at the first query, and cut the chips
+                from it. Queries must stay inside it.
+            transforms: Changes a sample, as everywhere in torchgeo.
+        """
+        self.scene, self.transforms, self.cached = scene, transforms, cached
+        self.paths, self.cache = list(scene.paths), True
+        self.frame = query_frame(scene.grid)
+        self._res = (self.frame.a, -self.frame.e)
+        self.bands = tuple(str(b) for b in scene.bands)
+        extent = shapely.box(*Grid(None, self.frame, scene.grid.shape).bounds)
+        time = pd.IntervalIndex.from_tuples([(self.mint, self.maxt)], closed="both", name="datetime")
+        crs = None if self.frame != scene.grid.transform else scene.grid.crs
+        self.index = GeoDataFrame({"filepath": [scene.source]}, index=time, geometry=[extent], crs=crs)
+        self._pixels: tuple[Pixels, NDArray[np.intp], NDArray[np.intp]] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Pixels keep the scene's type; 8-bit where levels stretch them."""
+        return torch.uint8 if self.scene.levels or self.scene.dtype == "uint8" else torch.float32
+
+    def __getitem__(self, query: GeoSlice) -> dict[str, Any]:
+        """Return the chip of a query.
+
+        Returns:
+            `image (band, y, x)`, `valid (y, x)` bool (False beyond the scene too), `bounds` and `crs`.
+        """
+        x, y, _ = self._disambiguate_slice(query)
+        pixels = self.read_chip(self.window_of(x, y))
+        sample = {
+            "image": torch.from_numpy(pixels.values).to(self.dtype),
+            "valid": torch.from_numpy(pixels.valid),
+            "bounds": query,
+            "crs": self.crs,
+        }
+        return self.transforms(sample) if self.transforms is not None else sample
+
+    def window_of(self, x: slice, y: slice) -> Window:
+        """Return the window of a query: whole pixels, rounded."""
+        col, row = ~self.frame @ (x.start, y.stop)
+        right, bottom = ~self.frame @ (x.stop, y.start)
+        return Window(round(row), round(col), round(bottom) - round(row), round(right) - round(col))
+
+    def read_chip(self, window: Window) -> Pixels:
+        """Read a window that may hang over the border; invalid pixels are filled by mirroring.
+
+        `valid` says which pixels lie on the scene and have data.
+        """
+        pixels, rows, cols = self._cached_pixels() if self.cached is not None else self._read(window)
+        if self.cached is not None:
+            part = window.relative_to(self.cached)
+            rows, cols = rows[part.rows], cols[part.cols]
+        values, valid = pixels.values[:, rows[:, None], cols], pixels.valid[rows[:, None], cols]
+        return Pixels(fill_invalid(values, valid), valid & _inside(window, self.scene.grid.shape))
+
+    def _cached_pixels(self) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
+        if self._pixels is None:
+            assert self.cached is not None
+            self._pixels = self._read(self.cached)
+        return self._pixels
+
+    def _read(self, window: Window) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
+        """Read the pixels a window mirrors from; and for each of its rows and columns, where they lie in them."""
+        height, width = self.scene.grid.shape
+        rows = reflect_indices(window.rows.start, window.rows.stop, height)
+        cols = reflect_indices(window.cols.start, window.cols.stop, width)
+        top, left = int(rows.min()), int(cols.min())
+        source = Window(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1)
+        return self.scene.read(source), rows - top, cols - left
+
+
+def query_frame(grid: Grid) -> Affine:
+    """Return the transform of a scene's queries: its own where it is north-up, else `x = col, y = -row`."""
+    north_up = grid.crs is not None and not grid.is_rotated and grid.transform.a > 0 > grid.transform.e
+    return grid.transform if north_up else Affine.scale(1, -1)
+
+
+def _inside(window: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    rows, cols = (np.arange(s.start, s.stop) for s in window.slices)
+    return ((rows >= 0) & (rows < shape[0]))[:, None] & ((cols >= 0) & (cols < shape[1]))
+
+
+class LatticeSampler(GeoSampler):  # type: ignore[misc]
+    """Yields the query of every chip of a block, row by row.
+
+    Unlike torchgeo's `GridGeoSampler` the chips are anchored at the scene's first pixel whatever the block, and a
+    scene smaller than a chip still has one.
+    """
+
+    def __init__(self, dataset: SceneDataset, lattice: Lattice, chips: Iterable[tuple[int, int]]) -> None:
+        """Sample the given `(row, column)` chips of a lattice."""
+        super().__init__(dataset)
+        self.frame, self.lattice, self.chips = dataset.frame, lattice, list(chips)
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.chips)
+
+    def __iter__(self) -> Iterator[GeoSlice]:
+        """Yield `(x, y, t)` slices in the dataset's coordinates."""
+        for chip in self.chips:
+            yield self._query(self.lattice.chip_window(*chip))
+
+    def _query(self, window: Window) -> GeoSlice:
+        left, top = self.frame @ (window.cols.start, window.rows.start)
+        right, bottom = self.frame @ (window.cols.stop, window.rows.stop)
+        times = slice(self.toi.left, self.toi.right, 1)
+        return slice(left, right, self.res[0]), slice(bottom, top, self.res[1]), times
+
+
+def padded_window(lattice: Lattice, block: Block) -> Window:
+    """Return the window that holds every chip of a block, halos included."""
+    first = lattice.chip_window(block.chip_rows[0], block.chip_cols[0])
+    last = lattice.chip_window(block.chip_rows[-1], block.chip_cols[-1])
+    return Window(first.row, first.col, last.rows.stop - first.row, last.cols.stop - first.col)

@@ -1,0 +1,7 @@
+"""Engines run a network: pixel values in, probabilities out."""
+
+from geoseg.engines.fakes import IdentitySegmenter, ThresholdSegmenter
+from geoseg.engines.open import ONNX_CACHE_ENV, choose_device, load_engine
+from geoseg.engines.protocol import Engine
+
+__all__ = ["ONNX_CACHE_ENV", "Engine", "IdentitySegmenter", "ThresholdSegmenter", "choose_device", "load_engine"]

@@ -1,0 +1,34 @@
+"""Engines without a network: they prove the pipeline."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySegmenter:
+    """Returns the first band, divided by 255, as the probability: a misplaced chip cannot hide."""
+
+    name: str = "identity"
+    batch_size: int = 4
+    threads: int = 1
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, 1, y, x)`: the first band of `(n, band, y, x)` divided by 255."""
+        return chips[:, :1].astype(np.float32) / np.float32(255)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSegmenter:
+    """Calls a pixel a building with probability 1 where the first band is at least `threshold`."""
+
+    threshold: float = 128
+    name: str = "threshold"
+    batch_size: int = 4
+    threads: int = 1
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, 1, y, x)`: 1 where the first band of `(n, band, y, x)` reaches the threshold, else 0."""
+        return (chips[:, :1] >= self.threshold).astype(np.float32)

@@ -1,0 +1,66 @@
+"""A bundle's network as ONNX, made on this machine once and kept."""
+
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from geoseg.bundle import Bundle
+from geoseg.engines.open import ONNX_CACHE_ENV
+
+OPSET = 18
+EXPORT_VERSION = 1
+"""Part of a cached file's name: raise it when the export changes."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of files that can be made again: `$GEOSEG_CACHE_DIR`, else the user's cache folder."""
+    if own := os.environ.get(ONNX_CACHE_ENV):
+        return Path(own)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "geoseg" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "geoseg"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoseg"
+
+
+def onnx_path(bundle: Bundle) -> Path:
+    """Return the bundle's ONNX file, exporting it first if it is not there yet.
+
+    The file takes pixel values `(n, band, y, x)` float32 and gives probabilities `(n, class, y, x)` for any batch and
+    any multiple of the network's stride. Its name holds the bundle's key, so another model never finds it.
+    """
+    folder = cache_folder()
+    path = folder / f"{bundle.spec.name}-{bundle.key}-v{EXPORT_VERSION}.onnx"
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as aside:
+        export_onnx(bundle, Path(aside) / path.name)
+        os.replace(Path(aside) / path.name, path)
+    return path
+
+
+def export_onnx(bundle: Bundle, path: Path) -> None:
+    """Write a bundle's network, normalisation and activation included, as one ONNX file."""
+    import torch
+
+    from geoseg.networks import load_segmenter
+
+    spec = bundle.spec
+    model = load_segmenter(bundle)
+    chip = torch.zeros(1, len(spec.bands), 4 * spec.stride_px, 4 * spec.stride_px)
+    axes = {0: "n", 2: "y", 3: "x"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (chip,),
+            str(path),
+            input_names=["pixels"],
+            output_names=["probabilities"],
+            dynamic_axes={"pixels": axes, "probabilities": axes},
+            opset_version=OPSET,
+            dynamo=False,
+        )

@@ -1,0 +1,70 @@
+"""The CPU engine: OpenVINO in full float precision."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.bundle import Bundle
+from geoseg.engines.onnx import onnx_path
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+
+class OpenVINOEngine:
+    """One compiled model with one inference stream per core; each calling thread has a request of its own.
+
+    Streams of one thread each gave more chips per second than one stream of all cores (`docs/benchmarks.md`), and
+    every stream computes a chip alone, so results never depend on batches or on the number of threads. Precision is
+    pinned to float32: on processors with bfloat16 units OpenVINO would otherwise round to 8 bits of mantissa.
+    """
+
+    batch_size = 1
+
+    def __init__(self, compiled: "CompiledModel", threads: int) -> None:
+        """Wrap a compiled model; see `load`."""
+        from queue import SimpleQueue
+
+        import openvino
+
+        self.threads = threads
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} CPU"
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(threads):
+            self._requests.put(compiled.create_infer_request())
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, chip_shape: tuple[int, int], threads: int | None = None) -> "OpenVINOEngine":
+        """Compile a bundle for `(1, band, *chip_shape)` chips and `threads` streams (every usable core by default)."""
+        import openvino
+        from openvino.preprocess import PrePostProcessor
+
+        threads = threads or usable_cores()
+        core = openvino.Core()
+        model = core.read_model(onnx_path(bundle))
+        model.reshape([1, len(bundle.spec.bands), *chip_shape])
+        steps = PrePostProcessor(model)
+        steps.input().tensor().set_element_type(openvino.Type.u8)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": str(threads),
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        return cls(core.compile_model(steps.build(), "CPU", settings), threads)
+
+    def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return `(n, class, y, x)` probabilities of `(n, band, y, x)` pixel values."""
+        request = self._requests.get()
+        try:
+            results = [request.infer([chip[None]], share_inputs=True)[0].copy() for chip in chips]
+        finally:
+            self._requests.put(request)
+        return np.concatenate(results)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
