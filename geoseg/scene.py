@@ -40,8 +40,8 @@ Levels = tuple[tuple[float, float], ...]
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 OPEN_READERS = 8
-OVERVIEW_OVERSAMPLING = 2
-"""An overview is read only where it still has at least this many pixels per target pixel along each axis."""
+OVERVIEW_OVERSAMPLING = 1.4
+"""An overview is read only where it still has this many pixels per pixel of the working grid along each axis (two by area)."""
 
 CHECKED_STRILES = 50_000
 LEVEL_PERCENTILES = (2.0, 98.0)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class IdentitySegmenter:
-    """Returns the first band, divided by 255, as the probability: a misplaced chip cannot hide."""
+    """Returns the first band divided by 254 as the probability: stored values 0-254 come back unchanged."""
 
     name: str = "identity"
     batch_size: int = 4
     threads: int = 1
 
     def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
-        """Return `(n, 1, y, x)`: the first band of `(n, band, y, x)` divided by 255."""
-        return chips[:, :1].astype(np.float32) / np.float32(255)
+        """Return `(n, 1, y, x)`: the first band of `(n, band, y, x)` divided by 254."""
+        return chips[:, :1].astype(np.float32) / np.float32(254)
 
 
 @dataclass(frozen=True, slots=True)

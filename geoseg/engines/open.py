@@ -53,6 +53,22 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_threads(device: str, threads: int | None = None) -> int:
+    """Return how many threads should feed the engine of a device; see `docs/benchmarks.md` for the measurement."""
+    if choose_device(device) != "cpu":
+        return 2
+    return (threads or usable_cores()) if _has_openvino() else 1
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
 def load_engine(bundle: Bundle, *, chip_shape: tuple[int, int], device: str = "auto", threads: int | None = None) -> Engine:
     """Load a bundle for chips of one shape.
 
@@ -67,7 +83,7 @@ def load_engine(bundle: Bundle, *, chip_shape: tuple[int, int], device: str = "a
         BundleError: If the weights do not fit the network.
     """
     device = choose_device(device)
-    if device == "cpu" and importlib.util.find_spec("openvino") is not None:
+    if device == "cpu" and _has_openvino():
         from geoseg.engines.openvino import OpenVINOEngine
 
         return OpenVINOEngine.load(bundle, chip_shape=chip_shape, threads=threads)

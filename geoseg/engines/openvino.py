@@ -1,6 +1,5 @@
 """The CPU engine: OpenVINO in full float precision."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
+from geoseg.engines.open import usable_cores
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -46,7 +46,8 @@ class OpenVINOEngine:
         model = core.read_model(onnx_path(bundle))
         model.reshape([1, len(bundle.spec.bands), *chip_shape])
         steps = PrePostProcessor(model)
-        steps.input().tensor().set_element_type(openvino.Type.u8)
+        is_8bit = bundle.spec.pixel_max == 255
+        steps.input().tensor().set_element_type(openvino.Type.u8 if is_8bit else openvino.Type.f32)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": str(threads),
@@ -63,8 +64,3 @@ class OpenVINOEngine:
         finally:
             self._requests.put(request)
         return np.concatenate(results)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

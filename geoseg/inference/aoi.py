@@ -1,0 +1,83 @@
+"""The area a user asked for, in the scene's pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from geoseg.errors import AOIError
+from geoseg.grid import Grid, Window
+
+
+@dataclass(frozen=True, slots=True)
+class AOI:
+    """Polygons in pixel coordinates `(x = col, y = row)` of a scene's working grid."""
+
+    polygons: BaseGeometry
+
+    def touches(self, window: Window) -> bool:
+        """Return True where a window and the area share any ground."""
+        return bool(self.polygons.intersects(_box(window)))
+
+    def mask(self, window: Window) -> NDArray[np.bool_]:
+        """Return `(y, x)`, True for the pixels whose centre lies in the area."""
+        from rasterio.features import geometry_mask
+
+        here = self.polygons.intersection(_box(window))
+        if here.is_empty:
+            return np.zeros(window.shape, bool)
+        shift = Affine.translation(window.col, window.row)
+        return np.asarray(geometry_mask([here], window.shape, shift, invert=True), bool)
+
+
+def _box(window: Window) -> BaseGeometry:
+    return shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
+
+
+def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
+    """Read the polygons of a vector file in any CRS.
+
+    Args:
+        path: GeoPackage, GeoJSON, Shapefile or whatever GDAL reads.
+        grid: The scene's working grid.
+        where: OGR attribute filter, such as `split = 'test'`.
+
+    Raises:
+        AOIError: If the file cannot be read, holds no polygon, or the polygons lie outside the scene.
+    """
+    frame = _read_frame(path, where)
+    if grid.crs is not None and frame.crs is not None:
+        frame = frame.to_crs(grid.crs.to_wkt())
+    inverse = ~grid.transform
+    area = shapely.make_valid(shapely.union_all(frame.geometry.values))
+    pixels = shapely.transform(area, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])))
+    aoi = AOI(pixels)
+    if not aoi.touches(grid.window):
+        raise AOIError(
+            f"The AOI {path} lies outside the scene: its bounds are {_numbers(area.bounds)} in the scene's CRS, the "
+            f"scene's {_numbers(grid.bounds)}. Check the CRS of both files."
+        )
+    return aoi
+
+
+def _read_frame(path: str | Path, where: str | None):  # type: ignore[no-untyped-def]  # geopandas has no types
+    import geopandas
+
+    if not str(path).startswith("/vsi") and "://" not in str(path) and not Path(path).exists():
+        raise AOIError(f"There is no AOI file {path}. Give a vector file with polygons, such as a GeoPackage.")
+    try:
+        frame = geopandas.read_file(path, where=where)
+    except Exception as err:  # pyogrio raises several types without a common root
+        raise AOIError(f"The AOI {path} cannot be read ({err}). Give a vector file with polygons.") from err
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])] if len(frame) and "geometry" in frame else frame[:0]
+    if frame.empty:
+        raise AOIError(f"The AOI {path} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
+    return frame
+
+
+def _numbers(bounds: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"

@@ -1,0 +1,184 @@
+"""One block: its chips through the engine, stitched into probabilities of the pixels that it owns."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.grid import Block, Lattice, Window
+from geoseg.inference.plan import Plan
+
+if TYPE_CHECKING:
+    from geoseg.datasets import SceneDataset
+    from geoseg.engines import Engine
+
+PROBABILITY_ONE = 254
+"""Probability 1 as it is stored: value `v` means `v / 254`."""
+
+NODATA = 255
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds per stage of a block, and chips that went through the network."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "network": 0.0, "stitch": 0.0})
+    chips: int = 0
+
+    def add(self, stage: str, since: float) -> float:
+        """Count the time since `since` for a stage; return now."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - since
+        return now
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPixels:
+    """What a block predicts.
+
+    Attributes:
+        probability: `(y, x)` uint8 of the block's pixels: `v / 254`, 255 where there is nodata or no AOI.
+        valid: `(y, x)` valid mask of the block's window expanded by one pixel; False beyond the scene.
+        watch: Where the time went.
+    """
+
+    probability: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    watch: Stopwatch
+
+
+def predict_block(plan: Plan, block: Block) -> BlockPixels:
+    """Predict the pixels of one block; they do not depend on how the scene was cut into blocks."""
+    from geoseg.datasets import SceneDataset
+
+    watch, start = Stopwatch(), time.perf_counter()
+    chips = _chips(plan, block)
+    dataset = SceneDataset(plan.scene, cached=_reach(plan.lattice, chips, block))
+    valid = _valid(plan, dataset, block)
+    watch.add("read", start)
+    if not valid[1:-1, 1:-1].any():
+        return BlockPixels(np.full(block.window.shape, NODATA, np.uint8), valid, watch)
+    stitch = _Blended(plan.lattice, block.window) if plan.blend else _Cropped(plan.lattice, block.window)
+    engine = plan.open_engine()
+    for batch, pixels in _batches(plan, dataset, chips, engine, watch):
+        start = time.perf_counter()
+        probabilities = engine.predict(pixels)[:, plan.channel]
+        start = watch.add("network", start)
+        for chip, probability in zip(batch, probabilities, strict=True):
+            stitch.add(chip, probability)
+        watch.add("stitch", start)
+        watch.chips += len(batch)
+    quantised = np.round(stitch.result() * PROBABILITY_ONE).astype(np.uint8)
+    return BlockPixels(np.where(valid[1:-1, 1:-1], quantised, np.uint8(NODATA)), valid, watch)
+
+
+def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
+    """Return the chips that a block needs: its own, and with blending the neighbours whose halo reaches into it."""
+    reach = 1 if plan.blend else 0
+    rows, cols = (
+        range(max(0, own.start - reach), min(count, own.stop + reach))
+        for own, count in zip((block.chip_rows, block.chip_cols), plan.lattice.counts, strict=True)
+    )
+    return [(i, j) for i in rows for j in cols]
+
+
+def _reach(lattice: Lattice, chips: list[tuple[int, int]], block: Block) -> Window:
+    """Return the window that holds every chip, and the block with one pixel around it."""
+    first, last = lattice.chip_window(*chips[0]), lattice.chip_window(*chips[-1])
+    ring = block.window.expand(1)
+    row, col = min(first.row, ring.row), min(first.col, ring.col)
+    bottom, right = max(last.rows.stop, ring.rows.stop), max(last.cols.stop, ring.cols.stop)
+    return Window(row, col, bottom - row, right - col)
+
+
+def _valid(plan: Plan, dataset: "SceneDataset", block: Block) -> NDArray[np.bool_]:
+    """Return the valid mask of a block and one pixel around it, AOI included."""
+    ring = block.window.expand(1)
+    valid = dataset.read_valid(ring)
+    return valid if plan.aoi is None else valid & plan.aoi.mask(ring)
+
+
+def _batches(
+    plan: Plan, dataset: "SceneDataset", chips: list[tuple[int, int]], engine: "Engine", watch: Stopwatch
+) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.generic]]]:
+    """Yield chips with anything to predict, in batches of the engine's size, as torchgeo's sampler orders them."""
+    from geoseg.datasets import LatticeSampler
+
+    wanted = [chip for chip in chips if _is_wanted(plan, dataset, chip)]
+    batch: list[NDArray[np.generic]] = []
+    for index, query in enumerate(LatticeSampler(dataset, plan.lattice, wanted), 1):
+        start = time.perf_counter()
+        batch.append(dataset[query]["image"].numpy())
+        if len(batch) == engine.batch_size or index == len(wanted):
+            pixels = np.stack(batch)
+            watch.add("read", start)
+            yield wanted[index - len(batch) : index], pixels
+            batch = []
+        else:
+            watch.add("read", start)
+
+
+def _is_wanted(plan: Plan, dataset: "SceneDataset", chip: tuple[int, int]) -> bool:
+    """Return True where a chip gives any pixel that is valid and asked for.
+
+    A chip with nothing valid in what it gives is left out whatever block asks, so blending stays a function of the
+    scene alone.
+    """
+    core = plan.lattice.core_window(*chip)
+    gives = core.expand(plan.lattice.halo_px).intersect(plan.scene.grid.window) if plan.blend else core
+    assert gives is not None
+    wanted = plan.aoi is None or plan.aoi.touches(gives)
+    return wanted and bool(dataset.read_valid(gives).any())
+
+
+class _Cropped:
+    """Every pixel from the one chip that owns it."""
+
+    def __init__(self, lattice: Lattice, window: Window) -> None:
+        self.lattice, self.window = lattice, window
+        self.out = np.zeros(window.shape, np.float32)
+
+    def add(self, chip: tuple[int, int], probability: NDArray[np.float32]) -> None:
+        core, halo = self.lattice.core_window(*chip), self.lattice.halo_px
+        own = probability[halo : halo + core.height, halo : halo + core.width]
+        self.out[core.relative_to(self.window).slices] = own
+
+    def result(self) -> NDArray[np.float32]:
+        return self.out
+
+
+class _Blended:
+    """Every pixel from the chips that see it, weighted by a ramp over the halos that adds up to one."""
+
+    def __init__(self, lattice: Lattice, window: Window) -> None:
+        self.lattice, self.window = lattice, window
+        self.out = np.zeros(window.shape, np.float32)
+        self.weight = np.zeros(window.shape, np.float32)
+
+    def add(self, chip: tuple[int, int], probability: NDArray[np.float32]) -> None:
+        seen = self.lattice.chip_window(*chip)
+        here = seen.intersect(self.window)
+        if here is None:
+            return
+        ramps = [_ramp(self.lattice, chip[axis], axis) for axis in (0, 1)]
+        part = here.relative_to(seen)
+        weight = ramps[0][part.rows, None] * ramps[1][None, part.cols]
+        self.out[here.relative_to(self.window).slices] += weight * probability[part.slices]
+        self.weight[here.relative_to(self.window).slices] += weight
+
+    def result(self) -> NDArray[np.float32]:
+        return self.out / np.maximum(self.weight, np.float32(1e-6))
+
+
+def _ramp(lattice: Lattice, index: int, axis: int) -> NDArray[np.float32]:
+    """Return a chip's weights along one axis: a ramp over two halos at each inner border, 1 at the scene's border."""
+    size, core, halo = lattice.chip_shape[axis], lattice.core[axis], lattice.halo_px
+    if halo == 0:
+        return np.ones(size, np.float32)
+    rise = np.clip((np.arange(size) + 0.5) / (2 * halo), 0, 1)
+    fall = np.clip((size - np.arange(size) - 0.5) / (2 * halo), 0, 1)
+    is_first, is_last = index == 0, (index + 1) * core >= lattice.shape[axis]
+    return (np.where(is_first, 1, rise) * np.where(is_last, 1, fall)).astype(np.float32)

@@ -1,0 +1,103 @@
+"""What is to be predicted, decided before any pixel is read. Everything here pickles as its recipe."""
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from geoseg.bundle import ModelSpec, load_bundle
+from geoseg.engines import Engine, load_engine
+from geoseg.grid import Block, Lattice, fit_lattice
+from geoseg.inference.aoi import AOI
+from geoseg.scene import Scene
+
+BLOCK_PX = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecipe:
+    """How a worker gets its engine: loaded once per process, at the first chip."""
+
+    model: str
+    chip_shape: tuple[int, int]
+    device: str = "auto"
+    threads: int | None = None
+
+    def open(self) -> Engine:
+        """Return this process's engine."""
+        with _opening:
+            return _open_engine(self)
+
+
+_opening = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _open_engine(recipe: EngineRecipe) -> Engine:
+    bundle = load_bundle(recipe.model)
+    return load_engine(bundle, chip_shape=recipe.chip_shape, device=recipe.device, threads=recipe.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A scene, the chips over it, and what runs on them.
+
+    Attributes:
+        scene: The scene on its working grid, with the model's bands and levels.
+        lattice: The chips.
+        engine: A recipe, or an engine itself where it is small (the fakes).
+        channel: Class whose probability is kept.
+        aoi: The area asked for; None is everywhere.
+        blend: Blend neighbouring chips over their halos instead of cutting at the core's border.
+    """
+
+    scene: Scene
+    lattice: Lattice
+    engine: EngineRecipe | Engine
+    channel: int = 0
+    aoi: AOI | None = None
+    blend: bool = False
+
+    def blocks(self, block_px: int = BLOCK_PX) -> list[Block]:
+        """Return the blocks that share ground with the AOI."""
+        blocks = self.lattice.plan_blocks(block_px)
+        return [b for b in blocks if self.aoi is None or self.aoi.touches(b.window)]
+
+    def open_engine(self) -> Engine:
+        """Return the engine of this process."""
+        return self.engine.open() if isinstance(self.engine, EngineRecipe) else self.engine
+
+
+def plan_inference(
+    scene: Scene,
+    spec: ModelSpec,
+    *,
+    model: str | Path,
+    aoi: AOI | None = None,
+    blend: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    chip_px: int | None = None,
+    halo_px: int | None = None,
+) -> Plan:
+    """Lay chips over a scene.
+
+    Args:
+        scene: The scene on its working grid.
+        spec: The model's specification.
+        model: The bundle's name or path, which workers open again.
+        aoi: The area asked for.
+        blend: See `Plan`.
+        device: See `geoseg.engines.choose_device`.
+        threads: CPU threads in all.
+        chip_px: Another chip size than the model's.
+        halo_px: Another halo than the model's.
+    """
+    lattice = fit_lattice(
+        scene.grid.shape,
+        chip_px=chip_px or spec.chip_px,
+        halo_px=spec.halo_px if halo_px is None else halo_px,
+        multiple_px=spec.stride_px,
+    )
+    engine = EngineRecipe(str(model), lattice.chip_shape, device, threads)
+    return Plan(scene, lattice, engine, spec.target_index, aoi, blend)

@@ -1,0 +1,52 @@
+"""Blocks as dask tasks on a cluster sized to this machine."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def local_client(threads: int) -> "Iterator[Client]":
+    """Give a dask client of one worker in this process with as many threads as the engine wants.
+
+    Threads, not processes: reading, the network and the writing release Python's lock, and one process holds the
+    network and torch once instead of once per core.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    quiet = {"distributed.admin.tick.limit": "60s", "distributed.worker.memory.terminate": False}
+    with (
+        dask.config.set(quiet),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def run_tasks(
+    client: "Client", function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> "Iterable[Result]":
+    """Run tasks and yield their results as they come; the first failure ends the others and is raised here."""
+    from distributed import as_completed
+
+    futures = client.map(function, tasks, pure=False, retries=0)
+    try:
+        for _, result in as_completed(futures, with_results=True):
+            yield result
+    finally:
+        client.cancel([f for f in futures if not f.done()])

@@ -1,0 +1,125 @@
+"""What `run.json` says: what was run, on what, and what it took."""
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import geoseg
+from geoseg.bundle import Bundle
+from geoseg.inference import Plan
+from geoseg.inference.block import Stopwatch
+from geoseg.run.settings import RunSettings
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+PACKAGES = ("torch", "torchgeo", "openvino", "rasterio", "geopandas", "shapely", "dask", "numpy")
+
+
+@dataclass(slots=True)
+class Stages:
+    """Wall seconds of each stage of a run."""
+
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def done(self, stage: str) -> None:
+        """Close a stage."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+
+
+def describe_run(
+    plan: Plan,
+    bundle: Bundle,
+    settings: RunSettings,
+    stages: Stages,
+    watches: Sequence[Stopwatch],
+    pixels: dict[str, int],
+    footprints: "GeoDataFrame",
+) -> dict[str, Any]:
+    """Collect the report of a finished run."""
+    spec, engine = bundle.spec, plan.open_engine() if watches else None
+    wall = sum(stages.seconds.values())
+    in_blocks = {key: sum(w.seconds.get(key, 0.0) for w in watches) for key in _stage_names(watches)}
+    threads = engine.threads if engine else 1
+    return {
+        "geoseg": geoseg.__version__,
+        "started": stages.began.isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "scene": describe_scene(plan),
+        "model": {"name": spec.name, "version": spec.version, "key": bundle.key, "licence": spec.licence},
+        "settings": {key: _plain(value) for key, value in asdict(settings).items()},
+        "threshold": spec.threshold if settings.threshold is None else settings.threshold,
+        "min_area_m2": spec.min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2,
+        "engine": engine.name if engine else None,
+        "threads": threads,
+        "lattice": {"chip": plan.lattice.chip_shape, "core": plan.lattice.core, "halo_px": plan.lattice.halo_px},
+        "counts": {
+            "blocks": len(watches),
+            "chips": sum(w.chips for w in watches),
+            "pixels": plan.scene.grid.height * plan.scene.grid.width,
+            "valid_pixels": pixels["valid"],
+            "building_pixels": pixels["building"],
+            "buildings": len(footprints),
+            "buildings_at_edge": int(footprints["edge"].sum()) if len(footprints) else 0,
+        },
+        "area_m2": round(float(footprints["area_m2"].sum()), 1) if len(footprints) else 0.0,
+        "seconds": {key: round(value, 3) for key, value in stages.seconds.items()} | {"total": round(wall, 3)},
+        "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
+        "network_share_of_wall": round(in_blocks.get("network", 0.0) / threads / wall, 4) if wall else 0.0,
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": package_versions(),
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+    }
+
+
+def describe_scene(plan: Plan) -> dict[str, Any]:
+    """Return what a scene is and how it is read."""
+    scene = plan.scene
+    return {
+        "name": scene.name,
+        "paths": list(scene.paths),
+        "crs": scene.grid.crs.to_string() if scene.grid.crs is not None else None,
+        "native": {"shape": scene.native.shape, "gsd_m": scene.native.gsd_m, "dtype": scene.dtype, "bands": scene.band_count},
+        "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
+        "bands": scene.bands,
+        "levels": scene.levels,
+    }
+
+
+def _stage_names(watches: Sequence[Stopwatch]) -> list[str]:
+    return list(dict.fromkeys(name for w in watches for name in w.seconds))
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | list | tuple) else str(value)
+
+
+def peak_memory_mb() -> float | None:
+    """Return the peak resident memory of this process and its largest child, megabytes; None where unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(peak / unit * 1.024 if sys.platform != "darwin" else peak / unit, 1)
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide a result."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

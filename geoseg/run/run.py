@@ -1,0 +1,213 @@
+"""The main job: one scene in, rasters and footprints out."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.bundle import Bundle, load_bundle
+from geoseg.engines import worker_threads
+from geoseg.grid import Block, Window
+from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, plan_inference, predict_block, read_aoi
+from geoseg.inference.block import Stopwatch
+from geoseg.run.cluster import local_client, run_tasks
+from geoseg.run.folder import RESULTS, check_free, staging
+from geoseg.run.parts import read_polygons, read_probability, write_part
+from geoseg.run.prepare import fit_scene
+from geoseg.run.progress import track
+from geoseg.run.report import Stages, describe_run
+from geoseg.run.settings import RunSettings
+from geoseg.scene import Paths, close_readers, open_scene
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+log = logging.getLogger(__name__)
+
+GDAL_CACHE_MB = "256"
+"""GDAL otherwise takes 5 % of the machine's memory for decoded pixels that geoseg reads once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Where the results lie, and what `run.json` says.
+
+    Attributes:
+        folder: The result folder.
+        report: The contents of `run.json`.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order of their making."""
+        return [self.folder / name for name in RESULTS]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """What a block's task tells: chips predicted, seconds per stage."""
+
+    block: Block
+    watch: Stopwatch
+
+
+def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool = False) -> RunResult:
+    """Segment a scene and write rasters, footprints and a report.
+
+    Args:
+        paths: A raster, a URL, a folder of rasters, or several of these as one scene.
+        settings: See `RunSettings`.
+        quiet: Show no progress.
+
+    Returns:
+        The result folder and the report.
+
+    Raises:
+        GeosegError: For everything that a user can act upon; nothing is left behind then.
+    """
+    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
+    settings = settings or RunSettings()
+    stages = Stages()
+    bundle = load_bundle(settings.model)
+    plan = plan_run(paths, bundle, settings)
+    folder = settings.out or Path(f"{plan.scene.name}_geoseg")
+    check_free(folder, overwrite=settings.overwrite)
+    with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width) as aside:
+        blocks = plan.blocks(settings.block_px)
+        stages.done("open")
+        reports = _run_blocks(plan, bundle, settings, blocks, aside, quiet=quiet)
+        stages.done("blocks")
+        mask_counts = _write_rasters(plan, bundle, settings, blocks, aside)
+        stages.done("mosaic")
+        footprints = _write_footprints(plan, bundle, settings, blocks, aside)
+        stages.done("polygons")
+        report = describe_run(plan, bundle, settings, stages, [r.watch for r in reports], mask_counts, footprints)
+        _write_report(aside, report)
+    close_readers()
+    return RunResult(folder, report)
+
+
+def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
+    """Open the scene and the AOI and lay out the chips; reads headers only, and levels where pixels are not 8-bit."""
+    spec = bundle.spec
+    scene = fit_scene(open_scene(paths, crs=settings.crs), spec, bands=settings.bands, grid=settings.grid)
+    aoi = read_aoi(settings.aoi, scene.grid, where=settings.aoi_where) if settings.aoi else None
+    return plan_inference(
+        scene,
+        spec,
+        model=bundle.path,
+        aoi=aoi,
+        blend=settings.blend,
+        device=settings.device,
+        threads=settings.threads,
+        chip_px=settings.chip_px,
+        halo_px=settings.halo_px,
+    )
+
+
+def threshold_value(bundle: Bundle, settings: RunSettings) -> int:
+    """Return the smallest stored probability that counts as a building."""
+    threshold = bundle.spec.threshold if settings.threshold is None else settings.threshold
+    return int(np.ceil(threshold * PROBABILITY_ONE))
+
+
+def _run_blocks(
+    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path, *, quiet: bool
+) -> list[BlockReport]:
+    task = partial(run_block, plan, folder, threshold_value(bundle, settings))
+    with local_client(worker_threads(settings.device, settings.threads)) as client:
+        results = run_tasks(client, task, blocks)
+        return list(track(results, total=len(blocks), what="block", quiet=quiet))
+
+
+def run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockReport:
+    """Predict one block, outline its buildings and write its part.
+
+    Args:
+        plan: The plan of the run.
+        folder: Where the parts go.
+        threshold: Smallest stored probability that counts as a building.
+        block: Which block.
+    """
+    from geoseg.vectorize import polygonize_block
+
+    pixels = predict_block(plan, block)
+    start = time.perf_counter()
+    ring = block.window.expand(1)
+    inside = ring.intersect(plan.scene.grid.window)
+    assert inside is not None
+    cut = inside.relative_to(ring).slices
+    probability = np.pad(pixels.probability, 1, constant_values=NODATA)[cut]
+    is_building = (probability >= threshold) & (probability != NODATA)
+    polygons = polygonize_block(
+        is_building, probability, pixels.valid[cut], block.window, scene_shape=plan.scene.grid.shape
+    )
+    start = pixels.watch.add("polygonize", start)
+    write_part(folder, block, pixels.probability, polygons)
+    pixels.watch.add("write", start)
+    return BlockReport(block, pixels.watch)
+
+
+def _write_rasters(
+    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path
+) -> dict[str, int]:
+    """Mosaic the parts into both rasters; return how many pixels are valid and how many building."""
+    from geoseg.outputs import write_mask_cog, write_probability_cog
+
+    threshold, counts = threshold_value(bundle, settings), {"valid": 0, "building": 0}
+
+    def masks() -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+        for window, probability in _parts(plan, settings, blocks, folder):
+            mask = np.where(probability == NODATA, NODATA, probability >= threshold).astype(np.uint8)
+            counts["valid"] += int((mask != NODATA).sum())
+            counts["building"] += int((mask == 1).sum())
+            yield window, mask
+
+    write_probability_cog(folder / "probability.tif", _parts(plan, settings, blocks, folder), plan.scene.grid)
+    write_mask_cog(folder / "mask.tif", masks(), plan.scene.grid)
+    return counts
+
+
+def _parts(
+    plan: Plan, settings: RunSettings, blocks: Sequence[Block], folder: Path
+) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    """Yield every block of the scene; those that no AOI asked for are nodata."""
+    done = set(blocks)
+    for block in plan.lattice.plan_blocks(settings.block_px):
+        if block in done:
+            yield block.window, read_probability(folder, block)
+        else:
+            yield block.window, np.full(block.window.shape, NODATA, np.uint8)
+
+
+def _write_footprints(
+    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path
+) -> "GeoDataFrame":
+    from geoseg.outputs import write_geopackage, write_geoparquet
+    from geoseg.vectorize import finish_footprints, join_seams
+
+    joined = join_seams([read_polygons(folder, block) for block in blocks])
+    min_area_m2 = bundle.spec.min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2
+    footprints = finish_footprints(joined, plan.scene.grid, min_area_m2=min_area_m2, simplify_px=settings.simplify_px)
+    write_geopackage(footprints, folder / "buildings.gpkg")
+    write_geoparquet(footprints, folder / "buildings.parquet")
+    return footprints
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    from geoseg.outputs import write_run_json
+
+    write_run_json(folder / "run.json", report)
+
+
+

@@ -1,0 +1,77 @@
+"""What a user may choose for a run, checked before any work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from geoseg.bundle import DEFAULT_MODEL
+from geoseg.errors import UsageError
+from geoseg.inference.plan import BLOCK_PX
+
+GridChoice = Literal["model", "scene"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Settings of a run; None means what the model's specification says.
+
+    Attributes:
+        model: Name of a shipped model, or path of a bundle.
+        out: Result folder; `<scene name>_geoseg` in the working folder by default.
+        aoi: Vector file with the area asked for.
+        aoi_where: OGR attribute filter on it, such as `split = 'test'`.
+        threshold: Probability from which a pixel is a building.
+        min_area_m2: Smallest footprint kept, square metres.
+        simplify_px: Tolerance of the simplification, pixels of the working grid; 0 keeps every pixel corner.
+        bands: One-based bands of the scene that serve the model's, in its order.
+        crs: CRS of a scene that has none.
+        grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
+        blend: Blend chips over their halos.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        threads: CPU threads in all.
+        block_px: Height and width of one dask task, about, pixels of the working grid.
+        chip_px: Another chip size than the model's.
+        halo_px: Another halo than the model's.
+        overwrite: Replace an existing result.
+    """
+
+    model: str | Path = DEFAULT_MODEL
+    out: Path | None = None
+    aoi: Path | None = None
+    aoi_where: str | None = None
+    threshold: float | None = None
+    min_area_m2: float | None = None
+    simplify_px: float = 1.0
+    bands: Sequence[int] | None = None
+    crs: str | None = None
+    grid: GridChoice = "model"
+    blend: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    block_px: int = BLOCK_PX
+    chip_px: int | None = None
+    halo_px: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        for fits, message in self._facts():
+            if not fits:
+                raise UsageError(message)
+
+    def _facts(self) -> list[tuple[bool, str]]:
+        return [
+            (
+                self.threshold is None or 0 < self.threshold < 1,
+                f"--threshold {self.threshold} is no probability. Give a number between 0 and 1, such as 0.5.",
+            ),
+            (
+                self.min_area_m2 is None or self.min_area_m2 >= 0,
+                f"--min-area-m2 {self.min_area_m2} is negative. Give square metres, such as 5.",
+            ),
+            (self.simplify_px >= 0, f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner."),
+            (self.grid in get_args(GridChoice), f"--grid {self.grid} is unknown. Choose model or scene."),
+            (self.threads is None or self.threads > 0, f"--threads {self.threads} is below 1. Give a number of threads."),
+            (self.block_px > 0, f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}."),
+        ]
