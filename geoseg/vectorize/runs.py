@@ -1,0 +1,63 @@
+"""Runs: horizontal stretches of mask pixels, and the 4-connected components they form."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.vectorize.components import connected_components
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Pixels `start .. stop - 1` of a row, for every run; sorted by row, then by start. All arrays are `(run,)`."""
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.row)
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """Pixels of each run."""
+        return self.stop - self.start
+
+
+def find_runs(mask: NDArray[np.bool_]) -> Runs:
+    """Find the runs of a `(y, x)` mask."""
+    height, width = mask.shape
+    padded = np.zeros((height, width + 1), dtype=bool)
+    padded[:, :width] = mask
+    flat = padded.ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        changes = np.concatenate(([0], changes))
+    row, start = np.divmod(changes[::2], width + 1)
+    return Runs(row, start, start + changes[1::2] - changes[::2])
+
+
+def label_runs(runs: Runs) -> tuple[int, NDArray[np.int64]]:
+    """Number the 4-connected components of the runs by their first pixel, row by row.
+
+    Returns:
+        The number of components and the component of every run, `(run,)`.
+    """
+    if not len(runs):
+        return 0, np.zeros(0, dtype=np.int64)
+    stride = int(runs.stop.max()) + 1
+    start, stop = runs.row * stride + runs.start, runs.row * stride + runs.stop
+    first = np.searchsorted(stop, start + stride, side="right")
+    last = np.searchsorted(start, stop + stride, side="left")
+    above, below = expand_ranges(first, last)
+    return connected_components(len(runs), above, below)
+
+
+def expand_ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List every pair `(i, j)` with `first[i] <= j < last[i]`."""
+    count = np.maximum(last - first, 0)
+    i = np.repeat(np.arange(len(first)), count)
+    offset = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    return i, first[i] + offset

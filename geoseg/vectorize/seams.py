@@ -1,0 +1,92 @@
+"""Polygons that block borders cut, put together again."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.vectorize.blocks import BlockPolygons, add_by_region
+from geoseg.vectorize.components import connected_components
+from geoseg.vectorize.rings import PolygonArray, corners_of, open_rings, outline
+from geoseg.vectorize.runs import expand_ranges
+
+
+def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
+    """Join the polygons of blocks along their common borders.
+
+    The result equals that of polygonising the whole scene at once, vertex for vertex and attribute for attribute, for
+    any cut of the scene into disjoint windows. Only open polygons are looked at.
+
+    Args:
+        blocks: What `polygonize_block` gave for each block, in any order.
+
+    Returns:
+        Polygons sorted by first vertex (row, col), none of them open.
+
+    Raises:
+        ValueError: If polygons overlap, so that the blocks cannot be disjoint.
+    """
+    parts = BlockPolygons.concatenate(blocks)
+    joined = BlockPolygons.concatenate([parts.take(~parts.open), _join(parts.take(parts.open))])
+    return joined.take(_reading_order(joined.polygons))
+
+
+def _join(parts: BlockPolygons) -> BlockPolygons:
+    """Join open polygons; nothing is open afterwards."""
+    if not len(parts):
+        return parts
+    count, region = connected_components(len(parts), *_neighbours(parts.polygons))
+    return BlockPolygons(
+        polygons=outline(corners_of(parts.polygons, region)),
+        pixel_count=add_by_region(region, parts.pixel_count, count),
+        probability_sum=add_by_region(region, parts.probability_sum, count),
+        edge=add_by_region(region, parts.edge, count) > 0,
+        open=np.zeros(count, dtype=bool),
+    )
+
+
+def _neighbours(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List the pairs of polygons that share a piece of an edge."""
+    xy, ring, polygon = open_rings(polygons)
+    last = np.append(ring[1:] != ring[:-1], True)
+    first = np.flatnonzero(np.append(True, last[:-1]))
+    following = np.arange(1, len(ring) + 1)
+    following[last] = first
+    level = _shared_edges(xy, following, polygon, axis=0)
+    upright = _shared_edges(xy, following, polygon, axis=1)
+    return np.concatenate((level[0], upright[0])), np.concatenate((level[1], upright[1]))
+
+
+def _shared_edges(
+    xy: NDArray[np.int64], following: NDArray[np.int64], polygon: NDArray[np.int64], *, axis: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List the pairs of polygons that share a piece of an edge along one axis (0 = x, 1 = y).
+
+    Polygons lie to the same side of their edges, so neighbours walk a shared edge in opposite directions, and edges of
+    the same direction never overlap.
+    """
+    begin, end = xy[:, axis], xy[following, axis]
+    line = xy[:, 1 - axis] * (int(xy[:, axis].max()) + 1)
+    forth, back = np.flatnonzero(end > begin), np.flatnonzero(end < begin)
+    forth = forth[np.argsort((line + begin)[forth])]
+    back = back[np.argsort((line + end)[back])]
+    _check_disjoint((line + begin)[forth], (line + end)[forth])
+    _check_disjoint((line + end)[back], (line + begin)[back])
+    first = np.searchsorted((line + begin)[back], (line + begin)[forth], side="right")
+    stop = np.searchsorted((line + end)[back], (line + end)[forth], side="left")
+    i, j = expand_ranges(first, stop)
+    return polygon[forth[i]], polygon[back[j]]
+
+
+def _check_disjoint(start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+    if (start[1:] < stop[:-1]).any():
+        raise ValueError("polygons overlap, so the blocks overlap; join the polygons of disjoint blocks, each once")
+
+
+def _reading_order(polygons: PolygonArray) -> NDArray[np.int64]:
+    """Return the order of polygons by the row and the column of their first vertex."""
+    if not len(polygons):
+        return np.zeros(0, dtype=np.int64)
+    xy, _, polygon = open_rings(polygons)
+    first = xy[np.flatnonzero(np.diff(polygon, prepend=-1))]
+    return np.lexsort((first[:, 0], first[:, 1]))

@@ -1,0 +1,50 @@
+"""Cut a mask into blocks as a run does, and compare what comes out."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import shapely
+
+from geoseg.grid import Window
+from geoseg.vectorize import BlockPolygons, polygonize_block
+
+Cut = Callable[..., list[BlockPolygons]]
+
+
+def cut_blocks(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[BlockPolygons]:
+    """Polygonise a mask in the blocks between the given inner rows and columns; without any, as one block."""
+    probability = np.full(mask.shape, 254, np.uint8) if probability is None else probability
+    valid = np.ones(mask.shape, bool) if valid is None else valid
+    scene, blocks = Window(0, 0, *mask.shape), []
+    for top, bottom in pairwise((0, *rows, mask.shape[0])):
+        for left, right in pairwise((0, *cols, mask.shape[1])):
+            window = Window(top, left, bottom - top, right - left)
+            seen = window.expand(1).intersect(scene).slices
+            arrays = mask[seen], probability[seen], valid[seen]
+            blocks.append(polygonize_block(*arrays, window, scene_shape=mask.shape))
+    return blocks
+
+
+def check_equal(found: BlockPolygons, expected: BlockPolygons) -> None:
+    """Hold that two results are equal vertex for vertex and attribute for attribute."""
+    assert shapely.to_wkb(found.polygons).tolist() == shapely.to_wkb(expected.polygons).tolist()
+    for name in ("pixel_count", "probability_sum", "edge", "open"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+
+
+@pytest.fixture(scope="session")
+def cut() -> Cut:
+    return cut_blocks
+
+
+@pytest.fixture(scope="session")
+def assert_equal() -> Callable[[BlockPolygons, BlockPolygons], None]:
+    return check_equal
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[str], np.ndarray]:
+    """Read a mask from a picture in text: `#` is a building."""
+    return lambda text: np.array([[letter == "#" for letter in line] for line in text.split()])

@@ -1,0 +1,151 @@
+import math
+
+import geopandas
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pyproj import Geod
+from rasterio.crs import CRS
+
+from geoseg.grid import Grid
+from geoseg.vectorize import finish_footprints, join_seams
+
+UTM = Grid(CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981), (200, 200))
+DEGREES = Grid(CRS.from_epsg(4326), Affine(2.7e-6, 0, 85.519, 0, -2.7e-6, 27.634), (200, 200))
+ROTATED = Grid(UTM.crs, Affine(0.26, 0.11, 809267, 0.15, -0.24, 618981), (200, 200))
+MIRRORED = Grid(UTM.crs, Affine(0.3, 0, 809267, 0, 0.3, 618981), (200, 200))
+PICTURE = Grid(None, Affine.identity(), (200, 200))
+GRIDS = {"utm": UTM, "degrees": DEGREES, "rotated": ROTATED, "south up": MIRRORED, "picture": PICTURE}
+
+
+def disc(radius=40, hole=0):
+    rows, cols = np.indices((200, 200)) - 99.5
+    distance = np.hypot(rows, cols)
+    return (distance < radius) & (distance >= hole)
+
+
+def finish(mask, cut, grid=UTM, *, min_area_m2=0.0, simplify_px=1.0, probability=None, **options):
+    joined = join_seams(cut(mask, probability))
+    return finish_footprints(joined, grid, min_area_m2=min_area_m2, simplify_px=simplify_px, **options)
+
+
+@pytest.fixture(params=GRIDS.values(), ids=GRIDS.keys())
+def any_grid(request):
+    return request.param
+
+
+def test_columns_and_types(cut, any_grid):
+    footprints = finish(disc(), cut, any_grid)
+    assert list(footprints.columns) == ["area_m2", "perimeter_m", "confidence", "edge", "geometry"]
+    assert footprints.crs == (None if any_grid.crs is None else pyproj.CRS.from_user_input(any_grid.crs))
+    assert [str(kind) for kind in footprints.dtypes[:4]] == ["float64", "float64", "float64", "bool"]
+
+
+def test_vertices_lie_where_the_transform_puts_the_pixels(cut, any_grid):
+    mask = np.zeros((200, 200), bool)
+    mask[10:30, 20:60] = True
+    (polygon,) = finish(mask, cut, any_grid).geometry
+    corners = [any_grid.transform @ xy for xy in ((20, 10), (60, 10), (60, 30), (20, 30))]
+    assert shapely.equals(polygon, shapely.Polygon(corners)) or polygon.symmetric_difference(
+        shapely.Polygon(corners)
+    ).area == pytest.approx(0, abs=1e-18)
+
+
+def test_exteriors_run_counter_clockwise_and_holes_clockwise_in_the_CRS(cut, any_grid):
+    (polygon,) = finish(disc(hole=20), cut, any_grid).geometry
+    assert polygon.exterior.is_ccw
+    assert not polygon.interiors[0].is_ccw
+
+
+def test_area_and_perimeter_are_ellipsoidal_and_hole_aware(cut):
+    for grid in (UTM, DEGREES, ROTATED):
+        (footprint,) = finish(disc(hole=20), cut, grid).itertuples()
+        geographic = geopandas.GeoSeries([footprint.geometry], crs=grid.crs).to_crs(4326)[0]
+        geod = Geod(ellps="WGS84")
+        area, _ = geod.geometry_area_perimeter(shapely.orient_polygons(geographic))
+        perimeter = geod.geometry_length(geographic.exterior) + geod.geometry_length(geographic.interiors[0])
+        assert footprint.area_m2 == pytest.approx(area, rel=1e-9)
+        assert footprint.perimeter_m == pytest.approx(perimeter, rel=1e-9)
+
+
+def test_area_of_web_mercator_is_that_on_the_ground(cut):
+    grid = Grid(CRS.from_epsg(3857), Affine(0.6, 0, 0, 0, -0.6, 8399737.9), (200, 200))  # 60 degrees north: scale 2
+    (footprint,) = finish(disc(hole=20), cut, grid, simplify_px=0).itertuples()
+    assert footprint.area_m2 == pytest.approx(disc(hole=20).sum() * 0.09, rel=0.01)
+
+
+def test_grads_from_the_meridian_of_Paris_are_understood(cut):
+    grid = Grid(CRS.from_epsg(27572), Affine(0.3, 0, 600000, 0, -0.3, 2428000), (200, 200))
+    (footprint,) = finish(disc(), cut, grid, simplify_px=0).itertuples()
+    assert footprint.area_m2 == pytest.approx(disc().sum() * 0.09, rel=0.002)
+
+
+def test_without_a_CRS_areas_are_in_pixels(cut):
+    (footprint,) = finish(disc(hole=20), cut, PICTURE, simplify_px=0).itertuples()
+    assert footprint.area_m2 == disc(hole=20).sum()
+    assert footprint.perimeter_m == 8 * 40 + 8 * 20
+
+
+@pytest.mark.parametrize("grid", [UTM, DEGREES, ROTATED], ids=["utm", "degrees", "rotated"])
+def test_smallest_area_is_that_of_the_pixels_before_simplification(cut, grid):
+    raw = finish(disc(), cut, grid, simplify_px=0).area_m2[0]
+    assert len(finish(disc(), cut, grid, min_area_m2=raw * (1 - 1e-6), simplify_px=3)) == 1
+    assert len(finish(disc(), cut, grid, min_area_m2=raw * (1 + 1e-6), simplify_px=3)) == 0
+
+
+def test_confidence_is_the_mean_probability_inside(cut):
+    mask = disc()
+    probability = np.random.default_rng(1).integers(127, 255, mask.shape).astype(np.uint8)
+    (footprint,) = finish(mask, cut, probability=probability).itertuples()
+    assert footprint.confidence == pytest.approx(probability[mask].mean() / 254, rel=1e-12)
+    assert finish(mask, cut).confidence.tolist() == [1.0]
+
+
+def test_simplification_stays_within_its_tolerance_and_drops_most_vertices(cut):
+    rows, cols = np.indices((200, 200))
+    mask = (np.abs(rows - 100 - 0.3 * (cols - 100)) < 20) & (np.abs(cols - 100 + 0.3 * (rows - 100)) < 40)
+    raw, simple = (finish(mask, cut, PICTURE, simplify_px=px).geometry[0] for px in (0, 1.0))
+    assert shapely.hausdorff_distance(raw.exterior, simple.exterior, densify=0.05) <= 1.0 + 1e-9
+    assert shapely.get_num_coordinates(simple) < 0.2 * shapely.get_num_coordinates(raw)
+
+
+def test_building_of_few_pixels_keeps_its_outline(cut, picture):
+    footprints = finish(picture("..... .#... ....."), cut, PICTURE, simplify_px=2)
+    assert footprints.area_m2.tolist() == [1]
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=16)), st.sampled_from([0.0, 0.5, 1.0, 2.5]))
+def test_footprints_are_valid_keep_their_holes_and_never_overlap(cut, mask, simplify_px):
+    joined = join_seams(cut(mask))
+    footprints = finish_footprints(joined, PICTURE, min_area_m2=0, simplify_px=simplify_px)
+    assert footprints.is_valid.all()
+    shapes = footprints.geometry.to_numpy()
+    assert shapely.get_num_interior_rings(shapes).tolist() == shapely.get_num_interior_rings(joined.polygons).tolist()
+    assert shapely.union_all(shapes).area == pytest.approx(shapely.area(shapes).sum(), abs=1e-6)
+
+
+def test_footprints_are_in_reading_order_of_their_first_pixel(cut, picture):
+    mask = picture("....#. .#..#. .#.... ...###")
+    footprints = finish(mask, cut, UTM, simplify_px=0)
+    inverse = ~UTM.transform
+    firsts = [(inverse @ shape.bounds[::3])[::-1] for shape in footprints.geometry]
+    assert [(round(row), round(col)) for row, col in firsts] == [(0, 4), (1, 1), (3, 3)]
+
+
+def test_no_polygons_give_an_empty_frame_with_CRS_and_columns(cut, any_grid):
+    footprints = finish(np.zeros((200, 200), bool), cut, any_grid)
+    assert len(footprints) == 0
+    assert list(footprints.columns) == ["area_m2", "perimeter_m", "confidence", "edge", "geometry"]
+    assert [str(kind) for kind in footprints.dtypes[:4]] == ["float64", "float64", "float64", "bool"]
+
+
+def test_building_across_the_antimeridian_has_its_size(cut):
+    grid = Grid(CRS.from_epsg(4326), Affine(1e-5, 0, 179.999, 0, -1e-5, 0.001), (200, 200))
+    (footprint,) = finish(disc(), cut, grid, simplify_px=0).itertuples()
+    metre = math.radians(1e-5) * 6378137
+    assert footprint.area_m2 == pytest.approx(disc().sum() * metre**2, rel=0.01)
