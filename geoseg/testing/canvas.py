@@ -1,0 +1,130 @@
+"""The sheet a scene is painted on: supersampled, with a margin, in metres from the scene's top left corner (y down)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from geoseg.testing.noise import octaves, value_noise
+
+Bools = NDArray[np.bool_]
+Samples = NDArray[np.float64]
+Window = tuple[slice, slice]
+
+SUPERSAMPLING = 2
+MARGIN_PX = 36
+_FINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where something stands (metres) and how it is turned; the turn is kept coarse so that every machine agrees on it."""
+
+    x: float
+    y: float
+    cos: float
+    sin: float
+
+    @classmethod
+    def of_angle(cls, x: float, y: float, angle: float) -> Pose:
+        """Make a pose from an angle in radians."""
+        return cls(round(x * 64) / 64, round(y * 64) / 64, round(math.cos(angle) * _FINE) / _FINE, round(math.sin(angle) * _FINE) / _FINE)
+
+    def place(self, u: float, v: float) -> tuple[float, float]:
+        """Move local coordinates (metres) to the scene's."""
+        return self.x + u * self.cos - v * self.sin, self.y + u * self.sin + v * self.cos
+
+    def moved(self, u: float, v: float) -> Pose:
+        """Give the same turn at another local place."""
+        return Pose(*self.place(u, v), self.cos, self.sin)
+
+
+class Canvas:
+    """Colour, height and occupancy of a scene's samples.
+
+    Attributes:
+        rgb: (y, x, 3) float32, 0-255.
+        height_m: (y, x) float32 above ground.
+        taken: (y, x) bool, True where nothing may be built.
+        built: (y, x) bool, True where a building stands (roads are taken, not built).
+        roof: (y, x) bool, True where a building's roof was painted.
+        grain: (3, y, x) float32 noises in [-1, 1]: metres wide, decimetres wide, single samples.
+    """
+
+    def __init__(self, size_px: int, gsd_m: float, rng: np.random.Generator) -> None:
+        """Prepare an empty sheet for a scene of `size_px` x `size_px` pixels."""
+        self.size_px = size_px
+        self.gsd_m = gsd_m
+        self.step_m = gsd_m / SUPERSAMPLING
+        self.margin_m = MARGIN_PX * gsd_m
+        side = (size_px + 2 * MARGIN_PX) * SUPERSAMPLING
+        self.shape = (side, side)
+        self.rgb = np.zeros((side, side, 3), np.float32)
+        self.height_m = np.zeros(self.shape, np.float32)
+        self.taken = np.zeros(self.shape, np.bool_)
+        self.built = np.zeros(self.shape, np.bool_)
+        self.roof = np.zeros(self.shape, np.bool_)
+        self.grain = self._grain(rng)
+        self.centres = (np.arange(side) + 0.5) * self.step_m - self.margin_m
+
+    def _grain(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        wide = octaves(rng, self.shape, 6.0 / self.step_m, 3)
+        mid = octaves(rng, self.shape, 1.2 / self.step_m, 2)
+        fine = value_noise(rng, self.shape, 0.3 / self.step_m)
+        return np.stack((wide, mid, fine))
+
+    @property
+    def side_m(self) -> float:
+        """Length of the scene's side in metres, without the margin."""
+        return self.size_px * self.gsd_m
+
+    def window(self, x: float, y: float, radius_m: float) -> Window:
+        """Give the samples around a place, clipped to the sheet (maybe none)."""
+        return self._span(y, radius_m), self._span(x, radius_m)
+
+    def _span(self, place: float, radius_m: float) -> slice:
+        first = math.floor((place - radius_m + self.margin_m) / self.step_m)
+        last = math.ceil((place + radius_m + self.margin_m) / self.step_m)
+        side = self.shape[0]
+        return slice(min(max(first, 0), side), min(max(last, 0), side))
+
+    def local(self, pose: Pose, radius_m: float) -> tuple[Window, Samples, Samples]:
+        """Give the samples around a pose and their local coordinates u, v (metres)."""
+        window = self.window(pose.x, pose.y, radius_m)
+        dy = (self.centres[window[0]] - pose.y)[:, None]
+        dx = (self.centres[window[1]] - pose.x)[None, :]
+        return window, dx * pose.cos + dy * pose.sin, dy * pose.cos - dx * pose.sin
+
+    def grain_at(self, window: Window, shift: int) -> NDArray[np.float32]:
+        """Give (3, y, x) noise for a window; `shift` picks another part of the sheet, so that neighbours differ."""
+        rows = (np.arange(window[0].start, window[0].stop) + shift * 37) % self.shape[0]
+        cols = (np.arange(window[1].start, window[1].stop) + shift * 101) % self.shape[1]
+        return self.grain[:, rows[:, None], cols[None, :]]
+
+    def box(self, pose: Pose, length_m: float, width_m: float) -> tuple[Window, Bools]:
+        """Give the samples of a rectangle around a pose."""
+        window, u, v = self.local(pose, (length_m + width_m) / 2)
+        return window, (np.abs(u) <= length_m / 2) & (np.abs(v) <= width_m / 2)
+
+    def fill_box(self, pose: Pose, size_m: tuple[float, float], colour: Samples, height_m: float = 0.0, *, grain: float = 6.0) -> None:
+        """Paint a rectangle standing `height_m` above what it stands on."""
+        window, inside = self.box(pose, *size_m)
+        texture = self.grain[1][window][inside][:, None] * np.float32(grain)
+        self.rgb[window][inside] = colour.astype(np.float32) + texture
+        self.height_m[window][inside] += np.float32(height_m)
+
+    def burn(self, shapes: list[tuple[BaseGeometry, int]], dtype: str = "uint16") -> NDArray[np.int_]:
+        """Rasterise geometries (metres) with their values onto the samples; later ones lie on top."""
+        from affine import Affine
+        from rasterio.features import rasterize
+
+        transform = Affine(self.step_m, 0, -self.margin_m, 0, self.step_m, -self.margin_m)
+        kept = [(shape, value) for shape, value in shapes if not shape.is_empty]
+        if not kept:
+            return np.zeros(self.shape, np.int_)
+        burnt: NDArray[np.int_] = rasterize(kept, out_shape=self.shape, transform=transform, fill=0, dtype=dtype)
+        return burnt

@@ -1,0 +1,119 @@
+"""Paint a whole scene from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from shapely.geometry import Polygon, box
+
+from geoseg.grid import Grid
+from geoseg.testing.buildings import Building, paint_building
+from geoseg.testing.canvas import MARGIN_PX, SUPERSAMPLING, Canvas
+from geoseg.testing.ground import burn_roads, paint_ground
+from geoseg.testing.light import cast_shadows, expose, sun_vector
+from geoseg.testing.sites import Settler, Sites
+from geoseg.testing.streets import Streets, plan_streets
+from geoseg.testing.style import Style, draw_style
+from geoseg.testing.things import paint_things
+
+SCENE_CRS = "EPSG:32630"
+SCENE_ORIGIN = (811_200.0, 618_900.0)
+SMALLEST_PART_M2 = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedScene:
+    """A painted scene and the truth about it.
+
+    Attributes:
+        image: (3, y, x) uint8 RGB.
+        footprints: true roof outlines in CRS coordinates, clipped to the scene; some have courtyards, some touch.
+        grid: georeference of the image.
+        roof: (y, x) bool, True where the picture shows roof (trees that overhang a roof are False).
+        region: name of the style.
+    """
+
+    image: NDArray[np.uint8]
+    footprints: list[Polygon]
+    grid: Grid
+    roof: NDArray[np.bool_]
+    region: str
+
+
+def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None) -> PaintedScene:
+    """Paint an aerial scene.
+
+    The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of chance, and no value hangs
+    on the last bits of a transcendental function, a sum's order or a threaded library.
+
+    Args:
+        seed: picks region, street plan, houses, sun, weather and sensor.
+        size_px: rows and columns.
+        gsd_m: metres per pixel.
+        region: compounds, hill_town, suburb or old_town; drawn from the seed when None.
+
+    Returns:
+        The scene with its true footprints.
+    """
+    draws = [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, part]))) for part in range(8)]
+    style = draw_style(draws[0], region)
+    canvas = Canvas(size_px, gsd_m, draws[1])
+    streets = plan_streets(draws[2], style, canvas.side_m)
+    roads = burn_roads(canvas, streets)
+    sites = _settle(canvas, streets, roads, style, draws[3])
+    paint_ground(canvas, sites, streets, roads, style, draws[4])
+    _paint_objects(canvas, sites, style, draws[5])
+    cast_shadows(canvas, style, draws[6].uniform(*style.shadow))
+    grid = _grid(seed, size_px, gsd_m)
+    footprints = _footprints(sites.buildings, canvas.side_m, grid)
+    return PaintedScene(expose(canvas, style, draws[7]), footprints, grid, _roof(canvas), style.name)
+
+
+def _settle(canvas: Canvas, streets: Streets, roads: NDArray[np.int_], style: Style, rng: np.random.Generator) -> Sites:
+    canvas.taken |= roads > 0
+    settler = Settler(canvas, streets, style, rng)
+    settler.settle()
+    settler.strew()
+    settler.traffic()
+    return settler.sites
+
+
+def _paint_objects(canvas: Canvas, sites: Sites, style: Style, rng: np.random.Generator) -> None:
+    sun = sun_vector(style)
+    contrast = min(1.0, 1.25 - sum(style.shadow) / 2)
+    paint_things(canvas, sites.things, style, sun, rng, ("sport", "strip", "pool", "wall", "hedge", "clutter", "car"))
+    for building in sites.buildings:
+        paint_building(canvas, building, sun, contrast)
+    paint_things(canvas, sites.things, style, sun, rng, ("tree",))
+
+
+def _roof(canvas: Canvas) -> NDArray[np.bool_]:
+    inner = canvas.roof[MARGIN_PX * SUPERSAMPLING : -MARGIN_PX * SUPERSAMPLING, MARGIN_PX * SUPERSAMPLING : -MARGIN_PX * SUPERSAMPLING]
+    side = inner.shape[0] // SUPERSAMPLING
+    return inner.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).sum(axis=(1, 3)) * 2 >= SUPERSAMPLING**2
+
+
+def _grid(seed: int, size_px: int, gsd_m: float) -> Grid:
+    """Give each seed a place of its own, so that scenes of one run do not lie on one another."""
+    east, north = SCENE_ORIGIN[0] + 2000.0 * (seed % 32), SCENE_ORIGIN[1] + 2000.0 * (seed // 32 % 32)
+    return Grid(CRS.from_user_input(SCENE_CRS), Affine(gsd_m, 0, east, 0, -gsd_m, north), (size_px, size_px))
+
+
+def _footprints(buildings: list[Building], side_m: float, grid: Grid) -> list[Polygon]:
+    frame = box(0, 0, side_m, side_m)
+    found: list[Polygon] = []
+    for building in buildings:
+        outline = building.outline()
+        clipped = outline if frame.contains(outline) else outline.intersection(frame)
+        found += [part for part in shapely.get_parts(clipped) if part.geom_type == "Polygon" and part.area > SMALLEST_PART_M2]
+    return [_to_crs(part, grid) for part in found]
+
+
+def _to_crs(part: Polygon, grid: Grid) -> Polygon:
+    corner = np.array((grid.transform.c, grid.transform.f))
+    return shapely.transform(part, lambda points: corner + points * np.array((1.0, -1.0)))

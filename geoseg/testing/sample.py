@@ -1,0 +1,114 @@
+"""Write painted scenes to disk: the committed sample, and scenes with labels to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from geoseg.grid import Grid
+from geoseg.testing.files import written_aside
+from geoseg.testing.painter import PaintedScene, paint_scene
+
+SAMPLE_SEED = 2026
+"""Never trained on: training uses seeds 1 to 999."""
+SAMPLE_REGION = "old_town"
+SAMPLE_DATE = "2026-01-01T00:00:00Z"
+
+_README = """# Sample scene
+
+A painted aerial scene and the truth about it, for the first try and for tests. No real place, no real imagery.
+
+| file | what |
+|---|---|
+| `scene.tif` | {size} x {size} px, RGB, 8 bit, {gsd} m per pixel, {crs} |
+| `buildings.gpkg` | layer `buildings`: the {count} true roof outlines, {holes} of them with a courtyard, terraces as single houses |
+
+Made by geoseg's own generator, `geoseg.testing`, from seed {seed}; the default network was never trained on this seed.
+To make it again: `python -m geoseg.testing sample_data`. A test compares the committed files with the generator's.
+
+Licence: Apache-2.0, as geoseg.
+"""
+
+
+def write_sample(folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 1024, gsd_m: float = 0.3) -> list[Path]:
+    """Write `scene.tif`, `buildings.gpkg` and `README.md` into a folder; returns their paths."""
+    home = Path(folder)
+    scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=SAMPLE_REGION)
+    write_raster(home / "scene.tif", scene.image, scene.grid)
+    write_footprints(home / "buildings.gpkg", scene)
+    with written_aside(home / "README.md") as part:
+        part.write_text(_readme(scene, seed, gsd_m), encoding="utf-8")
+    return [home / "scene.tif", home / "buildings.gpkg", home / "README.md"]
+
+
+def _readme(scene: PaintedScene, seed: int, gsd_m: float) -> str:
+    holes = sum(bool(footprint.interiors) for footprint in scene.footprints)
+    code = scene.grid.crs.to_string() if scene.grid.crs else "no CRS"
+    return _README.format(size=scene.grid.width, gsd=gsd_m, crs=code, count=len(scene.footprints), holes=holes, seed=seed)
+
+
+def write_training_scenes(
+    folder: str | Path, seeds: Iterable[int], *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None
+) -> list[tuple[Path, Path]]:
+    """Write scenes and their labels.
+
+    Args:
+        folder: where the files go.
+        seeds: one scene each.
+        size_px: rows and columns.
+        gsd_m: metres per pixel.
+        region: fixes the style; drawn from each seed when None.
+
+    Returns:
+        Pairs of `painted_<seed>.tif` (RGB uint8) and `painted_<seed>_labels.tif` (one band, uint8, 0/1).
+
+    Raises:
+        ValueError: a seed is the sample's, which must stay unseen.
+    """
+    return [_write_training_scene(Path(folder), seed, size_px, gsd_m, region) for seed in seeds]
+
+
+def _write_training_scene(folder: Path, seed: int, size_px: int, gsd_m: float, region: str | None) -> tuple[Path, Path]:
+    if seed == SAMPLE_SEED:
+        raise ValueError(f"seed {seed} is the sample scene's and must not be trained on: use seeds 1 to 999")
+    scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=region)
+    image, labels = folder / f"painted_{seed:04d}.tif", folder / f"painted_{seed:04d}_labels.tif"
+    write_raster(image, scene.image, scene.grid)
+    write_raster(labels, label_raster(scene)[None], scene.grid)
+    return image, labels
+
+
+def label_raster(scene: PaintedScene) -> NDArray[np.uint8]:
+    """Rasterise the true footprints: (y, x) uint8, 1 where a pixel's centre lies in a building."""
+    from rasterio.features import rasterize
+
+    burnt: NDArray[np.uint8] = rasterize(scene.footprints, out_shape=scene.grid.shape, transform=scene.grid.transform, dtype="uint8")
+    return burnt
+
+
+def write_raster(path: Path, values: NDArray[np.uint8], grid: Grid) -> None:
+    """Write (band, y, x) values as a tiled, deflated GeoTIFF."""
+    options = {"driver": "GTiff", "count": len(values), "dtype": "uint8", "height": grid.height, "width": grid.width}
+    options |= {"crs": grid.crs, "transform": grid.transform, "compress": "deflate", "zlevel": 9, "predictor": 2}
+    if min(grid.shape) >= 256:
+        options |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    with written_aside(path) as part, rasterio.open(part, "w", **options) as target:
+        target.write(values)
+
+
+def write_footprints(path: Path, scene: PaintedScene) -> None:
+    """Write the true footprints as a GeoPackage with a fixed date inside, so that the same scene gives the same file."""
+    import geopandas
+    import pyogrio
+
+    frame = geopandas.GeoDataFrame({"id": range(1, len(scene.footprints) + 1)}, geometry=scene.footprints, crs=scene.grid.crs)
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": SAMPLE_DATE})
+    try:
+        with written_aside(path) as part:
+            frame.to_file(part, layer="buildings", driver="GPKG", engine="pyogrio")
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
