@@ -137,7 +137,7 @@ def evaluate(
         str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is a building.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write metrics.json and pictures here.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write metrics.json here.", show_default=False)] = None,
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighbouring chips.")] = False,
     device: DeviceOption = Device.AUTO,
     threads: Threads = None,

@@ -5,6 +5,7 @@ it pickles as paths and numbers, and opens its files lazily, once per thread (GD
 """
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -215,10 +216,10 @@ def open_reader(source: str, level: int | None = None) -> rasterio.DatasetReader
         source: Path, URL or VRT.
         level: Overview to read instead of the full resolution, from 0.
     """
-    cache: OrderedDict[tuple[str, int | None], rasterio.DatasetReader] = _readers.__dict__.setdefault(
+    cache: OrderedDict[tuple[object, ...], rasterio.DatasetReader] = _readers.__dict__.setdefault(
         "cache", OrderedDict()
     )
-    key = (source, level)
+    key = (source, level, _stamp(source))
     if key not in cache:
         with rasterio.Env(**gdal_options(source)):
             cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
@@ -226,6 +227,17 @@ def open_reader(source: str, level: int | None = None) -> rasterio.DatasetReader
             cache.popitem(last=False)[1].close()
     cache.move_to_end(key)
     return cache[key]
+
+
+def _stamp(source: str) -> tuple[int, int] | None:
+    """Return a local file's time and size, so that a file that was replaced is opened anew."""
+    if source.startswith("<") or is_remote(source):
+        return None
+    try:
+        stat = os.stat(source)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def close_readers() -> None:
@@ -262,7 +274,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
         BandMismatchError: If the bands are not there.
         MissingCRSError: If `crs` cannot be understood.
     """
-    files = _list_files(paths)
+    files = list_files(paths)
     for file in files:
         _check_file(file)
     source = files[0] if len(files) == 1 else mosaic_vrt(files)
@@ -270,8 +282,8 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
         return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
 
 
-def _list_files(paths: Paths) -> list[str]:
-    """Expand folders; keep URLs as they are."""
+def list_files(paths: Paths) -> list[str]:
+    """Return the files that `paths` name: folders are expanded, URLs kept as they are."""
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     if not named:
         raise UsageError("No scene was named. Name a raster file, a URL or a folder of rasters.")

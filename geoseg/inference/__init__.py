@@ -1,17 +1,23 @@
 """Chips of one block -> stitched probabilities; a whole scene as one lazy array."""
 
 from geoseg.inference.aoi import AOI, read_aoi
-from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, predict_block
-from geoseg.inference.plan import EngineRecipe, Plan, plan_inference
+from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block
+from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
+from geoseg.inference.plan import BLOCK_PX, EngineRecipe, Plan, plan_inference
 from geoseg.inference.scene import predict_scene
 
 __all__ = [
     "AOI",
+    "BLOCK_PX",
     "NODATA",
     "PROBABILITY_ONE",
     "BlockPixels",
     "EngineRecipe",
+    "GridChoice",
     "Plan",
+    "Stopwatch",
+    "choose_bands",
+    "fit_scene",
     "plan_inference",
     "predict_block",
     "predict_scene",

@@ -1,5 +1,6 @@
 """One block: its chips through the engine, stitched into probabilities of the pixels that it owns."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -77,10 +78,12 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
 
 def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
     """Return the chips that a block needs: its own, and with blending the neighbours whose halo reaches into it."""
-    reach = 1 if plan.blend else 0
+    halo = plan.lattice.halo_px if plan.blend else 0
     rows, cols = (
-        range(max(0, own.start - reach), min(count, own.stop + reach))
-        for own, count in zip((block.chip_rows, block.chip_cols), plan.lattice.counts, strict=True)
+        range(max(0, own.start - math.ceil(halo / core)), min(count, own.stop + math.ceil(halo / core)))
+        for own, count, core in zip(
+            (block.chip_rows, block.chip_cols), plan.lattice.counts, plan.lattice.core, strict=True
+        )
     )
     return [(i, j) for i in rows for j in cols]
 

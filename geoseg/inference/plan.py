@@ -1,15 +1,18 @@
 """What is to be predicted, decided before any pixel is read. Everything here pickles as its recipe."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from geoseg.bundle import ModelSpec, load_bundle
+from geoseg.bundle import Bundle, load_bundle
 from geoseg.engines import Engine, load_engine
+from geoseg.errors import UsageError
 from geoseg.grid import Block, Lattice, fit_lattice
-from geoseg.inference.aoi import AOI
-from geoseg.scene import Scene
+from geoseg.inference.aoi import AOI, read_aoi
+from geoseg.inference.fit import GridChoice, fit_scene
+from geoseg.scene import Paths, Scene, open_scene
 
 BLOCK_PX = 2048
 
@@ -69,35 +72,45 @@ class Plan:
 
 
 def plan_inference(
-    scene: Scene,
-    spec: ModelSpec,
+    paths: Paths,
+    bundle: Bundle,
     *,
-    model: str | Path,
-    aoi: AOI | None = None,
+    bands: Sequence[int] | None = None,
+    crs: str | None = None,
+    grid: GridChoice = "model",
+    aoi: str | Path | None = None,
+    aoi_where: str | None = None,
     blend: bool = False,
     device: str = "auto",
     threads: int | None = None,
     chip_px: int | None = None,
     halo_px: int | None = None,
 ) -> Plan:
-    """Lay chips over a scene.
+    """Open a scene for a model and lay chips over it; reads headers only, and levels where pixels are not 8-bit.
 
     Args:
-        scene: The scene on its working grid.
-        spec: The model's specification.
-        model: The bundle's name or path, which workers open again.
-        aoi: The area asked for.
+        paths: See `geoseg.scene.open_scene`.
+        bundle: The model.
+        bands: One-based bands of the scene for the model's.
+        crs: CRS of a scene that has none.
+        grid: The model's GSD, or the scene's own pixels.
+        aoi: Vector file with the area asked for.
+        aoi_where: OGR attribute filter on it.
         blend: See `Plan`.
         device: See `geoseg.engines.choose_device`.
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
+
+    Raises:
+        GeosegError: If scene, bands or AOI do not fit.
     """
-    lattice = fit_lattice(
-        scene.grid.shape,
-        chip_px=chip_px or spec.chip_px,
-        halo_px=spec.halo_px if halo_px is None else halo_px,
-        multiple_px=spec.stride_px,
-    )
-    engine = EngineRecipe(str(model), lattice.chip_shape, device, threads)
-    return Plan(scene, lattice, engine, spec.target_index, aoi, blend)
+    spec = bundle.spec
+    chip, halo = chip_px or spec.chip_px, spec.halo_px if halo_px is None else halo_px
+    if halo < 0 or chip <= 2 * halo:
+        raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
+    scene = fit_scene(open_scene(paths, crs=crs), spec, bands=bands, grid=grid)
+    area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
+    lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
+    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads)
+    return Plan(scene, lattice, engine, spec.target_index, area, blend)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import geoseg
 from geoseg.bundle import Bundle
-from geoseg.inference import Plan
-from geoseg.inference.block import Stopwatch
+from geoseg.inference import Plan, Stopwatch
 from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:

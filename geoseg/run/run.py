@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.engines import worker_threads
 from geoseg.grid import Block, Window
-from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, plan_inference, predict_block, read_aoi
-from geoseg.inference.block import Stopwatch
+from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, Stopwatch, plan_inference, predict_block
 from geoseg.run.cluster import local_client, run_tasks
 from geoseg.run.folder import RESULTS, check_free, staging
 from geoseg.run.parts import read_polygons, read_probability, write_part
-from geoseg.run.prepare import fit_scene
 from geoseg.run.progress import track
 from geoseg.run.report import Stages, describe_run
 from geoseg.run.settings import RunSettings
-from geoseg.scene import Paths, close_readers, open_scene
+from geoseg.scene import Paths, close_readers
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -98,21 +96,9 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
 
 
 def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
-    """Open the scene and the AOI and lay out the chips; reads headers only, and levels where pixels are not 8-bit."""
-    spec = bundle.spec
-    scene = fit_scene(open_scene(paths, crs=settings.crs), spec, bands=settings.bands, grid=settings.grid)
-    aoi = read_aoi(settings.aoi, scene.grid, where=settings.aoi_where) if settings.aoi else None
-    return plan_inference(
-        scene,
-        spec,
-        model=bundle.path,
-        aoi=aoi,
-        blend=settings.blend,
-        device=settings.device,
-        threads=settings.threads,
-        chip_px=settings.chip_px,
-        halo_px=settings.halo_px,
-    )
+    """Plan the inference of a run."""
+    names = ("bands", "crs", "grid", "aoi", "aoi_where", "blend", "device", "threads", "chip_px", "halo_px")
+    return plan_inference(paths, bundle, **{name: getattr(settings, name) for name in names})
 
 
 def threshold_value(bundle: Bundle, settings: RunSettings) -> int:

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.errors import UsageError
-from geoseg.inference.plan import BLOCK_PX
-
-GridChoice = Literal["model", "scene"]
+from geoseg.inference import BLOCK_PX, GridChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

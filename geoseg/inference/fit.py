@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 from geoseg.bundle import ModelSpec
 from geoseg.errors import BandMismatchError
-from geoseg.run.settings import GridChoice
 from geoseg.scene import Scene
 
 log = logging.getLogger(__name__)
+
+GridChoice = Literal["model", "scene"]
+"""`model` resamples a scene to the model's GSD; `scene` keeps the scene's own pixels."""
 
 COARSE_FACTOR = 3.0
 """A scene whose pixels are this much larger than the model's deserves a warning."""
