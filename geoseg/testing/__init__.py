@@ -1,4 +1,4 @@
-"""What tests and first tries need: a painter of aerial scenes with true footprints, and scenes that encode positions."""
+"""What tests and first tries need: painted aerial scenes with true footprints, and scenes that encode positions."""
 
 from geoseg.testing.painter import PaintedScene, paint_scene
 from geoseg.testing.positions import decode_positions, position_values, write_position_scene

@@ -1,4 +1,4 @@
-"""Buildings: rectangular wings under one roof form; the same numbers give the polygon, the heights and the painted roof."""
+"""Buildings: rectangular wings under one roof form; the same numbers give polygon, heights and painted roof."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def cover(building: Building, u: Samples, v: Samples, grow_m: float = 0.0) -> ND
 def surface(building: Building, u: Samples, v: Samples) -> Surface:
     """Build the roof over the samples: at each the highest of the wings' planes."""
     shape = u.shape
-    found = Surface(np.zeros(shape, np.bool_), np.full(shape, -1.0), np.full(shape, 4), *(np.zeros(shape) for _ in range(4)))
+    found = Surface(
+        np.zeros(shape, np.bool_), np.full(shape, -1.0), np.full(shape, 4), *(np.zeros(shape) for _ in range(4))
+    )
     for index, wing in enumerate(building.wings):
         _raise_wing(found, building, wing, index, u, v)
     return found
@@ -100,7 +102,7 @@ def _raise_wing(found: Surface, building: Building, wing: Wing, index: int, u: S
     better = (rim > 0) & (height > found.height_m)
     plane = np.asarray(planes)[distance.argmin(axis=0)] if form != "flat" else np.full(u.shape, 4)
     spread = np.sort(distance, axis=0)
-    values = (rim > 0, height, plane, np.where(plane < 2, v, u), lowest, spread[-1] - spread[0] if len(planes) == 2 else _gap(spread))
+    values = (rim > 0, height, plane, np.where(plane < 2, v, u), lowest, _gap(spread))
     names = ("inside", "height_m", "plane", "along_m", "down_m", "ridge_m")
     for name, value in zip(names, values, strict=True):
         getattr(found, name)[better] = value[better]
@@ -169,18 +171,19 @@ def texture(canvas: Canvas, building: Building, roof: Surface, window: Window) -
     """Give the (y, x, 3) colour of a covering in even light."""
     wide, mid, fine = canvas.grain_at(window, building.salt).astype(np.float64)
     material = building.material
-    tone = np.ones(wide.shape)
     mottle = material.wear * (0.07 * wide + 0.05 * mid + 0.03 * fine)
-    colour = np.array(building.colour)[None, None, :] * (tone + mottle)[..., None]
+    colour: Samples = np.array(building.colour)[None, None, :] * (1 + mottle)[..., None]
     if material.kind == "metal":
         return _sheets(building, roof, colour, wide + 0.6 * mid)
     if material.kind == "concrete":
         return _stains(building, roof, colour, wide, mid)
     if material.kind == "membrane":
         seam = np.floor(roof.along_m / 3.0) != np.floor((roof.along_m + 0.15) / 3.0)
-        return colour * (1 - 0.06 * seam)[..., None]
+        colour *= (1 - 0.06 * seam)[..., None]
+        return colour
     period = 0.9 if material.kind == "tile" else 0.6
-    return colour * (1 + 0.035 * triangle_wave(roof.down_m, period))[..., None]
+    colour *= (1 + 0.035 * triangle_wave(roof.down_m, period))[..., None]
+    return colour
 
 
 def _sheets(building: Building, roof: Surface, colour: Samples, worn: Samples) -> Samples:
@@ -192,7 +195,8 @@ def _sheets(building: Building, roof: Surface, colour: Samples, worn: Samples) -
     rust = building.material.rust
     tone = 1 + (0.05 + 0.14 * rust) * (rng.random((5, 16, 32)) * 2 - 1)
     colour *= tone[roof.plane, row, col][..., None]
-    rusted = np.clip((worn + (rng.random((5, 16, 32)) * 1.6 - 1.6 + 1.5 * rust)[roof.plane, row, col]) * 1.5, 0, 0.85) * min(1.0, rust * 4)
+    bias = (rng.random((5, 16, 32)) * 1.6 - 1.6 + 1.5 * rust)[roof.plane, row, col]
+    rusted = np.clip((worn + bias) * 1.5, 0, 0.85) * min(1.0, rust * 4)
     colour += (np.array((104.0, 62.0, 42.0)) - colour) * rusted[..., None]
     swapped = (rng.random((5, 16, 32)) < 0.06 * min(1.0, rust * 4))[roof.plane, row, col]
     colour[swapped] = colour[swapped] * 0.35 + np.array((150.0, 142.0, 128.0)) * 0.65
@@ -223,7 +227,9 @@ def _parapet(building: Building, roof: Surface, colour: Samples, height: Samples
     height[wall] += 0.9 if building.material.kind == "concrete" else 0.4
 
 
-def _details(building: Building, roof: Surface, place: tuple[Samples, Samples], colour: Samples, height: Samples) -> None:
+def _details(
+    building: Building, roof: Surface, place: tuple[Samples, Samples], colour: Samples, height: Samples
+) -> None:
     """Set small things on the roof: chimneys, skylights, tanks, stair heads, plant."""
     rng = np.random.Generator(np.random.PCG64(building.salt + 1))
     area = sum((u1 - u0) * (v1 - v0) for u0, v0, u1, v1 in building.wings)
@@ -231,64 +237,83 @@ def _details(building: Building, roof: Surface, place: tuple[Samples, Samples], 
     for kind in kinds:
         u0, v0, u1, v1 = building.wings[int(rng.integers(len(building.wings)))]
         spot = (u0 + (u1 - u0) * rng.uniform(0.15, 0.85), v0 + (v1 - v0) * rng.uniform(0.15, 0.85))
-        _DETAILS[kind](rng, (place[0] - spot[0], place[1] - spot[1]), roof, colour, height)
+        _DETAILS[kind](rng, Stand(place[0] - spot[0], place[1] - spot[1], roof, colour, height))
 
 
 def _detail_kinds(building: Building, area: float, rng: np.random.Generator) -> list[str]:
     if building.roof == "flat" and building.material.kind == "concrete":
         kinds = ["stair"] * int(rng.random() < 0.5 and area > 50) + ["tank"] * int(rng.integers(0, 3))
-        return kinds + ["junk"] * int(rng.integers(0, 2 + min(area / 30, 6))) + ["solar"] * int(rng.random() < 0.15)
+        return (
+            kinds + ["junk"] * int(rng.integers(0, 2 + int(min(area / 30, 6)))) + ["solar"] * int(rng.random() < 0.15)
+        )
     if building.roof == "flat":
-        return ["plant"] * int(rng.integers(1, 3 + min(area / 90, 14))) + ["skylight"] * int(rng.integers(0, 3))
+        return ["plant"] * int(rng.integers(1, 3 + int(min(area / 90, 14)))) + ["skylight"] * int(rng.integers(0, 3))
     if building.material.kind == "metal":
         return ["junk"] * int(rng.integers(0, 3)) + ["tank"] * int(rng.random() < 0.05)
-    return ["chimney"] * int(rng.integers(0, 3)) + ["skylight"] * int(rng.integers(0, 3)) + ["solar"] * int(rng.random() < 0.08)
+    return (
+        ["chimney"] * int(rng.integers(0, 3))
+        + ["skylight"] * int(rng.integers(0, 3))
+        + ["solar"] * int(rng.random() < 0.08)
+    )
 
 
-def _put(
-    place: tuple[Samples, Samples], size: tuple[float, float], roof: Surface, colour: Samples, height: Samples, rgb: tuple[float, ...], rise: float
-) -> None:
-    spot = (np.abs(place[0]) < size[0] / 2) & (np.abs(place[1]) < size[1] / 2) & roof.inside & (roof.rim_m > 0.2)
-    colour[spot] = colour[spot] * 0.15 + np.array(rgb) * 0.85
-    height[spot] += rise
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a detail goes: local coordinates around its middle, and the roof, colours and heights it is set upon."""
+
+    u: Samples
+    v: Samples
+    roof: Surface
+    colour: Samples
+    height: Samples
+
+    def put(self, size_m: tuple[float, float], rgb: tuple[float, ...], rise_m: float) -> None:
+        """Set a box on the roof."""
+        spot = (np.abs(self.u) < size_m[0] / 2) & (np.abs(self.v) < size_m[1] / 2)
+        spot &= self.roof.inside & (self.roof.rim_m > 0.2)
+        self.colour[spot] = self.colour[spot] * 0.15 + np.array(rgb) * 0.85
+        self.height[spot] += rise_m
 
 
-def _chimney(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
-    _put(place, (0.8, 0.7), roof, colour, height, (128, 96, 84) if rng.random() < 0.6 else (150, 146, 140), 1.2)
+def _chimney(rng: np.random.Generator, stand: Stand) -> None:
+    stand.put((0.8, 0.7), (128, 96, 84) if rng.random() < 0.6 else (150, 146, 140), 1.2)
 
 
-def _skylight(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
-    _put(place, (0.9, 1.1), roof, colour, height, (70, 84, 98) if rng.random() < 0.6 else (206, 212, 216), 0.05)
+def _skylight(rng: np.random.Generator, stand: Stand) -> None:
+    stand.put((0.9, 1.1), (70, 84, 98) if rng.random() < 0.6 else (206, 212, 216), 0.05)
 
 
-def _tank(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
-    spot = (place[0] * place[0] + place[1] * place[1] < 0.55) & roof.inside
+def _tank(rng: np.random.Generator, stand: Stand) -> None:
+    spot = (stand.u * stand.u + stand.v * stand.v < 0.55) & stand.roof.inside
     rgb = ((38, 40, 44), (60, 92, 140), (206, 206, 202))[int(rng.integers(3))]
-    colour[spot] = np.array(rgb)
-    height[spot] += 1.4
+    stand.colour[spot] = np.array(rgb)
+    stand.height[spot] += 1.4
 
 
-def _stair(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
+def _stair(rng: np.random.Generator, stand: Stand) -> None:
     tone = rng.uniform(0.85, 1.15)
     size = (rng.uniform(2.4, 4.2), rng.uniform(2.6, 5.0))
     rgb = ((168, 160, 150), (150, 146, 140), (70, 110, 160), (150, 80, 66))[int(rng.integers(4))]
-    _put(place, size, roof, colour, height, tuple(value * tone for value in rgb), 2.5)
+    stand.put(size, tuple(value * tone for value in rgb), 2.5)
 
 
-def _junk(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
-    rgb = ((96, 88, 80), (176, 170, 160), (80, 100, 130), (140, 90, 70), (60, 58, 56), (90, 104, 78))[int(rng.integers(6))]
-    _put(place, (rng.uniform(0.5, 2.4), rng.uniform(0.4, 1.6)), roof, colour, height, rgb, rng.uniform(0.1, 0.6))
+def _junk(rng: np.random.Generator, stand: Stand) -> None:
+    rgb = ((96, 88, 80), (176, 170, 160), (80, 100, 130), (140, 90, 70), (60, 58, 56), (90, 104, 78))[
+        int(rng.integers(6))
+    ]
+    stand.put((rng.uniform(0.5, 2.4), rng.uniform(0.4, 1.6)), rgb, rng.uniform(0.1, 0.6))
 
 
-def _solar(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
-    _put(place, (rng.uniform(2.0, 5.0), rng.uniform(1.6, 3.2)), roof, colour, height, (40, 48, 68), 0.15)
+def _solar(rng: np.random.Generator, stand: Stand) -> None:
+    stand.put((rng.uniform(2.0, 5.0), rng.uniform(1.6, 3.2)), (40, 48, 68), 0.15)
 
 
-def _plant(rng: np.random.Generator, place: tuple[Samples, Samples], roof: Surface, colour: Samples, height: Samples) -> None:
+def _plant(rng: np.random.Generator, stand: Stand) -> None:
     tone = rng.uniform(120, 200)
-    _put(place, (rng.uniform(0.8, 2.6), rng.uniform(0.8, 2.2)), roof, colour, height, (tone, tone, tone * 0.98), rng.uniform(0.5, 1.4))
+    stand.put((rng.uniform(0.8, 2.6), rng.uniform(0.8, 2.2)), (tone, tone, tone * 0.98), rng.uniform(0.5, 1.4))
 
 
 _DETAILS = {
-    "chimney": _chimney, "skylight": _skylight, "tank": _tank, "stair": _stair, "junk": _junk, "solar": _solar, "plant": _plant,
+    "chimney": _chimney, "skylight": _skylight, "tank": _tank, "stair": _stair, "junk": _junk, "solar": _solar,
+    "plant": _plant,
 }  # fmt: skip

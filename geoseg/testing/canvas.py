@@ -22,7 +22,7 @@ _FINE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where something stands (metres) and how it is turned; the turn is kept coarse so that every machine agrees on it."""
+    """Where something stands (metres) and how it is turned; kept coarse, so that every machine agrees on it."""
 
     x: float
     y: float
@@ -32,7 +32,12 @@ class Pose:
     @classmethod
     def of_angle(cls, x: float, y: float, angle: float) -> Pose:
         """Make a pose from an angle in radians."""
-        return cls(round(x * 64) / 64, round(y * 64) / 64, round(math.cos(angle) * _FINE) / _FINE, round(math.sin(angle) * _FINE) / _FINE)
+        return cls(
+            round(x * 64) / 64,
+            round(y * 64) / 64,
+            round(math.cos(angle) * _FINE) / _FINE,
+            round(math.sin(angle) * _FINE) / _FINE,
+        )
 
     def place(self, u: float, v: float) -> tuple[float, float]:
         """Move local coordinates (metres) to the scene's."""
@@ -110,7 +115,9 @@ class Canvas:
         window, u, v = self.local(pose, (length_m + width_m) / 2)
         return window, (np.abs(u) <= length_m / 2) & (np.abs(v) <= width_m / 2)
 
-    def fill_box(self, pose: Pose, size_m: tuple[float, float], colour: Samples, height_m: float = 0.0, *, grain: float = 6.0) -> None:
+    def fill_box(
+        self, pose: Pose, size_m: tuple[float, float], colour: Samples, height_m: float = 0.0, *, grain: float = 6.0
+    ) -> None:
         """Paint a rectangle standing `height_m` above what it stands on."""
         window, inside = self.box(pose, *size_m)
         texture = self.grain[1][window][inside][:, None] * np.float32(grain)

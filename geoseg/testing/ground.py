@@ -8,12 +8,11 @@ from shapely.geometry import LineString
 
 from geoseg.testing.canvas import Canvas
 from geoseg.testing.noise import octaves, triangle_wave
-from geoseg.testing.sites import FIELD, FOREST, GRASS, PAVED, ROAD, SOIL, SPORT, Sites
+from geoseg.testing.sites import FIELD, FOREST, GRASS, PAVED, SOIL, Sites
 from geoseg.testing.streets import Road, Streets
 from geoseg.testing.style import RGB, Style
 
-_TABLE_SIZE = 1 << 12
-_MOTTLE = {GRASS: 1.0, SOIL: 0.8, PAVED: 0.45, ROAD: 0.35, FIELD: 0.7, FOREST: 1.2, SPORT: 0.4}
+_MOTTLE = {GRASS: 1.0, SOIL: 0.8, PAVED: 0.45, FIELD: 0.7, FOREST: 1.2}
 
 
 def burn_roads(canvas: Canvas, streets: Streets) -> NDArray[np.int_]:
@@ -22,7 +21,9 @@ def burn_roads(canvas: Canvas, streets: Streets) -> NDArray[np.int_]:
     return canvas.burn(list(shapes))
 
 
-def paint_ground(canvas: Canvas, sites: Sites, streets: Streets, roads: NDArray[np.int_], style: Style, rng: np.random.Generator) -> None:
+def paint_ground(
+    canvas: Canvas, sites: Sites, streets: Streets, roads: NDArray[np.int_], style: Style, rng: np.random.Generator
+) -> None:
     """Paint everything that lies flat."""
     tables = _plot_tables(sites, style, rng)
     plots = canvas.burn([(outline, index + 1) for index, (outline, _) in enumerate(sites.grounds)])
@@ -52,7 +53,14 @@ def _ground_colour(kind: int, style: Style, rng: np.random.Generator) -> NDArray
     return colour * rng.normal(1.0, 0.055) + rng.normal(0, 3, 3)
 
 
-def _cover(canvas: Canvas, tables: Tables, plots: NDArray[np.int_], kinds: NDArray[np.int_], style: Style, rng: np.random.Generator) -> None:
+def _cover(
+    canvas: Canvas,
+    tables: Tables,
+    plots: NDArray[np.int_],
+    kinds: NDArray[np.int_],
+    style: Style,
+    rng: np.random.Generator,
+) -> None:
     wide, mid, fine = canvas.grain
     huge = octaves(rng, canvas.shape, 30 / canvas.step_m, 3)
     patch = octaves(rng, canvas.shape, 7 / canvas.step_m, 4)
@@ -61,7 +69,7 @@ def _cover(canvas: Canvas, tables: Tables, plots: NDArray[np.int_], kinds: NDArr
     bare = np.clip((patch + 0.6 * huge + 0.3 * mid - 0.25) * 1.6, 0, 0.85) * mottle
     bare *= np.where(kinds == PAVED, np.float32(0.8), np.float32(1))
     soil, grass = np.array(style.soil[0], np.float32), np.array(style.grass[0], np.float32)
-    weeds = np.clip((huge - wide + 0.4 * mid - 0.45) * 1.6, 0, 0.8) * (kinds != ROAD) * mottle * np.float32(0.35 + style.plot_ground[0])
+    weeds = np.clip((huge - wide + 0.4 * mid - 0.45) * 1.6, 0, 0.8) * mottle * np.float32(0.35 + style.plot_ground[0])
     for band in range(3):
         colour = tables[1][:, band][plots]
         colour += (soil[band] - colour) * bare
@@ -82,20 +90,25 @@ def _furrows(canvas: Canvas, plots: NDArray[np.int_], field: NDArray[np.bool_], 
         canvas.rgb[rows, cols] *= tone[:, None].astype(np.float32)
 
 
-def _paint_roads(canvas: Canvas, roads: tuple[Road, ...], index: NDArray[np.int_], style: Style, rng: np.random.Generator) -> None:
+def _paint_roads(
+    canvas: Canvas, roads: tuple[Road, ...], index: NDArray[np.int_], style: Style, rng: np.random.Generator
+) -> None:
     wide, mid, fine = canvas.grain
     _verges(canvas, roads, index, style, rng)
     on_road = index > 0
     asphalt = np.array(style.road[int(rng.integers(len(style.road)))], np.float64)
-    colours = np.stack([asphalt * rng.normal(1, 0.06) + (_dirt(style, road, rng) - asphalt) * _dirt_share(style, road, rng) for road in roads] or [asphalt])
+    colours = np.stack([_road_colour(style, road, asphalt, rng) for road in roads] or [asphalt])
     colour = colours.astype(np.float32)[index[on_road] - 1]
     shade = 1 + 0.05 * wide[on_road] + 0.035 * mid[on_road] + 0.035 * fine[on_road]
     canvas.rgb[on_road] = colour * shade[:, None]
     _markings(canvas, roads, style, rng)
 
 
-def _dirt(style: Style, road: Road, rng: np.random.Generator) -> NDArray[np.float64]:
-    return np.array(style.soil[int(rng.integers(len(style.soil)))], np.float64) * 1.02
+def _road_colour(
+    style: Style, road: Road, asphalt: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    soil = np.array(style.soil[int(rng.integers(len(style.soil)))], np.float64) * 1.02
+    return asphalt * rng.normal(1, 0.06) + (soil - asphalt) * _dirt_share(style, road, rng)
 
 
 def _dirt_share(style: Style, road: Road, rng: np.random.Generator) -> float:
@@ -105,7 +118,9 @@ def _dirt_share(style: Style, road: Road, rng: np.random.Generator) -> float:
     return float(rng.uniform(0.4, 1.0) if road.width_m < 5.5 else rng.uniform(0.0, 0.4))
 
 
-def _verges(canvas: Canvas, roads: tuple[Road, ...], index: NDArray[np.int_], style: Style, rng: np.random.Generator) -> None:
+def _verges(
+    canvas: Canvas, roads: tuple[Road, ...], index: NDArray[np.int_], style: Style, rng: np.random.Generator
+) -> None:
     """Lay a strip along the roads: pavement, or worn soil."""
     reach = 1.6 if style.markings else 0.9
     verge = canvas.burn([(road.line.buffer(road.width_m / 2 + reach, quad_segs=4), 1) for road in roads], "uint8") > 0

@@ -50,7 +50,8 @@ def _hidden(canvas: Canvas, sun: tuple[float, float, float]) -> Floats:
         to, source = _shifted(height.shape, rows, cols)
         np.maximum(highest[to], height[source] - drop, out=highest[to])
     softness = np.float32(0.35)
-    return np.clip((highest - height) / softness, 0, 1)
+    dark: Floats = np.clip((highest - height) / softness, 0, 1)
+    return dark
 
 
 def _shifted(shape: tuple[int, ...], rows: int, cols: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -110,7 +111,8 @@ def _mute(picture: Floats, share: np.float32) -> None:
 
 
 def _curve(picture: Floats, contrast: np.float32) -> Floats:
-    return np.clip((picture - np.float32(112)) * contrast + np.float32(112), 3, 252)
+    curved: Floats = np.clip((picture - np.float32(112)) * contrast + np.float32(112), 3, 252)
+    return curved
 
 
 def _blur(picture: Floats, weight: np.float32) -> Floats:

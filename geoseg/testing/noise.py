@@ -21,7 +21,8 @@ def value_noise(rng: np.random.Generator, shape: tuple[int, int], period_px: flo
     """
     period = max(period_px, 1.0)
     lattice_shape = (int(shape[0] / period) + 3, int(shape[1] / period) + 3)
-    lattice = rng.random(lattice_shape, dtype=np.float32) * np.float32(2) - np.float32(1)
+    lattice: Floats = rng.random(lattice_shape, dtype=np.float32)
+    lattice = lattice * np.float32(2) - np.float32(1)
     row, row_part = _knots(shape[0], period)
     col, col_part = _knots(shape[1], period)
     lines = lattice[row] + (lattice[row + 1] - lattice[row]) * row_part[:, None]
@@ -36,7 +37,7 @@ def _knots(length: int, period: float) -> tuple[NDArray[np.intp], Floats]:
 
 
 def octaves(rng: np.random.Generator, shape: tuple[int, int], period_px: float, count: int) -> Floats:
-    """Sum `count` noises, each with half the period and 0.6 of the strength of the one before; (y, x) in about [-1, 1]."""
+    """Sum `count` noises, each of half the period and 0.6 of the strength of the one before: (y, x), about [-1, 1]."""
     total = np.zeros(shape, np.float32)
     weight, weights = 1.0, 0.0
     for octave in range(count):

@@ -24,8 +24,8 @@ def position_values(shape: tuple[int, int], *, dtype: str = "uint8") -> NDArray[
         dtype: uint8 or uint16 (or anything wider).
 
     Returns:
-        (3, y, x). Bands 1 and 2 are row and column, for uint8 modulo 251; band 3 is, for uint8, `row // 251 * 16 + col // 251`,
-        else `(row * 31 + col * 17) % 65536`. The three together are unique.
+        (3, y, x). Bands 1 and 2 are row and column, for uint8 modulo 251; band 3 is, for uint8,
+        `row // 251 * 16 + col // 251`, else `(row * 31 + col * 17) % 65536`. The three together are unique.
 
     Raises:
         ValueError: the shape is too large for the encoding.

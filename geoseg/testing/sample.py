@@ -25,7 +25,7 @@ A painted aerial scene and the truth about it, for the first try and for tests. 
 | file | what |
 |---|---|
 | `scene.tif` | {size} x {size} px, RGB, 8 bit, {gsd} m per pixel, {crs} |
-| `buildings.gpkg` | layer `buildings`: the {count} true roof outlines, {holes} of them with a courtyard, terraces as single houses |
+| `buildings.gpkg` | layer `buildings`: the {count} true roof outlines, {holes} of them with a courtyard |
 
 Made by geoseg's own generator, `geoseg.testing`, from seed {seed}; the default network was never trained on this seed.
 To make it again: `python -m geoseg.testing sample_data`. A test compares the committed files with the generator's.
@@ -48,7 +48,9 @@ def write_sample(folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 
 def _readme(scene: PaintedScene, seed: int, gsd_m: float) -> str:
     holes = sum(bool(footprint.interiors) for footprint in scene.footprints)
     code = scene.grid.crs.to_string() if scene.grid.crs else "no CRS"
-    return _README.format(size=scene.grid.width, gsd=gsd_m, crs=code, count=len(scene.footprints), holes=holes, seed=seed)
+    return _README.format(
+        size=scene.grid.width, gsd=gsd_m, crs=code, count=len(scene.footprints), holes=holes, seed=seed
+    )
 
 
 def write_training_scenes(
@@ -86,7 +88,9 @@ def label_raster(scene: PaintedScene) -> NDArray[np.uint8]:
     """Rasterise the true footprints: (y, x) uint8, 1 where a pixel's centre lies in a building."""
     from rasterio.features import rasterize
 
-    burnt: NDArray[np.uint8] = rasterize(scene.footprints, out_shape=scene.grid.shape, transform=scene.grid.transform, dtype="uint8")
+    burnt: NDArray[np.uint8] = rasterize(
+        scene.footprints, out_shape=scene.grid.shape, transform=scene.grid.transform, dtype="uint8"
+    )
     return burnt
 
 
@@ -101,11 +105,13 @@ def write_raster(path: Path, values: NDArray[np.uint8], grid: Grid) -> None:
 
 
 def write_footprints(path: Path, scene: PaintedScene) -> None:
-    """Write the true footprints as a GeoPackage with a fixed date inside, so that the same scene gives the same file."""
+    """Write the true footprints as a GeoPackage; its date is fixed, so that a scene always gives the same file."""
     import geopandas
     import pyogrio
 
-    frame = geopandas.GeoDataFrame({"id": range(1, len(scene.footprints) + 1)}, geometry=scene.footprints, crs=scene.grid.crs)
+    frame = geopandas.GeoDataFrame(
+        {"id": range(1, len(scene.footprints) + 1)}, geometry=scene.footprints, crs=scene.grid.crs
+    )
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": SAMPLE_DATE})
     try:
         with written_aside(path) as part:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
-from shapely.geometry import Polygon
+from shapely.geometry import LineString, Polygon
 
 from geoseg.testing.buildings import Building, Wing, cover
-from geoseg.testing.canvas import Canvas, Pose
-from geoseg.testing.streets import Block, Bend, Streets, pick, sides
+from geoseg.testing.canvas import Bools, Canvas, Pose
+from geoseg.testing.streets import Bend, Block, Streets, pick, sides
 from geoseg.testing.style import Material, Style
 
-GRASS, SOIL, PAVED, ROAD, FIELD, FOREST, SPORT = range(1, 8)
+GRASS, SOIL, PAVED, FIELD, FOREST = range(1, 6)
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something small: kind (tree, car, wall, hedge, clutter, pool, strip), pose, size in metres (length, width, height)."""
+    """Something small: kind (tree, car, wall, ...), pose, and size in metres (length, width, height)."""
 
     kind: str
     pose: Pose
@@ -28,7 +29,7 @@ class Thing:
 
 @dataclass(slots=True)
 class Sites:
-    """All that a scene holds besides its roads; grounds are (outline in scene metres, ground code, block number)."""
+    """All that a scene holds besides its roads; grounds are (outline in scene metres, ground code)."""
 
     buildings: list[Building] = field(default_factory=list)
     grounds: list[tuple[Polygon, int]] = field(default_factory=list)
@@ -127,7 +128,9 @@ class Settler:
             if self._try(self._building(pose, wings)):
                 return
 
-    def _building(self, pose: Pose, wings: tuple[Wing, ...], *, turn: float = 0.0, materials: tuple[Material, ...] | None = None) -> Building:
+    def _building(
+        self, pose: Pose, wings: tuple[Wing, ...], *, turn: float = 0.0, materials: tuple[Material, ...] | None = None
+    ) -> Building:
         rng = self.rng
         choice = materials or self.style.materials
         material = choice[pick(rng, [m.weight for m in choice])]
@@ -140,7 +143,16 @@ class Settler:
         turned = Pose.of_angle(pose.x, pose.y, math.atan2(pose.sin, pose.cos) + turn)
         eaves, pitch = round(rng.uniform(*self.style.eaves_m), 2), round(rng.uniform(*self.style.pitch), 3)
         pitch = 0.12 if roof == "shed" else pitch
-        return Building(turned, _coarse(wings), roof, material, (colour[0], colour[1], colour[2]), eaves, pitch, int(rng.integers(1, 1 << 30)))
+        return Building(
+            turned,
+            _coarse(wings),
+            roof,
+            material,
+            (colour[0], colour[1], colour[2]),
+            eaves,
+            pitch,
+            int(rng.integers(1, 1 << 30)),
+        )
 
     def _try(self, house: Building, gap_m: float | None = None) -> bool:
         """Build a house if its place is free."""
@@ -167,7 +179,12 @@ class Settler:
         if built and style.rows == 1:
             self._driveway(spot)
         if rng.random() < style.cars * 0.3:
-            self._thing("car", spot.pose.moved(rng.uniform(-0.4, 0.4) * spot.width_m, rng.uniform(1, 4)), (4.4, 1.8, 1.5), turned=True)
+            self._thing(
+                "car",
+                spot.pose.moved(rng.uniform(-0.4, 0.4) * spot.width_m, rng.uniform(1, 4)),
+                (4.4, 1.8, 1.5),
+                turned=True,
+            )
 
     def _wall(self, spot: Spot, depth: float) -> None:
         kind = "hedge" if self.rng.random() < self.style.plot_ground[0] * 0.7 else "wall"
@@ -193,7 +210,9 @@ class Settler:
             self._try(_low(shed))
         if self.style.name in ("suburb", "old_town"):
             for x, y in self._scatter(block, per_ha=1.5):
-                self._thing("pool", self._loose(x, y), (self.rng.uniform(6, 10), self.rng.uniform(3, 5), 0.0), free=True)
+                self._thing(
+                    "pool", self._loose(x, y), (self.rng.uniform(6, 10), self.rng.uniform(3, 5), 0.0), free=True
+                )
 
     def _loose(self, x: float, y: float) -> Pose:
         return self.bend.pose(x, y, self.rng.uniform(0, 2 * math.pi))
@@ -223,25 +242,44 @@ class Settler:
         pose = spot.pose.moved(0.0, setback + depth / 2)
         first = -unit * count / 2
         bounds = [round((first + unit * k) * 64) / 64 for k in range(count + 1)]
-        model = self._building(pose, ((bounds[0], -depth / 2, bounds[-1], depth / 2),))
+        model = self._building(pose, ((bounds[0], -depth / 2, bounds[-1], depth / 2 + 1.5),))
         if not self._try(model):
             return
         self.sites.buildings.pop()
-        for u0, u1 in zip(bounds, bounds[1:], strict=False):
+        for u0, u1 in pairwise(bounds):
             back = round((depth / 2 + rng.choice([0.0, 0.0, 1.5, -1.0])) * 64) / 64
-            self.sites.buildings.append(self._unit(model, (u0, -model.wings[0][3], u1, back)))
+            self.sites.buildings.append(self._unit(model, (u0, model.wings[0][1], u1, back)))
 
     def _unit(self, model: Building, wing: Wing) -> Building:
         other = self._building(model.pose, (wing,))
         same = self.rng.random() < 0.55
-        material, roof, colour = (model.material, model.roof, model.colour) if same else (other.material, other.roof, other.colour)
+        material, roof, colour = (
+            (model.material, model.roof, model.colour) if same else (other.material, other.roof, other.colour)
+        )
         roof = "gable" if roof in ("hip", "cross") else roof
-        return Building(model.pose, (wing,), roof, material, colour, model.eaves_m + self.rng.choice([0.0, 0.4, -0.3]), model.pitch, other.salt)
+        return Building(
+            model.pose,
+            (wing,),
+            roof,
+            material,
+            colour,
+            model.eaves_m + self.rng.choice([0.0, 0.4, -0.3]),
+            model.pitch,
+            other.salt,
+        )
 
     def _halls(self, block: Block) -> None:
         large = (
-            Material("membrane", ((206, 204, 200), (176, 174, 170), (120, 120, 122), (84, 84, 88)), ("flat",), 3.0, wear=0.8),
-            Material("metal", ((150, 150, 150), (178, 178, 174), (66, 112, 168), (142, 78, 66), (98, 124, 110)), ("gable",), 3.0, rust=0.05),
+            Material(
+                "membrane", ((206, 204, 200), (176, 174, 170), (120, 120, 122), (84, 84, 88)), ("flat",), 3.0, wear=0.8
+            ),
+            Material(
+                "metal",
+                ((150, 150, 150), (178, 178, 174), (66, 112, 168), (142, 78, 66), (98, 124, 110)),
+                ("gable",),
+                3.0,
+                rust=0.05,
+            ),
         )
         for spot in self._spots(block, 2, scale=self.rng.uniform(2.2, 3.6)):
             size = (spot.width_m * self.rng.uniform(0.65, 0.9), min(self.rng.uniform(16, 42), spot.room_m * 1.4))
@@ -255,12 +293,16 @@ class Settler:
 
     def _estate(self, block: Block) -> None:
         flats = (
-            Material("membrane", ((196, 194, 190), (128, 126, 124), (92, 92, 96), (150, 146, 140)), ("flat",), 3.0, wear=0.9),
+            Material(
+                "membrane", ((196, 194, 190), (128, 126, 124), (92, 92, 96), (150, 146, 140)), ("flat",), 3.0, wear=0.9
+            ),
             Material("concrete", ((158, 152, 146), (176, 172, 164)), ("flat",), 1.0),
             Material("tile", ((150, 84, 64), (128, 86, 74)), ("hip", "gable"), 1.5),
         )
         for spot in self._spots(block, 3, scale=2.2):
-            wings = house_wings(self.rng, spot.width_m * self.rng.uniform(0.6, 0.9), self.rng.uniform(11, 15), plain=0.55)
+            wings = house_wings(
+                self.rng, spot.width_m * self.rng.uniform(0.6, 0.9), self.rng.uniform(11, 15), plain=0.55
+            )
             if self.rng.random() < 0.25:
                 wings = court_wings(self.rng.uniform(28, 40), self.rng.uniform(26, 36), self.rng.uniform(9, 12))
             pose = spot.pose.moved(0.0, self.rng.uniform(3, 8) + wings[0][3])
@@ -287,7 +329,12 @@ class Settler:
                 self._tree(x, y, 1.15)
         if block.kind == "lot":
             for x, y in self._scatter(block, per_ha=70.0):
-                self._thing("clutter", self._loose(x, y), (self.rng.uniform(0.5, 2.5), self.rng.uniform(0.4, 1.6), 0.6), free=True)
+                self._thing(
+                    "clutter",
+                    self._loose(x, y),
+                    (self.rng.uniform(0.5, 2.5), self.rng.uniform(0.4, 1.6), 0.6),
+                    free=True,
+                )
         if block.kind == "park":
             for x, y in self._scatter(block, per_ha=70.0):
                 self._tree(x, y, 1.2)
@@ -298,7 +345,8 @@ class Settler:
         hectares = (side + 2 * self.canvas.margin_m) ** 2 / 1e4
         rng, style = self.rng, self.style
         for _ in range(rng.poisson(rng.uniform(*style.trees_per_ha) * hectares)):
-            self._tree(*rng.uniform(-8, side + 8, 2).tolist(), 1.0)
+            x, y = rng.uniform(-8, side + 8, 2).tolist()
+            self._tree(x, y, 1.0)
         for _ in range(rng.poisson(style.clutter_per_ha * hectares)):
             x, y = rng.uniform(-8, side + 8, 2).tolist()
             size = (rng.uniform(0.4, 2.4), rng.uniform(0.3, 1.5), rng.uniform(0.1, 1.2))
@@ -314,10 +362,12 @@ class Settler:
                 self._car(road.line, road.width_m, place)
                 place += max(6.0, self.rng.exponential(per_car))
 
-    def _car(self, line: object, width_m: float, place: float) -> None:
-        here, ahead = (line.interpolate(place + k) for k in (0.0, 3.0))  # type: ignore[attr-defined]
+    def _car(self, line: LineString, width_m: float, place: float) -> None:
+        here, ahead = (line.interpolate(place + k) for k in (0.0, 3.0))
         angle = math.atan2(ahead.y - here.y, ahead.x - here.x)
-        side = (1 if self.rng.random() < 0.5 else -1) * (width_m / 2 - 1.2 if self.rng.random() < 0.6 else width_m * 0.22)
+        side = (1 if self.rng.random() < 0.5 else -1) * (
+            width_m / 2 - 1.2 if self.rng.random() < 0.6 else width_m * 0.22
+        )
         pose = Pose.of_angle(here.x, here.y, angle).moved(0.0, side)
         bus = self.rng.random() < 0.06
         self._thing("car", pose, (8.5, 2.4, 2.8) if bus else (self.rng.uniform(3.8, 4.9), 1.8, 1.5))
@@ -334,7 +384,9 @@ class Settler:
         if hidden <= 0.14 * int(crown.sum()):
             self.sites.things.append(Thing("tree", pose, (radius, radius, radius * self.rng.uniform(1.5, 2.4))))
 
-    def _thing(self, kind: str, pose: Pose, size_m: tuple[float, float, float], *, free: bool = True, turned: bool = False) -> None:
+    def _thing(
+        self, kind: str, pose: Pose, size_m: tuple[float, float, float], *, free: bool = True, turned: bool = False
+    ) -> None:
         if turned:
             pose = Pose(pose.x, pose.y, -pose.sin, pose.cos) if self.rng.random() < 0.6 else pose
         if kind in ("clutter", "pool", "wall", "hedge") or (kind == "car" and free):
@@ -343,7 +395,7 @@ class Settler:
                 return
         self.sites.things.append(Thing(kind, pose, size_m))
 
-    def _blocked(self, kind: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def _blocked(self, kind: str) -> Bools:
         return self.canvas.built if kind == "car" else self.canvas.taken
 
 
@@ -362,20 +414,22 @@ def _main_angle(block: Block) -> float:
 
 
 def _coarse(wings: tuple[Wing, ...]) -> tuple[Wing, ...]:
-    return tuple((round(a * 64) / 64, round(b * 64) / 64, round(c * 64) / 64, round(d * 64) / 64) for a, b, c, d in wings)
+    return tuple(
+        (round(a * 64) / 64, round(b * 64) / 64, round(c * 64) / 64, round(d * 64) / 64) for a, b, c, d in wings
+    )
 
 
 def _shrunk(house: Building, share: float) -> Building:
     wings = tuple((a * share, b * share, c * share, d * share) for a, b, c, d in house.wings)
-    return Building(house.pose, _coarse(wings), house.roof, house.material, house.colour, house.eaves_m, house.pitch, house.salt)
+    return replace(house, wings=_coarse(wings))
 
 
 def _low(house: Building) -> Building:
-    return Building(house.pose, house.wings, house.roof, house.material, house.colour, 2.3, min(house.pitch, 0.3), house.salt)
+    return replace(house, eaves_m=2.3, pitch=min(house.pitch, 0.3))
 
 
 def _flatter(hall: Building) -> Building:
-    return Building(hall.pose, hall.wings, hall.roof, hall.material, hall.colour, 6.5, min(hall.pitch, 0.16), hall.salt)
+    return replace(hall, eaves_m=6.5, pitch=min(hall.pitch, 0.16))
 
 
 def _whole(house: Building) -> Building:
@@ -383,7 +437,7 @@ def _whole(house: Building) -> Building:
     wings = house.wings
     outer = (min(w[0] for w in wings), min(w[1] for w in wings), max(w[2] for w in wings), max(w[3] for w in wings))
     filled = wings if len(wings) < 4 else (outer,)
-    return Building(house.pose, filled, house.roof, house.material, house.colour, house.eaves_m, house.pitch, house.salt)
+    return replace(house, wings=filled)
 
 
 def house_wings(rng: np.random.Generator, width: float, depth: float, plain: float = 0.52) -> tuple[Wing, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from shapely.geometry import LineString, Polygon
@@ -46,7 +47,7 @@ class Bend:
     def line(self, points: list[Point], step_m: float = 6.0) -> list[Point]:
         """Bend a polyline, with points every `step_m`."""
         bent: list[Point] = [self(*points[0])]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             count = max(int(math.hypot(x1 - x0, y1 - y0) / step_m), 1)
             bent += [self(x0 + (x1 - x0) * k / count, y0 + (y1 - y0) * k / count) for k in range(1, count + 1)]
         return bent
@@ -72,7 +73,9 @@ class Block:
 
     def room_m(self, x: float, y: float) -> float:
         """Say how far a place is from the nearest roadside; negative outside."""
-        return min(distance - edge.road_half_m for edge, distance in zip(self.outline, self._distances(x, y), strict=True))
+        return min(
+            distance - edge.road_half_m for edge, distance in zip(self.outline, self._distances(x, y), strict=True)
+        )
 
     def _distances(self, x: float, y: float) -> list[float]:
         return [_beside(a, b, (x, y)) for a, b in sides(self)]

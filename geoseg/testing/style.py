@@ -73,11 +73,13 @@ class Style:
 
 
 _GREY_SHINGLE: tuple[RGB, ...] = (
-    (92, 92, 96), (70, 72, 78), (118, 116, 116), (140, 138, 136), (58, 58, 64), (104, 92, 84), (126, 108, 92), (84, 70, 62),
+    (92, 92, 96), (70, 72, 78), (118, 116, 116), (140, 138, 136), (58, 58, 64), (104, 92, 84), (126, 108, 92),
+    (84, 70, 62),
     (160, 158, 156), (112, 76, 64), (86, 92, 104), (178, 176, 172), (75, 82, 75),
 )  # fmt: skip
 _TILE_RED: tuple[RGB, ...] = (
-    (150, 96, 78), (138, 86, 70), (164, 110, 88), (126, 82, 70), (172, 126, 104), (122, 88, 78), (148, 112, 96), (112, 72, 62),
+    (150, 96, 78), (138, 86, 70), (164, 110, 88), (126, 82, 70), (172, 126, 104), (122, 88, 78), (148, 112, 96),
+    (112, 72, 62),
 )  # fmt: skip
 _RUST: tuple[RGB, ...] = (
     (112, 66, 46), (96, 56, 42), (126, 80, 54), (102, 70, 54), (86, 52, 42), (134, 92, 64), (116, 84, 66), (98, 46, 36),
@@ -89,8 +91,8 @@ _GREY_METAL: tuple[RGB, ...] = (
     (128, 118, 104), (112, 106, 98), (144, 140, 132), (164, 160, 152), (186, 184, 180), (98, 92, 86), (214, 212, 206),
 )  # fmt: skip
 _CONCRETE: tuple[RGB, ...] = (
-    (150, 144, 136), (166, 160, 152), (134, 128, 122), (178, 174, 166), (122, 116, 112), (160, 148, 138), (190, 186, 180),
-    (142, 126, 116), (110, 108, 106),
+    (150, 144, 136), (166, 160, 152), (134, 128, 122), (178, 174, 166), (122, 116, 112), (160, 148, 138),
+    (190, 186, 180), (142, 126, 116), (110, 108, 106),
 )  # fmt: skip
 _BLUE: tuple[RGB, ...] = ((52, 108, 170), (70, 130, 186), (110, 168, 204), (44, 84, 136), (126, 150, 170))
 _RED: tuple[RGB, ...] = ((160, 58, 52), (178, 74, 66), (138, 48, 46), (190, 98, 88), (124, 62, 68))
@@ -153,7 +155,16 @@ _HILL_TOWN = Style(
         Material("metal", _RUST, ("shed", "gable"), 0.5, rust=0.4),
     ),
     plot_ground=(0.34, 0.28, 0.38),
-    block_kinds={"houses": 11.0, "rows": 1.6, "lot": 0.5, "halls": 0.6, "park": 0.6, "field": 0.7, "estate": 0.4, "forest": 0.2},
+    block_kinds={
+        "houses": 11.0,
+        "rows": 1.6,
+        "lot": 0.5,
+        "halls": 0.6,
+        "park": 0.6,
+        "field": 0.7,
+        "estate": 0.4,
+        "forest": 0.2,
+    },
     block_m=(38.0, 84.0),
     road_m=(2.6, 7.5),
     setback_m=(0.3, 2.2),
@@ -188,7 +199,16 @@ _SUBURB = Style(
         Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 0.8, wear=0.8),
     ),
     plot_ground=(0.88, 0.06, 0.06),
-    block_kinds={"houses": 14.0, "rows": 1.0, "forest": 1.0, "park": 0.6, "halls": 0.8, "estate": 0.6, "pitch": 0.4, "field": 0.3},
+    block_kinds={
+        "houses": 14.0,
+        "rows": 1.0,
+        "forest": 1.0,
+        "park": 0.6,
+        "halls": 0.8,
+        "estate": 0.6,
+        "pitch": 0.4,
+        "field": 0.3,
+    },
     block_m=(52.0, 100.0),
     road_m=(6.0, 11.0),
     setback_m=(4.0, 9.0),
@@ -227,7 +247,16 @@ _OLD_TOWN = Style(
         Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 0.8),
     ),
     plot_ground=(0.46, 0.12, 0.42),
-    block_kinds={"houses": 6.5, "rows": 4.5, "park": 0.7, "halls": 0.6, "estate": 0.8, "lot": 0.3, "forest": 0.3, "pitch": 0.2},
+    block_kinds={
+        "houses": 6.5,
+        "rows": 4.5,
+        "park": 0.7,
+        "halls": 0.6,
+        "estate": 0.8,
+        "lot": 0.3,
+        "forest": 0.3,
+        "pitch": 0.2,
+    },
     block_m=(44.0, 92.0),
     road_m=(5.0, 10.0),
     setback_m=(0.5, 4.0),
@@ -259,7 +288,10 @@ def draw_style(rng: np.random.Generator, region: str | None = None) -> Style:
     style = REGIONS[region or names[int(rng.integers(len(names)))]]
     low, high = int(style.elevation[0]), int(style.elevation[1])
     loose = rng.uniform(0.0, 1.0)
-    kinds = {kind: weight * (1.0 if kind == "houses" else rng.uniform(0.3, 1.7)) for kind, weight in sorted(style.block_kinds.items())}
+    kinds = {
+        kind: weight * (1.0 if kind == "houses" else rng.uniform(0.3, 1.7))
+        for kind, weight in sorted(style.block_kinds.items())
+    }
     return replace(
         style,
         sun_azimuth=float(rng.integers(0, 360)),

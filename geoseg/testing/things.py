@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from geoseg.testing.canvas import Canvas
+from geoseg.testing.canvas import Canvas, Samples
 from geoseg.testing.noise import triangle_wave
 from geoseg.testing.sites import Thing
 from geoseg.testing.style import Style
@@ -14,13 +14,27 @@ from geoseg.testing.style import Style
 Sun = tuple[float, float, float]
 Painter = Callable[[Canvas, Thing, Style, Sun, np.random.Generator], None]
 
-_CARS = ((226, 226, 224), (226, 226, 224), (90, 92, 98), (206, 208, 210), (150, 152, 156), (40, 42, 46), (64, 66, 72), (112, 36, 40), (60, 80, 116), (172, 160, 130))
+_CARS = (
+    (226, 226, 224),
+    (226, 226, 224),
+    (90, 92, 98),
+    (206, 208, 210),
+    (150, 152, 156),
+    (40, 42, 46),
+    (64, 66, 72),
+    (112, 36, 40),
+    (60, 80, 116),
+    (172, 160, 130),
+)
 _CLUTTER = (
-    (92, 82, 70), (150, 142, 130), (186, 180, 168), (66, 60, 54), (112, 76, 54), (70, 96, 132), (126, 120, 110), (164, 74, 58), (96, 104, 80),
+    (92, 82, 70), (150, 142, 130), (186, 180, 168), (66, 60, 54), (112, 76, 54), (70, 96, 132), (126, 120, 110),
+    (164, 74, 58), (96, 104, 80),
 )  # fmt: skip
 
 
-def paint_things(canvas: Canvas, things: list[Thing], style: Style, sun: Sun, rng: np.random.Generator, kinds: tuple[str, ...]) -> None:
+def paint_things(
+    canvas: Canvas, things: list[Thing], style: Style, sun: Sun, rng: np.random.Generator, kinds: tuple[str, ...]
+) -> None:
     """Paint the things of these kinds, in order."""
     for thing in things:
         if thing.kind in kinds:
@@ -39,18 +53,24 @@ def _tree(canvas: Canvas, thing: Thing, style: Style, sun: Sun, rng: np.random.G
     dome = np.sqrt(np.clip(1 - far * far, 0, 1))
     crown = (far < 1) & (fine + mid > (0.15 if bare else -1.25) * (1 if bare else 1 - 0.5 * far))
     colour = _leaf_colour(style, rng, bare)
-    turned = (u * (sun[0] * thing.pose.cos + sun[1] * thing.pose.sin) + v * (sun[1] * thing.pose.cos - sun[0] * thing.pose.sin)) / radius
+    turned = _towards_sun(thing, sun, u, v) / radius
     light = 0.72 + 0.3 * dome + 0.34 * turned + 0.2 * mid + 0.16 * fine + 0.1 * wide
     leaves = colour[None, :] * np.clip(light, 0.3, 1.7)[crown][:, None]
     blend = 0.55 if bare else 0.94
-    canvas.rgb[window][crown] = canvas.rgb[window][crown] * np.float32(1 - blend) + leaves.astype(np.float32) * np.float32(blend)
+    below = canvas.rgb[window][crown]
+    canvas.rgb[window][crown] = below + (leaves.astype(np.float32) - below) * np.float32(blend)
     height = (thing.size_m[2] * (0.45 + 0.55 * dome)).astype(np.float32)
     thin = crown & (fine > 0.35) if bare else crown
     canvas.height_m[window][thin] = np.maximum(canvas.height_m[window][thin], height[thin])
     canvas.roof[window][crown] = False
 
 
-def _leaf_colour(style: Style, rng: np.random.Generator, bare: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _towards_sun(thing: Thing, sun: Sun, u: Samples, v: Samples) -> Samples:
+    pose = thing.pose
+    return u * (sun[0] * pose.cos + sun[1] * pose.sin) + v * (sun[1] * pose.cos - sun[0] * pose.sin)
+
+
+def _leaf_colour(style: Style, rng: np.random.Generator, bare: bool) -> Samples:
     if bare:
         return np.array((116.0, 102.0, 88.0)) * rng.normal(1.0, 0.12)
     leaf = np.array(style.leaf[int(rng.integers(len(style.leaf)))], np.float64)
@@ -64,14 +84,18 @@ def _car(canvas: Canvas, thing: Thing, style: Style, sun: Sun, rng: np.random.Ge
     glass = np.array((38.0, 44.0, 52.0))
     if length < 6:
         canvas.fill_box(thing.pose.moved(0.2 * length - 0.2, 0.0), (0.7, width * 0.85), glass, 0.3)
-        canvas.fill_box(thing.pose.moved(-0.06 * length, 0.0), (length * 0.34, width * 0.86), np.clip(colour * 1.06, 0, 250), 0.5)
+        canvas.fill_box(
+            thing.pose.moved(-0.06 * length, 0.0), (length * 0.34, width * 0.86), np.clip(colour * 1.06, 0, 250), 0.5
+        )
         canvas.fill_box(thing.pose.moved(-0.3 * length, 0.0), (0.5, width * 0.8), glass, 0.2)
 
 
 def _wall(canvas: Canvas, thing: Thing, style: Style, sun: Sun, rng: np.random.Generator) -> None:
     window, inside = canvas.box(thing.pose, thing.size_m[0], thing.size_m[1])
     clear = inside & ~canvas.taken[window]
-    colour = np.array(style.paved[int(rng.integers(len(style.paved)))], np.float32) * np.float32(rng.uniform(0.85, 1.15))
+    colour = np.array(style.paved[int(rng.integers(len(style.paved)))], np.float32) * np.float32(
+        rng.uniform(0.85, 1.15)
+    )
     canvas.rgb[window][clear] = colour
     canvas.height_m[window][clear] = np.float32(thing.size_m[2])
 
@@ -118,5 +142,6 @@ def _sport(canvas: Canvas, thing: Thing, style: Style, sun: Sun, rng: np.random.
 
 
 _PAINTERS: dict[str, Painter] = {
-    "tree": _tree, "car": _car, "wall": _wall, "hedge": _hedge, "pool": _pool, "strip": _strip, "clutter": _clutter, "sport": _sport,
+    "tree": _tree, "car": _car, "wall": _wall, "hedge": _hedge, "pool": _pool, "strip": _strip,
+    "clutter": _clutter, "sport": _sport,
 }  # fmt: skip
