@@ -1,7 +1,6 @@
 """Score a model on scenes with labels, block by block."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,9 +150,10 @@ def _evaluate_scene(
     )
     truth = read_labels(labels, plan.scene.grid)
     value = math.ceil(threshold * PROBABILITY_ONE)
-    tasks = [dask.delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in plan.blocks()]
     threads = plan.open_engine().threads
-    counts = dask.compute(*tasks, scheduler="threads", num_workers=max(1, threads or os.cpu_count() or 1))
+    blocks = plan.blocks(plan.choose_block_px(threads))
+    tasks = [dask.delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in blocks]
+    counts = dask.compute(*tasks, scheduler="threads", num_workers=threads)
     return sum(counts, Confusion())
 
 

@@ -15,6 +15,10 @@ from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.scene import Paths, Scene, open_scene
 
 BLOCK_PX = 2048
+"""Largest block chosen by itself: its pixels, probabilities and polygons take about 100 MB per thread."""
+
+BLOCKS_PER_THREAD = 4
+"""A small scene is cut into at least this many blocks per thread, so that every core has work until the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,17 @@ class Plan:
     aoi: AOI | None = None
     blend: bool = False
 
-    def blocks(self, block_px: int = BLOCK_PX) -> list[Block]:
+    def blocks(self, block_px: int) -> list[Block]:
         """Return the blocks that share ground with the AOI."""
         blocks = self.lattice.plan_blocks(block_px)
         return [b for b in blocks if self.aoi is None or self.aoi.touches(b.window)]
+
+    def choose_block_px(self, threads: int) -> int:
+        """Return a block size that keeps `threads` busy; the results do not depend on it."""
+        block_px, smallest = BLOCK_PX, max(self.lattice.core)
+        while block_px > smallest and len(self.blocks(block_px)) < BLOCKS_PER_THREAD * threads:
+            block_px //= 2
+        return block_px
 
     def open_engine(self) -> Engine:
         """Return the engine of this process."""

@@ -20,16 +20,20 @@ def local_client(threads: int) -> "Iterator[Client]":
     network and torch once instead of once per core.
     """
     import dask
+
+    # distributed configures its loggers when it is imported, and again from these names.
+    dask.config.set({"logging.distributed": "error", "logging.tornado.application": "critical"})
     from distributed import Client, LocalCluster
 
-    quiet = {"distributed.admin.tick.limit": "60s", "distributed.worker.memory.terminate": False}
+    for name in ("distributed", "distributed.client", "distributed.http"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with (
-        dask.config.set(quiet),
+        dask.config.set({"distributed.admin.tick.limit": "60s", "distributed.scheduler.allowed-failures": 0}),
         LocalCluster(
             n_workers=1,
             threads_per_worker=threads,
             processes=False,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,
             silence_logs=logging.ERROR,
         ) as cluster,

@@ -102,14 +102,13 @@ def _plain(value: Any) -> Any:
 
 
 def peak_memory_mb() -> float | None:
-    """Return the peak resident memory of this process and its largest child, megabytes; None where unknown."""
+    """Return the peak resident memory of this process, which holds every worker thread; None where unknown."""
     try:
         import resource
     except ImportError:  # Windows
         return None
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(peak / unit * 1.024 if sys.platform != "darwin" else peak / unit, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
 
 
 def package_versions() -> dict[str, str | None]:

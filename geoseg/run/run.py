@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,14 +78,32 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
     stages = Stages()
     bundle = load_bundle(settings.model)
     plan = plan_run(paths, bundle, settings)
+    return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
+
+
+def run_plan(
+    plan: Plan, bundle: Bundle, settings: RunSettings, *, stages: Stages | None = None, quiet: bool = False
+) -> RunResult:
+    """Carry out a plan: predict the blocks, mosaic them, outline the buildings, write the results.
+
+    Args:
+        plan: The scene, its chips and the engine.
+        bundle: The model, for its threshold and the report.
+        settings: See `RunSettings`.
+        stages: The clock, where it is running already.
+        quiet: Show no progress.
+    """
+    stages = stages or Stages()
     folder = settings.out or Path(f"{plan.scene.name}_geoseg")
     check_free(folder, overwrite=settings.overwrite)
     with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width) as aside:
-        blocks = plan.blocks(settings.block_px)
+        threads = worker_threads(settings.device, settings.threads)
+        block_px = settings.block_px or plan.choose_block_px(threads)
+        blocks = plan.blocks(block_px)
         stages.done("open")
-        reports = _run_blocks(plan, bundle, settings, blocks, aside, quiet=quiet)
+        reports = _run_blocks(plan, threshold_value(bundle, settings), threads, blocks, aside, quiet=quiet)
         stages.done("blocks")
-        mask_counts = _write_rasters(plan, bundle, settings, blocks, aside)
+        mask_counts = _write_rasters(plan, threshold_value(bundle, settings), block_px, aside)
         stages.done("mosaic")
         footprints = _write_footprints(plan, bundle, settings, blocks, aside)
         stages.done("polygons")
@@ -108,11 +126,10 @@ def threshold_value(bundle: Bundle, settings: RunSettings) -> int:
 
 
 def _run_blocks(
-    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path, *, quiet: bool
+    plan: Plan, threshold: int, threads: int, blocks: list[Block], folder: Path, *, quiet: bool
 ) -> list[BlockReport]:
-    task = partial(run_block, plan, folder, threshold_value(bundle, settings))
-    with local_client(worker_threads(settings.device, settings.threads)) as client:
-        results = run_tasks(client, task, blocks)
+    with local_client(threads) as client:
+        results = run_tasks(client, partial(run_block, plan, folder, threshold), blocks)
         return list(track(results, total=len(blocks), what="block", quiet=quiet))
 
 
@@ -144,32 +161,28 @@ def run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockRe
     return BlockReport(block, pixels.watch)
 
 
-def _write_rasters(
-    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path
-) -> dict[str, int]:
+def _write_rasters(plan: Plan, threshold: int, block_px: int, folder: Path) -> dict[str, int]:
     """Mosaic the parts into both rasters; return how many pixels are valid and how many building."""
     from geoseg.outputs import write_mask_cog, write_probability_cog
 
-    threshold, counts = threshold_value(bundle, settings), {"valid": 0, "building": 0}
+    counts = {"valid": 0, "building": 0}
 
     def masks() -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-        for window, probability in _parts(plan, settings, blocks, folder):
+        for window, probability in _parts(plan, block_px, folder):
             mask = np.where(probability == NODATA, NODATA, probability >= threshold).astype(np.uint8)
             counts["valid"] += int((mask != NODATA).sum())
             counts["building"] += int((mask == 1).sum())
             yield window, mask
 
-    write_probability_cog(folder / "probability.tif", _parts(plan, settings, blocks, folder), plan.scene.grid)
+    write_probability_cog(folder / "probability.tif", _parts(plan, block_px, folder), plan.scene.grid)
     write_mask_cog(folder / "mask.tif", masks(), plan.scene.grid)
     return counts
 
 
-def _parts(
-    plan: Plan, settings: RunSettings, blocks: Sequence[Block], folder: Path
-) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+def _parts(plan: Plan, block_px: int, folder: Path) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Yield every block of the scene; those that no AOI asked for are nodata."""
-    done = set(blocks)
-    for block in plan.lattice.plan_blocks(settings.block_px):
+    done = set(plan.blocks(block_px))
+    for block in plan.lattice.plan_blocks(block_px):
         if block in done:
             yield block.window, read_probability(folder, block)
         else:

@@ -28,7 +28,7 @@ class RunSettings:
         blend: Blend chips over their halos.
         device: `auto`, `cpu`, `cuda` or `mps`.
         threads: CPU threads in all.
-        block_px: Height and width of one dask task, about, pixels of the working grid.
+        block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
         overwrite: Replace an existing result.
@@ -47,7 +47,7 @@ class RunSettings:
     blend: bool = False
     device: str = "auto"
     threads: int | None = None
-    block_px: int = BLOCK_PX
+    block_px: int | None = None
     chip_px: int | None = None
     halo_px: int | None = None
     overwrite: bool = False
@@ -71,5 +71,8 @@ class RunSettings:
             (self.simplify_px >= 0, f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner."),
             (self.grid in get_args(GridChoice), f"--grid {self.grid} is unknown. Choose model or scene."),
             (self.threads is None or self.threads > 0, f"--threads {self.threads} is below 1. Give a number of threads."),
-            (self.block_px > 0, f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}."),
+            (
+                self.block_px is None or self.block_px > 0,
+                f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}.",
+            ),
         ]
