@@ -1,0 +1,218 @@
+"""Real QGIS (Debian's python3-qgis) opens, styles and draws what geoseg writes."""
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.crs import CRS
+from shapely.geometry import Polygon, box
+
+from geoseg.grid import Grid, Window
+from geoseg.outputs import write_geopackage, write_mask_cog, write_probability_cog
+
+QGIS_PYTHON = "/usr/bin/python3"
+LOOK = Path(__file__).with_name("look.py")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+
+GRID = Grid(CRS.from_epsg(32630), Affine(0.5, 0, 500_000, 0, -0.5, 600_000), (600, 800))
+WHOLE = box(500_010, 599_720, 500_090, 599_790)
+COURTYARD = box(500_230, 599_760, 500_330, 599_860)
+HOLE = box(500_260, 599_790, 500_300, 599_830)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What QGIS saw, by file name, and the folder of its pictures."""
+
+    facts: dict[str, dict[str, Any]]
+    pictures: Path
+
+    def picture(self, name: str) -> NDArray[np.uint8]:
+        """Return the picture of one layer as `(3, y, x)`."""
+        with Image.open(self.pictures / f"{name}.png") as picture:
+            return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def qgis() -> str:
+    """A Python that has QGIS; the gate requires one, a laptop may do without."""
+    found = subprocess.run(
+        [QGIS_PYTHON, "-c", "import qgis.core"], capture_output=True, env=_environment(), check=False
+    )
+    if found.returncode == 0:
+        return QGIS_PYTHON
+    missing = f"{QGIS_PYTHON} has no QGIS: apt-get install python3-qgis qgis-providers"
+    if os.environ.get("GEOSEG_REQUIRE_QGIS") == "1":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
+    folder = tmp_path_factory.mktemp("qgis")
+    write_geopackage(_footprints(), folder / "buildings.gpkg")
+    write_geopackage(_footprints().iloc[:0], folder / "empty.gpkg")
+    write_probability_cog(folder / "probability.tif", _blocks(_probability()), GRID)
+    write_mask_cog(folder / "mask.tif", _blocks(_mask()), GRID)
+    request = {
+        "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg")],
+        "rasters": [str(folder / name) for name in ("probability.tif", "mask.tif")],
+        "pictures": str(folder),
+    }
+    (folder / "request.json").write_text(json.dumps(request))
+    command = [qgis, str(LOOK), str(folder / "request.json"), str(folder / "facts.json")]
+    env = _environment() | {"QT_QPA_PLATFORM": "offscreen", "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return Look(json.loads((folder / "facts.json").read_text()), folder)
+
+
+def _environment() -> dict[str, str]:
+    """Leave nothing of our own Python, GDAL or PROJ for Debian's to stumble over."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+
+
+def _footprints() -> gpd.GeoDataFrame:
+    polygons = [WHOLE, Polygon(COURTYARD.exterior, [HOLE.exterior])]
+    return gpd.GeoDataFrame(
+        {
+            "area_m2": [p.area for p in polygons],
+            "perimeter_m": [p.length for p in polygons],
+            "confidence": [0.95, 0.3],
+            "edge": [False, True],
+        },
+        geometry=polygons,
+        crs=GRID.crs,
+    )
+
+
+def _probability() -> NDArray[np.uint8]:
+    """Every column another value; the last hundred columns are no data."""
+    values = np.minimum(np.arange(GRID.width), 254).astype(np.uint8)
+    values[-100:] = 255
+    return np.tile(values, (GRID.height, 1))
+
+
+def _mask() -> NDArray[np.uint8]:
+    """Left half background, then buildings, then a hundred columns of no data."""
+    mask = np.zeros(GRID.shape, np.uint8)
+    mask[:, 400:] = 1
+    mask[:, -100:] = 255
+    return mask
+
+
+def _blocks(values: NDArray[np.uint8]) -> list[tuple[Window, NDArray[np.uint8]]]:
+    windows = [Window(row, col, 300, 400) for row in (0, 300) for col in (0, 400)]
+    return [(window, values[window.slices]) for window in windows]
+
+
+def _style_colours(geopackage: Path) -> set[str]:
+    """Return the fill colours of the default style in a GeoPackage, as `#rrggbb`."""
+    with sqlite3.connect(geopackage) as database:
+        ((qml,),) = database.execute("SELECT styleQML FROM layer_styles WHERE useAsDefault = 1")
+    database.close()
+    rgb = re.findall(r'(?:name|k)="color"[^>]*?(?:value|v)="(\d+),(\d+),(\d+)', qml)
+    rgb += re.findall(r'(?:value|v)="(\d+),(\d+),(\d+)[^"]*"[^>]*?(?:name|k)="color"', qml)
+    return {"#" + "".join(f"{int(part):02x}" for part in colour) for colour in rgb}
+
+
+def _share_of_colour(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a picture is not grey or white."""
+    return np.ptp(picture.astype(int), axis=0) > 20
+
+
+def test_qgis_counts_every_footprint(look: Look) -> None:
+    assert look.facts["buildings.gpkg"]["feature_count"] == 2
+    assert look.facts["empty.gpkg"]["feature_count"] == 0
+
+
+def test_qgis_reads_the_footprints_attributes(look: Look) -> None:
+    facts = look.facts["buildings.gpkg"]
+    assert {"area_m2", "perimeter_m", "confidence", "edge"} <= set(facts["fields"])
+    assert sorted(facts["area_m2"]) == pytest.approx(sorted([WHOLE.area, COURTYARD.area - HOLE.area]))
+    assert facts["geometries_valid"]
+
+
+@pytest.mark.parametrize("name", ["buildings.gpkg", "empty.gpkg", "probability.tif", "mask.tif"])
+def test_qgis_knows_the_crs_by_its_code(look: Look, name: str) -> None:
+    assert look.facts[name]["crs"] == "EPSG:32630"
+
+
+def test_qgis_places_the_footprints(look: Look) -> None:
+    left, bottom, right, top = WHOLE.union(COURTYARD).bounds
+    assert look.facts["buildings.gpkg"]["extent"] == pytest.approx([left, bottom, right, top])
+
+
+@pytest.mark.parametrize("name", ["probability.tif", "mask.tif"])
+def test_qgis_places_the_rasters_on_exactly_the_scenes_extent(look: Look, name: str) -> None:
+    assert look.facts[name]["extent"] == pytest.approx(list(GRID.bounds), abs=1e-9)
+    assert look.facts[name]["shape"] == list(GRID.shape)
+
+
+def test_qgis_applies_the_style_in_the_geopackage(look: Look) -> None:
+    inside = _style_colours(look.pictures / "buildings.gpkg")
+    assert inside, "the GeoPackage has no default style with a colour"
+    assert set(look.facts["buildings.gpkg"]["colours"]) <= inside
+
+
+def test_qgis_draws_the_footprints_in_colour_and_leaves_the_courtyard_open(look: Look) -> None:
+    coloured = _share_of_colour(look.picture("buildings.gpkg"))
+    bounds = WHOLE.union(COURTYARD).bounds
+    for shape, filled in ((WHOLE, True), (HOLE, False)):
+        row, col = _pixel_of(shape, bounds, coloured.shape)
+        assert coloured[row - 3 : row + 4, col - 3 : col + 4].all() == filled, shape
+    assert 0.1 < coloured.mean() < 0.6
+
+
+def test_qgis_draws_sure_and_unsure_footprints_differently(look: Look) -> None:
+    picture, bounds = look.picture("buildings.gpkg"), WHOLE.union(COURTYARD).bounds
+    wing = box(*COURTYARD.bounds[:3], HOLE.bounds[1])
+    sure, unsure = (picture[:, *_pixel_of(shape, bounds, picture.shape[1:])].astype(int) for shape in (WHOLE, wing))
+    assert np.abs(sure - unsure).max() > 20
+
+
+def _pixel_of(shape: Any, bounds: tuple[float, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Return where the middle of a shape lies in a picture that shows `bounds` in full, centred."""
+    metres = max((bounds[2] - bounds[0]) / size[1], (bounds[3] - bounds[1]) / size[0])
+    middle_x, middle_y = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
+    return (
+        round(size[0] / 2 - (shape.centroid.y - middle_y) / metres),
+        round(size[1] / 2 + (shape.centroid.x - middle_x) / metres),
+    )
+
+
+def test_qgis_reads_probabilities_between_0_and_1(look: Look) -> None:
+    facts = look.facts["probability.tif"]
+    assert facts["nodata"] == 255
+    assert facts["scale"] == pytest.approx(1 / 254)
+    expected = np.minimum(np.arange(700), 254) / 254
+    assert facts["first_row"][:700] == pytest.approx(expected)
+    assert facts["first_row"][700:] == [None] * 100
+
+
+def test_qgis_draws_the_mask_with_its_colour_table(look: Look) -> None:
+    facts = look.facts["mask.tif"]
+    assert facts["renderer"] == "paletted"
+    picture = look.picture("mask.tif")
+    with rasterio.open(look.pictures / "mask.tif") as source:
+        table = source.colormap(1)
+    for fraction, value in ((0.25, 0), (0.75, 1)):
+        drawn = picture[:, 100, round(200 * fraction)]
+        assert tuple(drawn) == table[value][:3], f"value {value}"
+
+
+def test_qgis_leaves_nodata_of_the_mask_undrawn(look: Look) -> None:
+    assert look.facts["mask.tif"]["nodata"] == 255
+    assert (look.picture("mask.tif")[:, 100, -20:-2] == 255).all()
