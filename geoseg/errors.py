@@ -53,6 +53,18 @@ class UnknownModelError(GeosegError):
     """No model has this name."""
 
 
+class UnknownNetworkError(GeosegError):
+    """No network, encoder or option of a network has this name."""
+
+
+class EncoderWeightsError(GeosegError):
+    """Pretrained weights cannot be had, or are not those of the encoder."""
+
+
+class TrainingError(GeosegError):
+    """A training run cannot go on."""
+
+
 class DeviceError(GeosegError):
     """The device or its library is not there."""
 
