@@ -22,7 +22,7 @@ def local_client(threads: int) -> "Iterator[Client]":
     import dask
 
     # distributed configures its loggers when it is imported, and again from these names.
-    dask.config.set({"logging.distributed": "error", "logging.tornado.application": "critical"})
+    dask.config.set({"logging.distributed": "error"})
     from distributed import Client, LocalCluster
 
     for name in ("distributed", "distributed.client", "distributed.http"):
