@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Grid
 from geoseg.vectorize.blocks import BlockPolygons
-from geoseg.vectorize.ground import Ground, measure_polygons, pixel_area_m2, to_world
+from geoseg.vectorize.ground import Ground, measure_polygons, official_crs, pixel_area_m2, to_world
 from geoseg.vectorize.rings import PolygonArray
 from geoseg.vectorize.simplify import simplify_polygons
 
@@ -51,7 +51,7 @@ def finish_footprints(
     area, perimeter = measure_polygons(geometry, ground)
     confidence = kept.probability_sum / kept.pixel_count * probability_scale
     columns = dict(zip(COLUMNS, (area, perimeter, confidence, kept.edge), strict=True))
-    return GeoDataFrame(columns, geometry=geometry, crs=grid.crs)
+    return GeoDataFrame(columns, geometry=geometry, crs=None if grid.crs is None else official_crs(grid.crs))
 
 
 def pixel_areas(polygons: BlockPolygons, grid: Grid, ground: Ground) -> NDArray[np.float64]:

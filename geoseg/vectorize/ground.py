@@ -34,7 +34,7 @@ class Ground:
         """Find the ellipsoid below a CRS; a missing or an engineering CRS has none."""
         if crs is None:
             return cls(None, None)
-        known = CRS.from_user_input(crs)
+        known = official_crs(crs)
         geographic = known.geodetic_crs
         if geographic is None:
             return cls(None, None)
@@ -47,6 +47,14 @@ class Ground:
             raise ValueError("a plane has no longitude and latitude")
         lon, lat = self.to_geographic.transform(x, y)
         return np.asarray(lon) * self.degrees, np.asarray(lat) * self.degrees
+
+
+def official_crs(crs: object) -> CRS:
+    """Return the EPSG registry's definition of a CRS, with its area of use, where it has the same; else the CRS."""
+    known = CRS.from_user_input(crs)
+    code = known.to_epsg()
+    official = CRS.from_epsg(code) if code is not None else known
+    return official if official == known else known
 
 
 def measure_polygons(polygons: PolygonArray, ground: Ground) -> tuple[Floats, Floats]:

@@ -168,7 +168,7 @@ def _steps_to_end(following: NDArray[np.int64], leader: NDArray[np.int64]) -> ND
     """Return the number of edges after each edge before its ring is back at its leader."""
     is_last = following == leader
     jump = np.where(is_last, np.arange(len(following)), following)
-    steps = (~is_last).astype(np.int64)
+    steps: NDArray[np.int64] = (~is_last).astype(np.int64)
     while True:
         further = steps[jump]
         if not further.any():

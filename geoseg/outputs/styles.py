@@ -1,0 +1,58 @@
+"""How QGIS draws footprints: orange by confidence, dashed where the scene cuts a building off."""
+
+from xml.sax.saxutils import quoteattr
+
+CLASSES = (
+    (0.0, 0.6, "255,87,34", "unsure (below 0.6)"),
+    (0.6, 0.8, "255,214,0", "likely (0.6 to 0.8)"),
+    (0.8, 1.0, "0,200,255", "sure (above 0.8)"),
+)
+"""Lower and upper confidence, colour, label; the surest in a colour that neither roofs nor plants have."""
+
+FILL_ALPHA, OUTLINE_ALPHA = 60, 255
+"""The image shows through the fill; outlines stay crisp."""
+
+
+def footprint_qml() -> str:
+    """Return the QML document that QGIS applies to a layer of footprints (QGIS 3.22 and later)."""
+    ranges = "".join(
+        f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
+        for i, (low, high, _, label) in enumerate(CLASSES)
+    )
+    symbols = "".join(_symbol(str(i), colour) for i, (_, _, colour, _) in enumerate(CLASSES))
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22.0" styleCategories="Symbology">'
+        '<renderer-v2 type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor" enableorderby="0" '
+        'forceraster="0" symbollevels="0">'
+        f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols>"
+        "</renderer-v2><layerGeometryType>2</layerGeometryType></qgis>"
+    )
+
+
+def _symbol(name: str, colour: str) -> str:
+    """Return a fill symbol: a light fill below a crisp outline, which is dashed where `edge` is true."""
+    options = {
+        "color": f"{colour},{FILL_ALPHA}",
+        "style": "solid",
+        "outline_color": f"{colour},{OUTLINE_ALPHA}",
+        "outline_style": "solid",
+        "outline_width": "0.36",
+        "outline_width_unit": "MM",
+        "joinstyle": "miter",
+    }
+    shown = "".join(f'<Option type="QString" name="{key}" value="{value}"/>' for key, value in options.items())
+    return (
+        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{shown}</Option>'
+        f"<data_defined_properties>{_DASHED_AT_THE_EDGE}</data_defined_properties></layer></symbol>"
+    )
+
+
+_EXPRESSION = quoteattr("if(\"edge\", 'dash', 'solid')")
+_DASHED_AT_THE_EDGE = (
+    '<Option type="Map"><Option type="QString" name="name" value=""/><Option type="Map" name="properties">'
+    '<Option type="Map" name="outlineStyle"><Option type="bool" name="active" value="true"/>'
+    f'<Option type="QString" name="expression" value={_EXPRESSION}/><Option type="int" name="type" value="3"/></Option>'
+    '</Option><Option type="QString" name="type" value="collection"/></Option>'
+)
