@@ -216,10 +216,16 @@ def export_torchscript(bundle: Bundle, path: Path, *, frozen: bool) -> Path:
 
 
 def run_geoseg(scene: Path, bundle: Bundle, args: argparse.Namespace, out: Path) -> tuple[Measured, Path, Path]:
-    """Run `geoseg run` as a user does; return what it took, its mask and its polygons."""
+    """Run `geoseg run` as a user does; return what it took, its mask and its polygons.
+
+    The network is exported beforehand, as it is for the peer: geoseg does so once for a model and keeps the file.
+    """
+    from geoseg.engines.onnx import onnx_path
+
     _empty(out)
+    onnx_path(bundle)
     command = [
-        sys.executable, "-c", "from geoseg.cli import main; main()", "run", str(scene), "--model", str(bundle.path),
+        sys.executable, "-m", "geoseg", "run", str(scene), "--model", str(bundle.path),
         "--out", str(out / "result"), "--threshold", str(bundle.spec.threshold), "--device", "cpu",
         "--min-area-m2", str(PEER_MIN_AREA_M2), "--threads", str(args.threads),
     ]  # fmt: skip
