@@ -33,11 +33,14 @@ def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> 
 
 
 def _logged(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    start = last = time.monotonic()
+    """Log every `LOG_EVERY_S` seconds; the first item, which waits for the network to load, does not count for the ETA."""
+    first = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if done == total or now - last >= LOG_EVERY_S:
+        first = now if done == 1 else first
+        if done == total:
+            log.info("%d of %d %ss done", done, total, what)
+        elif done > 1 and now - last >= LOG_EVERY_S:
             last = now
-            left = (now - start) / done * (total - done)
-            log.info("%d of %d %ss done, about %.0f s left", done, total, what, left)
+            log.info("%d of %d %ss done, about %.0f s left", done, total, what, (now - first) / (done - 1) * (total - done))

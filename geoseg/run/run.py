@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.engines import worker_threads
+from geoseg.errors import GeosegError
 from geoseg.grid import Block, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, Stopwatch, plan_inference, predict_block
 from geoseg.run.cluster import local_client, run_tasks
@@ -141,7 +142,19 @@ def run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockRe
         folder: Where the parts go.
         threshold: Smallest stored probability that counts as a building.
         block: Which block.
+
+    Raises:
+        GeosegError: If the pixels cannot be read or the engine cannot be loaded.
     """
+    try:
+        return _run_block(plan, folder, threshold, block)
+    except GeosegError as err:
+        failure = type(err)(str(err))
+    # Without its cause, which GDAL makes unpicklable: dask would otherwise pass on a bare Exception.
+    raise failure
+
+
+def _run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockReport:
     from geoseg.vectorize import polygonize_block
 
     pixels = predict_block(plan, block)

@@ -1,0 +1,116 @@
+"""The command line as a person meets it: help, errors, exit codes, what goes to which stream."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from geoseg import __version__
+from geoseg.cli import app
+
+HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino")
+
+
+def geoseg(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own."""
+    command = [sys.executable, "-m", "geoseg", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def invoke(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+@pytest.mark.parametrize("command", ["run", "train", "evaluate", "info"])
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom geoseg.cli import app\n"
+        "for command in ([], ['run'], ['train'], ['evaluate'], ['info']):\n"
+        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version_is_printed() -> None:
+    assert invoke("--version").output.strip() == f"geoseg {__version__}"
+
+
+def test_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(repository: Path, tmp_path: Path) -> None:
+    done = geoseg("run", repository / "sample_data" / "scene.tif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert [p.name for p in paths] == ["probability.tif", "mask.tif", "buildings.gpkg", "buildings.parquet", "run.json"]
+    assert all((tmp_path / p).is_file() and p.parent.name == "scene_geoseg" for p in paths)
+    assert "buildings on 1.0 Mpx" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_quiet_run_says_nothing_but_the_paths(repository: Path, tmp_path: Path) -> None:
+    done = geoseg("run", repository / "sample_data" / "scene.tif", "--quiet", "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 5
+    assert done.stderr == ""
+
+
+BAD_RUNS = {
+    "missing file": (["nowhere.tif"], "no file"),
+    "not a raster": (["README.md"], "cannot be opened as a raster"),
+    "unknown model": (["sample_data/scene.tif", "--model", "roofs-1m"], "buildings-30cm"),
+    "bad bands": (["sample_data/scene.tif", "--bands", "1,2,x"], "--bands 1,2,x"),
+    "missing band": (["sample_data/scene.tif", "--bands", "1,2,9"], "bands 1 to 3"),
+    "two bands for three": (["sample_data/scene.tif", "--bands", "1,2"], "wants 3"),
+    "bad CRS": (["sample_data/scene.tif", "--crs", "EPSG:moon"], "EPSG:32630"),
+    "missing AOI": (["sample_data/scene.tif", "--aoi", "aoi.gpkg"], "no AOI file"),
+    "bad threshold": (["sample_data/scene.tif", "--threshold", "50"], "between 0 and 1"),
+    "bundle that is none": (["sample_data/scene.tif", "--model", "LICENSE"], "safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RUNS)
+def test_bad_input_is_explained_in_one_line(name: str, repository: Path, tmp_path: Path) -> None:
+    args, words = BAD_RUNS[name]
+    args = [str(repository / a) if (repository / a).exists() else a for a in args]
+    done = geoseg("run", *args, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ") and words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpu_that_is_not_there_is_refused(repository: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA GPU")
+    done = geoseg("run", repository / "sample_data" / "scene.tif", "--device", "cuda", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "--device cpu" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_names_versions_devices_and_models() -> None:
+    result = invoke("info", "--json")
+    facts = json.loads(result.output)
+    assert facts["geoseg"] == __version__
+    assert "cpu" in facts["devices"]
+    assert "buildings-30cm" in facts["models"]
+    text = invoke("info").output
+    assert "buildings-30cm" in text and "torchgeo" in text
+
+
+def test_override_values_are_toml_or_text() -> None:
+    from geoseg.cli import _parse_overrides
+
+    assert _parse_overrides(["a.b=0.5", "c=[1, 2]", "d=imagenet"]) == {"a.b": 0.5, "c": [1, 2], "d": "imagenet"}
