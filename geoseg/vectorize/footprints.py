@@ -46,7 +46,8 @@ def finish_footprints(
     from geopandas import GeoDataFrame
 
     ground = Ground.of(grid.crs)
-    kept = joined.take(pixel_areas(joined, grid, ground) >= min_area_m2)
+    is_small = pixel_areas(joined, grid, ground) < min_area_m2  # False where a place is off the map and has no area
+    kept = joined.take(~is_small)
     geometry = place_polygons(simplify_polygons(kept.polygons, simplify_px), grid.transform)
     area, perimeter = measure_polygons(geometry, ground)
     confidence = kept.probability_sum / kept.pixel_count * probability_scale

@@ -93,13 +93,14 @@ def test_blocks_that_overlap_are_refused(cut):
         join_seams([*blocks, blocks[0]])
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_open_polygons_join_in_seconds(cut):
     mask = np.random.default_rng(0).random((1200, 1200)) < 0.4
     blocks = cut(mask, cols=range(2, 1200, 2))
     assert sum(block.open.sum() for block in blocks) > 100_000
-    begin = time.perf_counter()
+    begin = time.process_time()
     joined = join_seams(blocks)
-    assert time.perf_counter() - begin < 30
+    assert time.process_time() - begin < 30
     assert joined.pixel_count.sum() == mask.sum()
 
 
@@ -114,7 +115,9 @@ def test_real_buildings_are_neither_split_nor_doubled_and_nodata_is_no_building(
         lines = range(block_px, 1500, block_px)
         (whole,) = cut(values == 1, probability, valid)
         # Nodata counted as building, as some programs do: it must be cut out of the polygons.
-        joined = join_seams(cut(values >= 1, probability, valid, rows=lines, cols=lines))
+        blocks = cut(values >= 1, probability, valid, rows=lines, cols=lines)
+        assert sum(map(len, blocks)) > len(whole)
+        joined = join_seams(blocks)
         assert_equal(joined, whole)
         assert len(whole) > 10
         assert joined.pixel_count.sum() == (values == 1).sum()

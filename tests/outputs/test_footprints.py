@@ -1,0 +1,145 @@
+import json
+import sqlite3
+import xml.etree.ElementTree as ET
+from contextlib import closing
+from itertools import pairwise
+
+import geopandas
+import numpy as np
+import pyarrow.parquet
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from geopandas.testing import assert_geodataframe_equal
+
+from geoseg.errors import OutputError
+from geoseg.outputs import write_geopackage, write_geoparquet
+
+QGIS_COLUMNS = [
+    *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
+    *("styleSLD", "useAsDefault", "description", "owner", "ui", "update_time"),
+]
+
+
+def footprints(count=5, crs="EPSG:32630"):
+    left = 500_000 + np.arange(count) * 10.0
+    columns = {
+        "area_m2": np.full(count, 64.0),
+        "perimeter_m": np.full(count, 32.0),
+        "confidence": np.linspace(0.5, 1, count),
+        "edge": np.arange(count) % 2 == 0,
+    }
+    return geopandas.GeoDataFrame(columns, geometry=shapely.box(left, 0, left + 8, 8), crs=crs)
+
+
+CASES = {
+    "with CRS": footprints(),
+    "degrees": footprints(crs="EPSG:4326"),
+    "own CRS": footprints(crs=pyproj.CRS("+proj=tmerc +lat_0=1 +lon_0=3 +ellps=bessel +units=m +type=crs")),
+    "without CRS": footprints(crs=None),
+    "empty": footprints(0),
+    "empty without CRS": footprints(0, None),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def frame(request):
+    return request.param
+
+
+def rows(path, query):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(query).fetchall()
+
+
+def test_geopackage_holds_the_footprints(tmp_path, frame):
+    path = write_geopackage(frame, tmp_path / "a.gpkg")
+    found = geopandas.read_file(path, layer="buildings")
+    if frame.crs is None:
+        assert rows(path, "select srs_id from gpkg_geometry_columns") == [(-1,)]
+        found = found.set_crs(None, allow_override=True)
+    assert_geodataframe_equal(found, frame, check_like=True)
+    info = pyogrio.read_info(path, layer="buildings")
+    assert info["geometry_type"] == "Polygon"
+    assert info["dtypes"].tolist() == ["float64", "float64", "float64", "bool"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gpkg"]
+
+
+def test_geopackage_has_a_default_style_where_QGIS_looks_for_it(tmp_path, frame):
+    path = write_geopackage(frame, tmp_path / "a.gpkg", layer="roofs")
+    assert [row[1] for row in rows(path, "pragma table_info(layer_styles)")] == QGIS_COLUMNS
+    assert rows(path, "select data_type, identifier from gpkg_contents where table_name = 'layer_styles'") == [
+        ("attributes", "layer_styles")
+    ]
+    ((table, column, default),) = rows(path, "select f_table_name, f_geometry_column, useAsDefault from layer_styles")
+    assert (table, column, default) == ("roofs", "geom", 1)
+    assert rows(path, "select table_name, column_name from gpkg_geometry_columns") == [("roofs", "geom")]
+
+
+def test_style_is_a_document_that_draws_by_confidence_and_dashes_the_edge(tmp_path):
+    path = write_geopackage(footprints(), tmp_path / "a.gpkg")
+    ((document,),) = rows(path, "select styleQML from layer_styles")
+    renderer = ET.fromstring(document).find("renderer-v2")  # written by geoseg itself
+    assert renderer.get("attr") == "confidence"
+    limits = [(float(part.get("lower")), float(part.get("upper"))) for part in renderer.iter("range")]
+    assert (limits[0][0], limits[-1][1]) == (0, 1)
+    assert all(upper == lower for (_, upper), (lower, _) in pairwise(limits))
+    assert {part.get("symbol") for part in renderer.iter("range")} == {
+        part.get("name") for part in renderer.find("symbols")
+    }
+    assert [option.get("value") for option in renderer.iter("Option") if option.get("name") == "expression"] == [
+        "if(\"edge\", 'dash', 'solid')"
+    ] * len(limits)
+
+
+def test_geopackage_is_sound_for_SQLite_and_old_enough_for_QGIS_LTR(tmp_path):
+    path = write_geopackage(footprints(), tmp_path / "a.gpkg")
+    assert rows(path, "pragma integrity_check") == [("ok",)]
+    assert rows(path, "pragma foreign_key_check") == []
+    assert rows(path, "pragma user_version") == [(10200,)]
+    assert rows(path, "select count(*) from rtree_buildings_geom") == [(5,)]
+
+
+def test_geoparquet_is_version_1_1_with_covering_boxes(tmp_path, frame):
+    path = write_geoparquet(frame, tmp_path / "a.parquet")
+    assert_geodataframe_equal(geopandas.read_parquet(path), frame)
+    geo = json.loads(pyarrow.parquet.read_metadata(path).metadata[b"geo"], parse_constant=pytest.fail)
+    assert geo["version"] == "1.1.0"
+    assert geo["columns"]["geometry"]["encoding"] == "WKB"
+    assert geo["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
+    assert (geo["columns"]["geometry"]["crs"] is None) == (frame.crs is None)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_geoparquet_reads_only_what_a_box_asks_for(tmp_path):
+    path = write_geoparquet(footprints(), tmp_path / "a.parquet")
+    assert len(geopandas.read_parquet(path, bbox=(500_011, 1, 500_025, 2))) == 2
+
+
+def test_coordinates_survive_to_the_last_bit(tmp_path):
+    frame = footprints(1)
+    frame.geometry = [shapely.Polygon([(0.1, 1 / 3), (1e6 + 0.2, 1 / 7), (5e5 / 3, 6e6 / 7)])]
+    for write, read in ((write_geopackage, geopandas.read_file), (write_geoparquet, geopandas.read_parquet)):
+        path = write(frame, tmp_path / f"a.{'gpkg' if write is write_geopackage else 'parquet'}")
+        found = read(path, **({"layer": "buildings"} if write is write_geopackage else {}))
+        assert found.geometry[0].wkb == frame.geometry[0].wkb
+
+
+def test_older_result_is_replaced_and_not_added_to(tmp_path):
+    for write, name in ((write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet")):
+        write(footprints(5), tmp_path / name)
+        write(footprints(2), tmp_path / name)
+    assert len(geopandas.read_file(tmp_path / "a.gpkg", layer="buildings")) == 2
+    assert len(geopandas.read_parquet(tmp_path / "a.parquet")) == 2
+    assert rows(tmp_path / "a.gpkg", "select count(*) from layer_styles") == [(1,)]
+
+
+@pytest.mark.parametrize("limit", [100, 20_000, 200_000])
+@pytest.mark.parametrize(("write", "name"), [(write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet")])
+def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, write, name, limit):
+    frame = footprints(20_000)
+    frame["confidence"] = np.random.default_rng(0).random(len(frame))
+    with full_disk(limit), pytest.raises(OutputError, match=rf"cannot write .*{name}: found .*make room"):
+        write(frame, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
