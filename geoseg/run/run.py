@@ -99,12 +99,11 @@ def run_plan(
     check_free(folder, overwrite=settings.overwrite)
     with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width) as aside:
         threads = worker_threads(settings.device, settings.threads)
-        block_px = settings.block_px or plan.choose_block_px(threads)
-        blocks = plan.blocks(block_px)
+        blocks = plan.blocks(settings.block_px or plan.choose_block_px(threads))
         stages.done("open")
         reports = _run_blocks(plan, threshold_value(bundle, settings), threads, blocks, aside, quiet=quiet)
         stages.done("blocks")
-        mask_counts = _write_rasters(plan, threshold_value(bundle, settings), block_px, aside)
+        mask_counts = _write_rasters(plan, threshold_value(bundle, settings), blocks, aside)
         stages.done("mosaic")
         footprints = _write_footprints(plan, bundle, settings, blocks, aside)
         stages.done("polygons")
@@ -174,32 +173,27 @@ def _run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockR
     return BlockReport(block, pixels.watch)
 
 
-def _write_rasters(plan: Plan, threshold: int, block_px: int, folder: Path) -> dict[str, int]:
+def _write_rasters(plan: Plan, threshold: int, blocks: list[Block], folder: Path) -> dict[str, int]:
     """Mosaic the parts into both rasters; return how many pixels are valid and how many building."""
     from geoseg.outputs import write_mask_cog, write_probability_cog
 
     counts = {"valid": 0, "building": 0}
 
     def masks() -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-        for window, probability in _parts(plan, block_px, folder):
+        for window, probability in _parts(blocks, folder):
             mask = np.where(probability == NODATA, NODATA, probability >= threshold).astype(np.uint8)
             counts["valid"] += int((mask != NODATA).sum())
             counts["building"] += int((mask == 1).sum())
             yield window, mask
 
-    write_probability_cog(folder / "probability.tif", _parts(plan, block_px, folder), plan.scene.grid)
+    write_probability_cog(folder / "probability.tif", _parts(blocks, folder), plan.scene.grid)
     write_mask_cog(folder / "mask.tif", masks(), plan.scene.grid)
     return counts
 
 
-def _parts(plan: Plan, block_px: int, folder: Path) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-    """Yield every block of the scene; those that no AOI asked for are nodata."""
-    done = set(plan.blocks(block_px))
-    for block in plan.lattice.plan_blocks(block_px):
-        if block in done:
-            yield block.window, read_probability(folder, block)
-        else:
-            yield block.window, np.full(block.window.shape, NODATA, np.uint8)
+def _parts(blocks: list[Block], folder: Path) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    """Yield every block's window and probabilities."""
+    return ((block.window, read_probability(folder, block)) for block in blocks)
 
 
 def _write_footprints(
