@@ -65,6 +65,10 @@ class TrainingError(GeosegError):
     """A training run cannot go on."""
 
 
+class PredictionError(GeosegError):
+    """A network gives something else than probabilities."""
+
+
 class DeviceError(GeosegError):
     """The device or its library is not there."""
 

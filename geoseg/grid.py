@@ -153,7 +153,9 @@ class Grid:
         """Return the smallest window of whole pixels that holds the given left, bottom, right, top."""
         left, bottom, right, top = bounds
         inverse = ~self.transform
-        cols, rows = zip(*(inverse @ xy for xy in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True)
+        cols, rows = zip(
+            *(inverse @ xy for xy in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True
+        )
         slack = 1e-6
         row, col = math.floor(min(rows) + slack), math.floor(min(cols) + slack)
         height, width = math.ceil(max(rows) - slack) - row, math.ceil(max(cols) - slack) - col
@@ -256,8 +258,10 @@ def fit_lattice(shape: tuple[int, int], *, chip_px: int, halo_px: int, multiple_
         multiple_px: A chip's sides are multiples of this (the network's stride).
 
     Raises:
-        ValueError: If a chip of this size has no core left.
+        ValueError: If a chip of this size has no core left, or its side is no multiple of `multiple_px`.
     """
+    if chip_px % multiple_px:
+        raise ValueError(f"a chip's side is a multiple of {multiple_px} px, got {chip_px}")
     if chip_px - 2 * halo_px < 1:
         raise ValueError(f"a chip of {chip_px} px with a halo of {halo_px} px on both sides owns no pixel")
     core = [_fit_core(n, chip_px, halo_px, multiple_px) for n in shape]
@@ -267,7 +271,7 @@ def fit_lattice(shape: tuple[int, int], *, chip_px: int, halo_px: int, multiple_
 def _fit_core(n: int, chip_px: int, halo_px: int, multiple_px: int) -> int:
     count = math.ceil(n / (chip_px - 2 * halo_px))
     chip = math.ceil((math.ceil(n / count) + 2 * halo_px) / multiple_px) * multiple_px
-    return min(chip, max(chip_px, multiple_px)) - 2 * halo_px if chip_px % multiple_px == 0 else chip_px - 2 * halo_px
+    return min(chip, chip_px) - 2 * halo_px
 
 
 def _spans(n: int, step: int) -> list[range]:
@@ -284,4 +288,4 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     if size == 1:
         return np.zeros_like(index)
     index = np.abs(index) % (2 * size - 2)
-    return np.minimum(index, 2 * size - 2 - index)
+    return np.asarray(np.minimum(index, 2 * size - 2 - index))

@@ -5,10 +5,12 @@ it pickles as paths and numbers, and opens its files lazily, once per thread (GD
 """
 
 import logging
-import os
+import math
 import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from urllib.parse import urlparse
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from geoseg.errors import (
     BandMismatchError,
@@ -32,6 +35,7 @@ from geoseg.errors import (
 )
 from geoseg.grid import Grid, Window
 from geoseg.resample import Axis, resample
+from geoseg.tiff import promised_size
 from geoseg.vrt import mosaic_vrt
 
 log = logging.getLogger(__name__)
@@ -42,9 +46,14 @@ Levels = tuple[tuple[float, float], ...]
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 OPEN_READERS = 8
 OVERVIEW_OVERSAMPLING = 1.4
-"""An overview is read only where it still has this many pixels per pixel of the working grid along each axis (two by area)."""
+"""Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
 
-CHECKED_STRILES = 50_000
+PLAUSIBLE_GSD_M = (1e-3, 1e5)
+"""Metres per pixel outside which coordinates and CRS cannot belong together."""
+
+PICTURE_TRANSFORM = Affine.scale(1, -1)
+"""Where a picture without georeference lies: x = column, y = -row, as QGIS shows it."""
+
 LEVEL_PERCENTILES = (2.0, 98.0)
 LEVEL_SAMPLE_PX = 1024
 REMOTE_ENV = {
@@ -77,6 +86,7 @@ class Scene:
         dtype: Type of the pixels in the file.
         nodata: Nodata value in the file, if any.
         has_mask: True where some pixels may be nodata (nodata value, alpha or mask band).
+        data_bands: Every band but alpha; red, green and blue first where the file marks them.
         overviews: `(height, width)` of each overview in the file.
         levels: Per band `(low, high)` that become 0 and 255; None leaves the values as they are.
     """
@@ -91,6 +101,7 @@ class Scene:
     dtype: str
     nodata: float | None
     has_mask: bool
+    data_bands: tuple[int, ...] = ()
     overviews: tuple[tuple[int, int], ...] = ()
     levels: Levels | None = None
 
@@ -168,9 +179,10 @@ class Scene:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         window = rasterio.windows.Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         try:
-            reader = open_reader(self.source, level)
-            values = reader.read(self.bands, window=window)
-            valid = reader.dataset_mask(window=window) > 0 if self.has_mask else None
+            with _gdal_env(self.paths):
+                reader = open_reader(self.source, level, files=self.paths)
+                values = reader.read(self.bands, window=window)
+                valid = np.asarray(reader.dataset_mask(window=window) > 0) if self.has_mask else None
         except (RasterioError, OSError) as err:
             raise ReadError(
                 f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be "
@@ -185,14 +197,15 @@ def _finite(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np
     if finite.all():
         return valid
     values[:, ~finite] = 0
-    return finite if valid is None else finite & valid
+    return np.asarray(finite if valid is None else finite & valid)
 
 
 def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
     """Map each band's `(low, high)` to 0 and 255, clipped; `(band, y, x)` of any type to uint8."""
     low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*levels, strict=True))
     scaled = (values.astype(np.float32) - low) * (255 / np.maximum(high - low, np.float32(1e-12)))
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+    stretched: NDArray[np.uint8] = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+    return stretched
 
 
 def _measure_levels(scene: Scene) -> Levels:
@@ -209,19 +222,21 @@ def _measure_levels(scene: Scene) -> Levels:
 _readers = threading.local()
 
 
-def open_reader(source: str, level: int | None = None) -> rasterio.DatasetReader:
-    """Open a raster once per thread and keep the last few open.
+def open_reader(source: str, level: int | None = None, *, files: Sequence[str] = ()) -> rasterio.DatasetReader:
+    """Open a raster once per thread and keep the last few open; a file that was replaced is opened anew.
 
     Args:
         source: Path, URL or VRT.
         level: Overview to read instead of the full resolution, from 0.
+        files: The files behind the source; the source itself by default.
     """
     cache: OrderedDict[tuple[object, ...], rasterio.DatasetReader] = _readers.__dict__.setdefault(
         "cache", OrderedDict()
     )
-    key = (source, level, _stamp(source))
+    files = files or (source,)
+    key = (source, level, *map(_stamp, files))
     if key not in cache:
-        with rasterio.Env(**gdal_options(source)):
+        with _gdal_env(files), _quiet_georeference():
             cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
         while len(cache) > OPEN_READERS:
             cache.popitem(last=False)[1].close()
@@ -230,11 +245,11 @@ def open_reader(source: str, level: int | None = None) -> rasterio.DatasetReader
 
 
 def _stamp(source: str) -> tuple[int, int] | None:
-    """Return a local file's time and size, so that a file that was replaced is opened anew."""
+    """Return a local file's time and size."""
     if source.startswith("<") or is_remote(source):
         return None
     try:
-        stat = os.stat(source)
+        stat = Path(source).stat()
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
@@ -249,6 +264,24 @@ def close_readers() -> None:
 def gdal_options(source: str) -> dict[str, str]:
     """Return GDAL options for a source: a remote file is not searched for neighbours, and reads are retried."""
     return dict(REMOTE_ENV) if is_remote(source) else {}
+
+
+@contextmanager
+def _gdal_env(files: Sequence[str]) -> Iterator[None]:
+    """Set GDAL's options for remote files, at opening and at every read: they hold for the calling thread only."""
+    if not any(is_remote(file) for file in files):
+        yield
+        return
+    with rasterio.Env(**REMOTE_ENV):
+        yield
+
+
+@contextmanager
+def _quiet_georeference() -> Iterator[None]:
+    """Silence rasterio about files without georeference: geoseg says it once, in `_grid_of`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def is_remote(path: str) -> bool:
@@ -277,9 +310,18 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
     files = list_files(paths)
     for file in files:
         _check_file(file)
-    source = files[0] if len(files) == 1 else mosaic_vrt(files)
-    with _open(source, files[0]) as src:
-        return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+    with _gdal_env(files), _quiet_georeference():
+        source = files[0] if len(files) == 1 else _join(files)
+        with _open(source, files[0]) as src:
+            return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+
+
+def _join(files: list[str]) -> str:
+    """Return a VRT over several files, each of them whole."""
+    for file in files:
+        with _open(file, file) as src:
+            _check_complete(src, file)
+    return mosaic_vrt(files)
 
 
 def list_files(paths: Paths) -> list[str]:
@@ -296,7 +338,8 @@ def _expand(path: str) -> list[str]:
     found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
     if not found:
         raise MissingFileError(
-            f"The folder {path} holds no raster ({', '.join(RASTER_SUFFIXES)}). Name the file itself if it has another suffix."
+            f"The folder {path} holds no raster ({', '.join(RASTER_SUFFIXES)}). "
+            "Name the file itself if it has another suffix."
         )
     return found
 
@@ -312,8 +355,7 @@ def _check_file(path: str) -> None:
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
     try:
-        with rasterio.Env(**gdal_options(source)):
-            return rasterio.open(source)
+        return rasterio.open(source)
     except RasterioError as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
@@ -342,19 +384,20 @@ def _describe(
             f"Name one of them: {', '.join(src.subdatasets[:3])}"
         )
     _check_complete(src, files[0])
-    grid = _grid_of(src, name, crs)
+    grid, data_bands = _grid_of(src, name, crs), _data_bands(src, name)
     scene = Scene(
         name=name,
         paths=tuple(files),
         source=source,
         native=grid,
         grid=grid,
-        bands=tuple(bands or _default_bands(src)),
+        bands=tuple(bands) if bands else data_bands[:3],
         band_count=src.count,
         dtype=_dtype_of(src, name),
         nodata=src.nodata,
         has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
-        overviews=_overview_shapes(src),
+        data_bands=data_bands,
+        overviews=_overview_shapes(src, source),
     )
     return scene.with_bands(scene.bands)
 
@@ -368,17 +411,17 @@ def _dtype_of(src: rasterio.DatasetReader, name: str) -> str:
     return str(src.dtypes[0])
 
 
-def _default_bands(src: rasterio.DatasetReader) -> list[int]:
-    """Choose red, green, blue where the file marks them, else the first three that are not alpha."""
+def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
+    """Order the bands that are not alpha: red, green, blue first where the file marks them."""
     meaning = src.colorinterp
     if meaning[0] == ColorInterp.palette:
         raise BandMismatchError(
-            f"{src.name} holds palette indices, not colours. Expand them with `gdal_translate -expand rgb IN OUT`."
+            f"{name} holds palette indices, not colours. Expand them with `gdal_translate -expand rgb IN OUT`."
         )
     rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in meaning for colour in rgb):
-        return [meaning.index(colour) + 1 for colour in rgb]
-    return [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha][:3]
+    first = [meaning.index(colour) + 1 for colour in rgb] if all(colour in meaning for colour in rgb) else []
+    others = [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha and i not in first]
+    return (*first, *others)
 
 
 def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
@@ -389,44 +432,55 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
             f"{name} is placed by {len(src.gcps[0])} ground control points, not by a transform. "
             "Rectify it first: `gdalwarp -r bilinear IN OUT`."
         )
+    if transform.is_identity and (own or crs):
+        raise MissingCRSError(
+            f"{name} has no transform that places its pixels, so the CRS {crs or own} alone cannot place it. "
+            "Georeference it first (`gdal_translate -a_srs ... -a_ullr ...`), or run it without a CRS: "
+            "the results are in pixel coordinates then."
+        )
     if own is None and crs is None:
         log.warning(
-            "%s has no CRS: its own pixels are used as they are and the results are in %s. Give --crs EPSG:... if you know it.",
+            "%s has no CRS: its own pixels are used as they are and the results are in %s. %s",
             name,
-            "pixel coordinates" if transform.is_identity else "its own coordinates",
+            "pixel coordinates (x = column, y = -row)" if transform.is_identity else "its own coordinates",
+            "" if transform.is_identity else "Give --crs EPSG:... if you know it.",
         )
     elif own is not None and crs is not None and own != crs:
         log.warning("%s says its CRS is %s; --crs %s is used instead.", name, own, crs)
-    return Grid(crs or own, transform, src.shape)
+    return _checked_gsd(Grid(crs or own, transform, src.shape), name)
 
 
-def _overview_shapes(src: rasterio.DatasetReader) -> tuple[tuple[int, int], ...]:
-    """Return the shape of every overview, in the file's order."""
-    height, width = src.shape
-    return tuple((-(-height // f), -(-width // f)) for f in src.overviews(1))
+def _checked_gsd(grid: Grid, name: str) -> Grid:
+    """Refuse coordinates that do not lie in their CRS: degrees taken for metres, or places beyond the world."""
+    low, high = PLAUSIBLE_GSD_M
+    try:
+        gsd_m = grid.gsd_m
+    except RasterioError:  # PROJ knows no place for the coordinates
+        gsd_m = math.nan, math.nan
+    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):
+        raise MissingCRSError(
+            f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
+            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with --crs."
+        )
+    return grid
+
+
+def _overview_shapes(src: rasterio.DatasetReader, source: str) -> tuple[tuple[int, int], ...]:
+    """Return the shape of every overview, in the file's order; COGs round it down and gdaladdo up, so each is asked."""
+    shapes = []
+    for level in range(len(src.overviews(1))):
+        with rasterio.open(source, overview_level=level) as overview:
+            shapes.append(overview.shape)
+    return tuple(shapes)
 
 
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
-    """Compare a local TIFF's block offsets with the size of its file."""
+    """Compare what a local TIFF's directories promise with the size of its file."""
     if src.driver not in ("GTiff", "COG") or is_remote(name) or not Path(name).is_file():
         return
-    size, end = Path(name).stat().st_size, _last_byte(src)
+    size, end = Path(name).stat().st_size, promised_size(name)
     if end > size:
         raise TruncatedFileError(
-            f"{name} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. Copy or download it again."
+            f"{name} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
+            "Copy or download it again."
         )
-
-
-def _last_byte(src: rasterio.DatasetReader) -> int:
-    block_height, block_width = src.block_shapes[0]
-    rows, cols = -(-src.height // block_height), -(-src.width // block_width)
-    step = max(1, rows * cols // CHECKED_STRILES)
-    band = src.count if src.interleaving is not None and src.interleaving.name == "band" else 1
-    ends = [_strile_end(src, band, index // cols, index % cols) for index in range(0, rows * cols, step)]
-    return max([*ends, _strile_end(src, band, rows - 1, cols - 1)])
-
-
-def _strile_end(src: rasterio.DatasetReader, band: int, row: int, col: int) -> int:
-    offset = src.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band)
-    length = src.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band)
-    return int(offset) + int(length) if offset and length else 0

@@ -21,6 +21,8 @@ GDAL_TYPES = {
     "int32": "Int32",
     "float32": "Float32",
     "float64": "Float64",
+    "uint64": "UInt64",
+    "int64": "Int64",
 }
 OFF_GRID_PX = 0.05
 """How far a file may lie off the common grid, pixels."""
@@ -50,9 +52,15 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
         The VRT's XML, which rasterio opens like a path. Pixels that no file covers are nodata.
 
     Raises:
+        NotARasterError: If a file cannot be opened, or holds no bands of real numbers.
         SceneMismatchError: If CRS, pixel size, bands or type differ, or a file lies between the pixels of the first.
     """
     parts = [_read_header(path) for path in paths]
+    if parts[0].dtype not in GDAL_TYPES:
+        raise NotARasterError(
+            f"{paths[0]} has pixels of type {parts[0].dtype}; real numbers are expected. "
+            "Convert it with `gdal_translate`."
+        )
     for part in parts[1:]:
         _check_same(parts[0], part)
     offsets = [_offset(parts[0], part) for part in parts]
@@ -68,7 +76,7 @@ def _read_header(path: str) -> Part:
         with rasterio.open(path) as src:
             masked = any(flag.name != "all_valid" for flags in src.mask_flag_enums for flag in flags)
             colours = tuple(c.name for c in src.colorinterp)
-            dtype = str(src.dtypes[0])
+            dtype = str(src.dtypes[0]) if src.count else "none"
             return Part(path, src.crs, src.transform, src.shape, dtype, colours, src.nodata, masked)
     except RasterioError as err:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
@@ -78,6 +86,7 @@ def _check_same(first: Part, part: Part) -> None:
     facts = {
         "CRS": (first.crs, part.crs),
         "bands": (len(first.colours), len(part.colours)),
+        "alpha bands": (first.colours.count("alpha"), part.colours.count("alpha")),
         "pixel type": (first.dtype, part.dtype),
         "nodata value": (str(first.nodata), str(part.nodata)),
     }
@@ -142,8 +151,10 @@ def _mask(placed: list[tuple[Part, int, int]]) -> str:
 
 def _source(part: Part, col: int, row: int, band: str) -> str:
     path = part.path if "://" in part.path or part.path.startswith("/vsi") else str(Path(part.path).resolve())
-    nodata = f"<NODATA>{part.nodata}</NODATA>" if part.nodata is not None and band != "mask,1" else ""
-    mask = "<UseMaskBand>true</UseMaskBand>" if part.masked and not nodata and band != "mask,1" else ""
+    is_mask = band == "mask,1"
+    left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data
+    nodata = f"<NODATA>{left_out}</NODATA>" if left_out is not None else ""
+    mask = "<UseMaskBand>true</UseMaskBand>" if part.masked and not nodata else ""
     height, width = part.shape
     rect = f'xSize="{width}" ySize="{height}"'
     return (

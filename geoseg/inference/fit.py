@@ -17,11 +17,14 @@ COARSE_FACTOR = 3.0
 """A scene whose pixels are this much larger than the model's deserves a warning."""
 
 
-def fit_scene(scene: Scene, spec: ModelSpec, *, bands: Sequence[int] | None = None, grid: GridChoice = "model") -> Scene:
+def fit_scene(
+    scene: Scene, spec: ModelSpec, *, bands: Sequence[int] | None = None, grid: GridChoice = "model"
+) -> Scene:
     """Return the scene as a model wants it.
 
-    The rule for bands: `bands` if given; else red, green and blue as the file marks them; else the first three. One
-    band serves all of the model's (a panchromatic scene). More bands than the model has are left out, from the end.
+    The rule for bands: `bands` if given; else red, green and blue as the file marks them, then its other bands in their
+    order, never alpha. One band serves all of the model's (a panchromatic scene). More bands than the model has are
+    left out, from the end.
 
     Args:
         scene: The scene as it was opened.
@@ -46,7 +49,7 @@ def choose_bands(scene: Scene, spec: ModelSpec, bands: Sequence[int] | None) -> 
     """Return the scene's band for each of the model's."""
     wanted, found = len(spec.bands), tuple(bands) if bands else scene.bands
     if not bands and wanted > len(found):
-        found = tuple(range(1, scene.band_count + 1)) if scene.band_count >= wanted else found
+        found = scene.data_bands if len(scene.data_bands) >= wanted else found
     if len(found) == 1 and wanted > 1:
         log.warning("One band serves as %s of the model %s.", ", ".join(spec.bands), spec.name)
         return found * wanted

@@ -1,0 +1,173 @@
+"""What cannot be read is refused: found, expected, next step; and never read in silence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+
+from geoseg.errors import (
+    BandMismatchError,
+    GeosegError,
+    MissingCRSError,
+    MissingFileError,
+    NotARasterError,
+    ReadError,
+    TruncatedFileError,
+)
+from geoseg.scene import open_scene
+
+LAYOUTS = {
+    "strips": {"blockysize": 4},
+    "tiles": {"tiled": True, "blockxsize": 16, "blockysize": 16},
+    "deflate": {"compress": "deflate", "blockysize": 4},
+    "bands apart": {"interleave": "band", "compress": "lzw", "blockysize": 4},
+    "BigTIFF": {"BIGTIFF": "YES", "compress": "deflate", "blockysize": 4},
+    "big-endian": {"ENDIANNESS": "BIG", "blockysize": 4},
+    "one strip": {"blockysize": 200},
+    "COG": {"driver": "COG", "compress": "deflate", "blocksize": 128},
+}
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"no file .*gone\.tif.*working folder"):
+        open_scene(tmp_path / "gone.tif")
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(TruncatedFileError, match="is empty"):
+        open_scene(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("content", [b"hello, I am a text\n" * 20, b"II*\0garbage" * 40, b"\0" * 500])
+def test_a_file_that_is_no_raster(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(NotARasterError, match=r"a\.tif cannot be opened .*gdalinfo"):
+        open_scene(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_TIFF_whose_last_bytes_are_missing_is_refused_at_opening(write, noise, layout: str) -> None:
+    path = write("a.tif", noise(3, 200, 200), **LAYOUTS[layout])
+    assert open_scene(path).grid.shape == (200, 200)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises((TruncatedFileError, NotARasterError), match=r"a\.tif"):
+        open_scene(path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_TIFF_cut_anywhere_is_never_read_as_if_it_were_whole(write, noise, layout: str, masked: bool) -> None:
+    pixels = noise(3, 150, 150)
+    mask = np.random.default_rng(2).random((150, 150)) < 0.8
+    options = LAYOUTS[layout]
+    path = (
+        write("a.tif", pixels, **options)
+        if not masked or layout == "COG"
+        else write("a.tif", pixels, mask=mask, **options)
+    )
+    whole = path.read_bytes()
+    truth = open_scene(path)
+    right = truth.read(truth.grid.window)
+    refused = 0
+    for end in range(16, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:end])
+        try:
+            scene = open_scene(path)
+            found = scene.read(scene.grid.window)
+        except GeosegError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(found.values, right.values)
+        np.testing.assert_array_equal(found.valid, right.valid)
+    assert refused > 10
+
+
+def test_a_damaged_block_inside_is_an_error_where_it_is_read_and_only_there(write, noise) -> None:
+    from geoseg.grid import Window
+
+    pixels = noise(1, 128, 128)
+    path = write("a.tif", pixels, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    with rasterio.open(path) as src:
+        offset = int(src.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 600] = b"\xff" * 600
+    path.write_bytes(content)
+    scene = open_scene(path)
+    np.testing.assert_array_equal(scene.read(Window(0, 0, 64, 128)).values, pixels[:, :64])
+    with pytest.raises(ReadError, match=r"rows 64-128 and columns 64-128 cannot be read .*download it again"):
+        scene.read(Window(64, 64, 64, 64))
+    with pytest.raises(ReadError):
+        scene.at_shape((60, 60)).read(Window(0, 0, 60, 60))
+
+
+def test_a_VRT_whose_file_is_missing_is_an_error_and_no_black_scene(write, noise, tmp_path: Path) -> None:
+    write("a.tif", noise(1, 20, 20))
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>EPSG:32630</SRS><GeoTransform>500000,0.3,0,600000,0,-0.3'
+        '</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">a.tif'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "a.tif").unlink()
+    scene = open_scene(tmp_path / "a.vrt")
+    with pytest.raises(ReadError):
+        scene.read(scene.grid.window)
+
+
+@pytest.mark.parametrize("bands", [None, (1,), (1, 1, 1)])
+def test_palette_indices_are_no_colours_whatever_bands_are_asked_for(write, noise, bands: tuple | None) -> None:
+    path = write("a.tif", noise(1, 20, 20), photometric="palette")
+    with rasterio.open(path, "r+") as dst:
+        dst.write_colormap(1, {i: (i, 255 - i, 0, 255) for i in range(256)})
+    with pytest.raises(BandMismatchError, match=r"palette.*expand rgb"):
+        open_scene(path, bands=bands)
+
+
+def test_complex_pixels(write) -> None:
+    with pytest.raises(NotARasterError, match="complex64"):
+        open_scene(write("a.tif", np.ones((1, 20, 20), "complex64")))
+
+
+def test_a_container_of_subdatasets_names_them(write, noise, tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    for table in ("one", "two"):
+        pixels = noise(3, 64, 64)
+        options = {"RASTER_TABLE": table, "APPEND_SUBDATASET": "YES" if table == "two" else "NO"}
+        write("a.gpkg", pixels, driver="GPKG", **options)
+    with pytest.raises(NotARasterError, match=r"subdatasets.*GPKG:.*one"):
+        open_scene(path)
+
+
+def test_a_scene_placed_by_ground_control_points_only(write, noise) -> None:
+    points = [GroundControlPoint(r, c, 500_000 + c, 600_000 - r) for r, c in ((0, 0), (0, 20), (20, 0), (20, 20))]
+    path = write("a.tif", noise(1, 20, 20), transform=None, gcps=points, crs="EPSG:32630")
+    with pytest.raises(MissingCRSError, match=r"4 ground control points.*gdalwarp"):
+        open_scene(path)
+
+
+def test_an_unknown_CRS(write, noise) -> None:
+    with pytest.raises(MissingCRSError, match=r"--crs EPSG:999999 is no .*EPSG:32630"):
+        open_scene(write("a.tif", noise(1, 20, 20), crs=None), crs="EPSG:999999")
+
+
+def test_a_CRS_alone_does_not_place_a_plain_picture(write, noise) -> None:
+    path = write("a.png", noise(3, 20, 20), driver="PNG", transform=None)
+    with pytest.raises(MissingCRSError, match="no transform"):
+        open_scene(path, crs="EPSG:32630")
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32630", Affine(3e-6, 0, -0.18, 0, -3e-6, 5.6)),  # degrees taken for metres: pixels of 3 micrometres
+        ("EPSG:4326", Affine(0.3, 0, 500_000, 0, -0.3, 600_000)),  # metres taken for degrees
+    ],
+)
+def test_coordinates_that_do_not_lie_in_the_given_CRS(write, noise, crs: str, transform: Affine) -> None:
+    path = write("a.tif", noise(1, 20, 20), crs=None, transform=transform)
+    with pytest.raises(MissingCRSError, match=r"does not fit its CRS .*--crs"):
+        open_scene(path, crs=crs)

@@ -1,0 +1,206 @@
+"""Several files as one scene."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from geoseg.errors import (
+    MissingFileError,
+    NotARasterError,
+    ReadError,
+    SceneMismatchError,
+    TruncatedFileError,
+    UsageError,
+)
+from geoseg.grid import Window
+from geoseg.scene import open_scene
+
+
+def at(col: float, row: float, gsd: float = 0.3) -> Affine:
+    """The transform of a file whose first pixel lies at this column and row of the common grid."""
+    return Affine(gsd, 0, 500_000 + col * 0.3, 0, -gsd, 600_000 - row * 0.3)
+
+
+def test_neighbouring_files_are_the_picture_that_they_were_cut_from(write, noise) -> None:
+    pixels = noise(3, 100, 140)
+    pieces = {(0, 0): Window(0, 0, 40, 60), (0, 1): Window(0, 60, 40, 80), (1, 0): Window(40, 0, 60, 60)}
+    pieces[1, 1] = Window(40, 60, 60, 80)
+    # in an order in which neither the first nor the last is the first of the grid
+    files = [write(f"{k[0]}{k[1]}.tif", pixels[:, *w.slices], transform=at(w.col, w.row)) for k, w in pieces.items()]
+    scene = open_scene([files[2], files[0], files[3], files[1]])
+    assert scene.grid.shape == (100, 140)
+    assert scene.grid.transform.almost_equals(at(0, 0))
+    read = scene.read(scene.grid.window)
+    np.testing.assert_array_equal(read.values, pixels)
+    assert read.valid.all()
+    whole = open_scene(write("whole.tif", pixels)).at_shape((71, 93))
+    np.testing.assert_array_equal(
+        scene.at_shape((71, 93)).read(whole.grid.window).values, whole.read(whole.grid.window).values
+    )
+
+
+@pytest.mark.parametrize("how", ["plain", "nodata", "alpha"])
+def test_the_gap_between_files_is_nodata(write, noise, how: str) -> None:
+    extra: dict = {"nodata": 0} if how == "nodata" else {}
+    pixels = noise(4 if how == "alpha" else 3, 30, 30)
+    if how == "alpha":
+        pixels[3] = 255
+        extra = {"colours": ("red", "green", "blue", "alpha")}
+    files = [write("a.tif", pixels, transform=at(0, 0), **extra), write("b.tif", pixels, transform=at(50, 10), **extra)]
+    scene = open_scene(files)
+    expected = np.zeros((40, 80), bool)
+    expected[:30, :30] = expected[10:, 50:] = True
+    read = scene.read(scene.grid.window)
+    np.testing.assert_array_equal(read.valid, expected)
+    np.testing.assert_array_equal(read.values[:, 10:40, 50:], pixels[:3])
+
+
+@pytest.mark.parametrize("how", ["nodata", "mask", "alpha"])
+def test_nodata_of_a_later_file_does_not_hide_data_of_an_earlier_one(write, how: str) -> None:
+    hole = np.ones((20, 20), bool)
+    hole[:, :12] = False
+    first, second = (np.full((4 if how == "alpha" else 3, 20, 20), v, np.uint8) for v in (50, 90))
+    if how == "alpha":
+        first[3], second[3] = 255, np.where(hole, 255, 0)
+        extra: list[dict] = [{"colours": ("red", "green", "blue", "alpha")}] * 2
+    elif how == "nodata":
+        second[:, ~hole] = 0
+        extra = [{"nodata": 0}] * 2
+    else:
+        extra = [{}, {"mask": hole}]
+    files = [
+        write(f"{n}.tif", p, transform=at(10 * n, 0), **e)
+        for n, (p, e) in enumerate(zip((first, second), extra, strict=True))
+    ]
+    read = open_scene(files).read(Window(0, 0, 20, 30))
+    assert (read.values[:, :, :20] == 50).all()  # columns 10-20 of the scene: the second file has no data there
+    assert (read.values[:, :, 22:] == 90).all()
+    expected = np.ones((20, 30), bool)
+    expected[:, 20:22] = False
+    np.testing.assert_array_equal(read.valid, expected)
+
+
+def test_a_later_file_lies_over_an_earlier_one(write) -> None:
+    files = [write(f"{v}.tif", np.full((1, 20, 20), v, np.uint8), transform=at(v, 0)) for v in (3, 9)]
+    values = open_scene(files).read(Window(0, 0, 20, 26)).values
+    assert set(values[0, :, :6].flat) == {3}
+    assert set(values[0, :, 6:].flat) == {9}
+
+
+def test_a_folder_is_one_scene(write, noise, tmp_path: Path) -> None:
+    pixels = noise(1, 30, 60)
+    write("scene/b.tif", pixels[:, :, 30:], transform=at(30, 0))
+    write("scene/a.TIF", pixels[:, :, :30], transform=at(0, 0))
+    (tmp_path / "scene" / "notes.txt").write_text("not a raster")
+    scene = open_scene(tmp_path / "scene")
+    assert len(scene.paths) == 2
+    assert scene.name == "a"
+    np.testing.assert_array_equal(scene.read(scene.grid.window).values, pixels)
+
+
+def test_files_with_odd_names_are_found(write, noise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = noise(1, 20, 20)
+    write("a & <b> 'c'.tif", pixels, transform=at(0, 0))
+    write("d.tif", pixels, transform=at(20, 0))
+    monkeypatch.chdir(tmp_path)
+    scene = open_scene(["a & <b> 'c'.tif", "d.tif"])
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(scene.read(Window(0, 0, 20, 20)).values, pixels)
+
+
+def test_overviews_of_several_files_show_the_same_ground(write) -> None:
+    rows, cols = np.mgrid[:512, :512].astype("uint16")
+    pieces = [np.stack([rows, cols + 512 * n]) for n in (0, 1)]
+    files = [write(f"{n}.tif", p, transform=at(512 * n, 0), overviews=(2, 4)) for n, p in enumerate(pieces)]
+    scene = open_scene(files).at_shape((100, 200))
+    read = scene.read(scene.grid.window)
+    assert read.valid.all()
+    np.testing.assert_allclose(read.values[1, 50], (np.arange(200) + 0.5) * 5.12 - 0.5, atol=1.5)
+
+
+def test_rotated_files_are_joined_on_their_own_grid(write, noise) -> None:
+    pixels = noise(1, 40, 60)
+    turned = Affine.translation(500_000, 600_000) @ Affine.rotation(30) @ Affine.scale(0.3, -0.3)
+    left = write("a.tif", pixels[:, :, :25], transform=turned)
+    right = write("b.tif", pixels[:, :, 25:], transform=turned @ Affine.translation(25, 0))
+    scene = open_scene([left, right])
+    np.testing.assert_array_equal(scene.read(scene.grid.window).values, pixels)
+
+
+MISFITS = {
+    "CRS EPSG:32631": {"crs": "EPSG:32631"},
+    "pixels": {"transform": at(20, 0, 0.5)},
+    "bands 1": {"pixels": (1, "uint8")},
+    "pixel type uint16": {"pixels": (3, "uint16")},
+    "nodata value 0": {"nodata": 0},
+    "pixels off the grid": {"transform": at(20.4, 0)},
+}
+
+
+@pytest.mark.parametrize("fact", MISFITS)
+def test_files_that_do_not_fit_together_are_refused_by_name_and_fact(write, noise, fact: str) -> None:
+    change = dict(MISFITS[fact])
+    bands, dtype = change.pop("pixels", (3, "uint8"))
+    first = write("first.tif", noise(3, 20, 20), transform=at(0, 0))
+    second = write("second.tif", noise(bands, 20, 20, dtype), **({"transform": at(20, 0)} | change))
+    with pytest.raises(SceneMismatchError, match=f"second.tif .*{fact}.*first.tif") as caught:
+        open_scene([first, second])
+    assert "gdalwarp" in str(caught.value)
+
+
+def test_alpha_in_one_file_and_infrared_in_the_other_is_refused(write, noise) -> None:
+    first = write("first.tif", noise(4, 20, 20), colours=("red", "green", "blue", "undefined"))
+    second = write("second.tif", noise(4, 20, 20), transform=at(20, 0), colours=("red", "green", "blue", "alpha"))
+    with pytest.raises(SceneMismatchError, match="alpha bands 1"):
+        open_scene([first, second])
+
+
+def test_pictures_without_georeference_cannot_be_one_scene(write, noise) -> None:
+    files = [write(f"{n}.png", noise(3, 20, 20), driver="PNG", transform=None) for n in (0, 1)]
+    with pytest.raises(SceneMismatchError, match="no georeference"):
+        open_scene(files)
+
+
+def test_every_file_of_a_scene_is_checked_before_any_work(write, noise, tmp_path: Path) -> None:
+    good = write("good.tif", noise(1, 50, 50))
+    cut = write("cut.tif", noise(1, 50, 50), transform=at(50, 0))
+    cut.write_bytes(cut.read_bytes()[:-900])
+    with pytest.raises(TruncatedFileError, match=r"cut\.tif"):
+        open_scene([good, cut])
+    with pytest.raises(MissingFileError, match=r"gone\.tif"):
+        open_scene([good, tmp_path / "gone.tif"])
+    (tmp_path / "text.tif").write_text("hello")
+    with pytest.raises(NotARasterError, match=r"text\.tif"):
+        open_scene([good, tmp_path / "text.tif"])
+
+
+def test_complex_pixels_in_several_files_are_refused(write) -> None:
+    files = [write(f"{n}.tif", np.ones((1, 20, 20), "complex64"), transform=at(20 * n, 0)) for n in (0, 1)]
+    with pytest.raises(NotARasterError, match="complex64"):
+        open_scene(files)
+
+
+def test_a_file_that_vanishes_under_a_scene_is_an_error_and_no_gap(write, noise) -> None:
+    files = [write(f"{n}.tif", noise(1, 20, 20), transform=at(20 * n, 0)) for n in (0, 1)]
+    scene = open_scene(files)
+    files[1].unlink()
+    with pytest.raises(ReadError, match="cannot be"):
+        scene.read(scene.grid.window)
+
+
+def test_a_folder_without_rasters_and_an_empty_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="holds no raster"):
+        open_scene(tmp_path)
+    with pytest.raises(UsageError, match="No scene"):
+        open_scene([])
+
+
+def test_files_without_CRS_take_the_given_one(write, noise, caplog: pytest.LogCaptureFixture) -> None:
+    files = [write(f"{n}.tif", noise(1, 20, 20), crs=None, transform=at(20 * n, 0)) for n in (0, 1)]
+    with caplog.at_level(logging.WARNING):
+        scene = open_scene(files, crs="EPSG:32630")
+    assert scene.grid.crs.to_epsg() == 32630
+    assert not caplog.records
