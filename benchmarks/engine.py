@@ -1,7 +1,7 @@
 """Chips per second of the CPU engine by streams and threads, and of torch: python benchmarks/engine.py.
 
-Every variant computes the same chips in one run, in turns, so that a busy machine touches all of them alike; figures are
-the best turn.
+Every variant computes the same chips in one run, in turns, so that a busy machine touches all of them alike; the figure
+is the best turn.
 """
 
 import argparse
@@ -11,32 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from geoseg.bundle import load_bundle
-from geoseg.engines import Engine, load_engine, usable_cores
-from geoseg.engines.onnx import onnx_path
+from geoseg.engines import Engine, usable_cores
 from geoseg.engines.openvino import OpenVINOEngine
 from geoseg.engines.torch import TorchEngine
 
 TURNS = 3
-
-
-def openvino_variant(model: str, chip_px: int, *, streams: int, threads: int) -> OpenVINOEngine:
-    """Compile the network for a number of streams that share a number of threads."""
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
-    bundle = load_bundle(model)
-    core = openvino.Core()
-    network = core.read_model(onnx_path(bundle))
-    network.reshape([1, len(bundle.spec.bands), chip_px, chip_px])
-    steps = PrePostProcessor(network)
-    steps.input().tensor().set_element_type(openvino.Type.u8)
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "NUM_STREAMS": str(streams),
-        "ENABLE_CPU_PINNING": "NO",
-    }
-    return OpenVINOEngine(core.compile_model(steps.build(), "CPU", settings), streams)
 
 
 def megapixels_per_second(engine: Engine, chips: np.ndarray, callers: int) -> float:
@@ -54,14 +33,14 @@ def main() -> None:
     parser.add_argument("--chip", type=int, default=512)
     parser.add_argument("--chips", type=int, default=12)
     args = parser.parse_args()
-    cores = usable_cores()
+    cores, bundle = usable_cores(), load_bundle(args.model)
     chips = np.random.default_rng(0).integers(0, 256, (args.chips, 3, args.chip, args.chip), np.uint8)
     shape = (args.chip, args.chip)
     variants: dict[str, tuple[Engine, int]] = {
-        f"OpenVINO, {cores} streams of one thread": (load_engine(load_bundle(args.model), chip_shape=shape, device="cpu"), cores),
-        f"OpenVINO, one stream of {cores} threads": (openvino_variant(args.model, args.chip, streams=1, threads=cores), 1),
-        "OpenVINO, one stream of one thread": (openvino_variant(args.model, args.chip, streams=1, threads=1), 1),
-        f"torch, channels last, {cores} threads": (TorchEngine.load(load_bundle(args.model), device="cpu", threads=cores), 1),
+        f"OpenVINO, {cores} streams of one thread": (OpenVINOEngine.load(bundle, chip_shape=shape), cores),
+        f"OpenVINO, one stream of {cores} threads": (OpenVINOEngine.load(bundle, chip_shape=shape, streams=1), 1),
+        "OpenVINO, one stream of one thread": (OpenVINOEngine.load(bundle, chip_shape=shape, threads=1), 1),
+        f"torch, channels last, {cores} threads": (TorchEngine.load(bundle, device="cpu", threads=cores), 1),
     }
     best = dict.fromkeys(variants, 0.0)
     for engine, _ in variants.values():

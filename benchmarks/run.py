@@ -34,7 +34,9 @@ def run_whole(scene: list[str], model: str, cpus: int) -> None:
     print("| stages | " + ", ".join(f"{k} {v:.1f} s" for k, v in report["seconds"].items()) + " |")
     print("| in blocks, all threads | " + ", ".join(f"{k} {v:.1f} s" for k, v in work.items()) + " |")
     print(f"| reading and feeding / network | {100 * work['read'] / work['network']:.1f} % |")
-    print(f"| network's share of the wall time | {100 * work['network'] / report['threads'] / measured.seconds:.1f} % |")
+    print(
+        f"| network's share of the wall time | {100 * work['network'] / report['threads'] / measured.seconds:.1f} % |"
+    )
     print(f"| peak memory of all processes | {measured.peak_mb:,.0f} MB |")
 
 

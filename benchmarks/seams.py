@@ -71,7 +71,9 @@ def cost_of(lattice: Lattice) -> float:
     return float(chips * shape / np.prod(lattice.shape))
 
 
-def plan_for(scene: Path, model: str, window: Window, *, chip_px: int, halo_px: int, blend: bool, engine: Engine | None) -> Plan:
+def plan_for(
+    scene: Path, model: str, window: Window, *, chip_px: int, halo_px: int, blend: bool, engine: Engine | None
+) -> Plan:
     """Plan one variant, limited to a window."""
     import shapely
 
@@ -87,14 +89,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", type=Path)
     parser.add_argument("--model", default="buildings-30cm")
-    parser.add_argument("--window", type=int, nargs=4, metavar=("ROW", "COL", "HEIGHT", "WIDTH"), default=[0, 0, 1024, 1024])
+    parser.add_argument(
+        "--window", type=int, nargs=4, metavar=("ROW", "COL", "HEIGHT", "WIDTH"), default=[0, 0, 1024, 1024]
+    )
     parser.add_argument("--chips", type=int, nargs="+", default=[512, 768])
     parser.add_argument("--halos", type=int, nargs="+", default=[0, 16, 32, 48, 64, 96])
     args = parser.parse_args()
     window = Window(*args.window)
     print("| network | chip px | halo px | blend | step at borders | step inside | ratio | computed px per px |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    cases = [(args.model, None, chip, halo, blend) for chip in args.chips for halo in args.halos for blend in (False, halo > 0)]
+    cases = [
+        (args.model, None, chip, halo, blend)
+        for chip in args.chips
+        for halo in args.halos
+        for blend in (False, halo > 0)
+    ]
     cases = list(dict.fromkeys(cases))
     cases += [("chip mean", PoolingEngine(), 512, 64, blend) for blend in (False, True)]
     for name, engine, chip, halo, blend in cases:

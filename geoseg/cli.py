@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,37 +40,54 @@ class Device(StrEnum):
     MPS = "mps"
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log lines, only warnings and the paths.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Name of a shipped model (geoseg info lists them) or path of a bundle.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no log lines, only warnings and the paths.")
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Name of a shipped model (geoseg info lists them) or path of a bundle.")
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one.")]
-Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads in all; every core by default.", show_default=False)]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads in all; every core by default.", show_default=False)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 DEFAULT_MODEL = "buildings-30cm"
 
 
 @app.command("run", no_args_is_help=True)
 def run(
-    scene: Annotated[list[str], typer.Argument(help="Raster, URL or folder; several of one grid are one scene.", show_default=False)],
+    scene: Annotated[
+        list[str], typer.Argument(help="Raster, URL or folder; several of one grid are one scene.", show_default=False)
+    ],
     model: Model = DEFAULT_MODEL,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Result folder; <scene name>_geoseg by default.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Result folder; <scene name>_geoseg by default.", show_default=False),
     ] = None,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area asked for.", show_default=False)] = None,
     aoi_where: Annotated[
         str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a pixel is a building; the model's by default.", show_default=False)
+        float | None,
+        typer.Option(help="Probability from which a pixel is a building; the model's by default.", show_default=False),
     ] = None,
     min_area_m2: Annotated[
-        float | None, typer.Option(help="Smallest footprint, square metres; the model's by default.", show_default=False)
+        float | None,
+        typer.Option(help="Smallest footprint, square metres; the model's by default.", show_default=False),
     ] = None,
-    simplify_px: Annotated[float, typer.Option(help="Tolerance of simplification, pixels; 0 keeps every pixel corner.")] = 1.0,
+    simplify_px: Annotated[
+        float, typer.Option(help="Tolerance of simplification, pixels; 0 keeps every pixel corner.")
+    ] = 1.0,
     bands: Annotated[
         str | None, typer.Option(help="Bands of the scene for the model's, such as 1,2,3.", show_default=False)
     ] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)] = None,
-    grid: Annotated[GridOption, typer.Option(help="Resample to the model's pixel size, or keep the scene's.")] = GridOption.MODEL,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)
+    ] = None,
+    grid: Annotated[
+        GridOption, typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
+    ] = GridOption.MODEL,
     blend: Annotated[
         bool, typer.Option("--blend", help="Blend neighbouring chips, for networks that pool over the whole chip.")
     ] = False,
@@ -122,22 +139,31 @@ def _parse_bands(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as err:
-        raise UsageError(f"--bands {text} is no list of band numbers. Give numbers from 1, such as --bands 1,2,3.") from err
+        raise UsageError(
+            f"--bands {text} is no list of band numbers. Give numbers from 1, such as --bands 1,2,3."
+        ) from err
 
 
 @app.command("evaluate", no_args_is_help=True)
 def evaluate(
     scene: Annotated[list[str], typer.Argument(help="Raster, URL or folder.", show_default=False)],
     labels: Annotated[
-        Path, typer.Option("--labels", "-l", help="Raster (0/1, nodata = unknown) or vector file of buildings.", show_default=False)
+        Path,
+        typer.Option(
+            "--labels", "-l", help="Raster (0/1, nodata = unknown) or vector file of buildings.", show_default=False
+        ),
     ],
     model: Model = DEFAULT_MODEL,
     area: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
     where: Annotated[
         str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Probability from which a pixel is a building.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write metrics.json here.", show_default=False)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a pixel is a building.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write metrics.json here.", show_default=False)
+    ] = None,
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighbouring chips.")] = False,
     device: DeviceOption = Device.AUTO,
     threads: Threads = None,
@@ -146,8 +172,8 @@ def evaluate(
 ) -> None:
     """Score a model on a scene with labels: IoU, Dice, precision and recall of building pixels.
 
-    Pixels without data or label count for nothing. Several scenes are scored one by one with --labels a folder of rasters
-    of the same names, and together.
+    Pixels without data or label count for nothing. With --labels a folder of rasters, every scene is scored against the
+    one of its name, and all together.
     """
     _log_to_stderr(quiet=quiet)
     from geoseg.evaluate import EvaluateSettings, evaluate_scenes
@@ -170,9 +196,17 @@ def evaluate(
 @app.command("train", no_args_is_help=True)
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a TOML file.", show_default=False)],
-    data: Annotated[Path | None, typer.Option(help="Folder that the recipe's data paths start from.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for checkpoints, curves and the bundle.", show_default=False)] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe: key=value, again and again.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the recipe's data paths start from.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for checkpoints, curves and the bundle.", show_default=False),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the recipe: key=value, again and again.", show_default=False),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a network from a recipe, and write a bundle that `geoseg run --model` takes. The same command resumes."""
@@ -182,20 +216,12 @@ def train(
     typer.echo(train_recipe(recipe, data=data, out=out, overrides=_parse_overrides(set_ or [])))
 
 
-def _parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Read key=value pairs; a value is TOML, else text."""
-    import tomllib
-
-    values: dict[str, Any] = {}
+def _parse_overrides(pairs: list[str]) -> dict[str, str]:
+    """Split key=value pairs; the recipe knows what a value may be."""
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair} is no key=value. Give for example --set optimizer.lr=0.001.")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    return values
+        if "=" not in pair:
+            raise UsageError(f"--set {pair} is no key=value. Give for example --set fit.steps=2000.")
+    return {key.strip(): value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 @app.command("info")

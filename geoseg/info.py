@@ -28,7 +28,13 @@ def describe_installation() -> dict[str, Any]:
 def _describe_model(name: str) -> dict[str, Any]:
     bundle = load_bundle(name)
     spec = bundle.spec
-    return {"version": spec.version, "gsd_m": spec.gsd_m, "bands": spec.bands, "key": bundle.key, "what": spec.description}
+    return {
+        "version": spec.version,
+        "gsd_m": spec.gsd_m,
+        "bands": spec.bands,
+        "key": bundle.key,
+        "what": spec.description,
+    }
 
 
 def _devices() -> dict[str, str]:
@@ -45,7 +51,12 @@ def _devices() -> dict[str, str]:
 
 def format_installation(facts: dict[str, Any]) -> str:
     """Return the facts as lines."""
-    lines = [f"geoseg {facts['geoseg']}, Python {facts['python']}, GDAL {facts['gdal']}", facts["system"], "", "packages"]
+    lines = [
+        f"geoseg {facts['geoseg']}, Python {facts['python']}, GDAL {facts['gdal']}",
+        facts["system"],
+        "",
+        "packages",
+    ]
     lines += [f"  {name} {version or 'missing'}" for name, version in facts["packages"].items()]
     lines += ["", "devices", *(f"  {name}: {what}" for name, what in facts["devices"].items()), "", "models"]
     lines += [

@@ -23,21 +23,30 @@ class OpenVINOEngine:
 
     batch_size = 1
 
-    def __init__(self, compiled: "CompiledModel", threads: int) -> None:
+    def __init__(self, compiled: "CompiledModel", streams: int) -> None:
         """Wrap a compiled model; see `load`."""
         from queue import SimpleQueue
 
         import openvino
 
-        self.threads = threads
+        self.threads = streams
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]} CPU"
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(threads):
+        for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
     @classmethod
-    def load(cls, bundle: Bundle, *, chip_shape: tuple[int, int], threads: int | None = None) -> "OpenVINOEngine":
-        """Compile a bundle for `(1, band, *chip_shape)` chips and `threads` streams (every usable core by default)."""
+    def load(
+        cls, bundle: Bundle, *, chip_shape: tuple[int, int], threads: int | None = None, streams: int | None = None
+    ) -> "OpenVINOEngine":
+        """Compile a bundle for `(1, band, *chip_shape)` chips.
+
+        Args:
+            bundle: The model.
+            chip_shape: Height and width of a chip, pixels.
+            threads: CPU threads in all; every usable core by default.
+            streams: Chips computed at a time, sharing the threads; one per thread by default.
+        """
         import openvino
         from openvino.preprocess import PrePostProcessor
 
@@ -51,10 +60,10 @@ class OpenVINOEngine:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": str(threads),
+            "NUM_STREAMS": str(streams or threads),
             "ENABLE_CPU_PINNING": "NO",
         }
-        return cls(core.compile_model(steps.build(), "CPU", settings), threads)
+        return cls(core.compile_model(steps.build(), "CPU", settings), streams or threads)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return `(n, class, y, x)` probabilities of `(n, band, y, x)` pixel values."""

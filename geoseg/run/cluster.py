@@ -29,7 +29,7 @@ def local_client(threads: int) -> "Iterator[Client]":
         logging.getLogger(name).setLevel(logging.ERROR)
     with (
         dask.config.set({"distributed.admin.tick.limit": "60s", "distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(
+        LocalCluster(  # type: ignore[no-untyped-call]  # distributed is partly annotated
             n_workers=1,
             threads_per_worker=threads,
             processes=False,
@@ -37,20 +37,18 @@ def local_client(threads: int) -> "Iterator[Client]":
             memory_limit=0,
             silence_logs=logging.ERROR,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
 
 
-def run_tasks(
-    client: "Client", function: Callable[[Task], Result], tasks: Sequence[Task]
-) -> "Iterable[Result]":
+def run_tasks(client: "Client", function: Callable[[Task], Result], tasks: Sequence[Task]) -> "Iterable[Result]":
     """Run tasks and yield their results as they come; the first failure ends the others and is raised here."""
     from distributed import as_completed
 
     futures = client.map(function, tasks, pure=False, retries=0)
     try:
-        for _, result in as_completed(futures, with_results=True):
+        for _, result in as_completed(futures, with_results=True):  # type: ignore[no-untyped-call]
             yield result
     finally:
-        client.cancel([f for f in futures if not f.done()])
+        client.cancel([f for f in futures if not f.done()])  # type: ignore[no-untyped-call]

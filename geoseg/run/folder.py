@@ -27,7 +27,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     found = [name for name in RESULTS if (folder / name).exists()]
     if found and not overwrite:
         raise ExistingResultError(
-            f"{folder} already holds {', '.join(found)}. Choose another folder with --out, or replace it with --overwrite."
+            f"{folder} already holds {', '.join(found)}. "
+            "Choose another folder with --out, or replace it with --overwrite."
         )
 
 
@@ -55,7 +56,9 @@ def staging(folder: Path, *, pixels: int) -> Iterator[Path]:
 def _make_aside(folder: Path, pixels: int) -> Path:
     parent = folder.absolute().parent
     if not parent.is_dir():
-        raise OutputError(f"There is no folder {parent} to make {folder.name} in. Make it, or choose another one with --out.")
+        raise OutputError(
+            f"There is no folder {parent} to make {folder.name} in. Make it, or choose another one with --out."
+        )
     try:
         free = shutil.disk_usage(parent).free
         if free < pixels * BYTES_PER_PIXEL:
@@ -75,14 +78,14 @@ def _publish(aside: Path, folder: Path) -> None:
     finished = [p for p in aside.iterdir() if p.name in RESULTS]
     ready = aside / "ready"
     ready.mkdir()
-    os.chmod(ready, 0o777 & ~_umask())
+    ready.chmod(0o777 & ~_umask())
     for path in finished:
         path.rename(ready / path.name)
     if not folder.exists():
         ready.rename(folder)
         return
     for path in sorted(ready.iterdir()):
-        os.replace(path, folder / path.name)
+        path.replace(folder / path.name)
 
 
 def _umask() -> int:
@@ -93,4 +96,6 @@ def _umask() -> int:
 
 def _cannot_write(folder: Path, err: OSError) -> OutputError:
     reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-    return OutputError(f"The results cannot be written to {folder}: {reason}. Make room, or choose another folder with --out.")
+    return OutputError(
+        f"The results cannot be written to {folder}: {reason}. Make room, or choose another folder with --out."
+    )

@@ -21,9 +21,14 @@ def write_part(folder: Path, block: Block, probability: NDArray[np.uint8], polyg
     rings, parts = offsets if offsets is not None else (np.zeros(1, np.int64), np.zeros(1, np.int64))
     columns = {name: getattr(polygons, name) for name in COLUMNS}
     np.savez(
-        aside, probability=probability, vertices=coords.astype(np.int32), ring_offsets=rings, polygon_offsets=parts, **columns
+        aside,
+        probability=probability,
+        vertices=coords.astype(np.int32),
+        ring_offsets=rings,
+        polygon_offsets=parts,
+        **columns,
     )
-    os.replace(aside, path)
+    aside.replace(path)
     return path
 
 

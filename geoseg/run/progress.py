@@ -33,7 +33,7 @@ def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> 
 
 
 def _logged(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Log every `LOG_EVERY_S` seconds; the first item, which waits for the network to load, does not count for the ETA."""
+    """Log every `LOG_EVERY_S` seconds; the ETA leaves out the first item, which waits for the network to load."""
     first = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
@@ -43,4 +43,6 @@ def _logged(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             log.info("%d of %d %ss done", done, total, what)
         elif done > 1 and now - last >= LOG_EVERY_S:
             last = now
-            log.info("%d of %d %ss done, about %.0f s left", done, total, what, (now - first) / (done - 1) * (total - done))
+            log.info(
+                "%d of %d %ss done, about %.0f s left", done, total, what, (now - first) / (done - 1) * (total - done)
+            )

@@ -86,7 +86,12 @@ def describe_scene(plan: Plan) -> dict[str, Any]:
         "name": scene.name,
         "paths": list(scene.paths),
         "crs": scene.grid.crs.to_string() if scene.grid.crs is not None else None,
-        "native": {"shape": scene.native.shape, "gsd_m": scene.native.gsd_m, "dtype": scene.dtype, "bands": scene.band_count},
+        "native": {
+            "shape": scene.native.shape,
+            "gsd_m": scene.native.gsd_m,
+            "dtype": scene.dtype,
+            "bands": scene.band_count,
+        },
         "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
         "bands": scene.bands,
         "levels": scene.levels,

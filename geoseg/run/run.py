@@ -214,6 +214,3 @@ def _write_report(folder: Path, report: dict[str, Any]) -> None:
     from geoseg.outputs import write_run_json
 
     write_run_json(folder / "run.json", report)
-
-
-

@@ -68,9 +68,15 @@ class RunSettings:
                 self.min_area_m2 is None or self.min_area_m2 >= 0,
                 f"--min-area-m2 {self.min_area_m2} is negative. Give square metres, such as 5.",
             ),
-            (self.simplify_px >= 0, f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner."),
+            (
+                self.simplify_px >= 0,
+                f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner.",
+            ),
             (self.grid in get_args(GridChoice), f"--grid {self.grid} is unknown. Choose model or scene."),
-            (self.threads is None or self.threads > 0, f"--threads {self.threads} is below 1. Give a number of threads."),
+            (
+                self.threads is None or self.threads > 0,
+                f"--threads {self.threads} is below 1. Give a number of threads.",
+            ),
             (
                 self.block_px is None or self.block_px > 0,
                 f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}.",

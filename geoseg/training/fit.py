@@ -19,6 +19,7 @@ from geoseg.networks import build_network
 from geoseg.training.averaging import WeightAverage
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.history import draw_curves, write_row
+from geoseg.training.library import find_recipe
 from geoseg.training.recipe import Recipe, load_recipe
 from geoseg.training.sources import PreparedSource, prepare_source
 from geoseg.training.task import SegmentationTask
@@ -42,7 +43,7 @@ def train_recipe(
     A run that was interrupted continues from its last checkpoint when it is started again with the same `out`.
 
     Args:
-        recipe: a TOML recipe.
+        recipe: path of a TOML recipe, or name of one that comes with geoseg.
         data: folder that the recipe's paths start from; `data` in the current folder by default.
         out: folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
         overrides: dotted recipe keys and the values to use instead.
@@ -54,6 +55,7 @@ def train_recipe(
         RecipeError: the recipe, or a file that it names, cannot be used.
         LabelError: labels are missing or hold unknown values.
     """
+    recipe = find_recipe(recipe)
     plan = load_recipe(recipe, overrides)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     root = Path(data) if data is not None else Path("data")

@@ -84,7 +84,8 @@ def test_bad_input_is_explained_in_one_line(name: str, repository: Path, tmp_pat
     done = geoseg("run", *args, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("Error: ") and words in done.stderr.splitlines()[-1]
+    assert done.stderr.startswith("Error: ")
+    assert words in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -107,10 +108,17 @@ def test_info_names_versions_devices_and_models() -> None:
     assert "cpu" in facts["devices"]
     assert "buildings-30cm" in facts["models"]
     text = invoke("info").output
-    assert "buildings-30cm" in text and "torchgeo" in text
+    assert "buildings-30cm" in text
+    assert "torchgeo" in text
 
 
-def test_override_values_are_toml_or_text() -> None:
-    from geoseg.cli import _parse_overrides
+def test_override_without_a_value_is_refused() -> None:
+    done = geoseg("train", "buildings-30cm", "--set", "fit.steps")
+    assert done.returncode == 2
+    assert "key=value" in done.stderr
 
-    assert _parse_overrides(["a.b=0.5", "c=[1, 2]", "d=imagenet"]) == {"a.b": 0.5, "c": [1, 2], "d": "imagenet"}
+
+def test_unknown_recipe_names_the_known_ones() -> None:
+    done = geoseg("train", "roofs")
+    assert done.returncode == 2
+    assert "buildings-30cm" in done.stderr

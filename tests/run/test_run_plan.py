@@ -31,7 +31,9 @@ def blobs(height: int, width: int, seed: int = 5) -> np.ndarray:
     return np.kron(coarse, np.ones((4, 4)))[1 : height + 1, 2 : width + 2].astype(np.uint8)
 
 
-def write_raster(path: Path, pixels: np.ndarray, *, valid: np.ndarray | None = None, transform: Affine = TRANSFORM) -> Path:
+def write_raster(
+    path: Path, pixels: np.ndarray, *, valid: np.ndarray | None = None, transform: Affine = TRANSFORM
+) -> Path:
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630", "transform": transform}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -43,7 +45,9 @@ def write_raster(path: Path, pixels: np.ndarray, *, valid: np.ndarray | None = N
     return path
 
 
-def run_fake(scene: Path, out: Path, *, chip_px: int = 48, halo_px: int = 8, blend: bool = False, **settings) -> RunResult:
+def run_fake(
+    scene: Path, out: Path, *, chip_px: int = 48, halo_px: int = 8, blend: bool = False, **settings
+) -> RunResult:
     opened = open_scene(scene)
     lattice = fit_lattice(opened.grid.shape, chip_px=chip_px, halo_px=halo_px, multiple_px=8)
     plan = Plan(opened, lattice, ThresholdSegmenter(), blend=blend)
@@ -174,7 +178,9 @@ def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path, monkeypatch
 def test_damaged_pixels_end_the_run_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "scene.tif"
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630", "transform": TRANSFORM}
-    with rasterio.open(path, "w", height=128, width=128, tiled=True, blockxsize=64, blockysize=64, compress="deflate", **profile) as dst:
+    with rasterio.open(
+        path, "w", height=128, width=128, tiled=True, blockxsize=64, blockysize=64, compress="deflate", **profile
+    ) as dst:
         dst.write(blobs(128, 128)[None])
     data = bytearray(path.read_bytes())
     with rasterio.open(path) as src:
@@ -218,7 +224,9 @@ def test_shipped_model_maps_the_sample_scene(repository: Path, tmp_path: Path) -
     result = run_scene(repository / "sample_data" / "scene.tif", RunSettings(out=tmp_path / "out"), quiet=True)
     _, mask, footprints = read_all(result)
     truth = geopandas.read_file(repository / "sample_data" / "buildings.gpkg", layer="buildings")
-    inside = rasterio.features.rasterize(truth.geometry, mask.shape, transform=open_scene(repository / "sample_data" / "scene.tif").grid.transform)
+    inside = rasterio.features.rasterize(
+        truth.geometry, mask.shape, transform=open_scene(repository / "sample_data" / "scene.tif").grid.transform
+    )
     hits, union = ((mask == 1) & (inside == 1)).sum(), ((mask == 1) | (inside == 1)).sum()
     assert hits / union >= 0.8
     assert 0.7 * len(truth) < len(footprints) < 1.3 * len(truth)
