@@ -6,7 +6,6 @@ the weights that is compared when they are loaded.
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -78,7 +77,9 @@ class ModelSpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for found, expected, what in self._facts():
             if not found:
-                raise BundleError(f"The specification of model {self.name!r} does not fit: {what}; expected {expected}.")
+                raise BundleError(
+                    f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
+                )
 
     def _facts(self) -> list[tuple[bool, str, str]]:
         core = self.chip_px - 2 * self.halo_px
@@ -87,8 +88,15 @@ class ModelSpec:
             (per_band, f"{len(self.bands)} of each", f"{len(self.mean)} means and {len(self.std)} standard deviations"),
             (all(s > 0 for s in self.std), "positive numbers", f"standard deviations {self.std}"),
             (self.gsd_m > 0, "metres above 0", f"gsd_m is {self.gsd_m}"),
+            (self.pixel_max > 0, "a value above 0", f"pixel_max is {self.pixel_max}"),
+            (self.halo_px >= 0, "0 or more", f"halo_px is {self.halo_px}"),
             (core > 0, "a chip larger than two halos", f"chip_px {self.chip_px} with halo_px {self.halo_px}"),
-            (self.chip_px % self.stride_px == 0, f"a multiple of {self.stride_px}", f"chip_px is {self.chip_px}"),
+            (self.stride_px > 0, "a number above 0", f"stride_px is {self.stride_px}"),
+            (
+                self.chip_px % max(1, self.stride_px) == 0,
+                f"a multiple of {self.stride_px}",
+                f"chip_px is {self.chip_px}",
+            ),
             (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
             (self.target in self.classes, f"one of {', '.join(self.classes)}", f"target is {self.target!r}"),
         ]
@@ -126,7 +134,9 @@ class Bundle:
         except Exception as err:  # safetensors raises its own untyped errors
             raise _damaged(self.path, str(err)) from err
         if (found := _checksum(tensors)) != self.weights_sha256:
-            raise _damaged(self.path, f"its weights have checksum {found[:12]}, its header says {self.weights_sha256[:12]}")
+            raise _damaged(
+                self.path, f"its weights have checksum {found[:12]}, its header says {self.weights_sha256[:12]}"
+            )
         return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
@@ -150,15 +160,12 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
         path: Where to; the suffix should be `.safetensors`.
         spec: The specification.
         state_dict: Weights of the network (not of the `Segmenter` around it).
-        half: Store floating point weights as float16.
+        half: Store floating point weights as float16, but those with values beyond its range as they are.
     """
     from safetensors.torch import save_file
 
     path = Path(path)
-    tensors = {
-        name: (t.detach().half() if half and t.is_floating_point() else t.detach()).contiguous().clone()
-        for name, t in state_dict.items()
-    }
+    tensors = {name: (_halved(t) if half else t).detach().contiguous().clone() for name, t in state_dict.items()}
     header = {
         "format": FORMAT,
         "geoseg_spec": json.dumps(asdict(spec), sort_keys=True),
@@ -167,8 +174,14 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as aside:
         save_file(tensors, Path(aside) / path.name, metadata=header)
-        os.replace(Path(aside) / path.name, path)
+        (Path(aside) / path.name).replace(path)
     return path
+
+
+def _halved(tensor: "Tensor") -> "Tensor":
+    """Return a floating point tensor in half precision, unless a value would become infinite."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.isfinite().all() else tensor
 
 
 def list_models() -> list[str]:
@@ -207,8 +220,8 @@ def _read_header(path: Path) -> dict[str, str]:
         raise BundleError(f"{path} is no safetensors file or is cut short ({err}). Copy or train it again.") from err
     if header.get("format") != FORMAT or not {"geoseg_spec", "geoseg_weights_sha256"} <= header.keys():
         raise BundleError(
-            f"{path} holds weights without a geoseg specification (format {header.get('format')!r}, expected {FORMAT!r}). "
-            "Give a bundle written by `geoseg train`."
+            f"{path} holds weights without a geoseg specification (format {header.get('format')!r}, "
+            f"expected {FORMAT!r}). Give a bundle written by `geoseg train`."
         )
     return header
 
@@ -221,5 +234,5 @@ def _parse_spec(path: Path, text: str) -> ModelSpec:
         if unknown:
             raise BundleError(f"{path} has unknown specification keys {', '.join(sorted(unknown))}. Update geoseg.")
         return ModelSpec(**values)
-    except (json.JSONDecodeError, TypeError) as err:
+    except (json.JSONDecodeError, TypeError, AttributeError) as err:
         raise BundleError(f"{path} has a specification that cannot be read ({err}). Copy or train it again.") from err

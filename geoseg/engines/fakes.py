@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class IdentitySegmenter:
-    """Returns the first band divided by 254 as the probability: stored values 0-254 come back unchanged."""
+    """Returns the first band divided by 254 as the probability: stored values 0-254 come back unchanged, 255 as 254."""
 
     name: str = "identity"
     batch_size: int = 4
@@ -17,7 +17,7 @@ class IdentitySegmenter:
 
     def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
         """Return `(n, 1, y, x)`: the first band of `(n, band, y, x)` divided by 254."""
-        return chips[:, :1].astype(np.float32) / np.float32(254)
+        return np.asarray(np.minimum(chips[:, :1].astype(np.float32) / np.float32(254), np.float32(1)))
 
 
 @dataclass(frozen=True, slots=True)

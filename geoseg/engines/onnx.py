@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geoseg.bundle import Bundle
 from geoseg.engines.open import ONNX_CACHE_ENV
+from geoseg.errors import OutputError
 
 OPSET = 18
 EXPORT_VERSION = 1
@@ -30,16 +31,29 @@ def onnx_path(bundle: Bundle) -> Path:
 
     The file takes pixel values `(n, band, y, x)` float32 and gives probabilities `(n, class, y, x)` for any batch and
     any multiple of the network's stride. Its name holds the bundle's key, so another model never finds it.
+
+    Raises:
+        OutputError: If the cache folder cannot be written.
     """
     folder = cache_folder()
     path = folder / f"{bundle.spec.name}-{bundle.key}-v{EXPORT_VERSION}.onnx"
     if path.is_file():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as aside:
+    with _aside(folder) as aside:
         export_onnx(bundle, Path(aside) / path.name)
-        os.replace(Path(aside) / path.name, path)
+        (Path(aside) / path.name).replace(path)
     return path
+
+
+def _aside(folder: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Make a temporary folder inside the cache folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-")
+    except OSError as err:
+        raise OutputError(
+            f"The cache folder {folder} cannot be written ({err}). Name another one with {ONNX_CACHE_ENV}."
+        ) from err
 
 
 def export_onnx(bundle: Bundle, path: Path) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import platform
+from pathlib import Path
 
 from geoseg.bundle import Bundle
 from geoseg.engines.protocol import Engine
@@ -38,7 +39,7 @@ def choose_device(device: str = "auto") -> str:
 
 def _may_have_gpu() -> bool:
     """Tell cheaply whether asking torch is worth its import."""
-    return platform.system() in ("Darwin", "Windows") or os.path.exists("/dev/nvidiactl")
+    return platform.system() in ("Darwin", "Windows") or Path("/dev/nvidiactl").exists()
 
 
 def _has_cuda() -> bool:
@@ -69,7 +70,9 @@ def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def load_engine(bundle: Bundle, *, chip_shape: tuple[int, int], device: str = "auto", threads: int | None = None) -> Engine:
+def load_engine(
+    bundle: Bundle, *, chip_shape: tuple[int, int], device: str = "auto", threads: int | None = None
+) -> Engine:
     """Load a bundle for chips of one shape.
 
     Args:

@@ -1,0 +1,231 @@
+"""Engines: the same probabilities whatever runs the network, in whatever company a chip comes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
+from geoseg.engines import ONNX_CACHE_ENV, IdentitySegmenter, ThresholdSegmenter, choose_device, load_engine
+from geoseg.engines import open as open_module
+from geoseg.engines.onnx import cache_folder, onnx_path
+from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.torch import TorchEngine
+from geoseg.errors import BundleError, DeviceError, OutputError
+from geoseg.networks import build_network, load_segmenter
+
+CHIP = (64, 96)
+SPEC = ModelSpec(
+    name="tiny",
+    network="unet",
+    network_options={"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": (16, 8, 8)},
+    bands=("red", "green", "blue"),
+    gsd_m=0.3,
+    mean=(0.4, 0.5, 0.6),
+    std=(0.2, 0.25, 0.2),
+    chip_px=96,
+    halo_px=8,
+)
+
+
+def make_bundle(path: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Bundle:
+    """A small network with random weights, its batch norms made uneven so that nothing is symmetric."""
+    torch.manual_seed(seed)
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.classes), **spec.network_options)
+    state = network.state_dict()
+    for name, tensor in state.items():
+        if name.endswith(("running_mean", "bn1.bias")):
+            tensor.normal_(std=0.3)
+        if name.startswith("segmentation_head"):
+            tensor.mul_(4)  # away from one half
+    return load_bundle(save_bundle(path, spec, state))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder shared by this module's tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny model."""
+    return make_bundle(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(cache))
+
+
+@pytest.fixture(scope="module")
+def chips() -> np.ndarray:
+    """Chips with structure: noise, a ramp, black, white."""
+    rng = np.random.default_rng(0)
+    out = rng.integers(0, 256, (6, 3, *CHIP), "uint8")
+    out[1] = np.linspace(0, 255, CHIP[1]).astype("uint8")
+    out[2], out[3] = 0, 255
+    return out
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle, chips: np.ndarray) -> np.ndarray:
+    """What torch makes of every chip alone, from the formula."""
+    spec = bundle.spec
+    network = build_network(spec.network, bands=3, classes=1, **spec.network_options)
+    network.load_state_dict(bundle.weights())
+    network.eval()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (spec.mean, spec.std))
+    with torch.inference_mode():
+        return np.stack(
+            [torch.sigmoid(network(((torch.tensor(c) / 255 - mean) / std)[None]))[0].numpy() for c in chips]
+        )
+
+
+@pytest.fixture(scope="module")
+def openvino_engine(bundle: Bundle, cache: Path) -> OpenVINOEngine:
+    """The CPU engine with two streams."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ONNX_CACHE_ENV, str(cache))
+        return OpenVINOEngine.load(bundle, chip_shape=CHIP, threads=2)
+
+
+@pytest.fixture(scope="module")
+def torch_engine(bundle: Bundle) -> TorchEngine:
+    """Torch on the CPU with the batches of a GPU."""
+    engine = TorchEngine(load_segmenter(bundle), "cpu")
+    engine.batch_size = 16
+    return engine
+
+
+@pytest.mark.parametrize("name", ["openvino_engine", "torch_engine"])
+def test_an_engine_equals_the_formula_in_torch(name: str, chips, reference, request: pytest.FixtureRequest) -> None:
+    assert 0.05 < reference.std()
+    found = request.getfixturevalue(name).predict(chips)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["openvino_engine", "torch_engine"])
+def test_a_chip_does_not_depend_on_its_company(name: str, chips, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(name)
+    together = engine.predict(chips)
+    for i in range(len(chips)):
+        np.testing.assert_array_equal(engine.predict(chips[i : i + 1])[0], together[i])
+    np.testing.assert_array_equal(engine.predict(chips[::-1])[::-1], together)
+
+
+@pytest.mark.parametrize("name", ["openvino_engine", "torch_engine"])
+def test_threads_get_what_one_thread_gets(name: str, chips, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(name)
+    alone = engine.predict(chips)
+    with ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(lambda n: engine.predict(chips[n % 6 : n % 6 + 1]), range(24))):
+            np.testing.assert_array_equal(found[0], alone[i % 6])
+
+
+def test_more_chips_than_a_batch_come_back_in_order(torch_engine: TorchEngine, chips) -> None:
+    many = np.concatenate([chips] * 4)
+    np.testing.assert_array_equal(torch_engine.predict(many), np.concatenate([torch_engine.predict(chips)] * 4))
+
+
+def test_a_short_batch_equals_the_same_chips_in_a_full_one(torch_engine: TorchEngine, chips) -> None:
+    full = np.concatenate([chips, chips, chips])[:16]
+    np.testing.assert_array_equal(torch_engine.predict(full[:3]), torch_engine.predict(full)[:3])
+
+
+def test_several_classes_are_a_softmax(tmp_path: Path, chips) -> None:
+    spec = replace(SPEC, name="two", classes=("ground", "building", "road"))
+    found = OpenVINOEngine.load(make_bundle(tmp_path / "two.safetensors", spec), chip_shape=CHIP).predict(chips[:2])
+    assert found.shape == (2, 3, *CHIP)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "uint16"])
+def test_a_model_of_wider_pixels_takes_pixels_of_any_type(tmp_path: Path, chips, dtype: str) -> None:
+    bundle = make_bundle(tmp_path / "wide.safetensors", replace(SPEC, name="wide", pixel_max=1000.0))
+    pixels = chips[:2].astype(dtype)
+    expected = TorchEngine(load_segmenter(bundle), "cpu").predict(chips[:2].astype("float32"))
+    found = OpenVINOEngine.load(bundle, chip_shape=CHIP, threads=1).predict(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_network_is_exported_once_and_kept_under_the_key_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path / "cache"))
+    bundle = make_bundle(tmp_path / "a.safetensors")
+    path = onnx_path(bundle)
+    assert bundle.key in path.name
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    stamp = path.stat().st_mtime_ns
+    assert onnx_path(load_bundle(tmp_path / "a.safetensors")) == path
+    assert path.stat().st_mtime_ns == stamp
+    assert onnx_path(make_bundle(tmp_path / "b.safetensors", seed=1)) != path
+
+
+def test_the_cache_lies_where_the_environment_says_else_with_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv(ONNX_CACHE_ENV)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "geoseg"
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path / "file" / "cache"))
+    with pytest.raises(OutputError, match=ONNX_CACHE_ENV):
+        onnx_path(bundle)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    network = build_network("unet", bands=3, classes=1, **SPEC.network_options)
+    spec = replace(SPEC, network="linknet", network_options={"encoder": "resnet18"})
+    bundle = load_bundle(save_bundle(tmp_path / "a.safetensors", spec, network.state_dict()))
+    with pytest.raises(BundleError, match="do not fit the network 'linknet'"):
+        load_engine(bundle, chip_shape=CHIP, device="cpu")
+
+
+def test_an_unknown_device_lists_the_known_ones() -> None:
+    with pytest.raises(DeviceError, match=r"no device 'tpu'.*auto, cpu, cuda, mps"):
+        choose_device("tpu")
+
+
+@pytest.mark.parametrize(("device", "probe"), [("cuda", "_has_cuda"), ("mps", "_has_mps")])
+def test_a_device_that_is_not_there_is_refused(device: str, probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_module, probe, lambda: False)
+    with pytest.raises(DeviceError, match=f"--device {device} was asked for.*--device cpu"):
+        choose_device(device)
+
+
+def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_module, "_may_have_gpu", lambda: True)
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(open_module, "_has_cuda", lambda has=cuda: has)
+        monkeypatch.setattr(open_module, "_has_mps", lambda has=mps: has)
+        assert choose_device("auto") == expected
+
+
+def test_the_CPU_runs_OpenVINO_and_torch_where_it_is_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(load_engine(bundle, chip_shape=CHIP, device="cpu", threads=1), OpenVINOEngine)
+    monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
+    engine = load_engine(bundle, chip_shape=CHIP, device="cpu")
+    assert isinstance(engine, TorchEngine)
+    assert "pip install openvino" in caplog.text
+
+
+def test_the_fakes_are_what_their_names_say() -> None:
+    chips = np.arange(256, dtype="uint8").reshape(1, 1, 16, 16).repeat(3, 1)
+    assert (np.round(IdentitySegmenter().predict(chips) * 254) == np.minimum(chips[:, :1], 254)).all()
+    np.testing.assert_array_equal(ThresholdSegmenter(100).predict(chips), chips[:, :1] >= 100)

@@ -1,0 +1,197 @@
+"""Scenes on a web server and in an S3 bucket, through real servers on loopback."""
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import rasterio
+
+from geoseg import scene as scene_module
+from geoseg.errors import GeosegError, MissingFileError
+from geoseg.grid import Window
+from geoseg.scene import open_scene
+
+WINDOW = Window(300, 333, 70, 90)
+
+
+def handler_of(folder: Path, log: SimpleNamespace) -> type[BaseHTTPRequestHandler]:
+    """A handler that serves a folder's files by ranges and counts bytes; `log.failures` answers come as 503."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None: ...
+
+        def do_HEAD(self) -> None:
+            self.reply(body=False)
+
+        def do_GET(self) -> None:
+            self.reply(body=True)
+
+        def reply(self, *, body: bool) -> None:
+            path = folder / unquote(self.path.lstrip("/").split("?")[0])
+            if log.failures > 0 or not path.is_file():
+                self.send_response(503 if log.failures > 0 else 404)
+                log.failures -= 1
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            whole = path.read_bytes()
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            start = int(asked[1]) if asked else 0
+            stop = min(int(asked[2]) + 1 if asked and asked[2] else len(whole), len(whole))
+            part = whole[start:stop]
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Accept-Ranges", "bytes")
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(whole)}")
+            self.end_headers()
+            if body:
+                log.sent += len(part)
+                self.wfile.write(part)
+
+    return Handler
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A web server over `tmp_path`, on loopback."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    log = SimpleNamespace(sent=0, failures=0)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(tmp_path, log))
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    log.url = f"http://127.0.0.1:{httpd.server_port}"
+    yield log
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def cog(write, noise) -> Path:
+    """A COG of some megabytes."""
+    return write("remote scene.tif", noise(3, 1200, 1100), driver="COG", compress="deflate", blocksize=256)
+
+
+@pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
+def test_a_web_scene_reads_as_the_local_file_does(server, cog: Path, prefix: str) -> None:
+    url = f"{prefix}{server.url}/{cog.name.replace(' ', '%20')}"
+    remote, local = open_scene(url), open_scene(cog)
+    assert remote.grid == local.grid
+    assert remote.overviews == local.overviews
+    np.testing.assert_array_equal(remote.read(WINDOW).values, local.read(WINDOW).values)
+
+
+def test_only_the_ranges_that_are_needed_are_fetched(server, cog: Path) -> None:
+    cog = cog.rename(cog.with_name("ranges.tif"))
+    scene = open_scene(f"{server.url}/{cog.name}")
+    scene.read(Window(0, 0, 64, 64))
+    assert 0 < server.sent < cog.stat().st_size / 2
+
+
+def test_several_web_files_are_one_scene(server, write, noise) -> None:
+    from affine import Affine
+
+    pixels = noise(1, 50, 120)
+    for n in (0, 1):
+        place = Affine(0.3, 0, 500_000 + 18 * n, 0, -0.3, 600_000)
+        write(f"part{n}.tif", pixels[:, :, 60 * n : 60 * n + 60], transform=place)
+    scene = open_scene([f"{server.url}/part{n}.tif" for n in (0, 1)])
+    np.testing.assert_array_equal(scene.read(scene.grid.window).values, pixels)
+
+
+def test_a_read_that_fails_for_a_moment_is_tried_again(server, cog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scene_module.REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.05")
+    cog = cog.rename(cog.with_name("flaky.tif"))
+    scene = open_scene(f"{server.url}/{cog.name}")
+    scene.read(Window(0, 0, 8, 8))  # opens the reader
+    server.failures = 2
+    np.testing.assert_array_equal(
+        scene.read(Window(900, 800, 200, 200)).values, open_scene(cog).read(Window(900, 800, 200, 200)).values
+    )
+    assert server.failures == 0
+
+
+def test_a_URL_that_leads_nowhere_is_an_error(server) -> None:
+    with pytest.raises(MissingFileError, match=r"gone\.tif cannot be opened .*Check the URL"):
+        open_scene(f"{server.url}/gone.tif")
+
+
+def test_the_name_of_a_web_scene_is_that_of_its_file(server, write, noise) -> None:
+    write("named.tif", noise(1, 20, 20))
+    assert open_scene(f"{server.url}/named.tif?token=a/b.c").name == "named"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The address of an S3 server with the bucket `scenes`."""
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto.server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keys = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_S3_ENDPOINT": f"127.0.0.1:{port}",
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(port)
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+    client.create_bucket(Bucket="scenes")
+    yield client
+    client.close()
+    process.terminate()
+    process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Wait until a server answers."""
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port}")
+
+
+def test_a_scene_in_a_bucket_reads_as_the_local_file_does(bucket, cog: Path) -> None:
+    bucket.upload_file(str(cog), "scenes", "folder/a.tif")
+    local = open_scene(cog)
+    remote = open_scene("s3://scenes/folder/a.tif")
+    assert (remote.grid, remote.name) == (local.grid, "a")
+    np.testing.assert_array_equal(remote.read(WINDOW).values, local.read(WINDOW).values)
+    coarse = (200, 190)
+    np.testing.assert_array_equal(
+        remote.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
+        local.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
+    )
+    with pytest.raises(GeosegError, match="credentials"):
+        open_scene("s3://scenes/folder/gone.tif")
+
+
+def test_options_for_remote_files_do_not_leak_into_the_program(server, cog: Path) -> None:
+    open_scene(f"{server.url}/{cog.name.replace(' ', '%20')}").read(WINDOW)
+    with rasterio.Env() as env:
+        assert "GDAL_HTTP_MAX_RETRY" not in env.options
