@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before numpy, torch or OpenVINO start their pools: the suite must not oversubscribe a small machine.
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
+
+# No deadline: a busy machine is no bug. The gate tries the same examples each time, so that it does not fail by chance.
+settings.register_profile("geoseg", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("geoseg")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
