@@ -4,9 +4,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,9 +130,16 @@ def threshold_value(bundle: Bundle, settings: RunSettings) -> int:
 def _run_blocks(
     plan: Plan, threshold: int, threads: int, blocks: list[Block], folder: Path, *, quiet: bool
 ) -> list[BlockReport]:
+    Thread(target=_warm_up, args=(plan,), daemon=True).start()
     with local_client(threads) as client:
         results = run_tasks(client, partial(run_block, plan, folder, threshold), blocks)
         return list(track(results, total=len(blocks), what="block", quiet=quiet))
+
+
+def _warm_up(plan: Plan) -> None:
+    """Load the engine while torchgeo is being imported and the first pixels are read; a failure shows in the blocks."""
+    with suppress(GeosegError):
+        plan.open_engine()
 
 
 def run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockReport:
