@@ -73,7 +73,7 @@ class PreparedScene(GeoDataset):
 
     def read(self, window: Window) -> dict[str, Tensor]:
         """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window that lies inside the scene."""
-        crop = torch.from_numpy(np.ascontiguousarray(self.pixels[window.slices]))
+        crop = torch.from_numpy(np.array(self.pixels[window.slices], order="C"))
         return {"image": crop[..., :-1].permute(2, 0, 1), "mask": crop[..., -1]}
 
 

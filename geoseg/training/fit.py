@@ -54,6 +54,7 @@ def train_recipe(
     Raises:
         RecipeError: the recipe, or a file that it names, cannot be used.
         LabelError: labels are missing or hold unknown values.
+        TrainingError: the loss is no longer a number.
     """
     recipe = find_recipe(recipe)
     plan = load_recipe(recipe, overrides)
@@ -83,6 +84,7 @@ def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
 
 def _prepare_torch(plan: Recipe) -> None:
     lightning.seed_everything(plan.fit.seed, verbose=False)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     if plan.fit.threads:
         torch.set_num_threads(plan.fit.threads)
 
@@ -116,7 +118,9 @@ def _fit(
         log.info("continuing from %s", last)
     trainer = _trainer(plan, average, folder)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # crops are slices: none is faster
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # a resumed run's own
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.15
         trainer.fit(
             task,
             DataLoader(crops, batch_sampler=sampler),
@@ -131,15 +135,9 @@ def _chip_loader(chips: ValidationChips) -> "DataLoader[dict[str, torch.Tensor]]
 
 
 def _trainer(plan: Recipe, average: WeightAverage, folder: Path) -> lightning.Trainer:
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="iou",
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="iou", mode="max", **keep)
+    last = ModelCheckpoint(folder / "checkpoints", "last", **keep)
     return lightning.Trainer(
         max_epochs=-1,
         precision=plan.fit.precision,  # type: ignore[arg-type]
@@ -148,7 +146,7 @@ def _trainer(plan: Recipe, average: WeightAverage, folder: Path) -> lightning.Tr
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[average, _Table(folder), checkpoints],
+        callbacks=[average, _Table(folder), best, last],
         default_root_dir=folder,
     )
 

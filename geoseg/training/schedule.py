@@ -29,7 +29,7 @@ class Progress:
     minutes: float
     step: int = 0
     used_s: float = 0.0
-    _since: float = field(default_factory=time.monotonic)
+    _since: float = field(default_factory=lambda: time.monotonic())
 
     def advance(self) -> None:
         """Count one step, and the time since the last."""

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.datasets.labels import IGNORED, UNSURE
+from geoseg.errors import TrainingError
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import weigh_losses
+from geoseg.training.precision import keep_depthwise_full
 from geoseg.training.recipe import Recipe
 from geoseg.training.schedule import Progress, learning_rate_factor
 from geoseg.training.scores import IouCurve
@@ -47,7 +49,8 @@ class SegmentationTask(lightning.LightningModule):
     def __init__(self, network: nn.Module, recipe: Recipe, validated: tuple[str, ...]) -> None:
         """Train `network` as `recipe` says; `validated` names the sources of the validation batches."""
         super().__init__()
-        self.network, self.recipe = network.to(memory_format=torch.channels_last), recipe
+        self.recipe = recipe
+        self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(recipe.fit.steps, recipe.fit.minutes)
         self.scores = IouCurve(validated)
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
@@ -73,7 +76,13 @@ class SegmentationTask(lightning.LightningModule):
         logits = self(image)
         asked = self.run_progress.done >= fit.unsure_from
         mask = settle_unsure(mask, logits.detach()[:, 0].float().sigmoid() if asked else None, fit.unsure_above)
-        return weigh_losses(self.recipe.loss, logits, mask)
+        loss = weigh_losses(self.recipe.loss, logits, mask)
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(
+                f"the loss is {float(loss)} at step {self.run_progress.step}; the checkpoints of the last validation "
+                "are kept: lower fit.learning_rate or fit.clip_norm, or use precision 32-true"
+            )
+        return loss
 
     def on_train_start(self) -> None:
         """Count time from here."""
@@ -140,12 +149,14 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the progress."""
-        checkpoint["geoseg_progress"] = {"step": self.run_progress.step, "used_s": self.run_progress.used_s}
+        progress = self.run_progress
+        checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s, "loss": self.mean_loss}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the progress up again."""
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
+        self.mean_loss = kept.get("loss", 0.0)
 
 
 def progress_mpx(recipe: Recipe) -> float:

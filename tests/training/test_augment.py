@@ -1,0 +1,119 @@
+"""Augmentation: image and label move together, colours do what they say, positions are encoded in the pixels."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geoseg.datasets.labels import IGNORED
+from geoseg.errors import RecipeError
+from geoseg.training.augment import STEPS, augment_batch, check_augmentations
+from geoseg.training.recipe import Augmentation
+
+
+def step(name: str, probability: float = 1.0, **options: Any) -> Augmentation:
+    return Augmentation(step=name, probability=probability, options=options)
+
+
+def noise(n: int = 4, size: int = 48, bands: int = 3) -> Tensor:
+    return torch.rand(n, bands, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def no_labels(image: Tensor) -> Tensor:
+    return torch.zeros(len(image), *image.shape[-2:], dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("size", [32, 47, 48])
+def test_without_steps_a_crop_is_the_middle_of_its_window(size: int) -> None:
+    image = noise(size=size)
+    crop, _ = augment_batch(image, no_labels(image), [], crop_px=32)
+    first = (size - 32) // 2
+    torch.testing.assert_close(crop, image[..., first : first + 32, first : first + 32], atol=1e-5, rtol=0)
+
+
+def test_a_dihedral_step_moves_every_pixel_and_invents_none() -> None:
+    torch.manual_seed(0)
+    image = noise(n=64, size=16)
+    crop, _ = augment_batch(image, no_labels(image), [step("dihedral")], crop_px=16)
+    turned = [torch.rot90(image, k, (2, 3)) for k in range(4)]
+    eight = torch.stack([*turned, *(t.flip(3) for t in turned)])
+    distance = (eight - crop).abs().amax(dim=(2, 3, 4))
+    assert float(distance.amin(dim=0).max()) < 1e-4
+    assert len(set(distance.argmin(dim=0).tolist())) == 8
+
+
+def test_labels_move_with_the_image() -> None:
+    torch.manual_seed(0)
+    smooth = torch.linspace(0, 1, 64).repeat(8, 1, 64, 1) + torch.linspace(0, 1, 64)[:, None]
+    image = (smooth / 2).repeat(1, 3, 1, 1)
+    mask = (image[:, 0] > 0.5).to(torch.uint8)
+    crop, label = augment_batch(
+        image, mask, [step("dihedral"), step("affine", rotate_deg=180, scale=[0.9, 1.5])], crop_px=32
+    )
+    known = label != IGNORED
+    far = (crop[:, 0] - 0.5).abs() > 0.02
+    assert ((crop[:, 0] > 0.5) == (label == 1))[known & far].all()
+    assert {0, 1} <= set(label.unique().tolist())
+
+
+def test_what_lies_outside_the_window_has_no_truth() -> None:
+    image = noise(size=32)
+    _, label = augment_batch(image, no_labels(image), [step("affine", rotate_deg=0, scale=[0.5, 0.5])], crop_px=32)
+    assert (label[:, :7] == IGNORED).all()
+    assert (label[:, 9:-9, 9:-9] == 0).all()
+
+
+def test_every_label_value_survives() -> None:
+    image = noise(n=1, size=32)
+    mask = torch.arange(256, dtype=torch.uint8).repeat(4).view(1, 32, 32)
+    _, label = augment_batch(image, mask, [], crop_px=32)
+    assert torch.equal(label, mask)
+
+
+def test_a_gain_is_one_factor_per_band() -> None:
+    torch.manual_seed(0)
+    image = noise() * 0.5 + 0.2
+    crop, _ = augment_batch(image, no_labels(image), [step("gain", amount=0.2)], crop_px=48)
+    ratio = crop / image
+    assert float(ratio.std(dim=(2, 3)).max()) < 1e-4
+    assert float(ratio.mean(dim=(2, 3)).std()) > 0.02
+
+
+@pytest.mark.parametrize("name", ["saturation", "hue"])
+def test_grey_stays_grey(name: str) -> None:
+    image = noise(bands=1).repeat(1, 3, 1, 1)
+    crop, _ = augment_batch(image, no_labels(image), [step(name)], crop_px=48)
+    torch.testing.assert_close(crop, image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_step_changes_pixels_within_the_range(name: str) -> None:
+    torch.manual_seed(0)
+    image = noise()
+    crop, _ = augment_batch(image.clone(), no_labels(image), [step(name)], crop_px=48)
+    assert not torch.allclose(crop, image)
+    assert float(crop.min()) >= 0.0
+    assert float(crop.max()) <= 1.0
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_a_step_of_probability_zero_does_nothing(name: str) -> None:
+    image = noise()
+    crop, _ = augment_batch(image.clone(), no_labels(image), [step(name, probability=0.0)], crop_px=48)
+    torch.testing.assert_close(crop, image.clamp_min(1e-4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (step("blur"), "soften"),
+        (step("gain", amout=1.0), "amount"),
+        (step("affine", scale=2.0), "low, high"),
+        (step("affine", scale=[0.0, 2.0]), "above 0"),
+        (step("noise", sigma="big"), "big"),
+    ],
+)
+def test_a_wrong_step_or_option_is_named_with_what_is_allowed(wrong: Augmentation, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        check_augmentations([wrong])

@@ -1,0 +1,61 @@
+"""Crops for training follow the sources' weights; chips for validation count every pixel once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geoseg.datasets.labels import IGNORED
+from geoseg.datasets.prepared import write_prepared
+from geoseg.errors import RecipeError
+from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
+from geoseg.training.sources import PreparedSource
+
+
+def scene(folder: Path, name: str, value: int, shape: tuple[int, int] = (96, 128)) -> Path:
+    image = np.full((3, *shape), value, np.uint8)
+    return write_prepared(folder / f"{name}.npy", image, np.ones(shape, np.uint8), about={})
+
+
+def test_sources_are_drawn_by_weight_and_not_by_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    big = PreparedSource("big", 1.0, tuple(scene(tmp_path, f"b{i}", 1) for i in range(3)), ())
+    small = PreparedSource("small", 3.0, (scene(tmp_path, "s", 2, (64, 64)),), ())
+    crops = MixedCrops([big, small], window_px=48)
+    sampler = MixedSampler(crops, window_px=48, batch=10, batches=40)
+    drawn = torch.tensor([int(crops[index]["image"][0, 0, 0]) for batch in sampler for index in batch])
+    assert len(drawn) == 400
+    assert float((drawn == 2).float().mean()) == pytest.approx(0.75, abs=0.07)
+
+
+def test_scenes_without_room_are_left_out_and_none_at_all_is_an_error(tmp_path: Path) -> None:
+    source = PreparedSource("s", 1.0, (scene(tmp_path, "a", 1), scene(tmp_path, "b", 2, (30, 300))), ())
+    assert len(MixedCrops([source], window_px=48).scenes) == 1
+    with pytest.raises(RecipeError, match=r"fit\.window_px"):
+        MixedCrops([source], window_px=200)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (96, 128), (97, 130)])
+def test_validation_counts_every_known_pixel_once(tmp_path: Path, shape: tuple[int, int]) -> None:
+    rows, cols = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.uint8)
+    truth = np.ones(shape, np.uint8)
+    truth[:5] = IGNORED
+    path = write_prepared(tmp_path / "v.npy", np.stack([rows, cols, rows]), truth, about={})
+    chips = ValidationChips([PreparedSource("v", 1.0, (), (path,))], chip_px=64, halo_px=16)
+    counted = np.zeros(shape, int)
+    for n in range(len(chips)):
+        chip = chips[n]
+        assert chip["image"].shape == (3, 64, 64)
+        known = (chip["mask"] != IGNORED).numpy()
+        np.add.at(counted, (chip["image"][0].numpy()[known], chip["image"][1].numpy()[known]), 1)
+    assert (counted[5:] == 1).all()
+    assert (counted[:5] == 0).all()
+
+
+def test_chips_without_truth_are_left_out(tmp_path: Path) -> None:
+    truth = np.full((64, 256), IGNORED, np.uint8)
+    truth[:, 200:] = 0
+    path = write_prepared(tmp_path / "v.npy", np.zeros((3, 64, 256), np.uint8), truth, about={})
+    chips = ValidationChips([PreparedSource("v", 1.0, (), (path,))], chip_px=64, halo_px=0)
+    assert len(chips) == 1

@@ -1,0 +1,78 @@
+"""From a recipe to a bundle: it learns, resumes, and leaves what it promises."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from geoseg.bundle import load_bundle
+from geoseg.errors import RecipeError, TrainingError
+from geoseg.networks import Segmenter, build_network
+from geoseg.training import train_recipe
+from geoseg.training.history import read_history
+
+WriteRecipe = Callable[..., Path]
+
+
+def train(recipe: Path, world: Path, **overrides: object) -> Path:
+    return train_recipe(recipe, data=world, out=world.parent / "out", overrides=overrides)
+
+
+def test_a_bundle_finds_the_squares_it_was_trained_on(
+    write_recipe: WriteRecipe, world: Path, kit: SimpleNamespace
+) -> None:
+    path = train(write_recipe(("steps = 8", "steps = 40"), ("validate_every = 4", "validate_every = 20")), world)
+    bundle = load_bundle(path)
+    spec = bundle.spec
+    network = build_network(spec.network, bands=3, classes=1, **spec.network_options)
+    network.load_state_dict(bundle.weights())
+    image, truth = kit.squares(2)
+    with torch.inference_mode():
+        probability = Segmenter(network, spec).eval()(torch.from_numpy(image)[None].float())[0, 0].numpy()
+    found, true = probability >= 0.5, truth == 1
+    iou = (found & true).sum() / (found | true).sum()
+    assert iou > 0.8
+    measured = json.loads((path.parent / "metrics.json").read_text())
+    assert measured["iou"]["squares"] == pytest.approx(iou, abs=0.02)
+    assert spec.metrics["validation"]["iou"] == measured["iou"]
+    assert np.isclose(spec.gsd_m, 0.5)
+
+
+def test_an_interrupted_run_continues_where_it_was(write_recipe: WriteRecipe, world: Path) -> None:
+    path = train(write_recipe(), world, **{"fit.steps": 4})
+    first = read_history(path.parent / "history.csv")
+    path = train(write_recipe(), world, **{"fit.steps": 12})
+    steps = read_history(path.parent / "history.csv")["step"]
+    assert first["step"] == [4]
+    assert steps == [4, 8, 12]
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_the_time_given_ends_the_run(write_recipe: WriteRecipe, world: Path) -> None:
+    path = train(write_recipe(), world, **{"fit.steps": 100_000, "fit.minutes": 0.01, "fit.validate_every": 2})
+    history = read_history(path.parent / "history.csv")
+    assert history["progress"][-1] == 1.0
+    assert history["step"][-1] < 1000
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    write_recipe: WriteRecipe, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0] * 6)
+    monkeypatch.setattr(
+        "geoseg.training.task.weigh_losses", lambda weights, logits, mask: logits.sum() * 0 + next(losses, float("nan"))
+    )
+    with pytest.raises(TrainingError, match="loss is nan at step 6"):
+        train(write_recipe(), world)
+    kept = sorted(path.name for path in (world.parent / "out" / "checkpoints").iterdir())
+    assert kept == ["best.ckpt", "last.ckpt"]
+
+
+def test_missing_encoder_weights_are_named_before_anything_is_written(write_recipe: WriteRecipe, world: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.safetensors' is not in .*imagenet"):
+        train(write_recipe(), world, **{"network.encoder_weights": "none.safetensors"})
+    assert not (world.parent / "out").exists()

@@ -1,0 +1,80 @@
+"""Recipes: what is wrong is named by key, value and what is allowed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from geoseg.errors import RecipeError
+from geoseg.training import load_recipe
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("gsd_m = 0.5", "gsd = 0.5", r"unknown key gsd = 0\.5; expected among name, .*gsd_m"),
+        ("gsd_m = 0.5", "", "the key gsd_m is missing"),
+        ("gsd_m = 0.5", 'gsd_m = "fine"', "gsd_m = 'fine'; expected float"),
+        ("batch = 4", "batch = true", "fit.batch = True; expected int"),
+        ("batch = 4", "batch = 0", "fit.batch = 0; expected a number from 1 to"),
+        ("batch = 4", 'optimiser = "sgd"', "fit.optimiser = 'sgd'; expected one of adamw, adam"),
+        ("crop_px = 64", "crop_px = 70", "fit.crop_px = 70"),
+        ("window_px = 80", "window_px = 32", "fit.window_px = 32"),
+        ('name = "unet"', 'name = "unnet"', "network.name = 'unnet'; expected one of .*unet"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5]", "network.mean has 1"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = 0.5", "network.mean = 0.5; expected list"),
+        ("dice = 1.0", "dise = 1.0", "unknown key loss.dise"),
+        ('step = "dihedral"', 'step = "flip"', "augment.step = 'flip'; expected one of dihedral"),
+        ('labels = "labels"', "", "sources.squares.labels is missing"),
+        ('images = "images/*.tif"', "", "sources.squares needs either images or paint_seeds"),
+        ('labels = "labels"', "paint_seeds = [1, 3]", "and not both"),
+        ('validate_scenes = ["c"]', "weight = -1", r"sources\[0\].weight = -1"),
+        ("[fit]", "[fitt]", "unknown key fitt"),
+        ("[fit]", "[fit", "is not TOML"),
+    ],
+)
+def test_a_mistake_is_named(write_recipe: WriteRecipe, old: str, new: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(write_recipe((old, new)))
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_overrides_reach_tables_and_named_list_elements(write_recipe: WriteRecipe) -> None:
+    overrides = {
+        "fit.steps": "12",
+        "sources.squares.weight": 0.5,
+        "augment.dihedral.probability": "0.25",
+        "network.encoder_weights": "imagenet",
+    }
+    recipe = load_recipe(write_recipe(), overrides)
+    assert recipe.fit.steps == 12
+    assert recipe.sources[0].weight == 0.5
+    assert recipe.augment[0].probability == 0.25
+    assert recipe.network.encoder_weights == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("fit.stepps", "unknown key fit.stepps"), ("sources.circles.weight", "no 'circles'")]
+)
+def test_an_override_of_nothing_is_named(write_recipe: WriteRecipe, key: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(write_recipe(), {key: "1"})
+
+
+def test_every_recipe_of_the_project_is_valid(repository: Path) -> None:
+    recipes = sorted((repository / "pipelines" / "recipes").glob("*.toml"))
+    assert [load_recipe(path).name for path in recipes] == [path.stem for path in recipes]
+    assert recipes
+
+
+def test_the_shipped_recipe_trains_on_no_test_area(repository: Path) -> None:
+    recipe = load_recipe(repository / "pipelines" / "recipes" / "buildings-30cm.toml")
+    by_name = {source.name: source for source in recipe.sources}
+    assert by_name["massachusetts"].exclude == ("2357*", "2372*", "2387*")
+    assert not any("test" in source.train + source.validate for source in recipe.sources)
