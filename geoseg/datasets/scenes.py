@@ -24,7 +24,7 @@ from geoseg.grid import Grid, Lattice, Window, reflect_indices
 from geoseg.scene import Pixels, Scene
 
 
-class SceneDataset(RasterDataset):  # type: ignore[misc]
+class SceneDataset(RasterDataset):
     """The pixels of one scene, by torchgeo query.
 
     A query's `x` and `y` slices are world coordinates of the scene; of a rotated scene or one without a CRS, pixel
@@ -83,10 +83,10 @@ class SceneDataset(RasterDataset):  # type: ignore[misc]
         return self.transforms(sample) if self.transforms is not None else sample
 
     def window_of(self, x: slice, y: slice) -> Window:
-        """Return the window of a query: whole pixels, rounded."""
+        """Return the window of a query: whole pixels, rounded; queries of one size give windows of one size."""
         col, row = ~self.frame @ (x.start, y.stop)
         right, bottom = ~self.frame @ (x.stop, y.start)
-        return Window(round(row), round(col), round(bottom) - round(row), round(right) - round(col))
+        return Window(round(row), round(col), round(bottom - row), round(right - col))
 
     def read_chip(self, window: Window) -> Pixels:
         """Read a window that may hang over the border; invalid pixels are filled by mirroring.
@@ -109,6 +109,8 @@ class SceneDataset(RasterDataset):  # type: ignore[misc]
         if self._pixels is None:
             self._pixels = self._read(self.cached)
         pixels, rows, cols = self._pixels
+        if window.intersect(self.cached) != window:
+            raise ValueError(f"window {window} leaves the cached {self.cached}")
         part = window.relative_to(self.cached)
         return pixels, rows[part.rows], cols[part.cols]
 
@@ -130,7 +132,10 @@ def query_frame(grid: Grid) -> Affine:
 
 def _take(array: NDArray[Any], rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
     """Pick rows and columns of the last two axes; a copy by slices where nothing is mirrored, which is far faster."""
-    picks = [slice(int(i[0]), int(i[-1]) + 1) if i[-1] - i[0] == i.size - 1 and (np.diff(i) == 1).all() else i for i in (rows, cols)]
+    picks = [
+        slice(int(i[0]), int(i[-1]) + 1) if i[-1] - i[0] == i.size - 1 and (np.diff(i) == 1).all() else i
+        for i in (rows, cols)
+    ]
     return np.ascontiguousarray(array[..., picks[0], :][..., picks[1]])
 
 
@@ -139,7 +144,7 @@ def _inside(window: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return ((rows >= 0) & (rows < shape[0]))[:, None] & ((cols >= 0) & (cols < shape[1]))
 
 
-class LatticeSampler(GeoSampler):  # type: ignore[misc]
+class LatticeSampler(GeoSampler):
     """Yields the query of every chip of a block, row by row.
 
     Unlike torchgeo's `GridGeoSampler` the chips are anchored at the scene's first pixel whatever the block, and a

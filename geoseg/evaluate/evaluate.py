@@ -98,21 +98,25 @@ def evaluate_scenes(paths: Sequence[str | Path], settings: EvaluateSettings, *, 
     threshold = bundle.spec.threshold if settings.threshold is None else settings.threshold
     _check_out(settings)
     counts = {
-        name: _evaluate_scene(files, labels, bundle, settings, threshold) for name, files, labels in _pairs(paths, settings.labels)
+        name: _evaluate_scene(files, labels, bundle, settings, threshold)
+        for name, files, labels in _pairs(paths, settings.labels)
     }
     evaluation = Evaluation(counts, threshold)
     if settings.out is not None:
         from geoseg.outputs import write_run_json
 
         settings.out.mkdir(parents=True, exist_ok=True)
-        write_run_json(settings.out / METRICS_FILE, {"model": bundle.spec.name, "key": bundle.key} | evaluation.to_dict())
+        write_run_json(
+            settings.out / METRICS_FILE, {"model": bundle.spec.name, "key": bundle.key} | evaluation.to_dict()
+        )
     return evaluation
 
 
 def _check_out(settings: EvaluateSettings) -> None:
     if settings.out is not None and (settings.out / METRICS_FILE).exists() and not settings.overwrite:
         raise ExistingResultError(
-            f"{settings.out / METRICS_FILE} is already there. Choose another folder with --out, or replace it with --overwrite."
+            f"{settings.out / METRICS_FILE} is already there. Choose another folder with --out, "
+            "or replace it with --overwrite."
         )
 
 
@@ -135,7 +139,8 @@ def _label_beside(file: Path, folder: Path) -> Path:
 def _evaluate_scene(
     files: list[str], labels: Path, bundle: Bundle, settings: EvaluateSettings, threshold: float
 ) -> Confusion:
-    import dask
+    from dask.base import compute
+    from dask.delayed import delayed
 
     plan = plan_inference(
         files,
@@ -152,9 +157,15 @@ def _evaluate_scene(
     value = math.ceil(threshold * PROBABILITY_ONE)
     threads = plan.open_engine().threads
     blocks = plan.blocks(plan.choose_block_px(threads))
-    tasks = [dask.delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in blocks]
-    counts = dask.compute(*tasks, scheduler="threads", num_workers=threads)
-    return sum(counts, Confusion())
+    tasks = [delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in blocks]
+    counts = compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
+    total = sum(counts, Confusion())
+    if total.pixels == 0:
+        raise LabelError(
+            f"No pixel of {plan.scene.name} has data, a label of {labels} and lies in the area asked for. "
+            "Check that labels and scene show the same place."
+        )
+    return total
 
 
 def _score_block(plan: Plan, block: Block, truth: Labels, value: int) -> Confusion:

@@ -27,11 +27,16 @@ class AOI:
         """Return `(y, x)`, True for the pixels whose centre lies in the area."""
         from rasterio.features import geometry_mask
 
-        here = self.polygons.intersection(_box(window))
-        if here.is_empty:
+        here = _polygons(self.polygons.intersection(_box(window)))
+        if not here:
             return np.zeros(window.shape, bool)
         shift = Affine.translation(window.col, window.row)
-        return np.asarray(geometry_mask([here], window.shape, shift, invert=True), bool)
+        return np.asarray(geometry_mask(here, window.shape, shift, invert=True), bool)
+
+
+def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
+    """Return the polygons of a geometry; lines and points, where an area only touches, would burn pixels."""
+    return [part for part in shapely.get_parts(geometry, return_index=False) if part.geom_type == "Polygon"]
 
 
 def _box(window: Window) -> BaseGeometry:
@@ -53,7 +58,7 @@ def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
     if grid.crs is not None and frame.crs is not None:
         frame = frame.to_crs(grid.crs.to_wkt())
     inverse = ~grid.transform
-    area = shapely.make_valid(shapely.union_all(frame.geometry.values))
+    area = shapely.union_all(shapely.make_valid(frame.geometry.values))
     pixels = shapely.transform(area, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])))
     aoi = AOI(pixels)
     if not aoi.touches(grid.window):
@@ -73,7 +78,9 @@ def _read_frame(path: str | Path, where: str | None):  # type: ignore[no-untyped
         frame = geopandas.read_file(path, where=where)
     except Exception as err:  # pyogrio raises several types without a common root
         raise AOIError(f"The AOI {path} cannot be read ({err}). Give a vector file with polygons.") from err
-    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])] if len(frame) and "geometry" in frame else frame[:0]
+    frame = (
+        frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])] if len(frame) and "geometry" in frame else frame[:0]
+    )
     if frame.empty:
         raise AOIError(f"The AOI {path} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
     return frame

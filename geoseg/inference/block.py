@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
 from geoseg.inference.plan import Plan
 
@@ -20,6 +21,8 @@ PROBABILITY_ONE = 254
 """Probability 1 as it is stored: value `v` means `v / 254`."""
 
 NODATA = 255
+ROUNDING = 1e-5
+"""How far a probability may lie outside 0 to 1 by rounding."""
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
     engine = plan.open_engine()
     for batch, pixels in _batches(plan, dataset, chips, engine, watch):
         start = time.perf_counter()
-        probabilities = engine.predict(pixels)[:, plan.channel]
+        probabilities = _predict(engine, pixels, plan.channel)
         start = watch.add("network", start)
         for chip, probability in zip(batch, probabilities, strict=True):
             stitch.add(chip, probability)
@@ -74,6 +77,27 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
         watch.chips += len(batch)
     quantised = np.round(stitch.result() * PROBABILITY_ONE).astype(np.uint8)
     return BlockPixels(np.where(valid[1:-1, 1:-1], quantised, np.uint8(NODATA)), valid, watch)
+
+
+def _predict(engine: "Engine", pixels: NDArray[Any], channel: int) -> NDArray[np.float32]:
+    """Return one channel of a batch's probabilities, `(n, y, x)`.
+
+    Raises:
+        PredictionError: If they have another shape than the chips, or are not numbers from 0 to 1.
+    """
+    found = engine.predict(pixels)
+    if found.shape[0] != pixels.shape[0] or found.shape[2:] != pixels.shape[2:] or found.shape[1] <= channel:
+        raise PredictionError(
+            f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, class, y, x) with "
+            f"a class {channel}. The model does not fit its specification: export or train it again."
+        )
+    probabilities = found[:, channel]
+    if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
+        raise PredictionError(
+            f"{engine.name} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
+            "1. The weights are damaged or overflow: train the model again."
+        )
+    return probabilities
 
 
 def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
@@ -173,7 +197,7 @@ class _Blended:
         self.weight[here.relative_to(self.window).slices] += weight
 
     def result(self) -> NDArray[np.float32]:
-        return self.out / np.maximum(self.weight, np.float32(1e-6))
+        return np.asarray(self.out / np.maximum(self.weight, np.float32(1e-6)), np.float32)
 
 
 def _ramp(lattice: Lattice, index: int, axis: int) -> NDArray[np.float32]:

@@ -120,6 +120,8 @@ def plan_inference(
     chip, halo = chip_px or spec.chip_px, spec.halo_px if halo_px is None else halo_px
     if halo < 0 or chip <= 2 * halo:
         raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
+    if chip % spec.stride_px:
+        raise UsageError(f"Chips of {chip} px do not fit the network. Give a multiple of {spec.stride_px}.")
     scene = fit_scene(open_scene(paths, crs=crs), spec, bands=bands, grid=grid)
     area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)

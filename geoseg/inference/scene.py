@@ -25,20 +25,24 @@ def predict_scene(plan: Plan, *, block_px: int = BLOCK_PX) -> "xarray.DataArray"
         centres (pixel numbers plus a half where the scene is rotated), `attrs` hold `crs` (WKT), `transform` and
         `units`.
     """
-    import dask
     import dask.array
     import xarray
+    from dask.delayed import delayed
 
     from geoseg.datasets.scenes import query_frame
 
     blocks = plan.lattice.plan_blocks(block_px)
-    load = dask.delayed(_predict, pure=False)
-    arrays = [dask.array.from_delayed(load(plan, b), b.window.shape, np.float32) for b in blocks]
+    load = delayed(_predict, pure=False)
+    arrays = [
+        dask.array.from_delayed(load(plan, b), b.window.shape, np.float32)  # type: ignore[no-untyped-call]
+        for b in blocks
+    ]
     per_row = sum(b.window.row == 0 for b in blocks)
-    data = dask.array.block([arrays[i : i + per_row] for i in range(0, len(arrays), per_row)])
+    rows = [arrays[i : i + per_row] for i in range(0, len(arrays), per_row)]
+    data = dask.array.block(rows)  # type: ignore[no-untyped-call]
     grid, frame = plan.scene.grid, query_frame(plan.scene.grid)
-    y = (frame @ (0, np.arange(grid.height) + 0.5))[1]
-    x = (frame @ (np.arange(grid.width) + 0.5, 0))[0]
+    y = frame.f + frame.e * (np.arange(grid.height) + 0.5)
+    x = frame.c + frame.a * (np.arange(grid.width) + 0.5)
     crs = grid.crs.to_wkt() if grid.crs is not None else None
     attrs = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
     return xarray.DataArray(data, dims=("y", "x"), coords={"y": y, "x": x}, name="probability", attrs=attrs)

@@ -1,7 +1,7 @@
 """What reading promises: the same pixels through any window, thread, process and stretch."""
 
 import logging
-import pickle  # noqa: TID251  # what dask does between our own processes
+import pickle  # what dask does between our own processes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_a_scene_pickles_as_its_recipe(write, noise) -> None:
     before = scene.read(scene.grid.window)
     data = pickle.dumps(scene)
     assert len(data) < 5000
-    again = pickle.loads(data)  # noqa: S301
+    again = pickle.loads(data)
     assert again == scene
     np.testing.assert_array_equal(again.read(scene.grid.window).values, before.values)
 
