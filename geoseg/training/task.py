@@ -79,7 +79,7 @@ class SegmentationTask(lightning.LightningModule):
         loss = weigh_losses(self.recipe.loss, logits, mask)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
-                f"the loss is {float(loss)} at step {self.run_progress.step}; the checkpoints of the last validation "
+                f"the loss is {loss.item()} at step {self.run_progress.step}; the checkpoints of the last validation "
                 "are kept: lower fit.learning_rate or fit.clip_norm, or use precision 32-true"
             )
         return loss
