@@ -1,4 +1,4 @@
-"""Draw footprints over their scene: python docs/images/draw.py SCENE RESULT_FOLDER OUT.png --window ROW COL HEIGHT WIDTH.
+"""Draw footprints over their scene: python docs/images/draw.py SCENE RESULT_FOLDER OUT.png --window ROW COL H W.
 
 The window is in pixels of the result. Half of the picture shows the image alone, half the footprints by confidence.
 """
