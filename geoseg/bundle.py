@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "geoseg-bundle-1"
+BUNDLE_MODE = 0o644
+"""safetensors makes files that their owner alone can read."""
+
 ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
 
@@ -174,6 +177,7 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as aside:
         save_file(tensors, Path(aside) / path.name, metadata=header)
+        (Path(aside) / path.name).chmod(BUNDLE_MODE)
         (Path(aside) / path.name).replace(path)
     return path
 

@@ -1,5 +1,6 @@
 """Score a model on scenes with labels, block by block."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from geoseg.evaluate.confusion import Confusion
 from geoseg.grid import Block
 from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, plan_inference, predict_block
 from geoseg.scene import list_files
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 
@@ -165,6 +168,8 @@ def _evaluate_scene(
             f"No pixel of {plan.scene.name} has data, a label of {labels} and lies in the area asked for. "
             "Check that labels and scene show the same place."
         )
+    if total.hits + total.misses == 0:
+        log.warning("%s: %s has no building in the area that is scored. Is it of this place?", plan.scene.name, labels)
     return total
 
 
