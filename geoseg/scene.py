@@ -45,7 +45,7 @@ Levels = tuple[tuple[float, float], ...]
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 OPEN_READERS = 8
-OVERVIEW_OVERSAMPLING = 1.4
+OVERVIEW_OVERSAMPLING = 2
 """Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
 
 PLAUSIBLE_GSD_M = (1e-3, 1e5)
@@ -370,7 +370,7 @@ def parse_crs(text: str | CRS) -> CRS:
     """
     try:
         return CRS.from_user_input(text)
-    except CRSError as err:
+    except (CRSError, ValueError) as err:
         raise MissingCRSError(f"--crs {text} is no coordinate reference system ({err}). Try EPSG:32630.") from err
 
 

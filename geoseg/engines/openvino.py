@@ -63,6 +63,7 @@ class OpenVINOEngine:
             "NUM_STREAMS": str(streams or threads),
             "ENABLE_CPU_PINNING": "NO",
         }
+        openvino.Type.u8.to_dtype()  # its first use is not thread-safe: two first inferences at once can deadlock
         return cls(core.compile_model(steps.build(), "CPU", settings), streams or threads)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:

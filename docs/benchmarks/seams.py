@@ -1,4 +1,4 @@
-"""How much a probability steps where two chips meet, by chip size and halo: python benchmarks/seams.py SCENE.
+"""How much a probability steps where two chips meet, by chip size and halo: python docs/benchmarks/seams.py SCENE.
 
 A step is the mean absolute difference between neighbouring pixels, in points of probability (1 = 1 %). It is taken on
 the lines where cores meet and on the lines 4 to 16 pixels beside them, which see the same buildings; their ratio is 1

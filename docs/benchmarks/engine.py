@@ -1,4 +1,4 @@
-"""Chips per second of the CPU engine by streams and threads, and of torch: python benchmarks/engine.py.
+"""Chips per second of the CPU engine by streams and threads, and of torch: python docs/benchmarks/engine.py.
 
 Every variant computes the same chips in one run, in turns, so that a busy machine touches all of them alike; the figure
 is the best turn.

@@ -1,7 +1,7 @@
 """geoseg beside geo-inference: the same scene, network, threshold, smallest area and CPUs, in one run.
 
-    python benchmarks/peer_geo_inference.py                        # the whole scene, 31 Mpx
-    python benchmarks/peer_geo_inference.py --scene-fraction 0.1   # a quick look
+    python docs/benchmarks/peer_geo_inference.py                        # the whole scene, 31 Mpx
+    python docs/benchmarks/peer_geo_inference.py --scene-fraction 0.1   # a quick look
 
 The scene is Accra (10 cm, drone), averaged to 0.3 m once beforehand, so that neither has to resample. geo-inference
 gets an environment of its own and the network of the geoseg bundle as TorchScript (raw pixels in, one channel of
