@@ -1,4 +1,4 @@
-"""A whole `geoseg run`: seconds per stage, the network's share, peak memory, start-up: python docs/benchmarks/run.py SCENE.
+"""A whole `geoseg run`: seconds per stage, memory and start-up: python docs/benchmarks/run.py SCENE.
 
 Start-up is the time from the command to the first chip read, beside `python -c "import torch, torchgeo.datasets"`, in
 turns, best of each.
