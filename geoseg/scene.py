@@ -181,14 +181,28 @@ class Scene:
         try:
             with _gdal_env(self.paths):
                 reader = open_reader(self.source, level, files=self.paths)
-                values = reader.read(self.bands, window=window)
                 valid = np.asarray(reader.dataset_mask(window=window) > 0) if self.has_mask else None
+                values = self._read_valid(reader, window, valid)
         except (RasterioError, OSError) as err:
             raise ReadError(
                 f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be "
                 f"read ({err}). The file may be damaged or cut short; copy or download it again."
             ) from err
         return (values, _finite(values, valid)) if values.dtype.kind == "f" else (values, valid)
+
+    def _read_valid(
+        self, reader: rasterio.DatasetReader, window: rasterio.windows.Window, valid: NDArray[np.bool_] | None
+    ) -> NDArray[Any]:
+        """Read the columns between the first and the last valid one; the others, which nobody asks for, are zeros."""
+        columns = np.flatnonzero(valid.any(axis=0)) if valid is not None else None
+        if columns is None or (columns.size and columns[-1] - columns[0] + 1 == window.width):
+            return np.asarray(reader.read(self.bands, window=window))
+        values = np.zeros((len(self.bands), window.height, window.width), self.dtype)
+        if columns.size:
+            first, stop = int(columns[0]), int(columns[-1]) + 1
+            part = rasterio.windows.Window(window.col_off + first, window.row_off, stop - first, window.height)
+            values[:, :, first:stop] = reader.read(self.bands, window=part)
+        return values
 
 
 def _finite(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "geoseg" / "benchmarks"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="shipped model or bundle (default: %(default)s)")
