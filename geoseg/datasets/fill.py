@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 def fill_invalid(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
     """Mirror valid pixels into invalid ones: along the row, and rows without any valid pixel along the column.
 
-    A pixel at offset `d` beyond the nearest valid pixel `p` of its row takes the value at `p - d`; where that lies outside
-    the array or is not valid, the value at `p`. Networks otherwise see a hard edge to black and draw buildings on it.
+    A pixel at offset `d` beyond the nearest valid pixel `p` of its row takes the value at `p - d`; where that lies
+    outside the array or is not valid, the value at `p`. Networks otherwise see a hard edge to black and draw buildings
+    on it.
 
     Args:
         values: `(band, y, x)` pixels.
@@ -24,7 +25,7 @@ def fill_invalid(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]
     if not valid.any():
         return np.zeros_like(values)
     out = values.copy()
-    has_data = valid.any(axis=1)
+    has_data = np.asarray(valid.any(axis=1))
     partly = np.flatnonzero(has_data & ~valid.all(axis=1))
     out[:, partly] = np.take_along_axis(values[:, partly], _mirrors(valid[partly])[None], axis=2)
     return out if has_data.all() else out[:, _mirrors(has_data[None])[0]]
