@@ -32,7 +32,7 @@ def test_scene_in_degrees_becomes_footprints_in_degrees(realdata: Path, tmp_path
         assert mask.crs == footprints.crs == own.crs
     assert result.report["scene"]["grid"]["gsd_m"] == pytest.approx((0.3, 0.3), rel=1e-3)
     assert footprints.is_valid.all()
-    assert len(footprints) > 500
+    assert len(footprints) > 300
     assert footprints["area_m2"].between(1, 5_000).all()
 
 
@@ -51,9 +51,9 @@ def test_no_footprint_lies_on_nodata(realdata: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_accra_is_as_good_as_the_card_says(realdata: Path) -> None:
-    assert score(realdata / "accra", "accra.tif", "accra_buildings.tif") >= 0.78
+    assert score(realdata / "accra", "accra.tif", "accra_buildings.tif") >= 0.83
 
 
 @pytest.mark.slow
 def test_banepa_is_as_good_as_the_card_says(realdata: Path) -> None:
-    assert score(realdata / "banepa", "banepa.tif", "buildings.geojson") >= 0.70
+    assert score(realdata / "banepa", "banepa.tif", "buildings.geojson") >= 0.75
