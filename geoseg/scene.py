@@ -290,10 +290,16 @@ def _gdal_env(files: Sequence[str]) -> Iterator[None]:
         yield
 
 
+_silencing = threading.RLock()
+
+
 @contextmanager
 def _quiet_georeference() -> Iterator[None]:
-    """Silence rasterio about files without georeference: geoseg says it once, in `_grid_of`."""
-    with warnings.catch_warnings():
+    """Silence rasterio about files without georeference: geoseg says it once, in `_grid_of`.
+
+    One thread at a time: Python keeps its warning filters for the whole process.
+    """
+    with _silencing, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
