@@ -250,7 +250,7 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
     files = files or (source,)
     key = (source, level, *map(_stamp, files))
     if key not in cache:
-        with _gdal_env(files), _quiet_georeference():
+        with _gdal_env(files), quiet_georeference():
             cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
         while len(cache) > OPEN_READERS:
             cache.popitem(last=False)[1].close()
@@ -294,10 +294,11 @@ _silencing = threading.RLock()
 
 
 @contextmanager
-def _quiet_georeference() -> Iterator[None]:
-    """Silence rasterio about files without georeference: geoseg says it once, in `_grid_of`.
+def quiet_georeference() -> Iterator[None]:
+    """Silence rasterio about rasters without georeference: geoseg says it once, in `_grid_of`.
 
-    One thread at a time: Python keeps its warning filters for the whole process.
+    One thread at a time: Python keeps its warning filters for the whole process, and rasterio's own silencing, in the
+    rasters that it makes in memory, would race.
     """
     with _silencing, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -330,7 +331,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
     files = list_files(paths)
     for file in files:
         _check_file(file)
-    with _gdal_env(files), _quiet_georeference():
+    with _gdal_env(files), quiet_georeference():
         source = files[0] if len(files) == 1 else _join(files)
         with _open(source, files[0]) as src:
             return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)

@@ -11,6 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError
 from geoseg.grid import Grid, Window
+from geoseg.scene import quiet_georeference
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +25,15 @@ class AOI:
         return bool(self.polygons.intersects(_box(window)))
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """Return `(y, x)`, True for the pixels whose centre lies in the area.
-
-        Burnt with `y = -row`: rasterio warns of an identity transform, and hides its warning in a way that is not safe
-        where several threads do so at once.
-        """
+        """Return `(y, x)`, True for the pixels whose centre lies in the area."""
         from rasterio.features import geometry_mask
 
         here = _polygons(self.polygons.intersection(_box(window)))
         if not here:
             return np.zeros(window.shape, bool)
-        flipped = shapely.transform(here, lambda xy: xy * (1, -1))
-        frame = Affine(1, 0, window.col, 0, -1, -window.row)
-        return np.asarray(geometry_mask(flipped, window.shape, frame, invert=True), bool)
+        shift = Affine.translation(window.col, window.row)
+        with quiet_georeference():
+            return np.asarray(geometry_mask(here, window.shape, shift, invert=True), bool)
 
 
 def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
