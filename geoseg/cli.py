@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from geoseg.bundle import DEFAULT_MODEL
 from geoseg.errors import GeosegError, UsageError
 
 app = typer.Typer(
@@ -51,7 +52,6 @@ Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads in all; every core by default.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
-DEFAULT_MODEL = "buildings-30cm"
 
 
 @app.command("run", no_args_is_help=True)
@@ -190,7 +190,7 @@ def evaluate(
         threads=threads,
         overwrite=overwrite,
     )
-    typer.echo(evaluate_scenes(scene, settings, quiet=quiet).table())
+    typer.echo(evaluate_scenes(scene, settings).table())
 
 
 @app.command("train", no_args_is_help=True)

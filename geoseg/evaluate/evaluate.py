@@ -1,7 +1,6 @@
 """Score a model on scenes with labels, block by block."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from geoseg.datasets.labels import IGNORED, Labels, read_labels
 from geoseg.errors import ExistingResultError, LabelError
 from geoseg.evaluate.confusion import Confusion
 from geoseg.grid import Block
-from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, plan_inference, predict_block
+from geoseg.inference import NODATA, Plan, plan_inference, predict_block, stored_threshold
 from geoseg.scene import list_files
 
 log = logging.getLogger(__name__)
@@ -84,14 +83,13 @@ def _row(name: str, metrics: dict[str, Any]) -> str:
     return f"| {name} | {figures} | {metrics['pixels'] / 1e6:.2f} |"
 
 
-def evaluate_scenes(paths: Sequence[str | Path], settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
+def evaluate_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> Evaluation:
     """Score a model on one scene, or on several against a folder of labels.
 
     Args:
         paths: Rasters, URLs or folders. With a folder of labels every file is a scene of its own; with one label file
             all files are one scene.
         settings: See `EvaluateSettings`.
-        quiet: Not used for the scores; kept for the progress to come.
 
     Raises:
         LabelError: If labels are missing or do not fit.
@@ -157,7 +155,7 @@ def _evaluate_scene(
         halo_px=settings.halo_px,
     )
     truth = read_labels(labels, plan.scene.grid)
-    value = math.ceil(threshold * PROBABILITY_ONE)
+    value = stored_threshold(threshold)
     threads = plan.open_engine().threads
     blocks = plan.blocks(plan.choose_block_px(threads))
     tasks = [delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in blocks]

@@ -1,7 +1,7 @@
 """Chips of one block -> stitched probabilities; a whole scene as one lazy array."""
 
 from geoseg.inference.aoi import AOI, read_aoi
-from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block
+from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block, stored_threshold
 from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
 from geoseg.inference.plan import BLOCK_PX, EngineRecipe, Plan, plan_inference
 from geoseg.inference.scene import predict_scene
@@ -22,4 +22,5 @@ __all__ = [
     "predict_block",
     "predict_scene",
     "read_aoi",
+    "stored_threshold",
 ]

@@ -21,6 +21,13 @@ PROBABILITY_ONE = 254
 """Probability 1 as it is stored: value `v` means `v / 254`."""
 
 NODATA = 255
+
+
+def stored_threshold(threshold: float) -> int:
+    """Return the smallest stored value whose probability reaches a threshold in (0, 1)."""
+    return math.ceil(threshold * PROBABILITY_ONE)
+
+
 ROUNDING = 1e-5
 """How far a probability may lie outside 0 to 1 by rounding."""
 

@@ -18,7 +18,7 @@ from geoseg.bundle import Bundle, load_bundle
 from geoseg.engines import worker_threads
 from geoseg.errors import GeosegError
 from geoseg.grid import Block, Window
-from geoseg.inference import NODATA, PROBABILITY_ONE, Plan, Stopwatch, plan_inference, predict_block
+from geoseg.inference import NODATA, Plan, Stopwatch, plan_inference, predict_block, stored_threshold
 from geoseg.run.cluster import local_client, run_tasks
 from geoseg.run.folder import RESULTS, check_free, staging
 from geoseg.run.parts import read_polygons, read_probability, write_part
@@ -99,13 +99,14 @@ def run_plan(
     stages = stages or Stages()
     folder = settings.out or Path(f"{plan.scene.name}_geoseg")
     check_free(folder, overwrite=settings.overwrite)
+    threshold = stored_threshold(bundle.spec.threshold if settings.threshold is None else settings.threshold)
     with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width) as aside:
         threads = worker_threads(settings.device, settings.threads)
         blocks = plan.blocks(settings.block_px or plan.choose_block_px(threads))
         stages.done("open")
-        reports = _run_blocks(plan, threshold_value(bundle, settings), threads, blocks, aside, quiet=quiet)
+        reports = _run_blocks(plan, threshold, threads, blocks, aside, quiet=quiet)
         stages.done("blocks")
-        mask_counts = _write_rasters(plan, threshold_value(bundle, settings), blocks, aside)
+        mask_counts = _write_rasters(plan, threshold, blocks, aside)
         stages.done("mosaic")
         footprints = _write_footprints(plan, bundle, settings, blocks, aside)
         stages.done("polygons")
@@ -119,12 +120,6 @@ def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
     """Plan the inference of a run."""
     names = ("bands", "crs", "grid", "aoi", "aoi_where", "blend", "device", "threads", "chip_px", "halo_px")
     return plan_inference(paths, bundle, **{name: getattr(settings, name) for name in names})
-
-
-def threshold_value(bundle: Bundle, settings: RunSettings) -> int:
-    """Return the smallest stored probability that counts as a building."""
-    threshold = bundle.spec.threshold if settings.threshold is None else settings.threshold
-    return int(np.ceil(threshold * PROBABILITY_ONE))
 
 
 def _run_blocks(

@@ -64,7 +64,7 @@ def painted(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 def score(scene: Path, model: Path, labels: Path, **options: object) -> Evaluation:
     """Score the fake model."""
-    return evaluate_scenes([scene], EvaluateSettings(model=model, labels=labels, **options), quiet=True)
+    return evaluate_scenes([scene], EvaluateSettings(model=model, labels=labels, **options))
 
 
 def test_a_score_counts_what_the_network_got_right_and_wrong(tmp_path: Path, painted, model: Path) -> None:
