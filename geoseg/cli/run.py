@@ -1,0 +1,109 @@
+"""`geoseg run`."""
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoseg.bundle import DEFAULT_MODEL
+from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Threads, app, log_to_stderr
+from geoseg.errors import UsageError
+
+
+class GridOption(StrEnum):
+    """On which pixels the results lie."""
+
+    MODEL = "model"
+    SCENE = "scene"
+
+
+@app.command("run", no_args_is_help=True)
+def run(
+    scene: Annotated[
+        list[str], typer.Argument(help="Raster, URL or folder; several of one grid are one scene.", show_default=False)
+    ],
+    model: Model = DEFAULT_MODEL,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Result folder; <scene name>_geoseg by default.", show_default=False),
+    ] = None,
+    aoi: Annotated[Path | None, typer.Option(help="Vector file with the area asked for.", show_default=False)] = None,
+    aoi_where: Annotated[
+        str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability from which a pixel is a building; the model's by default.", show_default=False),
+    ] = None,
+    min_area_m2: Annotated[
+        float | None,
+        typer.Option(help="Smallest footprint, square metres; the model's by default.", show_default=False),
+    ] = None,
+    simplify_px: Annotated[
+        float, typer.Option(help="Tolerance of simplification, pixels; 0 keeps every pixel corner.")
+    ] = 1.0,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands of the scene for the model's, such as 1,2,3.", show_default=False)
+    ] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)
+    ] = None,
+    grid: Annotated[
+        GridOption, typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
+    ] = GridOption.MODEL,
+    blend: Annotated[
+        bool, typer.Option("--blend", help="Blend neighbouring chips, for networks that pool over the whole chip.")
+    ] = False,
+    device: DeviceOption = Device.AUTO,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment a scene: probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json.
+
+    The scene may have any CRS and pixel size: it is resampled on the fly to the model's. Files, /vsicurl/, https:// and
+    s3:// are read in place. Exit code 2 means that the input cannot be used; the message says why.
+    """
+    log_to_stderr(quiet=quiet)
+    from geoseg.run import RunSettings, run_scene
+
+    settings = RunSettings(
+        model=model,
+        out=out,
+        aoi=aoi,
+        aoi_where=aoi_where,
+        threshold=threshold,
+        min_area_m2=min_area_m2,
+        simplify_px=simplify_px,
+        bands=_parse_bands(bands),
+        crs=crs,
+        grid=grid.value,
+        blend=blend,
+        device=device.value,
+        threads=threads,
+        overwrite=overwrite,
+    )
+    result = run_scene(scene, settings, quiet=quiet)
+    counts, seconds = result.report["counts"], result.report["seconds"]
+    logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
+    for path in result.paths:
+        typer.echo(path)
+
+
+def _summary(counts: dict[str, int], seconds: dict[str, float], peak_mb: float | None) -> str:
+    stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
+    return f"{counts['buildings']:,} buildings on {counts['valid_pixels'] / 1e6:.1f} Mpx; {stages}{memory}"
+
+
+def _parse_bands(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as err:
+        raise UsageError(
+            f"--bands {text} is no list of band numbers. Give numbers from 1, such as --bands 1,2,3."
+        ) from err
