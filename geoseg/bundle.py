@@ -4,10 +4,14 @@ Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`) and `
 the weights that is compared when they are loaded.
 """
 
+import colorsys
 import hashlib
+import itertools
 import json
+import math
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +29,21 @@ BUNDLE_MODE = 0o644
 ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
 
+MAX_CLASSES = 254
+"""Class indices 0 to 253: label rasters keep 254 and 255 for what is unsure and unknown."""
+
+USUAL_COLOURS = {
+    "background": "#262626",
+    "building": "#FF7A1A",
+    "land": "#C9A66B",
+    "road": "#B4B4BE",
+    "rooftop": "#FF7A1A",
+    "unlabelled": "#6E6E6E",
+    "vegetation": "#3FA34D",
+    "water": "#2F7FD6",
+}
+"""What classes of these names look like unless a model says otherwise; buildings as in the mask."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -41,7 +60,8 @@ class ModelSpec:
         std: Per band, of values divided by `pixel_max`.
         pixel_max: Pixel value that counts as 1.
         classes: One name: a sigmoid channel. Several: softmax channels.
-        target: The class whose probability becomes the mask.
+        target: The class whose probability becomes the mask, and whose footprints are outlined.
+        colours: `#RRGGBB` by class name, for class rasters and pictures; `class_colours` fills in the others.
         chip_px: Largest chip, pixels.
         halo_px: Context on every side of a chip that is thrown away, pixels.
         stride_px: A chip's sides are multiples of this.
@@ -64,6 +84,7 @@ class ModelSpec:
     pixel_max: float = 255.0
     classes: tuple[str, ...] = ("building",)
     target: str = "building"
+    colours: dict[str, str] = field(default_factory=dict)
     chip_px: int = 512
     halo_px: int = 32
     stride_px: int = 32
@@ -102,12 +123,49 @@ class ModelSpec:
             ),
             (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
             (self.target in self.classes, f"one of {', '.join(self.classes)}", f"target is {self.target!r}"),
+            (len(set(self.classes)) == len(self.classes), "each name once", f"classes are {', '.join(self.classes)}"),
+            (
+                len(self.classes) <= MAX_CLASSES,
+                f"at most {MAX_CLASSES}, which 8 bits hold beside nodata",
+                f"there are {len(self.classes)} classes",
+            ),
+            (
+                self.colours.keys() <= set(self.classes) and all(map(_is_colour, self.colours.values())),
+                f"#RRGGBB for some of {', '.join(self.classes)}",
+                f"colours are {self.colours}",
+            ),
         ]
 
     @property
     def target_index(self) -> int:
         """Channel of the target class."""
         return self.classes.index(self.target)
+
+    @property
+    def class_colours(self) -> tuple[str, ...]:
+        """`#RRGGBB` of every class, chosen here where the specification names none."""
+        return choose_colours(self.classes, self.colours)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as plain values; without colours where there are none, as bundles were before."""
+        values = asdict(self)
+        return values if self.colours else {name: value for name, value in values.items() if name != "colours"}
+
+
+def choose_colours(classes: Sequence[str], colours: Mapping[str, str]) -> tuple[str, ...]:
+    """Return `#RRGGBB` of every class: as named, else the usual one of that name, else hues far from each other."""
+    others = (_hue(number) for number in itertools.count())
+    return tuple(colours.get(name) or USUAL_COLOURS.get(name.lower()) or next(others) for name in classes)
+
+
+def _hue(number: int) -> str:
+    """Return the number-th of a row of bright colours; steps of the golden ratio never come near each other."""
+    rgb = colorsys.hsv_to_rgb((0.83 + number * (math.sqrt(5) - 1) / 2) % 1, 0.6, 0.9)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
+
+
+def _is_colour(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("#[0-9A-Fa-f]{6}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -121,7 +179,7 @@ class Bundle:
     @cached_property
     def key(self) -> str:
         """A short hash of specification and weights, for caches and run folders."""
-        text = json.dumps(asdict(self.spec), sort_keys=True) + self.weights_sha256
+        text = json.dumps(self.spec.to_dict(), sort_keys=True) + self.weights_sha256
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def weights(self) -> "dict[str, Tensor]":
@@ -171,7 +229,7 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     tensors = {name: (_halved(t) if half else t).detach().contiguous().clone() for name, t in state_dict.items()}
     header = {
         "format": FORMAT,
-        "geoseg_spec": json.dumps(asdict(spec), sort_keys=True),
+        "geoseg_spec": json.dumps(spec.to_dict(), sort_keys=True),
         "geoseg_weights_sha256": _checksum(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
 from geoseg.inference.plan import Plan
+from geoseg.inference.stitch import Blended, Cropped, Probabilities
 
 if TYPE_CHECKING:
     from geoseg.datasets import SceneDataset
@@ -51,18 +52,26 @@ class BlockPixels:
     """What a block predicts.
 
     Attributes:
-        probability: `(y, x)` uint8 of the block's pixels: `v / 254`, 255 where there is nodata or no AOI.
+        probability: `(y, x)` uint8 of the block's pixels: the target's probability is `v / 254`, 255 where there is
+            nodata or no AOI.
         valid: `(y, x)` valid mask of the block's window expanded by one pixel; False beyond the scene.
         watch: Where the time went.
+        classes: `(y, x)` uint8: the index of the likeliest class, the lowest of several that are equal, 255 where there
+            is nodata or no AOI. None where the model has one class, or two, which the probability tells apart.
     """
 
     probability: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     watch: Stopwatch
+    classes: NDArray[np.uint8] | None = None
 
 
 def predict_block(plan: Plan, block: Block) -> BlockPixels:
-    """Predict the pixels of one block; they do not depend on how the scene was cut into blocks."""
+    """Predict the pixels of one block; they do not depend on how the scene was cut into blocks.
+
+    Memory is that of the block: its pixels with their halos, and a float32 per pixel, or per pixel and class where the
+    model has more than two.
+    """
     from geoseg.datasets import SceneDataset
 
     watch, start = Stopwatch(), time.perf_counter()
@@ -71,34 +80,50 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
     valid = _valid(plan, dataset, block)
     watch.add("read", start)
     if not valid[1:-1, 1:-1].any():
-        return BlockPixels(np.full(block.window.shape, NODATA, np.uint8), valid, watch)
-    stitch = _Blended(plan.lattice, block.window) if plan.blend else _Cropped(plan.lattice, block.window)
+        return _finish(plan, None, valid, watch)
+    stitch = (Blended if plan.blend else Cropped)(plan.lattice, block.window, len(plan.channels))
     engine = plan.open_engine()
     for batch, pixels in _batches(plan, dataset, chips, engine, watch):
         start = time.perf_counter()
-        probabilities = _predict(engine, pixels, plan.channel)
+        predicted = _predict(engine, pixels, plan)
         start = watch.add("network", start)
-        for chip, probability in zip(batch, probabilities, strict=True):
-            stitch.add(chip, probability)
+        for chip, probabilities in zip(batch, predicted, strict=True):
+            stitch.add(chip, probabilities)
         watch.add("stitch", start)
         watch.chips += len(batch)
-    quantised = np.round(stitch.result() * PROBABILITY_ONE).astype(np.uint8)
-    return BlockPixels(np.where(valid[1:-1, 1:-1], quantised, np.uint8(NODATA)), valid, watch)
+    return _finish(plan, stitch.result(), valid, watch)
 
 
-def _predict(engine: "Engine", pixels: NDArray[Any], channel: int) -> NDArray[np.float32]:
-    """Return one channel of a batch's probabilities, `(n, y, x)`.
+def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_], watch: Stopwatch) -> BlockPixels:
+    """Quantise the target's probability and choose the likeliest class, where there is anything valid."""
+    inside = valid[1:-1, 1:-1]
+    if stitched is None:
+        empty = np.full(inside.shape, NODATA, np.uint8)
+        return BlockPixels(empty, valid, watch, empty.copy() if plan.has_class_raster else None)
+    target = stitched[plan.channels.index(plan.channel)]
+    probability = _where(inside, np.round(target * PROBABILITY_ONE))
+    classes = _where(inside, stitched.argmax(axis=0)) if plan.has_class_raster else None
+    return BlockPixels(probability, valid, watch, classes)
+
+
+def _where(valid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.where(valid, values.astype(np.uint8), np.uint8(NODATA))
+
+
+def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan) -> NDArray[np.float32]:
+    """Return the plan's channels of a batch's probabilities, `(n, class, y, x)`.
 
     Raises:
-        PredictionError: If they have another shape than the chips, or are not numbers from 0 to 1.
+        PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
     """
-    found = engine.predict(pixels)
-    if found.shape[0] != pixels.shape[0] or found.shape[2:] != pixels.shape[2:] or found.shape[1] <= channel:
+    found, count = engine.predict(pixels), len(plan.classes)
+    if found.shape != (pixels.shape[0], count, *pixels.shape[2:]):
         raise PredictionError(
             f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, class, y, x) with "
-            f"a class {channel}. The model does not fit its specification: export or train it again."
+            f"{count} classes ({', '.join(plan.classes)}). The model does not fit its specification: export or train "
+            "it again."
         )
-    probabilities = found[:, channel]
+    probabilities = found[:, plan.channels.start : plan.channels.stop]
     if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
         raise PredictionError(
             f"{engine.name} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
@@ -166,53 +191,3 @@ def _is_wanted(plan: Plan, dataset: "SceneDataset", chip: tuple[int, int]) -> bo
     assert gives is not None
     wanted = plan.aoi is None or plan.aoi.touches(gives)
     return wanted and bool(dataset.read_valid(gives).any())
-
-
-class _Cropped:
-    """Every pixel from the one chip that owns it."""
-
-    def __init__(self, lattice: Lattice, window: Window) -> None:
-        self.lattice, self.window = lattice, window
-        self.out = np.zeros(window.shape, np.float32)
-
-    def add(self, chip: tuple[int, int], probability: NDArray[np.float32]) -> None:
-        core, halo = self.lattice.core_window(*chip), self.lattice.halo_px
-        own = probability[halo : halo + core.height, halo : halo + core.width]
-        self.out[core.relative_to(self.window).slices] = own
-
-    def result(self) -> NDArray[np.float32]:
-        return self.out
-
-
-class _Blended:
-    """Every pixel from the chips that see it, weighted by a ramp over the halos that adds up to one."""
-
-    def __init__(self, lattice: Lattice, window: Window) -> None:
-        self.lattice, self.window = lattice, window
-        self.out = np.zeros(window.shape, np.float32)
-        self.weight = np.zeros(window.shape, np.float32)
-
-    def add(self, chip: tuple[int, int], probability: NDArray[np.float32]) -> None:
-        seen = self.lattice.chip_window(*chip)
-        here = seen.intersect(self.window)
-        if here is None:
-            return
-        ramps = [_ramp(self.lattice, chip[axis], axis) for axis in (0, 1)]
-        part = here.relative_to(seen)
-        weight = ramps[0][part.rows, None] * ramps[1][None, part.cols]
-        self.out[here.relative_to(self.window).slices] += weight * probability[part.slices]
-        self.weight[here.relative_to(self.window).slices] += weight
-
-    def result(self) -> NDArray[np.float32]:
-        return np.asarray(self.out / np.maximum(self.weight, np.float32(1e-6)), np.float32)
-
-
-def _ramp(lattice: Lattice, index: int, axis: int) -> NDArray[np.float32]:
-    """Return a chip's weights along one axis: a ramp over two halos at each inner border, 1 at the scene's border."""
-    size, core, halo = lattice.chip_shape[axis], lattice.core[axis], lattice.halo_px
-    if halo == 0:
-        return np.ones(size, np.float32)
-    rise = np.clip((np.arange(size) + 0.5) / (2 * halo), 0, 1)
-    fall = np.clip((size - np.arange(size) - 0.5) / (2 * halo), 0, 1)
-    is_first, is_last = index == 0, (index + 1) * core >= lattice.shape[axis]
-    return (np.where(is_first, 1, rise) * np.where(is_last, 1, fall)).astype(np.float32)

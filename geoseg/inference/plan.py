@@ -17,6 +17,9 @@ from geoseg.scene import Paths, Scene, open_scene
 BLOCK_PX = 2048
 """Largest block chosen by itself: its pixels, probabilities and polygons take about 100 MB per thread."""
 
+BLOCK_VALUES = 4 * BLOCK_PX**2
+"""Most probabilities in one block chosen by itself (64 MB): more than four classes make blocks smaller."""
+
 BLOCKS_PER_THREAD = 4
 """A small scene is cut into at least this many blocks per thread, so that every core has work until the end."""
 
@@ -56,6 +59,7 @@ class Plan:
         channel: Class whose probability is kept.
         aoi: The area asked for; None is everywhere.
         blend: Blend neighbouring chips over their halos instead of cutting at the core's border.
+        classes: Names of the engine's classes, in the order of its channels.
     """
 
     scene: Scene
@@ -64,6 +68,17 @@ class Plan:
     channel: int = 0
     aoi: AOI | None = None
     blend: bool = False
+    classes: tuple[str, ...] = ("building",)
+
+    @property
+    def has_class_raster(self) -> bool:
+        """True where the likeliest class is kept: one class or two are told apart by the target's probability."""
+        return len(self.classes) > 2
+
+    @property
+    def channels(self) -> range:
+        """Channels of the engine that are stitched: the target's alone, or all of them for the likeliest class."""
+        return range(len(self.classes)) if self.has_class_raster else range(self.channel, self.channel + 1)
 
     def blocks(self, block_px: int) -> list[Block]:
         """Return the blocks that share ground with the AOI."""
@@ -71,8 +86,10 @@ class Plan:
         return [b for b in blocks if self.aoi is None or self.aoi.touches(b.window)]
 
     def choose_block_px(self, threads: int) -> int:
-        """Return a block size that keeps `threads` busy; the results do not depend on it."""
+        """Return a block size that keeps `threads` busy and memory flat; the results do not depend on it."""
         block_px, smallest = BLOCK_PX, max(self.lattice.core)
+        while block_px > smallest and block_px**2 * len(self.channels) > BLOCK_VALUES:
+            block_px //= 2
         while block_px > smallest and len(self.blocks(block_px)) < BLOCKS_PER_THREAD * threads:
             block_px //= 2
         return block_px
@@ -126,4 +143,4 @@ def plan_inference(
     area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
     engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads)
-    return Plan(scene, lattice, engine, spec.target_index, area, blend)
+    return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes)

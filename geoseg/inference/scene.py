@@ -1,56 +1,85 @@
 """A whole scene's probabilities as one lazy array."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoseg.errors import UsageError
 from geoseg.grid import Block
-from geoseg.inference.block import PROBABILITY_ONE, predict_block
+from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
 from geoseg.inference.plan import BLOCK_PX, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray
     from numpy.typing import NDArray
 
 
-def predict_scene(plan: Plan, *, block_px: int = BLOCK_PX) -> "xarray.DataArray":
-    """Return the probabilities of a scene, computed block by block when they are asked for.
+def predict_scene(plan: Plan, *, block_px: int = BLOCK_PX, classes: bool = False) -> "xarray.DataArray":
+    """Return the probabilities, or the classes, of a scene, computed block by block when they are asked for.
 
     Args:
         plan: What to predict, from `plan_inference`.
         block_px: Height and width of a dask chunk, about.
+        classes: Return the likeliest class instead of the target's probability; for models of more than two classes.
 
     Returns:
-        `(y, x)` float32 in [0, 1], NaN where there is nodata or no AOI; `x` and `y` are the coordinates of the pixel
-        centres (pixel numbers plus a half where the scene is rotated), `attrs` hold `crs` (WKT), `transform` and
-        `units`.
+        `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
+        `classes` the index of the likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the
+        coordinates of the pixel centres (pixel numbers plus a half where the scene is rotated). `attrs` hold `crs`
+        (WKT), `transform` and `units`, with `classes` also `nodata` and the names of the `classes`.
+
+    Raises:
+        UsageError: If `classes` are asked of a model that has one or two.
     """
-    import dask.array
     import xarray
-    from dask.delayed import delayed
 
     from geoseg.datasets.scenes import query_frame
 
-    blocks = plan.lattice.plan_blocks(block_px)
-    load = delayed(_predict, pure=False)
-    arrays = [
-        dask.array.from_delayed(load(plan, b), b.window.shape, np.float32)  # type: ignore[no-untyped-call]
-        for b in blocks
-    ]
-    per_row = sum(b.window.row == 0 for b in blocks)
-    rows = [arrays[i : i + per_row] for i in range(0, len(arrays), per_row)]
-    data = dask.array.block(rows)  # type: ignore[no-untyped-call]
+    if classes and not plan.has_class_raster:
+        raise UsageError(
+            f"The model has {len(plan.classes)} classes ({', '.join(plan.classes)}); a class raster needs more than "
+            "two. Compare the probability with a threshold instead."
+        )
+    data = _lazy_blocks(plan, block_px, _classes if classes else _probability, np.uint8 if classes else np.float32)
     grid, frame = plan.scene.grid, query_frame(plan.scene.grid)
     y = frame.f + frame.e * (np.arange(grid.height) + 0.5)
     x = frame.c + frame.a * (np.arange(grid.width) + 0.5)
     crs = grid.crs.to_wkt() if grid.crs is not None else None
-    attrs = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
-    return xarray.DataArray(data, dims=("y", "x"), coords={"y": y, "x": x}, name="probability", attrs=attrs)
+    attrs: dict[str, Any] = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
+    attrs |= {"nodata": NODATA, "classes": plan.classes} if classes else {}
+    name = "class" if classes else "probability"
+    return xarray.DataArray(data, dims=("y", "x"), coords={"y": y, "x": x}, name=name, attrs=attrs)
 
 
-def _predict(plan: Plan, block: Block) -> "NDArray[np.float32]":
+def _lazy_blocks(plan: Plan, block_px: int, predict: "Callable[[Plan, Block], NDArray[Any]]", dtype: type) -> Any:
+    """Return a `(y, x)` dask array with a chunk per block."""
+    import dask.array
+    from dask.delayed import delayed
+
+    blocks = plan.lattice.plan_blocks(block_px)
+    load = delayed(predict, pure=False)
+    arrays = [
+        dask.array.from_delayed(load(plan, b), b.window.shape, dtype)  # type: ignore[no-untyped-call]
+        for b in blocks
+    ]
+    per_row = sum(b.window.row == 0 for b in blocks)
+    rows = [arrays[i : i + per_row] for i in range(0, len(arrays), per_row)]
+    return dask.array.block(rows)  # type: ignore[no-untyped-call]
+
+
+def _probability(plan: Plan, block: Block) -> "NDArray[np.float32]":
     if plan.aoi is not None and not plan.aoi.touches(block.window):
         return np.full(block.window.shape, np.nan, np.float32)
     pixels = predict_block(plan, block)
     valid = pixels.valid[1:-1, 1:-1]
     return np.where(valid, pixels.probability / np.float32(PROBABILITY_ONE), np.nan).astype(np.float32)
+
+
+def _classes(plan: Plan, block: Block) -> "NDArray[np.uint8]":
+    if plan.aoi is not None and not plan.aoi.touches(block.window):
+        return np.full(block.window.shape, NODATA, np.uint8)
+    classes = predict_block(plan, block).classes
+    assert classes is not None
+    return classes

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from geoseg import bundle as bundle_module
-from geoseg.bundle import FORMAT, ModelSpec, load_bundle, save_bundle
+from geoseg.bundle import FORMAT, ModelSpec, choose_colours, load_bundle, save_bundle
 from geoseg.errors import BundleError, UnknownModelError
 
 SPEC = ModelSpec(
@@ -163,6 +163,10 @@ FACTS = {
     "stride_px": {"stride_px": 0},
     "threshold": {"threshold": 1.0},
     "target": {"target": "road"},
+    "classes are building, building": {"classes": ("building", "building")},
+    "there are 300 classes": {"classes": ("building", *map(str, range(299)))},
+    "colours are": {"colours": {"road": "#FF0000"}},
+    "colours are .*orange": {"colours": {"building": "orange"}},
 }
 
 
@@ -174,6 +178,20 @@ def test_a_specification_that_contradicts_itself_is_refused(fact: str) -> None:
 
 def test_the_target_is_found_among_the_classes() -> None:
     assert replace(SPEC, classes=("ground", "building")).target_index == 1
+
+
+def test_colours_come_back_and_classes_without_one_get_colours_of_their_own(tmp_path: Path, weights: dict) -> None:
+    spec = replace(SPEC, classes=("building", "road", "pool", "tent", "silo"), colours={"pool": "#0102fE"})
+    found = load_bundle(save_bundle(tmp_path / "a.safetensors", spec, weights)).spec
+    assert found.colours == {"pool": "#0102fE"}
+    assert found.class_colours[2] == "#0102fE"
+    assert found.class_colours[0] == choose_colours(["building"], {})[0]
+    assert len(set(found.class_colours)) == 5
+
+
+def test_a_specification_without_colours_is_written_as_before_there_were_any(saved: Path) -> None:
+    with safe_open(saved, framework="np") as file:
+        assert "colours" not in json.loads(file.metadata()["geoseg_spec"])
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict) -> None:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
-from geoseg.engines import ONNX_CACHE_ENV, IdentitySegmenter, ThresholdSegmenter, choose_device, load_engine
+from geoseg.engines import (
+    ONNX_CACHE_ENV,
+    ClassSegmenter,
+    IdentitySegmenter,
+    ThresholdSegmenter,
+    choose_device,
+    load_engine,
+)
 from geoseg.engines import open as open_module
 from geoseg.engines.onnx import cache_folder, onnx_path
 from geoseg.engines.openvino import OpenVINOEngine
@@ -229,3 +236,6 @@ def test_the_fakes_are_what_their_names_say() -> None:
     chips = np.arange(256, dtype="uint8").reshape(1, 1, 16, 16).repeat(3, 1)
     assert (np.round(IdentitySegmenter().predict(chips) * 254) == np.minimum(chips[:, :1], 254)).all()
     np.testing.assert_array_equal(ThresholdSegmenter(100).predict(chips), chips[:, :1] >= 100)
+    shares = ClassSegmenter(4).predict(chips)
+    np.testing.assert_array_equal(shares.argmax(axis=1), chips[:, 0] // 64)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)

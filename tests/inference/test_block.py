@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter
 from geoseg.errors import PredictionError
 from geoseg.grid import fit_lattice
 from geoseg.inference import AOI, NODATA, Plan, predict_block, predict_scene
-from geoseg.inference.block import _Blended
+from geoseg.inference.stitch import Blended
 from geoseg.scene import close_readers, open_scene
 
 
@@ -128,9 +128,9 @@ def test_blending_weights_add_up_to_one_where_halos_fit_into_cores(
     halo = int(2 * chip * share)  # at most a quarter of the chip, so two halos fit into a core
     lattice = fit_lattice(shape, chip_px=2 * chip, halo_px=halo, multiple_px=2)
     (block,) = lattice.plan_blocks(10_000)
-    stitch = _Blended(lattice, block.window)
+    stitch = Blended(lattice, block.window, 1)
     for each in lattice.chips_of(block):
-        stitch.add(each, np.ones(lattice.chip_shape, np.float32))
+        stitch.add(each, np.ones((1, *lattice.chip_shape), np.float32))
     if min(lattice.core) >= 2 * halo:
         np.testing.assert_allclose(stitch.weight, 1, atol=1e-5)
     assert stitch.weight.min() > 0
@@ -200,13 +200,14 @@ def test_the_border_of_the_scene_is_predicted_to_its_last_pixel(tmp_path: Path) 
 
 def test_the_channel_of_the_target_class_is_kept(tmp_path: Path) -> None:
     answer = lambda chips: np.stack([constant(v)(chips)[:, 0] for v in (0.1, 0.7, 0.2)], 1)  # noqa: E731
-    plan = plan_of(write(tmp_path, noise(20, 20)), FakeEngine(answer), channel=1)
+    plan = plan_of(write(tmp_path, noise(20, 20)), FakeEngine(answer), channel=1, classes=("a", "b", "c"))
     assert (predict_all(plan, 100) == round(0.7 * 254)).all()
 
 
 WRONG = {
     "array of": lambda chips: np.zeros((len(chips), 1, 8, 8), np.float32),
     "array of ": lambda chips: np.zeros((1, 1, *chips.shape[2:]), np.float32),
+    "array of  ": lambda chips: np.zeros((len(chips), 2, *chips.shape[2:]), np.float32),
     "nan": constant(np.nan),
     "7.5": constant(7.5),
     "-2.0": constant(-2),
@@ -217,7 +218,7 @@ WRONG = {
 @pytest.mark.parametrize("blend", [False, True])
 def test_what_is_no_probability_is_an_error_and_never_zeros(tmp_path: Path, found: str, blend: bool) -> None:
     plan = plan_of(write(tmp_path, noise(90, 90)), FakeEngine(WRONG[found]), blend=blend)
-    with pytest.raises(PredictionError, match=f"fake gave .*{found}"):
+    with pytest.raises(PredictionError, match=f"fake gave .*{found.strip()}"):
         predict_all(plan, 50)
 
 
