@@ -1,75 +1,321 @@
-"""Losses of binary logits that leave out pixels without truth; a recipe names them and their weights."""
+"""Losses by the names of a recipe's `[loss]`, of sigmoid and softmax networks, over the pixels that have truth.
 
-from collections.abc import Callable, Mapping
+One channel is the probability of the one class (sigmoid); several channels compete (softmax). Pixels of `IGNORED` and
+`UNSURE` are replaced before anything is computed, so whatever a network says there, infinities included, changes
+neither loss nor gradient. All is computed in float32, under autocast too. Overlap losses (Dice, Jaccard, Tversky) add
+up over the whole batch, as most windows of 100 m hold too few buildings to be scored one by one.
+
+Of several classes the overlap losses average those that the batch's truth holds. A class that is not there cannot
+overlap: its loss would be 1 with next to no gradient, and a batch's value would tell which classes it holds instead
+of how good it is; what is wrongly given to such a class is already missing from another one. (segmentation-models-
+pytorch 0.6 counts absent classes as 0 in the same mean, and a binary batch without buildings not at all, so that
+false buildings there cost nothing; its multi-class focal loss treats softmax channels as sigmoid ones. Its Lovasz
+loss is Berman's own and is used here.)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geoseg.datasets.labels import IGNORED
+from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "check_losses", "weigh_losses"]
+__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses"]
 
-_EPSILON = 1.0
-
-
-def binary_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the known pixels' logits (pixel,) and truth (pixel,)."""
-    return functional.binary_cross_entropy_with_logits(logits, truth)
-
-
-def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient over all known pixels of the batch (Milletari 2016, without squares)."""
-    probability = logits.sigmoid()
-    overlap = (probability * truth).sum()
-    return 1 - (2 * overlap + _EPSILON) / (probability.sum() + truth.sum() + _EPSILON)
-
-
-def jaccard(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the soft intersection over union over all known pixels of the batch."""
-    probability = logits.sigmoid()
-    overlap = (probability * truth).sum()
-    return 1 - (overlap + _EPSILON) / (probability.sum() + truth.sum() - overlap + _EPSILON)
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "bce": binary_cross_entropy,
-    "dice": dice,
-    "jaccard": jaccard,
+LOSSES: dict[str, dict[str, Any]] = {
+    "bce": {"positive_weight": 1.0},
+    "ce": {"class_weights": None},
+    "dice": {},
+    "focal": {"alpha": None, "gamma": 2.0},
+    "jaccard": {},
+    "lovasz": {},
+    "tversky": {"alpha": 0.3, "beta": 0.7, "gamma": 1.0},
 }
-"""Losses by the name that a recipe's `[loss]` uses."""
+"""The losses and the options that each takes, with their defaults.
+
+`bce` is binary cross-entropy, in which pixels of the class count `positive_weight` times; `ce` cross-entropy of
+several classes, each pixel counting as `class_weights` says of its class; `focal` cross-entropy times (1 - p)^`gamma`
+of the true class' probability p, and times `alpha` for the class and 1 - `alpha` for the background, or of several
+classes `alpha` for each; `tversky` counts false positives `alpha` and false negatives `beta` times, and is raised to
+`gamma`.
+"""
+
+_NOTHING = 1e-6
+"""Keeps a root's gradient finite where a loss is 0."""
 
 
-def check_losses(weights: Mapping[str, float]) -> None:
-    """Refuse unknown losses, negative weights, and a sum that is nothing.
+def check_losses(losses: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Refuse unknown losses and options, values out of range, and losses that the classes do not allow.
+
+    Args:
+        losses: what `[loss]` says: by name a weight, or a table of `weight` and options.
+        classes: the network's classes; one is a sigmoid channel, several are softmax channels.
 
     Raises:
         RecipeError: naming the key, its value and what is allowed.
     """
-    for name, weight in weights.items():
+    for name, entry in losses.items():
         if name not in LOSSES:
-            raise RecipeError(f"unknown key loss.{name} = {weight!r}; expected among {', '.join(LOSSES)}")
-        if weight < 0:
-            raise RecipeError(f"loss.{name} = {weight!r}; expected a weight of at least 0")
-    if not any(weights.values()):
-        raise RecipeError(f"loss = {dict(weights)}; expected at least one loss with a weight above 0")
+            raise RecipeError(f"unknown key loss.{name} = {entry!r}; expected among {', '.join(LOSSES)}")
+        _check_entry(name, entry, classes)
+    if not any(_weight(entry) for entry in losses.values()):
+        raise RecipeError(f"loss = {dict(losses)}; expected at least one loss with a weight above 0")
 
 
-def weigh_losses(weights: Mapping[str, float], logits: Tensor, mask: Tensor) -> Tensor:
-    """Add up the losses of the pixels with truth.
+def _check_entry(name: str, entry: Any, classes: Sequence[str]) -> None:
+    table = entry if isinstance(entry, Mapping) else {"weight": entry}
+    key = f"loss.{name}.weight" if table is entry else f"loss.{name}"
+    _expect(key, table.get("weight", 1.0), _is_number(table.get("weight", 1.0), 0), "a weight of at least 0")
+    for option in table.keys() - {"weight"}:
+        if option not in LOSSES[name]:
+            allowed = ", ".join(["weight", *LOSSES[name]])
+            raise RecipeError(f"unknown key loss.{name}.{option} = {table[option]!r}; expected among {allowed}")
+    _check_kind(name, classes)
+    _check_options(name, _options(name, entry), len(classes))
+
+
+def _check_kind(name: str, classes: Sequence[str]) -> None:
+    """Refuse the cross-entropy of the other kind of network."""
+    listed = f"network.classes = {list(classes)}"
+    if name == "bce" and len(classes) != 1:
+        raise RecipeError(f"loss.bce is of one class, and {listed}; expected loss.ce, or one class")
+    if name == "ce" and len(classes) < 2:
+        raise RecipeError(f'loss.ce is of several classes, and {listed}; expected loss.bce, or "background" as a class')
+
+
+def _check_options(name: str, options: Mapping[str, Any], classes: int) -> None:
+    for option, value in options.items():
+        key = f"loss.{name}.{option}"
+        if option == "class_weights" or (option == "alpha" and name == "focal" and classes > 1):
+            fits = value is None or (_is_list(value, classes) and any(value))
+            _expect(key, value, fits, f"{classes} weights of at least 0, one for each of network.classes")
+        elif option == "alpha" and name == "focal":
+            _expect(key, value, value is None or (_is_number(value, 0) and 0 < value < 1), "a number between 0 and 1")
+        elif option in ("alpha", "beta") or (option == "gamma" and name == "focal"):
+            _expect(key, value, _is_number(value, 0), "a number of at least 0")
+        else:
+            _expect(key, value, _is_number(value, 0) and value > 0, "a number above 0")
+    if name == "tversky" and not options["alpha"] + options["beta"]:
+        raise RecipeError("loss.tversky.alpha = 0 and loss.tversky.beta = 0; expected one of them above 0")
+
+
+def _expect(key: str, value: Any, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise RecipeError(f"{key} = {value!r}; expected {allowed}")
+
+
+def _is_number(value: Any, low: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == length and all(_is_number(v, 0) for v in value)
+
+
+def _weight(entry: Any) -> float:
+    return float(entry.get("weight", 1.0) if isinstance(entry, Mapping) else entry)
+
+
+def _options(name: str, entry: Any) -> dict[str, Any]:
+    given = {k: v for k, v in entry.items() if k != "weight"} if isinstance(entry, Mapping) else {}
+    return {**LOSSES[name], **given}
+
+
+def weigh_losses(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> Tensor:
+    """Add up losses times their weights.
 
     Args:
-        weights: weight by name of loss.
-        logits: (n, 1, y, x), any float type.
-        mask: (n, y, x) of 0, 1 and `IGNORED`.
+        losses: by name a weight, or a table of `weight` and options; checked by `check_losses`.
+        logits: (n, class, y, x), any float type.
+        mask: (n, y, x) of class indices (one channel: 0 and 1), `UNSURE` and `IGNORED`.
 
     Returns:
         A scalar; 0 (with a gradient of 0) when no pixel has truth.
     """
-    flat, truth = logits.float().flatten(), mask.flatten()
-    known = truth != IGNORED
-    if not bool(known.any()):
-        return flat.sum() * 0.0
-    flat, truth = flat[known], truth[known].float()
-    return torch.stack([weight * LOSSES[name](flat, truth) for name, weight in weights.items() if weight]).sum()
+    return add_terms(losses, loss_terms(losses, logits, mask))
+
+
+def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return every loss by name, not weighted, for `add_terms` and for tables; arguments as for `weigh_losses`."""
+    with torch.autocast(logits.device.type, enabled=False):
+        known = _Known(logits, mask)
+        return {name: _TERMS[name](known, **_options(name, entry)) for name, entry in losses.items()}
+
+
+def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the weighted sum of what `loss_terms` gave."""
+    return torch.stack([_weight(entry) * terms[name] for name, entry in losses.items() if _weight(entry)]).sum()
+
+
+class LossMeans:
+    """Means of loss terms over batches, each batch counting as many pixels as have truth.
+
+    For cross-entropy without class weights that is the mean over all pixels; of other losses, of the batches' values.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._pixels: Tensor | int = 0
+
+    def update(self, terms: Mapping[str, Tensor], mask: Tensor) -> None:
+        """Add the terms of a batch, whose mask (n, y, x) tells how much they count."""
+        pixels = (mask < UNSURE).sum().double()
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double() * pixels
+        self._pixels = self._pixels + pixels
+
+    def means(self) -> dict[str, float]:
+        """Return the means by name; NaN where no pixel had truth."""
+        pixels = float(self._pixels) or float("nan")
+        return {name: float(total) / pixels for name, total in self._sums.items()}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Logits and truth of a batch, with what the losses share; pixels without truth are harmless."""
+
+    given: Tensor
+    mask: Tensor
+
+    @cached_property
+    def here(self) -> Tensor:
+        """(n, 1, y, x) True where there is truth."""
+        return (self.mask < UNSURE)[:, None]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Number of pixels with truth, at least 1."""
+        return self.here.sum().clamp_min(1)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(n, class, y, x) float32, 0 without truth."""
+        return self.given.float().masked_fill(~self.here, 0.0)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(n, y, x) int64, 0 without truth."""
+        return self.mask.masked_fill(~self.here[:, 0], 0).long()
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether one channel is a sigmoid's."""
+        return self.given.shape[1] == 1
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """(n, class, y, x) float32: 1 in the channel of a pixel's class, 0 without truth."""
+        first, channels = (1, 1) if self.is_binary else (0, self.given.shape[1])
+        classes = torch.arange(first, first + channels, dtype=self.mask.dtype, device=self.mask.device)
+        return (self.mask[:, None] == classes[:, None, None]).float()
+
+    @cached_property
+    def log_truth(self) -> Tensor:
+        """(n, y, x) log of the true class' probability, 0 without truth."""
+        if self.is_binary:
+            loss = functional.binary_cross_entropy_with_logits(self.logits, self.truth, reduction="none")[:, 0]
+        else:
+            loss = functional.cross_entropy(self.logits, self.labels, reduction="none")
+        return -loss * self.here[:, 0]
+
+    @cached_property
+    def overlap(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Soft true positives, false positives and false negatives, each (class,)."""
+        probability = (self.logits.sigmoid() if self.is_binary else self.logits.softmax(dim=1)) * self.here
+        both, given, true = ((t.sum(dim=(0, 2, 3))) for t in (probability * self.truth, probability, self.truth))
+        return both, given - both, true - both
+
+    def mean_of_classes(self, losses: Tensor) -> Tensor:
+        """Average (class,) losses over the classes that the truth holds; the one of a sigmoid always counts."""
+        counts = torch.ones_like(losses) if self.is_binary else (self.truth.sum(dim=(0, 2, 3)) > 0).float()
+        return (losses * counts).sum() / counts.sum().clamp_min(1)
+
+
+def _bce(known: _Known, *, positive_weight: float) -> Tensor:
+    """Mean binary cross-entropy; with a weight, as torch's `pos_weight`, not divided by the sum of weights."""
+    weights = 1 + (positive_weight - 1) * known.truth[:, 0]
+    return -(known.log_truth * weights).sum() / known.pixels
+
+
+def _ce(known: _Known, *, class_weights: Sequence[float] | None) -> Tensor:
+    """Mean cross-entropy; with weights, divided by their sum over the pixels, as torch's `cross_entropy` does."""
+    if class_weights is None:
+        return -known.log_truth.sum() / known.pixels
+    weights = known.logits.new_tensor(class_weights)[known.labels] * known.here[:, 0]
+    return -(known.log_truth * weights).sum() / weights.sum().clamp_min(_NOTHING)
+
+
+def _focal(known: _Known, *, alpha: float | Sequence[float] | None, gamma: float) -> Tensor:
+    """Mean of (1 - p)^gamma times cross-entropy: Lin et al. 2017, Focal Loss for Dense Object Detection, eq. 5.
+
+    https://arxiv.org/abs/1708.02002; there the sum is divided by the number of matched anchors, here by the pixels.
+    """
+    missing = (-torch.expm1(known.log_truth)).clamp_min(_NOTHING)
+    losses = -(missing**gamma) * known.log_truth
+    if alpha is not None:
+        per_class = [1 - alpha, alpha] if isinstance(alpha, int | float) else list(alpha)
+        losses = losses * losses.new_tensor(per_class)[known.labels]
+    return losses.sum() / known.pixels
+
+
+def _dice(known: _Known) -> Tensor:
+    """One minus the soft Dice coefficient: Milletari et al. 2016, https://arxiv.org/abs/1606.04797, without squares.
+
+    With one pixel in numerator and denominator, (2 TP + 1) / (2 TP + FP + FN + 1), so that a batch without buildings
+    is best when none are found.
+    """
+    return _overlap_loss(known, alpha=0.5, beta=0.5, smooth=0.5)
+
+
+def _jaccard(known: _Known) -> Tensor:
+    """One minus the soft intersection over union, (TP + 1) / (TP + FP + FN + 1).
+
+    Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22, smoothed by one pixel.
+    """
+    return _overlap_loss(known, alpha=1.0, beta=1.0, smooth=1.0)
+
+
+def _tversky(known: _Known, *, alpha: float, beta: float, gamma: float) -> Tensor:
+    """One minus the soft Tversky index TP / (TP + alpha FP + beta FN), to the power of gamma.
+
+    Salehi et al. 2017, https://arxiv.org/abs/1706.05721; the power is Abraham and Khan 2019,
+    https://arxiv.org/abs/1810.07842, whose gamma is 1 / gamma of here (their 4/3 is 0.75).
+    """
+    return _overlap_loss(known, alpha=alpha, beta=beta, smooth=1.0, gamma=gamma)
+
+
+def _overlap_loss(known: _Known, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> Tensor:
+    both, wrong, missed = known.overlap
+    losses = 1 - (both + smooth) / (both + alpha * wrong + beta * missed + smooth)
+    return known.mean_of_classes(losses if gamma == 1 else losses.clamp_min(_NOTHING) ** gamma)
+
+
+def _lovasz(known: _Known) -> Tensor:
+    """Lovasz hinge (one channel) or Lovasz softmax over the classes present: Berman et al. 2018.
+
+    https://arxiv.org/abs/1705.08790, as segmentation-models-pytorch carries the authors' code.
+    """
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    here = known.here[:, 0]
+    if not bool(here.any()):
+        return known.logits.sum() * 0.0
+    logits = known.logits.movedim(1, -1)[here].T[None, ..., None]  # (1, class, pixel, 1)
+    loss: Tensor = LovaszLoss("binary" if known.is_binary else "multiclass")(logits, known.labels[here][None, :, None])
+    return loss
+
+
+_TERMS: dict[str, Callable[..., Tensor]] = {
+    "bce": _bce,
+    "ce": _ce,
+    "dice": _dice,
+    "focal": _focal,
+    "jaccard": _jaccard,
+    "lovasz": _lovasz,
+    "tversky": _tversky,
+}

@@ -102,7 +102,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All of a recipe. `loss` maps the name of a loss to its weight."""
+    """All of a recipe. `loss` maps the name of a loss to its weight, or to a table of `weight` and options."""
 
     name: str
     version: str = "1"
@@ -115,7 +115,7 @@ class Recipe:
     halo_px: int = _within(0, 4096, 64)
     network: Network
     sources: tuple[Source, ...]
-    loss: dict[str, float]
+    loss: dict[str, Any]
     augment: tuple[Augmentation, ...] = ()
     fit: Fit
 
@@ -240,7 +240,7 @@ def _check_parts(recipe: Recipe) -> None:
             "multiple of 32 and a window no smaller"
         )
     _check_sources(recipe.sources)
-    check_losses(recipe.loss)
+    check_losses(recipe.loss, network.classes)
     check_augmentations(recipe.augment)
 
 
