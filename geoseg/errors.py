@@ -87,3 +87,7 @@ class RecipeError(GeosegError):
 
 class LabelError(GeosegError):
     """Labels cannot be read, or do not fit their scene."""
+
+
+class UnknownLabelError(LabelError):
+    """A mask holds numbers or colours that stand for no class."""

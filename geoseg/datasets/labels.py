@@ -1,50 +1,83 @@
 """Truth on a grid: label rasters and building polygons, and the areas that split a scene.
 
-A label raster here is (y, x) uint8: 0 background, 1 building (or a class index), `UNSURE` background that incomplete
-labels cannot vouch for, `IGNORED` no truth at all.
+A label raster here is (y, x) uint8: a class index (0 background and 1 building where there is one class), `UNSURE`
+background that incomplete labels cannot vouch for, `IGNORED` no truth at all.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 
-from geoseg.errors import LabelError
-from geoseg.grid import Grid
+from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
+from geoseg.errors import LabelError, UnknownLabelError
+from geoseg.grid import Grid, Window
+from geoseg.scene import quiet_georeference
 
-__all__ = ["IGNORED", "UNSURE", "Labels", "rasterize_areas", "read_labels"]
-
-IGNORED = 255
-"""No truth: outside the labelled area, nodata, or a label's own unknown value."""
-
-UNSURE = 254
-"""Background of labels that are known to leave buildings out: maybe one of those."""
+__all__ = ["IGNORED", "Labels", "UNSURE", "label_size", "rasterize_areas", "read_labels"]
 
 Labels = NDArray[np.uint8]
 
-_RASTERS = {".tif", ".tiff", ".vrt", ".png", ".jp2"}
+_RASTERS = {".tif", ".tiff", ".vrt", ".png", ".jp2", ".jpg", ".jpeg", ".img", ".bmp", ".gif"}
+
+_ONE_LAYER = {".fgb", ".geojson", ".json", ".parquet", ".shp"}
+"""Suffixes of files that cannot hold several layers."""
+
+_MARGIN_PX = 2
+"""Pixels of a label raster read beyond the grid that is asked for: resampling looks that far."""
+
+_FLAT = "EPSG:3857"
+"""Any projected CRS: says that two grids without one lie on one plane."""
 
 
-def read_labels(path: Path, grid: Grid) -> Labels:
+def read_labels(
+    path: Path,
+    grid: Grid,
+    *,
+    coding: Coding = BINARY,
+    native: Grid | None = None,
+    layer: str = "",
+    column: str = "",
+    empty_ok: bool = True,
+) -> Labels:
     """Read a label raster or polygons onto `grid`.
 
-    Polygons burn 1 where they hold a pixel's centre. A binary raster finer than `grid` is averaged over the pixel's
-    area and is a building from one half on; a coarser one is taken pixel by pixel.
+    Polygons burn their class where they hold a pixel's centre. A raster finer than `grid` is brought to it by area: in
+    two classes a pixel is the second from one half on, in several it is the commonest. A coarser one is taken pixel by
+    pixel. A raster without georeference lies pixel for pixel on the image.
 
     Args:
-        path: label raster with values 0, 1 and nodata (or 255), or a file of polygons.
+        path: label raster, or a file of polygons.
         grid: where the labels are wanted.
+        coding: what a raster's numbers or colours mean.
+        native: the grid of the whole image in its own pixels; `grid` by default.
+        layer: layer of a file of polygons that has several.
+        column: attribute of the polygons that names their class; all are the coding's target without it.
+        empty_ok: accept a file without any polygon on the image.
 
     Returns:
-        (y, x) uint8 of 0, 1 and `IGNORED`.
+        (y, x) uint8 class indices, and `IGNORED`.
 
     Raises:
-        LabelError: the file cannot be read, holds other values, or has no coordinate reference system.
+        LabelError: the file cannot be read, does not fit the image, or has no coordinate reference system.
+        UnknownLabelError: a raster holds numbers or colours that stand for no class.
     """
     if not path.exists():
-        raise LabelError(f"no labels at {path}; expected a raster of 0, 1 and 255, or a file of polygons")
-    return _warp(path, grid) if path.suffix.lower() in _RASTERS else _burn(path, grid)
+        raise LabelError(f"no labels at {path}; expected a raster of class indices and 255, or a file of polygons")
+    if path.suffix.lower() in _RASTERS:
+        return _read_raster(path, grid, coding, native or grid)
+    return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
+
+
+def label_size(path: Path) -> tuple[tuple[int, int], bool] | None:
+    """Return the (height, width) of a label raster, and whether it is georeferenced; None for polygons."""
+    if path.suffix.lower() not in _RASTERS:
+        return None
+    with _open(path) as source:
+        return source.shape, _is_placed(source)
 
 
 def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str = "split") -> NDArray[np.bool_]:
@@ -68,66 +101,235 @@ def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str
     missing = sorted(set(names) - set(areas[column]))
     if missing:
         raise LabelError(f"{path} has no area {missing[0]!r}; it has {', '.join(sorted(set(areas[column])))}")
-    return _rasterize(list(areas[areas[column].isin(names)].geometry), grid).astype(bool)
+    return _rasterize([(shape, 1) for shape in areas[areas[column].isin(names)].geometry], grid, 0).astype(bool)
 
 
-def _burn(path: Path, grid: Grid) -> Labels:
-    return _rasterize(list(_read_polygons(path, grid).geometry), grid)
+def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, column: str, empty_ok: bool) -> Labels:
+    frame = _read_polygons(path, grid, layer)
+    if not empty_ok:
+        _check_touches(path, frame, native)
+    target, other = coding.target
+    if not column:
+        if not coding.is_binary:
+            raise LabelError(f"{path} holds polygons of one class; expected a column that names each one's class")
+        return _rasterize([(shape, target) for shape in frame.geometry], grid, other)
+    around = coding.indices.get("background", other if coding.is_binary else IGNORED)
+    return _rasterize(list(zip(frame.geometry, _classes_of(path, frame, column, coding), strict=True)), grid, around)
 
 
-def _rasterize(shapes: list, grid: Grid) -> Labels:  # type: ignore[type-arg]
+def _classes_of(path: Path, frame: Any, column: str, coding: Coding) -> list[int]:
+    if column not in frame.columns:
+        raise LabelError(f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
+    counts = frame[column].value_counts(dropna=False)
+    unknown = ", ".join(f"{name} ({n} polygons)" for name, n in counts.items() if name not in coding.indices)
+    if unknown:
+        raise UnknownLabelError(f"{path} names in {column} {unknown}; expected {', '.join(coding.indices)}")
+    return [coding.indices[name] for name in frame[column]]
+
+
+def _check_touches(path: Path, frame: Any, native: Grid) -> None:
+    """Refuse polygons of another place, which would teach that nothing there is a building."""
+    import shapely
+
+    extent = shapely.Polygon(native.corners)
+    if frame.geometry.intersects(extent).any():
+        return
+    where = f"their extent is {_numbers(frame.total_bounds)}" if len(frame) else "the file holds none"
+    raise LabelError(
+        f"no polygon of {path} touches the image: {where}, the image's {_numbers(native.bounds)} in its CRS. Check "
+        "that both show one place; an image that truly has none is accepted with empty_ok = true"
+    )
+
+
+def _numbers(bounds: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"
+
+
+def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
     from rasterio.features import rasterize
 
     if not shapes:
-        return np.zeros(grid.shape, np.uint8)
-    burnt: Labels = rasterize(shapes, out_shape=grid.shape, transform=grid.transform, dtype="uint8")
+        return np.full(grid.shape, around, np.uint8)
+    with quiet_georeference():
+        burnt: Labels = rasterize(shapes, grid.shape, fill=around, transform=grid.transform, dtype="uint8")
     return burnt
 
 
-def _read_polygons(path: Path, grid: Grid):  # type: ignore[no-untyped-def]
+def _read_polygons(path: Path, grid: Grid, layer: str = ""):  # type: ignore[no-untyped-def]
     """Read a file of polygons in the grid's coordinate reference system."""
     import geopandas
 
+    _check_layer(path, layer)
     try:
-        frame = geopandas.read_file(path)
+        frame = geopandas.read_file(path, **({"layer": layer} if layer else {}))
     except Exception as err:  # pyogrio and fiona raise their own
         raise LabelError(f"cannot read polygons from {path}: {err}") from err
     if frame.crs is None and grid.crs is not None:
         raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be laid on the scene")
-    return frame if grid.crs is None else frame.to_crs(grid.crs)
+    frame = frame if grid.crs is None else frame.to_crs(grid.crs)
+    return frame[~(frame.geometry.is_empty | frame.geometry.isna())]
 
 
-def _warp(path: Path, grid: Grid) -> Labels:
-    """Bring a label raster onto the grid: by area when shrinking, by the nearest pixel when enlarging."""
+def _check_layer(path: Path, layer: str) -> None:
+    """Refuse to guess which of several layers holds the truth."""
+    import pyogrio
+
+    if not layer and path.suffix.lower() in _ONE_LAYER:
+        return
+    try:
+        names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    except Exception as err:  # pyogrio raises its own
+        raise LabelError(f"cannot read polygons from {path}: {err}") from err
+    if (layer and layer not in names) or (not layer and len(names) > 1):
+        found = f"{path} has the layers {', '.join(names)}"
+        raise LabelError(f"{found}, not {layer!r}" if layer else f'{found}; name one of them: layer = "{names[0]}"')
+
+
+def _open(path: Path) -> Any:
     import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with quiet_georeference():
+            return rasterio.open(path)
+    except RasterioError as err:
+        raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err
+
+
+def _is_placed(source: Any) -> bool:
+    return source.crs is not None or not source.transform.is_identity
+
+
+def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
+    """Read the part of a label raster that lies under the grid, and bring it onto the grid."""
+    with _open(path) as source:
+        own = _own_grid(path, source, grid, native)
+        window = _part(own, grid)
+        if window is None:
+            raise LabelError(
+                f"the labels {path} lie elsewhere: their extent is {_numbers(own.bounds)} in their CRS, the image's "
+                f"{_numbers(native.bounds)} in its own. Check that both show one place"
+            )
+        values = _read_coded(path, source, coding, window)
+    return _bring(values, own.crop(window), grid, coding)
+
+
+def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
+    """Return where a label raster lies: by its georeference, or pixel for pixel on the image where one has none."""
+    crs = source.crs or grid.crs
+    if _is_placed(source) and crs is not None and grid.crs is not None:
+        return Grid(crs, source.transform, source.shape)
+    if source.shape != native.shape:
+        raise LabelError(
+            f"the labels {path} have {source.shape[1]} x {source.shape[0]} px, their image {native.width} x "
+            f"{native.height}; expected the same, as they are not both georeferenced"
+        )
+    return Grid(grid.crs, native.transform, source.shape)
+
+
+def _part(own: Grid, grid: Grid) -> Window | None:
+    """Return the window of the labels under the grid, with a margin; all of them in another CRS."""
+    if own.crs != grid.crs:
+        return own.window if _overlap(own, grid) else None
+    window = own.window_of_bounds(grid.bounds).intersect(own.window)
+    return window and window.expand(_MARGIN_PX).intersect(own.window)
+
+
+def _overlap(own: Grid, grid: Grid) -> bool:
+    from rasterio.warp import transform_bounds
+
+    left, bottom, right, top = transform_bounds(grid.crs, own.crs, *grid.bounds)
+    here = own.bounds
+    return bool(left < here[2] and right > here[0] and bottom < here[3] and top > here[1])
+
+
+def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labels:
+    from rasterio.enums import ColorInterp
+    from rasterio.windows import Window as Part
+
+    part = Part(window.col, window.row, window.width, window.height)
+    values = source.read(window=part)
+    known = source.dataset_mask(window=part) > 0
+    has_palette = source.colorinterp[0] == ColorInterp.palette
+    try:
+        if coding.colours and not coding.explicit and (has_palette or source.count >= 3):
+            rgb = _expand(values[0], source.colormap(1)) if has_palette else values[:3]
+            return coding.of_colours(rgb, known)
+        return coding.of_values(*_numbers_of(path, values, known, source.nodata, coding))
+    except UnknownLabelError as err:
+        raise UnknownLabelError(f"the mask {path} {err}") from err
+
+
+def _expand(indices: NDArray[np.uint8], palette: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
+    """Give palette indices their `(3, y, x)` colours."""
+    table = np.zeros((256, 3), np.uint8)
+    for index, colour in palette.items():
+        table[index] = colour[:3]
+    return np.ascontiguousarray(table[indices].transpose(2, 0, 1))
+
+
+def _numbers_of(
+    path: Path, values: NDArray[Any], known: NDArray[np.bool_], nodata: float | None, coding: Coding
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the numbers of a mask; a nodata value that the recipe gives a meaning is one of them."""
+    first = values[0]
+    if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
+        raise LabelError(
+            f"the mask {path} is in colours; expected one band of class indices, or say what the colours mean: "
+            'colours = {building = "#RRGGBB", ...}'
+        )
+    if coding.explicit and nodata is not None:
+        known = known | (first == nodata)
+    return first, known & np.isfinite(first)
+
+
+def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
+    """Bring label pixels onto the grid: by area when shrinking, by the nearest pixel when enlarging."""
+    offset = _offset(own, grid)
+    if offset is not None:
+        return _cut(values, offset)
+    fine = abs(own.transform.determinant) < abs(grid.transform.determinant) if own.crs == grid.crs else True
+    if coding.is_binary and fine:
+        shares = np.where(values == IGNORED, np.float32(np.nan), values.astype(np.float32))
+        mean = _warp(shares, own, grid, "average", np.nan)
+        return np.where(np.isnan(mean), IGNORED, mean >= 0.5).astype(np.uint8)
+    return _warp(values, own, grid, "mode" if fine else "nearest", IGNORED)
+
+
+def _offset(own: Grid, grid: Grid) -> Window | None:
+    """Return where the grid lies in label pixels that are its own; None where they are others."""
+    if own.crs != grid.crs:
+        return None
+    col, row = ~own.transform @ (grid.transform.c, grid.transform.f)
+    shifted = own.transform @ Affine.translation(round(col), round(row))
+    step = abs(own.transform.determinant) ** 0.5
+    corners = zip(Grid(None, shifted, grid.shape).corners, grid.corners, strict=True)
+    same = all(abs(a - b) < 1e-3 * step for one, other in corners for a, b in zip(one, other, strict=True))
+    return Window(round(row), round(col), *grid.shape) if same else None
+
+
+def _cut(values: Labels, window: Window) -> Labels:
+    """Cut a window that may hang over the labels, where nothing is known."""
+    out = np.full(window.shape, IGNORED, np.uint8)
+    here = window.intersect(Window(0, 0, *values.shape))
+    if here is not None:
+        out[here.relative_to(window).slices] = values[here.slices]
+    return out
+
+
+def _warp(values: NDArray[Any], own: Grid, grid: Grid, method: str, nodata: float) -> NDArray[Any]:
     from rasterio.warp import Resampling, reproject
 
-    with rasterio.open(path) as source:
-        own = Grid(source.crs, source.transform, source.shape)
-        values = source.read(1)
-        known = (source.read_masks(1) > 0) & (values != IGNORED)
-    _check_values(path, values[known])
-    if own.shape == grid.shape and own.transform.almost_equals(grid.transform):
-        return np.where(known, values, IGNORED).astype(np.uint8)
-    fine = abs(own.transform.determinant) < abs(grid.transform.determinant) if own.crs == grid.crs else True
-    out = np.full(grid.shape, np.nan, np.float32)
+    out = np.full(grid.shape, nodata, values.dtype)
     reproject(
-        np.where(known, values, np.nan).astype(np.float32),
+        values,
         out,
         src_transform=own.transform,
-        src_crs=own.crs or grid.crs,
-        src_nodata=np.nan,
+        src_crs=own.crs or _FLAT,
+        src_nodata=nodata,
         dst_transform=grid.transform,
-        dst_crs=grid.crs or own.crs,
-        dst_nodata=np.nan,
-        resampling=Resampling.average if fine else Resampling.nearest,
+        dst_crs=grid.crs or _FLAT,
+        dst_nodata=nodata,
+        resampling=Resampling[method],
     )
-    return np.where(np.isnan(out), IGNORED, out >= 0.5).astype(np.uint8)
-
-
-def _check_values(path: Path, known: NDArray[np.generic]) -> None:
-    found, counts = np.unique(known, return_counts=True)
-    other = [(int(v), int(n)) for v, n in zip(found, counts, strict=True) if v not in (0, 1)]
-    if other:
-        listed = ", ".join(f"{value} ({count} px)" for value, count in other[:5])
-        raise LabelError(f"{path} holds the label values {listed}; expected 0, 1 and {IGNORED} (unknown)")
+    return out

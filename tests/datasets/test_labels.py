@@ -11,9 +11,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from geoseg.datasets.coding import plan_coding
 from geoseg.datasets.labels import IGNORED, rasterize_areas, read_labels
-from geoseg.errors import LabelError
-from geoseg.grid import Grid
+from geoseg.errors import LabelError, UnknownLabelError
+from geoseg.grid import Grid, Window
+from geoseg.scene import quiet_georeference
 
 UTM = CRS.from_epsg(32631)
 GRID = Grid(UTM, Affine(1, 0, 500_000, 0, -1, 1_000_000), (6, 8))
@@ -94,3 +96,168 @@ def test_a_file_without_polygons_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.geojson").write_text("{")
     with pytest.raises(LabelError, match=r"broken\.geojson"):
         read_labels(tmp_path / "broken.geojson", GRID)
+
+
+PICTURE = Grid(None, Affine.identity(), (4, 5))
+NAMES = ["building", "land", "road"]
+TABLE = {"building": "#3C1098", "land": "#8429F6", "road": "#6EC1E4"}
+
+
+def write_picture(path: Path, values: NDArray[np.uint8], palette: dict[int, tuple[int, ...]] | None = None) -> Path:
+    """Write a mask without georeference."""
+    height, width = values.shape[-2:]
+    bands = np.atleast_3d(values.T).T
+    profile = {"driver": path.suffix[1:].upper().replace("TIF", "GTiff"), "count": len(bands), "dtype": "uint8"}
+    if palette:
+        profile["photometric"] = "palette"
+    with quiet_georeference(), rasterio.open(path, "w", height=height, width=width, **profile) as file:
+        if palette:
+            file.write_colormap(1, palette)
+        file.write(bands)
+    return path
+
+
+def coloured(indices: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    colours = np.array([[0x3C, 0x10, 0x98], [0x84, 0x29, 0xF6], [0x6E, 0xC1, 0xE4], [0, 0, 0]], np.uint8)
+    rgb = colours[indices].transpose(2, 0, 1)
+    return rgb if alpha is None else np.concatenate([rgb, alpha[None]])
+
+
+@pytest.fixture
+def indices() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 3, PICTURE.shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colours_become_class_indices(tmp_path: Path, indices: NDArray[np.uint8], suffix: str) -> None:
+    path = write_picture(tmp_path / f"m{suffix}", coloured(indices))
+    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE)), indices)
+
+
+def test_palette_colours_become_class_indices_whatever_their_numbers(
+    tmp_path: Path, indices: NDArray[np.uint8]
+) -> None:
+    palette = {7: (0x3C, 0x10, 0x98, 255), 8: (0x84, 0x29, 0xF6, 255), 9: (0x6E, 0xC1, 0xE4, 255)}
+    path = write_picture(tmp_path / "m.tif", indices + 7, palette)
+    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE)), indices)
+
+
+def test_transparent_colours_have_no_truth(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+    alpha = np.full(PICTURE.shape, 255, np.uint8)
+    alpha[0] = 0
+    path = write_picture(tmp_path / "m.png", coloured(indices, alpha))
+    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+    assert (labels[0] == IGNORED).all()
+    assert np.array_equal(labels[1:], indices[1:])
+
+
+def test_unknown_colours_are_named_with_counts_and_file(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+    indices[2, 1:4] = 3
+    path = write_picture(tmp_path / "m.png", coloured(indices))
+    with pytest.raises(UnknownLabelError, match=r"m\.png holds #000000 \(3 px\); expected #3C1098, #8429F6, #6EC1E4"):
+        read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+
+
+@pytest.mark.parametrize(("name", "index"), [("land", 1), ("unknown", IGNORED)])
+def test_further_colours_are_mapped(tmp_path: Path, indices: NDArray[np.uint8], name: str, index: int) -> None:
+    indices[2, 1:4] = 3
+    path = write_picture(tmp_path / "m.png", coloured(indices))
+    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE, also={"#000000": name}))
+    assert np.array_equal(labels, np.where(indices == 3, index, indices))
+
+
+def test_a_mask_of_0_and_255_says_what_255_is(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "m.tif", np.array([[0, 255], [255, 0]], np.uint8).repeat(2, 0)[:, [0, 1, 0, 1, 1]])
+    labels = read_labels(path, PICTURE, coding=plan_coding(["building"], values={"255": "building"}))
+    assert labels[0].tolist() == [0, 1, 0, 1, 1]
+    assert labels[3].tolist() == [1, 0, 1, 0, 0]
+
+
+def test_a_nodata_value_with_a_meaning_is_no_nodata(tmp_path: Path) -> None:
+    values = np.zeros(GRID.shape, np.uint8)
+    values[0] = 255
+    path = write_labels(tmp_path / "l.tif", values, 1.0)  # nodata = 255
+    labels = read_labels(path, GRID, coding=plan_coding(["background", "roof"], values={"255": "roof"}))
+    assert np.array_equal(labels, values // 255)
+
+
+def test_class_indices_shrink_to_the_commonest_and_unknown_does_not_vote(tmp_path: Path) -> None:
+    fine = np.zeros((12, 16), np.uint8)
+    fine[0:2, 0:2] = [[2, 2], [1, 2]]
+    fine[0:2, 2:4] = [[255, 255], [255, 2]]
+    fine[0:2, 4:6] = 255
+    labels = read_labels(write_labels(tmp_path / "l.tif", fine, 0.5), GRID, coding=plan_coding(NAMES))
+    assert labels[0, :4].tolist() == [2, 2, IGNORED, 0]
+
+
+def test_a_class_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownLabelError, match=r"3 \(2 px\); expected 0, 1, 2, 255"):
+        read_labels(
+            write_labels(tmp_path / "l.tif", np.array([[3, 3, 1]], np.uint8), 1.0), GRID, coding=plan_coding(NAMES)
+        )
+
+
+def test_a_mask_in_colours_without_a_table_is_said(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+    with pytest.raises(LabelError, match="is in colours"):
+        read_labels(write_picture(tmp_path / "m.png", coloured(indices)), PICTURE)
+
+
+def test_sizes_that_differ_are_named(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+    path = write_picture(tmp_path / "m.png", indices[:, :4])
+    with pytest.raises(LabelError, match="have 4 x 4 px, their image 5 x 4"):
+        read_labels(path, PICTURE)
+
+
+def test_a_mask_without_georeference_lies_on_the_images_own_pixels(tmp_path: Path) -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:4, 4:8] = 1
+    half = GRID.reshaped((3, 4))
+    labels = read_labels(write_picture(tmp_path / "m.png", mask), half, native=GRID)
+    assert labels.tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
+
+
+def test_a_part_of_a_picture_gets_its_part_of_the_mask(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+    path = write_picture(tmp_path / "m.png", coloured(indices))
+    part = PICTURE.crop(Window(1, 2, 2, 3))
+    labels = read_labels(path, part, native=PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+    assert np.array_equal(labels, indices[1:3, 2:5])
+
+
+def test_labels_of_another_place_are_refused_with_both_extents(tmp_path: Path) -> None:
+    far = Grid(UTM, Affine(1, 0, 700_000, 0, -1, 1_000_000), (6, 8))
+    with pytest.raises(LabelError, match=r"lie elsewhere: .*500000\.0.*700000\.0"):
+        read_labels(write_labels(tmp_path / "l.tif", np.ones(GRID.shape, np.uint8), 1.0), far)
+    gpkg = tmp_path / "far.gpkg"
+    geopandas.GeoDataFrame(geometry=[pixel_box(slice(0, 3), slice(0, 3))], crs=UTM).to_file(gpkg)
+    assert not read_labels(gpkg, far).any()
+    with pytest.raises(LabelError, match=r"no polygon .*500000\.0.*700000\.0.*empty_ok"):
+        read_labels(gpkg, far, empty_ok=False)
+
+
+def test_a_geopackage_of_several_layers_wants_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "buildings.gpkg"
+    for name, cols in (("old", slice(0, 2)), ("new", slice(4, 8))):
+        frame = geopandas.GeoDataFrame(geometry=[pixel_box(slice(0, 6), cols)], crs=UTM)
+        frame.to_crs(4326).to_file(path, layer=name)
+    assert read_labels(path, GRID, layer="new")[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    with pytest.raises(LabelError, match=r"has the layers old, new; name one"):
+        read_labels(path, GRID)
+    with pytest.raises(LabelError, match=r"old, new, not 'newest'"):
+        read_labels(path, GRID, layer="newest")
+
+
+def test_a_column_names_the_classes_of_polygons(tmp_path: Path) -> None:
+    path = tmp_path / "land.gpkg"
+    shapes = [pixel_box(slice(0, 6), slice(0, 2)), pixel_box(slice(0, 6), slice(4, 8))]
+    geopandas.GeoDataFrame({"kind": ["road", "building"]}, geometry=shapes, crs=UTM).to_file(path)
+    labels = read_labels(path, GRID, coding=plan_coding(NAMES), column="kind")
+    assert labels[0].tolist() == [2, 2, IGNORED, IGNORED, 0, 0, 0, 0]
+    with pytest.raises(UnknownLabelError, match=r"road \(1 polygons\); expected building, water, unknown"):
+        read_labels(path, GRID, coding=plan_coding(["building", "water"]), column="kind")
+
+
+def test_polygons_burn_the_target_of_two_classes(tmp_path: Path) -> None:
+    path = tmp_path / "roofs.gpkg"
+    geopandas.GeoDataFrame(geometry=[pixel_box(slice(0, 6), slice(0, 2))], crs=UTM).to_file(path)
+    labels = read_labels(path, GRID, coding=plan_coding(["building", "other"]))
+    assert labels[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]

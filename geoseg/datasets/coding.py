@@ -1,0 +1,181 @@
+"""What the numbers and the colours of a mask mean: class indices, as a recipe's tables say."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import RecipeError, UnknownLabelError
+
+__all__ = ["BINARY", "IGNORED", "UNKNOWN", "Coding", "UNSURE", "class_indices", "plan_coding"]
+
+IGNORED = 255
+"""No truth: outside the labelled area, nodata, or a label's own unknown value."""
+
+UNSURE = 254
+"""Background of labels that are known to leave buildings out: maybe one of those."""
+
+UNKNOWN = "unknown"
+"""The name that `values` and `also` give to what has no truth."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """Which class a mask's numbers and colours stand for.
+
+    Attributes:
+        indices: Index of every class by name, and of `unknown`.
+        values: Index of each number of a mask of one band; other numbers are refused.
+        colours: Index of each colour `0xRRGGBB` of a mask in colours; empty where masks hold numbers alone.
+        target: Index that polygons burn, and the others' index in two classes.
+    """
+
+    indices: Mapping[str, int]
+    values: Mapping[int, int]
+    colours: Mapping[int, int] = field(default_factory=dict)
+    target: tuple[int, int] = (1, 0)
+    explicit: bool = False
+
+    @property
+    def is_binary(self) -> bool:
+        """True where the truth is 0 and 1."""
+        return set(self.indices.values()) == {0, 1, IGNORED}
+
+    def of_values(self, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Turn a mask's numbers into class indices.
+
+        Args:
+            values: `(y, x)` numbers.
+            known: `(y, x)`, False where the file itself says that there is nothing.
+
+        Returns:
+            `(y, x)` class indices, `IGNORED` where nothing is known.
+
+        Raises:
+            UnknownLabelError: Some numbers stand for no class.
+        """
+        return _translate(values, known, self.values, "{:g}".format)
+
+    def of_colours(self, rgb: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Turn a mask's `(3, y, x)` colours into class indices; otherwise as `of_values`."""
+        red, green, blue = rgb.astype(np.uint32)
+        return _translate(red << 16 | green << 8 | blue, known, self.colours, _hex)
+
+
+def _translate(
+    values: NDArray[Any], known: NDArray[np.bool_], table: Mapping[int, int], name: Callable[[Any], str]
+) -> NDArray[np.uint8]:
+    out = np.full(values.shape, IGNORED, np.uint8)
+    left = known.copy()
+    for value, index in table.items():
+        here = left & (values == value)
+        out[here] = index
+        left &= ~here
+    if left.any():
+        raise UnknownLabelError(f"holds {_listed(values[left], name)}; expected {', '.join(map(name, table))}")
+    return out
+
+
+def _listed(values: NDArray[Any], name: Callable[[Any], str]) -> str:
+    """List the commonest values with their pixels."""
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    listed = ", ".join(f"{name(found[i])} ({counts[i]} px)" for i in order[:_SHOWN])
+    return listed + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+
+
+def _hex(colour: int) -> str:
+    return f"#{int(colour):06X}"
+
+
+def class_indices(classes: Sequence[str]) -> dict[str, int]:
+    """Return the index of each class in a label raster; one class alone is 1, against `background`."""
+    names = ("background", *classes) if len(classes) == 1 else tuple(classes)
+    return {name: index for index, name in enumerate(names)} | {UNKNOWN: IGNORED}
+
+
+def plan_coding(
+    classes: Sequence[str],
+    *,
+    target: str = "",
+    colours: Mapping[str, str] | None = None,
+    also: Mapping[str, str] | None = None,
+    values: Mapping[str, str] | None = None,
+    where: str = "",
+) -> Coding:
+    """Check a recipe's tables of colours and values, and make a coding of them.
+
+    Args:
+        classes: the network's classes.
+        target: the class that polygons burn; `building` or the last class by default.
+        colours: class name to "#RRGGBB".
+        also: further "#RRGGBB" to class name, or to "unknown".
+        values: number, as text, to class name, or to "unknown"; by default the class indices, and 255 unknown.
+        where: the recipe's table, for messages.
+
+    Raises:
+        RecipeError: a colour, number or class cannot be used.
+    """
+    indices = class_indices(classes)
+    pairs = [(colour, name, "colours") for name, colour in (colours or {}).items()]
+    pairs += [(colour, name, "also") for colour, name in (also or {}).items()]
+    table = dict(_coloured(pairs, indices, where))
+    burnt = _target(classes, target)
+    numbers = _numbered(values, indices, where) if values else _indexed(indices)
+    return Coding(indices, numbers, table, (indices[burnt], 0 if indices[burnt] else 1), bool(values))
+
+
+def _target(classes: Sequence[str], target: str) -> str:
+    return target or ("building" if "building" in classes else classes[-1])
+
+
+def _coloured(
+    pairs: Sequence[tuple[str, str, str]], indices: Mapping[str, int], where: str
+) -> Iterator[tuple[int, int]]:
+    seen: dict[int, str] = {}
+    for text, name, key in pairs:
+        colour = _parse_colour(text, f"{where}{key}")
+        if seen.setdefault(colour, name) != name:
+            raise RecipeError(f"{where}{key}: the colour {text} stands for {seen[colour]} and for {name}; expected one")
+        yield colour, _index_of(name, indices, f"{where}{key}")
+
+
+def _parse_colour(text: str, where: str) -> int:
+    digits = text.removeprefix("#")
+    try:
+        if len(digits) != 6 or not text.startswith("#"):
+            raise ValueError(text)
+        return int(digits, 16)
+    except ValueError:
+        raise RecipeError(f'{where}: {text!r} is no colour; expected "#RRGGBB", such as "#3C1098"') from None
+
+
+def _index_of(name: str, indices: Mapping[str, int], where: str) -> int:
+    if name not in indices:
+        raise RecipeError(f"{where}: there is no class {name!r}; expected one of {', '.join(indices)}")
+    return indices[name]
+
+
+def _numbered(values: Mapping[str, str], indices: Mapping[str, int], where: str) -> dict[int, int]:
+    table = {_parse_number(k, where): _index_of(name, indices, f"{where}values") for k, name in values.items()}
+    is_binary = len(indices) == 3
+    return ({0: 0} if is_binary and 0 not in table else {}) | table
+
+
+def _parse_number(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise RecipeError(f'{where}values: {text!r} is no whole number; expected one such as "255"') from None
+
+
+def _indexed(indices: Mapping[str, int]) -> dict[int, int]:
+    return {index: index for index in indices.values()}
+
+
+BINARY = plan_coding(["building"])
+"""Masks of 0 and 1, 255 unknown."""

@@ -1,0 +1,35 @@
+"""Tables of colours and values: what they mean, and what they may not say."""
+
+import pytest
+
+from geoseg.datasets.coding import BINARY, IGNORED, class_indices, plan_coding
+from geoseg.errors import RecipeError
+
+
+def test_one_class_stands_against_background() -> None:
+    assert class_indices(["roof"]) == {"unknown": IGNORED, "background": 0, "roof": 1}
+    assert class_indices(["road", "roof"]) == {"unknown": IGNORED, "road": 0, "roof": 1}
+    assert BINARY.values == {0: 0, 1: 1, 255: IGNORED}
+
+
+def test_the_target_is_building_else_the_last_class() -> None:
+    assert plan_coding(["building", "other"]).target == (0, 1)
+    assert plan_coding(["background", "roof"]).target == (1, 0)
+    assert plan_coding(["roof"]).target == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"colours": {"roof": "red"}}, r"s\.colours: 'red' is no colour; expected"),
+        ({"colours": {"roof": "#12345G"}}, "no colour"),
+        ({"colours": {"rooof": "#123456"}}, "no class 'rooof'; expected one of background, roof, unknown"),
+        ({"also": {"#000000": "water"}}, "no class 'water'"),
+        ({"colours": {"roof": "#123456"}, "also": {"#123456": "background"}}, "stands for roof and for background"),
+        ({"values": {"white": "roof"}}, "'white' is no whole number"),
+        ({"values": {"255": "rooof"}}, "no class 'rooof'"),
+    ],
+)
+def test_what_a_table_may_not_say(tables: dict[str, dict[str, str]], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        plan_coding(["roof"], where="s.", **tables)  # type: ignore[arg-type]
