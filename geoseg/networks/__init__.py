@@ -1,7 +1,7 @@
-"""Networks by name: every segmentation-models-pytorch architecture, any of its or timm's encoders."""
+"""Networks by name: geoseg's own decoders, every segmentation-models-pytorch architecture, its and timm's encoders."""
 
 from geoseg.networks.loading import load_segmenter
-from geoseg.networks.registry import build_network, network_names
+from geoseg.networks.registry import build_network, default_encoder, network_names, network_stride
 from geoseg.networks.segmenter import Segmenter
 
-__all__ = ["Segmenter", "build_network", "load_segmenter", "network_names"]
+__all__ = ["Segmenter", "build_network", "default_encoder", "load_segmenter", "network_names", "network_stride"]
