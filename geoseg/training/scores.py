@@ -1,51 +1,195 @@
-"""Intersection over union of the building class, at every threshold at once, per source."""
+"""How good a network is on the validation chips: counts of pixels per source, from which every figure follows.
 
-from collections.abc import Sequence
+Networks of one or two classes are counted by the probability that `geoseg run` would store, so that a figure at any
+threshold is known after one pass and is the figure of the mask that a run would write; networks of more classes by the
+likeliest class. Figures of several sources are means in which each source counts the same: a source of few pixels is
+not drowned by one of many.
+"""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from geoseg.datasets.labels import IGNORED, UNSURE
+from geoseg.evaluate import Confusion
+from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
-__all__ = ["IouCurve"]
+__all__ = ["Scores", "open_scores"]
 
-_BINS = 256
+_LEVELS = PROBABILITY_ONE + 1
 
 
-class IouCurve:
-    """Counts of probability (in 256 bins) by truth, from which IoU at any threshold follows."""
+def open_scores(
+    sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
+) -> "Scores":
+    """Start counting.
+
+    Args:
+        sources: names of the validation sources.
+        classes: the network's classes; one is a sigmoid channel, several are softmax channels.
+        target: the class that is looked for; of more than two classes all are.
+        unscored: classes that means over classes leave out.
+    """
+    return Scores(tuple(sources), tuple(classes), target, tuple(unscored))
+
+
+class Scores:
+    """Counts of pixels by source, truth and prediction, on the device of the first batch."""
+
+    def __init__(
+        self, sources: tuple[str, ...], classes: tuple[str, ...], target: str, unscored: tuple[str, ...]
+    ) -> None:
+        """See `open_scores`."""
+        self.sources, self.classes, self.target, self.unscored = sources, classes, target, unscored
+        self.is_binary = len(classes) <= 2
+        shape = (2, _LEVELS) if self.is_binary else (len(classes), len(classes))
+        self.counts = torch.zeros(len(sources), *shape, dtype=torch.int64)
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, mask: Tensor, source: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: (n, class, y, x), any float type.
+            mask: (n, y, x) uint8 of class indices (one channel: 0 and 1); other values do not count.
+            source: (n,) numbers of the samples' sources.
+        """
+        self.counts = self.counts.to(logits.device)
+        truths, values = self.counts.shape[1:]
+        truth = (mask == self._target_value()) if self.is_binary else mask
+        key = (source.view(-1, 1, 1).long() * truths + truth.long()) * values + self._predict(logits)
+        nowhere = self.counts.numel()
+        key = key.masked_fill(mask >= max(2, len(self.classes)), nowhere)
+        self.counts += torch.bincount(key.flatten(), minlength=nowhere + 1)[:-1].view_as(self.counts)
+
+    def headline(self, threshold: float) -> float:
+        """Return what chooses the best weights, in [0, 1]; 0 where no source has the figure.
+
+        Args:
+            threshold: of the target's probability; more than two classes ignore it.
+
+        Returns:
+            The target's IoU, or of more than two classes the mean IoU over those that are scored; mean over sources.
+        """
+        figure = "iou" if self.is_binary else "mean_iou"
+        return _mean([metrics[figure] for metrics in self._metrics(threshold).values()], nothing=0.0)
+
+    def row(self, threshold: float) -> dict[str, float]:
+        """Return the columns of the table of epochs, means over the sources; NaN where no source has the figure.
+
+        Args:
+            threshold: of the target's probability; more than two classes ignore it.
+
+        Returns:
+            `iou` and `iou_<source>` of the target and its `dice`, or of more than two classes `iou_<class>` of each;
+            `pixel_accuracy`, and `mean_iou` over the scored classes (of one class, over it and the background).
+        """
+        metrics = self._metrics(threshold)
+        if self.is_binary:
+            by_name = {"iou": self.headline(threshold)} | {f"iou_{name}": m["iou"] for name, m in metrics.items()}
+            by_name["dice"] = _mean([m["dice"] for m in metrics.values()])
+        else:
+            by_name = {
+                f"iou_{name}": _mean([m["classes"][name]["iou"] for m in metrics.values()]) for name in self.classes
+            }
+        return by_name | {key: _mean([m[key] for m in metrics.values()]) for key in ("mean_iou", "pixel_accuracy")}
+
+    def figures(self, threshold: float) -> dict[str, Any]:
+        """Return all figures, as plain values of JSON; None where a figure does not exist.
+
+        Args:
+            threshold: of the target's probability; more than two classes ignore it.
+
+        Returns:
+            `headline`; `mean`, the columns of `row`; `iou`, the target's by source; `sources`, for each the metrics of
+            `geoseg.evaluate.Confusion` (per class, and the confusion matrix); `all`, those of all pixels together; of
+            one or two classes `threshold`, `best_threshold` and `iou_at_best_threshold` as well.
+        """
+        metrics, everything = self._metrics(threshold), self._confusion(self.counts.sum(dim=0), threshold)
+        found = {
+            "headline": self.headline(threshold),
+            "mean": self.row(threshold),
+            "iou": {name: m["iou"] for name, m in metrics.items()},
+            "sources": metrics,
+            "all": everything.metrics(target=self.target, unscored=self.unscored),
+        }
+        if self.is_binary:
+            best = self.best_threshold()
+            at_best = {name: m["iou"] for name, m in self._metrics(best).items()}
+            found |= {"threshold": threshold, "best_threshold": best, "iou_at_best_threshold": at_best}
+        plain: dict[str, Any] = _plain(found)
+        return plain
+
+    def best_threshold(self) -> float:
+        """Return the threshold from 0.05 to 0.95 of the best headline; 0.5 for more than two classes."""
+        return max((i / 100 for i in range(5, 96)), key=self.headline) if self.is_binary else 0.5
+
+    def _target_value(self) -> int:
+        return 1 if len(self.classes) == 1 else self.classes.index(self.target)
+
+    def _predict(self, logits: Tensor) -> Tensor:
+        """Return (n, y, x) stored probabilities of the target, or class indices."""
+        if not self.is_binary:
+            return logits.argmax(dim=1)
+        logits = logits.float()
+        if len(self.classes) == 1:
+            probability = logits[:, 0].sigmoid()
+        else:
+            probability = logits.softmax(dim=1)[:, self._target_value()]
+        return (probability * PROBABILITY_ONE).round().long()
+
+    def _metrics(self, threshold: float) -> dict[str, dict[str, Any]]:
+        confusions = {name: self._confusion(self.counts[n], threshold) for n, name in enumerate(self.sources)}
+        return {name: c.metrics(target=self.target, unscored=self.unscored) for name, c in confusions.items()}
+
+    def _confusion(self, counts: Tensor, threshold: float) -> Confusion:
+        """Return the counts (truth, prediction) of one source as classes by classes."""
+        values: NDArray[np.int64] = counts.cpu().numpy()
+        if not self.is_binary:
+            return Confusion(values, self.classes)
+        first = stored_threshold(threshold)
+        folded = np.stack((values[:, :first].sum(axis=1), values[:, first:].sum(axis=1)), axis=1)
+        others = [name for name in self.classes if name != self.target] or ["background"]
+        return Confusion(folded, (others[0], self.target))
+
+
+def _mean(values: Sequence[float], *, nothing: float = float("nan")) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else nothing
+
+
+def _plain(value: Any) -> Any:
+    """Replace NaN, which JSON does not have, by None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return None if value != value else value
+
+
+class IouCurve:  # until the task counts with `Scores`
+    """The scores of one class, as before."""
 
     def __init__(self, sources: Sequence[str]) -> None:
         """Start counting for `sources`."""
         self.sources = tuple(sources)
-        self.counts = torch.zeros(len(self.sources), 2, _BINS, dtype=torch.int64)
+        self._scores = open_scores(sources, ("building",), target="building")
 
     def update(self, probability: Tensor, mask: Tensor, source: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            probability: (n, y, x) float in [0, 1].
-            mask: (n, y, x) of 0, 1, `UNSURE` and `IGNORED`; only 0 and 1 count.
-            source: (n,) numbers of the samples' sources.
-        """
-        bins = (probability * (_BINS - 1)).round().long().clamp_(0, _BINS - 1)
-        key = (source[:, None, None].long() * 2 + (mask == 1)) * _BINS + bins
-        known = (mask != IGNORED) & (mask != UNSURE)
-        flat = torch.bincount(key[known].flatten(), minlength=self.counts.numel())
-        self.counts += flat.view_as(self.counts).to(self.counts.device)
+        """Count (n, y, x) probabilities."""
+        self._scores.update(torch.logit(probability)[:, None], mask, source)
 
     def iou(self, threshold: float = 0.5) -> dict[str, float]:
-        """Return IoU by source, of pixels whose probability is at least `threshold`."""
-        first = min(_BINS - 1, max(0, int(torch.tensor(threshold * (_BINS - 1)).ceil())))
-        hit = self.counts[..., first:].sum(-1).double()
-        union = hit[:, 0] + self.counts[:, 1].sum(-1)
-        return {n: float(hit[i, 1] / union[i].clamp_min(1)) for i, n in enumerate(self.sources)}
+        """Return IoU by source."""
+        return {k: v or 0.0 for k, v in self._scores.figures(threshold)["iou"].items()}
 
     def mean_iou(self, threshold: float = 0.5) -> float:
-        """Return the mean of the sources' IoU, each counting the same."""
-        values = self.iou(threshold).values()
-        return sum(values) / max(1, len(values))
+        """Return the mean of the sources' IoU."""
+        return self._scores.headline(threshold)
 
     def best_threshold(self) -> float:
         """Return the threshold of the highest mean IoU."""
-        return max((i / 100 for i in range(5, 96)), key=self.mean_iou)
+        return self._scores.best_threshold()
