@@ -1,7 +1,8 @@
 """A trained network in one safetensors file: half-precision weights, and the specification in the file's header.
 
-Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`) and `geoseg_weights_sha256`, a checksum of
-the weights that is compared when they are loaded.
+Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`), `geoseg_weights_sha256`, a checksum of the
+weights that is compared when they are loaded, and `geoseg_sha256`, one of both that is compared at once. Files that
+`geoseg models export` wrote from a bundle carry the specification too and are loaded like one (`geoseg.artifact`).
 """
 
 import colorsys
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognise
 from geoseg.errors import BundleError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 FORMAT = "geoseg-bundle-1"
 BUNDLE_MODE = 0o644
 """safetensors makes files that their owner alone can read."""
+
+WEIGHTS_KEY = "geoseg_weights_sha256"
+CHECKSUM_KEY = "geoseg_sha256"
+"""Absent in bundles of geoseg 0.1, whose specification no checksum covers."""
+
+NAME_LENGTH = 100
+"""Longest name of a model, characters: it becomes part of file names."""
 
 ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
@@ -109,6 +118,11 @@ class ModelSpec:
         core = self.chip_px - 2 * self.halo_px
         per_band = len(self.mean) == len(self.std) == len(self.bands) > 0
         return [
+            (
+                self.name.isprintable() and len(self.name.strip()) > 0 and len(self.name) <= NAME_LENGTH,
+                f"a printable name of 1 to {NAME_LENGTH} characters",
+                f"its name is {self.name!r}",
+            ),
             (per_band, f"{len(self.bands)} of each", f"{len(self.mean)} means and {len(self.std)} standard deviations"),
             (all(s > 0 for s in self.std), "positive numbers", f"standard deviations {self.std}"),
             (self.gsd_m > 0, "metres above 0", f"gsd_m is {self.gsd_m}"),
@@ -142,6 +156,11 @@ class ModelSpec:
         return self.classes.index(self.target)
 
     @property
+    def slug(self) -> str:
+        """The name as part of a file name: other characters than A-Z a-z 0-9 . _ - are dashes, no dot comes first."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
+
+    @property
     def class_colours(self) -> tuple[str, ...]:
         """`#RRGGBB` of every class, chosen here where the specification names none."""
         return choose_colours(self.classes, self.colours)
@@ -170,11 +189,21 @@ def _is_colour(text: object) -> bool:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model on disk: its specification, where it lies, and the checksum of its weights."""
+    """A model on disk.
+
+    Attributes:
+        spec: Its specification.
+        path: Where it lies.
+        weights_sha256: Checksum of its weights; of an exported network that of the file.
+        form: Format of the file.
+        header: The texts that the file carries.
+    """
 
     spec: ModelSpec
     path: Path
     weights_sha256: str
+    form: Form = Form.SAFETENSORS
+    header: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def key(self) -> str:
@@ -186,10 +215,15 @@ class Bundle:
         """Load the weights as float32, after comparing their checksum.
 
         Raises:
-            BundleError: If the file is damaged.
+            BundleError: If the file is damaged, or an exported network, whose weights cannot be had any more.
         """
         from safetensors.torch import load_file
 
+        if self.form is not Form.SAFETENSORS:
+            raise BundleError(
+                f"{self.path} is an exported network ({self.form}): it can be run, but its weights cannot be taken out "
+                "again. Give the .safetensors bundle that it was exported from."
+            )
         try:
             tensors = load_file(self.path)
         except Exception as err:  # safetensors raises its own untyped errors
@@ -229,15 +263,20 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     tensors = {name: (_halved(t) if half else t).detach().contiguous().clone() for name, t in state_dict.items()}
     header = {
         "format": FORMAT,
-        "geoseg_spec": json.dumps(spec.to_dict(), sort_keys=True),
-        "geoseg_weights_sha256": _checksum(tensors),
+        SPEC_KEY: json.dumps(spec.to_dict(), sort_keys=True),
+        WEIGHTS_KEY: _checksum(tensors),
     }
+    header[CHECKSUM_KEY] = _header_checksum(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as aside:
         save_file(tensors, Path(aside) / path.name, metadata=header)
         (Path(aside) / path.name).chmod(BUNDLE_MODE)
         (Path(aside) / path.name).replace(path)
     return path
+
+
+def _header_checksum(header: Mapping[str, str]) -> str:
+    return hashlib.sha256(f"{header[SPEC_KEY]}\n{header[WEIGHTS_KEY]}".encode()).hexdigest()
 
 
 def _halved(tensor: "Tensor") -> "Tensor":
@@ -255,10 +294,12 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
     """Load a bundle's specification; the weights follow when they are asked for.
 
     Args:
-        model: Name of a shipped model, or path of a `.safetensors` bundle.
+        model: Name of a shipped model, or path of a `.safetensors` bundle or of a network that was exported from one
+            (`.onnx`, OpenVINO's `.xml`, `.pt2`).
 
     Raises:
         UnknownModelError: If there is neither.
+        PickledModelError: If the file would run code when it is opened.
         BundleError: If the file is no bundle, or its specification does not fit.
     """
     path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)
@@ -268,8 +309,15 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
             f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
+    form = recognise(path)
+    if form is not Form.SAFETENSORS:
+        header = read_header(path, form)
+        return Bundle(_parse_spec(path, header[SPEC_KEY]), path, file_sha256(path, form), form, header)
     header = _read_header(path)
-    return Bundle(_parse_spec(path, header["geoseg_spec"]), path, header["geoseg_weights_sha256"])
+    bundle = Bundle(_parse_spec(path, header[SPEC_KEY]), path, header[WEIGHTS_KEY], form, header)
+    if header.get(CHECKSUM_KEY, found := _header_checksum(header)) != found:
+        raise _damaged(path, f"its specification and weights have checksum {found[:12]}, not what its header says")
+    return bundle
 
 
 def _read_header(path: Path) -> dict[str, str]:
@@ -280,7 +328,7 @@ def _read_header(path: Path) -> dict[str, str]:
             header = dict(file.metadata() or {})
     except Exception as err:  # safetensors raises its own untyped errors
         raise BundleError(f"{path} is no safetensors file or is cut short ({err}). Copy or train it again.") from err
-    if header.get("format") != FORMAT or not {"geoseg_spec", "geoseg_weights_sha256"} <= header.keys():
+    if header.get("format") != FORMAT or not {SPEC_KEY, WEIGHTS_KEY} <= header.keys():
         raise BundleError(
             f"{path} holds weights without a geoseg specification (format {header.get('format')!r}, "
             f"expected {FORMAT!r}). Give a bundle written by `geoseg train`."

@@ -49,6 +49,18 @@ class BundleError(GeosegError):
     """A model bundle is damaged or its specification does not fit."""
 
 
+class PickledModelError(BundleError):
+    """A model file would run code of its maker when it is opened."""
+
+
+class ExportError(GeosegError):
+    """A network cannot be exported, or its export gives other results."""
+
+
+class MissingPackageError(GeosegError):
+    """A command needs a package that is not installed."""
+
+
 class UnknownModelError(GeosegError):
     """No model has this name."""
 
