@@ -1,58 +1,148 @@
-"""What a training run leaves to read: a table with a row per validation, and its curves."""
+"""What a training run leaves to read: a table with a row per validation, and its curves.
+
+Columns of the table are the caller's. The curves know `step`, `learning_rate`, `train_<term>` and `validation_<term>`
+(the loss and its terms; `loss` alone is the training's), and take everything that begins with `iou` as IoU, the mean
+over classes too where `iou` itself is not there; `progress` and `minutes` are not drawn, other columns are scores.
+"""
 
 import csv
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["draw_curves", "read_history", "write_row"]
 
+log = logging.getLogger(__name__)
+
+_ABSCISSA = "step"
+_UNDRAWN = {_ABSCISSA, "epoch", "progress", "minutes"}
+_PARTS = {"train": "training", "validation": "validation"}
+
 
 def write_row(path: Path, row: Mapping[str, float]) -> None:
-    """Append a row to a CSV table, which a resumed run continues.
+    """Add a row to a CSV table, written aside and renamed: a kill leaves the table of before.
+
+    A resumed run continues the table, and replaces the rows of steps that it repeats. A table with other columns is
+    kept beside it under the next free name (`history-1.csv`), and a new one begins.
 
     Args:
-        path: the table; the header comes with its first row.
-        row: values by column.
+        path: the table.
+        row: values by column, `step` among them.
     """
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    kept = _rows(path)
+    if kept and list(kept[0]) != list(row):
+        aside = _free_name(path)
+        log.warning("%s has the columns %s: kept as %s, a new table begins", path, ", ".join(kept[0]), aside.name)
+        path.replace(aside)
+        kept = []
+    kept = [old for old in kept if float(old[_ABSCISSA]) < row[_ABSCISSA]]
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        if new:
-            writer.writerow(row)
-        writer.writerow(f"{value:.6g}" for value in row.values())
+        writer.writerow(row)
+        writer.writerows(old.values() for old in kept)
+        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
+    part.replace(path)
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a table that `write_row` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """Return the columns of a table that `write_row` wrote; none where there is no table yet."""
+    rows = _rows(path)
     return {key: [float(row[key]) for row in rows] for key in rows[0]} if rows else {}
 
 
-def draw_curves(table: Path, picture: Path) -> bool:
-    """Draw loss and validation IoU over the steps.
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the whole rows of a table; one that was cut short ends with half a row."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows: list[dict[Any, Any]] = list(csv.DictReader(file))
+    whole = [row for row in rows if None not in row and None not in row.values()]
+    if len(whole) < len(rows):
+        log.warning("%s: %d of %d rows are cut short and left out", path, len(rows) - len(whole), len(rows))
+    return whole
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return free
+
+
+def draw_curves(table: Path, picture: Path) -> Path:
+    """Draw the loss and each of its terms, IoU, other scores and the learning rate over the steps.
 
     Args:
         table: what `write_row` wrote.
-        picture: the PNG to write.
+        picture: the PNG to write, aside and then renamed.
 
     Returns:
-        False where matplotlib is missing.
+        `picture`.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = read_history(table)
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = _panels(list(columns))
+    across = min(3, max(1, len(panels)))
+    down = math.ceil(max(1, len(panels)) / across)
+    figure = Figure(figsize=(4.5 * across, 3.2 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, iou = figure.subplots(1, 2)
-    loss.plot(columns["step"], columns["loss"])
-    loss.set(xlabel="step", ylabel="training loss")
-    for name in (key for key in columns if key.startswith("iou")):
-        iou.plot(columns["step"], columns[name], label=name.removeprefix("iou_"))
-    iou.set(xlabel="step", ylabel="validation IoU", ylim=(0, 1))
-    iou.legend(fontsize="small")
-    figure.savefig(picture, dpi=120)
-    return True
+    axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
+    for axis, (title, names) in zip(axes, panels.items(), strict=False):
+        _draw_panel(axis, title, {name: columns[name] for name in names}, columns[_ABSCISSA])
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    part = picture.with_name(picture.name + ".part")
+    figure.savefig(part, dpi=110, format="png")
+    part.replace(picture)
+    return picture
+
+
+def _panels(names: Sequence[str]) -> dict[str, list[str]]:
+    """Sort columns into panels: the loss, its terms, IoU, other scores, the learning rate."""
+    panels: dict[str, list[str]] = {}
+    for name in (name for name in names if name not in _UNDRAWN):
+        title = "IoU" if name == "mean_iou" and "iou" not in names else _title(name)
+        panels.setdefault(title, []).append(name)
+    order = {"loss": 0, "IoU": 2, "scores": 3, "learning rate": 4}
+    return dict(sorted(panels.items(), key=lambda item: order.get(item[0], 1)))
+
+
+def _title(name: str) -> str:
+    part, _, term = name.partition("_")
+    if part in _PARTS and term:
+        return term if term == "loss" else f"loss: {term}"
+    if name.startswith("iou"):
+        return "IoU"
+    return name.replace("_", " ") if name in ("loss", "learning_rate") else "scores"
+
+
+def _draw_panel(axis: "Axes", title: str, columns: Mapping[str, Sequence[float]], steps: Sequence[float]) -> None:
+    for name, values in columns.items():
+        mean = title == "IoU" and name in ("iou", "mean_iou")
+        style: dict[str, Any] = {"color": "black", "linewidth": 2} if mean else {"linewidth": 1.3}
+        axis.plot(steps, values, label=_label(name), marker="." if len(steps) < 30 else "", **style)
+    axis.set(title=title, xlabel="step")
+    axis.grid(alpha=0.3)
+    if title in ("IoU", "scores"):
+        axis.set_ylim(0, 1)
+    if title == "learning rate" and all(value > 0 for values in columns.values() for value in values):
+        axis.set_yscale("log")
+    if title != "learning rate":
+        axis.legend(fontsize="small", ncols=2 if len(columns) > 6 else 1)
+
+
+def _label(name: str) -> str:
+    part, _, term = name.partition("_")
+    if part in _PARTS and term:
+        return _PARTS[part]
+    if name == "loss":
+        return _PARTS["train"]
+    return {"iou": "mean", "mean_iou": "mean of classes"}.get(name, name.removeprefix("iou_").replace("_", " "))

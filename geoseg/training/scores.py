@@ -168,28 +168,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return None if value != value else value
-
-
-class IouCurve:  # until the task counts with `Scores`
-    """The scores of one class, as before."""
-
-    def __init__(self, sources: Sequence[str]) -> None:
-        """Start counting for `sources`."""
-        self.sources = tuple(sources)
-        self._scores = open_scores(sources, ("building",), target="building")
-
-    def update(self, probability: Tensor, mask: Tensor, source: Tensor) -> None:
-        """Count (n, y, x) probabilities."""
-        self._scores.update(torch.logit(probability)[:, None], mask, source)
-
-    def iou(self, threshold: float = 0.5) -> dict[str, float]:
-        """Return IoU by source."""
-        return {k: v or 0.0 for k, v in self._scores.figures(threshold)["iou"].items()}
-
-    def mean_iou(self, threshold: float = 0.5) -> float:
-        """Return the mean of the sources' IoU."""
-        return self._scores.headline(threshold)
-
-    def best_threshold(self) -> float:
-        """Return the threshold of the highest mean IoU."""
-        return self._scores.best_threshold()
