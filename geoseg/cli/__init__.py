@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import typer
 
-from geoseg.cli import evaluate, info, run, train  # each registers its command
+from geoseg.cli import evaluate, info, recipes, run, train  # each registers its command
 from geoseg.cli.app import app
 from geoseg.errors import GeosegError
 
-__all__ = ["app", "evaluate", "info", "main", "run", "train"]
+__all__ = ["app", "evaluate", "info", "main", "recipes", "run", "train"]
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def _errors_as_messages() -> Iterator[None]:
         typer.echo(f"Error: {err}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing was written.", err=True)
+        typer.echo("Interrupted. The same command begins again, or continues where it can.", err=True)
         sys.exit(130)
 
 

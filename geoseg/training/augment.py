@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.errors import RecipeError
+from geoseg.training.kornia_steps import KORNIA, open_step
 
 if TYPE_CHECKING:
     from geoseg.training.recipe import Augmentation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "augment_batch", "check_augmentations"]
 
 STEPS: dict[str, dict[str, Any]] = {
+    "flip": {},
     "dihedral": {},
     "affine": {"rotate_deg": 180.0, "scale": [0.7, 1.5]},
     "brightness": {"amount": 0.15},
@@ -36,10 +38,11 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 """The steps and the options that each takes, with their defaults.
 
-`dihedral` flips and turns by 90 degrees; `affine` turns by up to `rotate_deg` and magnifies by `scale`; `brightness`
-adds up to `amount` of the full range; `contrast` and `saturation` scale by 1 +- `amount`; `gain` does so for every
+`flip` mirrors left to right; `dihedral` flips and turns by 90 degrees; `affine` turns by up to `rotate_deg` and
+magnifies by `scale`; `brightness` adds up to `amount` of the full range; `contrast` and `saturation` scale by 1 +- `amount`; `gain` does so for every
 band by itself (a colour cast); `hue` turns colours about the grey axis; `gamma` has exponents e^(+-`amount`); `soften`
-loses detail as if the pixels were up to `factor` times larger; `noise` is Gaussian.
+loses detail as if the pixels were up to `factor` times larger; `noise` is Gaussian. Besides, `kornia:NAME` is any image
+augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that class' own arguments as options.
 """
 
 _COLOUR_ONLY = {"saturation", "hue"}
@@ -53,8 +56,14 @@ def check_augmentations(steps: Sequence["Augmentation"]) -> None:
         RecipeError: naming the key, its value and what is allowed.
     """
     for step in steps:
+        if step.step.startswith(KORNIA):
+            open_step(step.step, step.probability, step.options)
+            continue
         if step.step not in STEPS:
-            raise RecipeError(f"augment.step = {step.step!r}; expected one of {', '.join(STEPS)}")
+            raise RecipeError(
+                f"augment.step = {step.step!r}; expected one of {', '.join(STEPS)}, or {KORNIA}NAME of kornia's "
+                "augmentations"
+            )
         for key, value in step.options.items():
             default = STEPS[step.step].get(key)
             if default is None:
@@ -81,7 +90,7 @@ def augment_batch(
     Args:
         image: (n, band, y, x) float32 in [0, 1], at least `crop_px` wide and high.
         mask: (n, y, x) uint8 labels.
-        steps: what is done; the order matters for the steps after the colours only.
+        steps: what is done: geometry first, then colours, then the others in their order.
         crop_px: side of the crops.
 
     Returns:
@@ -91,7 +100,9 @@ def augment_batch(
     image, mask = _warp(image, mask, _geometry(len(image), steps), crop_px)
     image = _recolour(image, steps)
     for step in steps:
-        if step.step in _PIXEL_STEPS:
+        if step.step.startswith(KORNIA):
+            image, mask = open_step(step.step, step.probability, step.options)(image, mask)
+        elif step.step in _PIXEL_STEPS:
             chosen = _chosen(len(image), step)
             image = _PIXEL_STEPS[step.step](image, chosen, **{**STEPS[step.step], **step.options})
     return image.clamp_(0, 1), mask
@@ -122,6 +133,10 @@ def _dihedral(n: int) -> Tensor:
     return turn @ flip
 
 
+def _flip(n: int) -> Tensor:
+    return torch.diag(torch.tensor([-1.0, 1.0])).repeat(n, 1, 1)
+
+
 def _affine(n: int, *, rotate_deg: float, scale: Sequence[float]) -> Tensor:
     turn = _rotation(_uniform(n, -math.radians(rotate_deg), math.radians(rotate_deg)))
     return turn / _uniform(n, math.log(scale[0]), math.log(scale[1])).exp()[:, None, None]
@@ -132,7 +147,7 @@ def _rotation(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
-_GEOMETRIC_STEPS: dict[str, Callable[..., Tensor]] = {"dihedral": _dihedral, "affine": _affine}
+_GEOMETRIC_STEPS: dict[str, Callable[..., Tensor]] = {"flip": _flip, "dihedral": _dihedral, "affine": _affine}
 
 
 def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +158,7 @@ def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Te
     offset = torch.arange(crop_px) - (crop_px - 1) / 2
     x, y = torch.meshgrid(offset, offset, indexing="xy")
     where = torch.einsum("nij,yxj->nyxi", matrix, torch.stack([x, y], dim=-1)) - lean
-    where = where * torch.tensor([2 / width, 2 / height])
+    where = (where * torch.tensor([2 / width, 2 / height])).to(image.device)
     pixels = functional.grid_sample(image, where, mode="bilinear", padding_mode="reflection", align_corners=False)
     shifted = mask[:, None].float() - IGNORED
     labels = functional.grid_sample(shifted, where, mode="nearest", padding_mode="zeros", align_corners=False)
@@ -154,14 +169,14 @@ def _recolour(image: Tensor, steps: Sequence["Augmentation"]) -> Tensor:
     """Apply the linear colour steps as one matrix and one offset per sample."""
     n, bands = image.shape[:2]
     matrix, shift = torch.eye(bands).repeat(n, 1, 1), torch.zeros(n, bands, 1)
-    mean = image.mean(dim=(2, 3))[..., None]
+    mean = image.mean(dim=(2, 3))[..., None].cpu()
     for step in steps:
         if step.step not in _COLOUR_STEPS or (bands != 3 and step.step in _COLOUR_ONLY):
             continue
         chosen = _chosen(n, step)[:, None, None]
         turn, add = _COLOUR_STEPS[step.step](mean, **{**STEPS[step.step], **step.options})
         matrix, shift = torch.where(chosen, turn @ matrix, matrix), torch.where(chosen, turn @ shift + add, shift)
-    flat = torch.baddbmm(shift, matrix, image.flatten(2))
+    flat = torch.baddbmm(shift.to(image.device), matrix.to(image.device), image.flatten(2))
     return flat.view_as(image).clamp_(0, 1)
 
 
@@ -210,7 +225,7 @@ _COLOUR_STEPS: dict[str, Callable[..., Colour]] = {
 
 def _gamma(image: Tensor, chosen: Tensor, *, amount: float) -> Tensor:
     exponent = torch.where(chosen, _uniform(len(image), -amount, amount), 0.0).exp()
-    return image.clamp_min(1e-4).pow(exponent[:, None, None, None])
+    return image.clamp_min(1e-4).pow(exponent[:, None, None, None].to(image.device))
 
 
 def _soften(image: Tensor, chosen: Tensor, *, factor: float) -> Tensor:

@@ -2,29 +2,33 @@
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from geoseg.bundle import ModelSpec, save_bundle
-from geoseg.errors import RecipeError
-from geoseg.networks import build_network
+from geoseg.bundle import ModelSpec, load_bundle, save_bundle
+from geoseg.errors import BundleError, RecipeError
+from geoseg.networks import build_network, network_stride
 from geoseg.training.averaging import WeightAverage
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
+from geoseg.training.folder import claim_folder, write_aside
 from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe
+from geoseg.training.precision import choose_precision
 from geoseg.training.recipe import Recipe, load_recipe
-from geoseg.training.sources import PreparedSource, prepare_source
+from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import SegmentationTask
 
-__all__ = ["train_recipe"]
+__all__ = ["train_plan", "train_recipe"]
 
 log = logging.getLogger(__name__)
 
@@ -37,40 +41,56 @@ def train_recipe(
     data: str | Path | None = None,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    over: str | Path | None = None,
 ) -> Path:
     """Train what a recipe says, and write the bundle of the best weights.
 
     A run that was interrupted continues from its last checkpoint when it is started again with the same `out`.
 
     Args:
-        recipe: path of a TOML recipe, or name of one that comes with geoseg.
+        recipe: path of a TOML or YAML recipe, or name of one that comes with geoseg.
         data: folder that the recipe's paths start from; `data` in the current folder by default.
         out: folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
         overrides: dotted recipe keys and the values to use instead.
+        over: a second recipe, or the name of one, whose keys replace the first's, such as other `[[sources]]`.
 
     Returns:
-        The bundle's path. Beside it: `metrics.json`, `history.csv`, `curves.png`.
+        The bundle's path: the weights of the highest validation IoU. Beside it those of the lowest validation loss,
+        `metrics.json`, `history.csv`, `curves.png`, `recipe.json`, and `tensorboard/`.
 
     Raises:
         RecipeError: the recipe, or a file that it names, cannot be used.
         LabelError: labels are missing or hold unknown values.
         TrainingError: the loss is no longer a number.
     """
-    recipe = find_recipe(recipe)
-    plan = load_recipe(recipe, overrides)
+    path = find_recipe(recipe)
+    plan = load_recipe(path, overrides, over=find_recipe(over) if over is not None else None)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
-    root = Path(data) if data is not None else Path("data")
-    weights = _find_weights(plan.network.encoder_weights, (root, Path(recipe).parent, Path()))
-    sources = [prepare_source(s, data=root, cache=folder / "prepared", gsd_m=plan.gsd_m) for s in plan.sources]
-    _prepare_torch(plan)
-    task, average, chips = _assemble(plan, sources, weights)
-    _fit(plan, sources, task, average, chips, folder)
-    return _write_results(plan, task, average, chips, folder)
+    return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
+
+
+def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(), cache: Path | None = None) -> Path:
+    """Train a recipe that is read already; see `train_recipe`.
+
+    Args:
+        plan: the recipe.
+        data: folder that its paths start from.
+        folder: where results go; a run that lies there continues.
+        beside: another folder where encoder weights may lie.
+        cache: folder of the prepared scenes, to be shared by several runs; in `folder` by default.
+    """
+    weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
+    sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
+    claim_folder(plan, folder)
+    run = _assemble(plan, sources, weights, folder)
+    if run.task.run_progress.done < 1:
+        _fit(run)
+    return _write_results(run)
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
-    """Find a file of encoder weights that a recipe names; "" is none, "imagenet" stays."""
-    if name in ("", "imagenet"):
+    """Find a file of encoder weights that a recipe names; "" is none, "imagenet" and torchgeo's names stay."""
+    if not name.endswith(".safetensors"):
         return name or None
     found = [folder / name for folder in folders if (folder / name).is_file()]
     if not found:
@@ -82,6 +102,44 @@ def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
     return str(found[0])
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What one training run is made of."""
+
+    plan: Recipe
+    folder: Path
+    task: SegmentationTask
+    average: WeightAverage
+    crops: MixedCrops
+    chips: ValidationChips
+    epoch: int
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run continues from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+
+def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | None, folder: Path) -> _Run:
+    fit = plan.fit
+    _prepare_torch(plan)
+    network = _build_network(plan, weights)
+    crops = MixedCrops(sources, window_px=fit.read_px)
+    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px)
+    epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
+    task = SegmentationTask(network, plan, chips.names, steps=_steps(plan, epoch))
+    run = _Run(plan, folder, task, WeightAverage(task.network, fit.average_decay), crops, chips, epoch)
+    if run.last.exists():
+        task.on_load_checkpoint(_read_checkpoint(run.last))
+    return run
+
+
+def _steps(plan: Recipe, epoch: int) -> int:
+    """Return after how many steps the run ends at the latest; 0 for never."""
+    ends = [n for n in (plan.fit.steps, plan.fit.epochs * epoch) if n]
+    return min(ends, default=0)
+
+
 def _prepare_torch(plan: Recipe) -> None:
     lightning.seed_everything(plan.fit.seed, verbose=False)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -89,66 +147,88 @@ def _prepare_torch(plan: Recipe) -> None:
         torch.set_num_threads(plan.fit.threads)
 
 
-def _assemble(
-    plan: Recipe, sources: Sequence[PreparedSource], weights: str | None
-) -> tuple[SegmentationTask, WeightAverage, ValidationChips]:
+def _build_network(plan: Recipe, weights: str | None) -> torch.nn.Module:
     spec = plan.network
-    options = {"encoder": spec.encoder, **spec.options}
     bands, classes = len(spec.bands), len(spec.classes)
-    network = build_network(spec.name, bands=bands, classes=classes, encoder_weights=weights, **options)
-    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px)
-    task = SegmentationTask(network, plan, chips.names)
-    return task, WeightAverage(task.network, plan.fit.average_decay), chips
+    network = build_network(spec.name, bands=bands, classes=classes, encoder_weights=weights, **spec.builder_options)
+    if spec.start_from:
+        _start_from(network, spec.start_from)
+    return network
 
 
-def _fit(
-    plan: Recipe,
-    sources: Sequence[PreparedSource],
-    task: SegmentationTask,
-    average: WeightAverage,
-    chips: ValidationChips,
-    folder: Path,
-) -> None:
-    fit = plan.fit
-    crops = MixedCrops([s for s in sources if s.weight > 0], window_px=fit.window_px)
-    sampler = MixedSampler(crops, window_px=fit.window_px, batch=fit.batch, batches=fit.validate_every)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        torch.manual_seed(fit.seed + int(last.stat().st_mtime))
-        log.info("continuing from %s", last)
-    trainer = _trainer(plan, average, folder)
+def _start_from(network: torch.nn.Module, name: str) -> None:
+    bundle = load_bundle(name)
+    try:
+        network.load_state_dict(bundle.weights())
+    except RuntimeError as err:
+        raise BundleError(
+            f"The weights of network.start_from = {name!r} do not fit the recipe's network: it is "
+            f"{bundle.spec.network!r} with {bundle.spec.network_options} there. Give the recipe the same network."
+        ) from err
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    # Lightning writes its own format; weights_only reads tensors and plain values alone
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    return checkpoint
+
+
+def _fit(run: _Run) -> None:
+    fit, resumed = run.plan.fit, run.last.exists()
+    sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
+    if resumed:
+        torch.manual_seed(fit.seed + run.task.run_progress.step)
+        log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # crops are slices: none is faster
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # a resumed run's own
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.15
-        trainer.fit(
-            task,
-            DataLoader(crops, batch_sampler=sampler),
-            _chip_loader(chips) if len(chips) else None,
-            ckpt_path=str(last) if last.exists() else None,
+        _ignore_known_warnings()
+        _trainer(run).fit(
+            run.task,
+            DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
+            _chip_loader(run) if len(run.chips) else None,
+            ckpt_path=str(run.last) if resumed else None,
             weights_only=True,
         )
 
 
-def _chip_loader(chips: ValidationChips) -> "DataLoader[dict[str, torch.Tensor]]":
-    return DataLoader(chips, batch_size=_VALIDATION_BATCH)
+def _ignore_known_warnings() -> None:
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # crops are slices: none is faster
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # a resumed run's own
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.15
 
 
-def _trainer(plan: Recipe, average: WeightAverage, folder: Path) -> lightning.Trainer:
-    keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="iou", mode="max", **keep)
-    last = ModelCheckpoint(folder / "checkpoints", "last", **keep)
+def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
+    return DataLoader(run.chips, batch_sampler=run.chips.batches(_VALIDATION_BATCH))  # chips of one shape
+
+
+def _trainer(run: _Run) -> lightning.Trainer:
+    fit, folder = run.plan.fit, run.folder
     return lightning.Trainer(
         max_epochs=-1,
-        precision=plan.fit.precision,  # type: ignore[arg-type]
-        gradient_clip_val=plan.fit.clip_norm or None,
+        accelerator="gpu" if fit.device == "cuda" else fit.device,
+        devices=1,
+        precision=choose_precision(fit.precision, fit.device),  # type: ignore[arg-type]
+        gradient_clip_val=fit.clip_norm or None,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+        log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[average, _Table(folder), best, last],
+        callbacks=[run.average, *_keepers(run), _Table(folder)],
         default_root_dir=folder,
     )
+
+
+def _keepers(run: _Run) -> list[Callback]:
+    """Keep the best checkpoints and the last one; stop early where the recipe says so."""
+    folder, patience = run.folder / "checkpoints", run.plan.fit.early_stopping
+    keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    last = ModelCheckpoint(folder, "last", **keep)
+    if not len(run.chips):
+        return [last]
+    best_iou = ModelCheckpoint(folder, "best-iou", monitor="iou", mode="max", **keep)
+    best_loss = ModelCheckpoint(folder, "best-loss", monitor="validation_loss", mode="min", **keep)
+    stop = EarlyStopping("iou", patience=patience, mode="max", check_on_train_epoch_end=True)
+    return [best_iou, best_loss, *([stop] if patience else []), last]
 
 
 class _Table(Callback):
@@ -160,49 +240,62 @@ class _Table(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write what the epoch gave."""
         assert isinstance(pl_module, SegmentationTask)
-        iou = {f"iou_{name}": value for name, value in pl_module.scores.iou(pl_module.recipe.threshold).items()}
         progress = pl_module.run_progress
         row = {"step": progress.step, "progress": progress.done, "minutes": progress.used_s / 60}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        table = self.folder / "history.csv"
-        write_row(table, {**row, "learning_rate": rate, "loss": pl_module.mean_loss, **iou})
-        draw_curves(table, self.folder / "curves.png")
+        row |= {"learning_rate": trainer.optimizers[0].param_groups[-1]["lr"]}
+        row |= {f"train_{name}": value for name, value in pl_module.train_losses.means().items()}
+        row |= {f"validation_{name}": value for name, value in pl_module.losses.means().items()}
+        row |= pl_module.scores.row(pl_module.recipe.threshold) if pl_module.validated else {}
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(row, step=progress.step)
+        write_row(self.folder / "history.csv", row)
+        draw_curves(self.folder / "history.csv", self.folder / "curves.png")
 
 
-def _write_results(
-    plan: Recipe, task: SegmentationTask, average: WeightAverage, chips: ValidationChips, folder: Path
-) -> Path:
-    """Write the bundle of the best averaged weights and their figures."""
-    best = folder / "checkpoints" / "best.ckpt"
-    if best.exists():
-        # Lightning writes its own format; weights_only reads tensors and plain values alone
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)  # noqa: TID251
-        average.load_state_dict(checkpoint["callbacks"][average.state_key])
-    task.network.load_state_dict(average.average)
-    metrics = _measure(task, chips) | {"step": task.run_progress.step, "minutes": task.run_progress.used_s / 60}
-    path = folder / f"{plan.name}.safetensors"
-    save_bundle(path, _spec(plan, metrics), task.network.state_dict())
-    aside = folder / "metrics.json.part"
-    aside.write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    aside.replace(folder / "metrics.json")
-    log.info("wrote %s: validation IoU %s", path, metrics.get("iou"))
+def _write_results(run: _Run) -> Path:
+    """Write the bundles of the best averaged weights and their figures; return the one of the best IoU."""
+    seconds = run.task.total_s
+    share = {f"share_of_time_{key}": seconds[key] / max(1e-9, seconds["step"]) for key in ("augment", "data")}
+    progress = run.task.run_progress
+    facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
+    metrics = facts | _write_bundle(run, "best-iou", run.folder / f"{run.plan.name}.safetensors", facts)
+    if (run.folder / "checkpoints" / "best-loss.ckpt").exists():
+        other = run.folder / f"{run.plan.name}.best-loss.safetensors"
+        metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts)
+    write_aside(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
+    path = run.folder / f"{run.plan.name}.safetensors"
+    log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
     return path
 
 
+def _write_bundle(run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    kept = run.folder / "checkpoints" / f"{checkpoint}.ckpt"
+    loaded = _read_checkpoint(kept if kept.exists() else run.last)
+    run.average.load_state_dict(loaded["callbacks"][run.average.state_key])
+    run.task.cpu()
+    run.task.network.load_state_dict(run.average.average)
+    metrics = {"step": loaded["geoseg_progress"]["step"]} | _measure(run)
+    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
+    return metrics
+
+
 @torch.inference_mode()
-def _measure(task: SegmentationTask, chips: ValidationChips) -> dict[str, Any]:
+def _measure(run: _Run) -> dict[str, Any]:
     """Score the network on the validation chips in full precision."""
+    if not len(run.chips):
+        return {}
+    task, threshold = run.task, run.plan.threshold
     task.eval()
     task.on_validation_epoch_start()
-    for number, batch in enumerate(_chip_loader(chips)):
+    for number, batch in enumerate(_chip_loader(run)):
         task.validation_step(batch, number)
-    threshold = task.recipe.threshold
-    best = task.scores.best_threshold() if len(chips) else threshold
     return {
-        "iou": task.scores.iou(threshold),
-        "mean_iou": task.scores.mean_iou(threshold),
-        "best_threshold": best,
-        "iou_at_best_threshold": task.scores.iou(best),
+        "headline": task.scores.headline(threshold),
+        "loss": task.validation_loss(),
+        "losses": task.losses.means(),
+        "threshold": threshold,
+        "best_threshold": task.scores.best_threshold(),
+        **task.scores.figures(threshold),
     }
 
 
@@ -213,15 +306,18 @@ def _spec(plan: Recipe, metrics: Mapping[str, Any]) -> ModelSpec:
         name=plan.name,
         version=plan.version,
         network=network.name,
-        network_options={"encoder": network.encoder, **network.options},
+        network_options=network.builder_options,
         bands=network.bands,
         gsd_m=plan.gsd_m,
         mean=network.mean,
         std=network.std,
         pixel_max=network.pixel_max,
         classes=network.classes,
+        target=network.target_class,
+        colours=network.colours,
         chip_px=plan.chip_px,
         halo_px=plan.halo_px,
+        stride_px=network_stride(network.name, network.builder_options),
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
         training={"sources": sources, "loss": plan.loss, "fit": asdict(plan.fit)},

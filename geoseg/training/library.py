@@ -1,27 +1,40 @@
 """Recipes by name: those that come with geoseg."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import geoseg
 from geoseg.errors import RecipeError
+from geoseg.training.schema import read_table
 
-__all__ = ["find_recipe", "list_recipes"]
+__all__ = ["describe_recipes", "find_recipe", "list_recipes", "show_recipe"]
 
 _PACKAGE = Path(geoseg.__file__).parent
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
 """Where an installed geoseg keeps them, and where a checkout does."""
 
+_SUFFIXES = {".toml", ".yaml", ".yml"}
+
 
 def list_recipes() -> dict[str, Path]:
     """Return the recipes that come with geoseg, by name."""
-    return {path.stem: path for folder in reversed(_FOLDERS) for path in sorted(folder.glob("*.toml"))}
+    files = (path for folder in reversed(_FOLDERS) for path in sorted(folder.glob("*.*")))
+    return {path.stem: path for path in files if path.suffix in _SUFFIXES}
+
+
+def describe_recipes() -> dict[str, str]:
+    """Return what each recipe that comes with geoseg is, by name; data to be laid over others included."""
+    return {name: str(read_table(path).get("description", "")) for name, path in sorted(list_recipes().items())}
 
 
 def find_recipe(recipe: str | Path) -> Path:
     """Return the file of a recipe.
 
     Args:
-        recipe: path of a TOML file, or name of a recipe that comes with geoseg.
+        recipe: path of a TOML or YAML file, or name of a recipe that comes with geoseg.
 
     Raises:
         RecipeError: there is neither.
@@ -32,6 +45,29 @@ def find_recipe(recipe: str | Path) -> Path:
     if str(recipe) not in known:
         raise RecipeError(
             f"There is no recipe {str(recipe)!r}: neither a file nor one that comes with geoseg. "
-            f"These do: {', '.join(sorted(known)) or 'none'}. Give one of these names or the path of a TOML file."
+            f"These do: {', '.join(sorted(known)) or 'none'}. Give one of these names or the path of a file."
         )
     return known[str(recipe)]
+
+
+def show_recipe(
+    recipe: str | Path,
+    *,
+    over: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    resolved: bool = False,
+) -> str:
+    """Return a recipe's own text, or as JSON what it comes to with its defaults.
+
+    Args:
+        recipe: as for `find_recipe`.
+        over: a second recipe that is laid over it.
+        overrides: dotted keys and their values.
+        resolved: JSON even without `over` and `overrides`.
+    """
+    path = find_recipe(recipe)
+    if not (over or overrides or resolved):
+        return path.read_text(encoding="utf-8")
+    from geoseg.training.recipe import load_recipe
+
+    return json.dumps(asdict(load_recipe(path, overrides, over=find_recipe(over) if over else None)), indent=2)

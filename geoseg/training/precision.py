@@ -1,11 +1,11 @@
-"""Mixed precision where it is faster: everywhere but in depthwise convolutions on a CPU."""
+"""Mixed precision where it is faster: where the hardware has it, and not in depthwise convolutions on a CPU."""
 
 from types import MethodType
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["keep_depthwise_full"]
+__all__ = ["choose_precision", "keep_depthwise_full"]
 
 
 def keep_depthwise_full(network: nn.Module) -> nn.Module:
@@ -32,3 +32,23 @@ def _forward_full(self: nn.Conv2d, image: Tensor) -> Tensor:
         return type(self).forward(self, image)
     with torch.autocast("cpu", enabled=False):
         return type(self).forward(self, image.float()).to(image.dtype)
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """Return the precision to train in: `auto` is bfloat16 where the hardware multiplies it, else float32.
+
+    Args:
+        precision: of a recipe's `fit.precision`.
+        device: of a recipe's `fit.device`.
+    """
+    if precision != "auto":
+        return precision
+    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if (torch.cuda.is_bf16_supported() if on_gpu else _cpu_has_bfloat16(device)) else "32-true"
+
+
+def _cpu_has_bfloat16(device: str) -> bool:
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return False
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(test() for test in tests if test is not None)

@@ -1,66 +1,117 @@
-"""A recipe: all that decides what a training run does, read from TOML and checked before anything starts."""
+"""A recipe: all that decides what a training run does, read from TOML or YAML and checked before anything starts."""
 
-import tomllib
-import types
-import typing
+import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import RecipeError
+from geoseg.training.schema import build, merge, one_of, override, read_table, within
 
 __all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "load_recipe"]
 
-
-def _within(low: float, high: float, default: Any = MISSING) -> Any:
-    return field(default=default, metadata={"within": (low, high)})
-
-
-def _one_of(*allowed: str, default: Any = MISSING) -> Any:
-    return field(default=default, metadata={"one_of": allowed})
+MOST_CLASSES = 250
+"""Class rasters are 8-bit, and the highest values mean that there is no class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """`[network]`: what is trained. `options` go to `build_network`."""
+    """`[network]`: what is trained. `options` go to `build_network`.
+
+    `encoder` is the network's own choice by default. `encoder_weights` is "" (none), "imagenet" (from the model hub),
+    a pretrained weight of torchgeo, or a safetensors file; `start_from` is a bundle, by name or path, whose weights
+    the whole network begins with. One class is trained against everything else; of several, `target` is the one that
+    becomes footprints, and `colours` ("#RRGGBB" by class) are for pictures and rasters.
+    """
 
     name: str
-    encoder: str = "resnet34"
+    encoder: str = ""
     encoder_weights: str = ""
+    start_from: str = ""
     bands: tuple[str, ...] = ("red", "green", "blue")
     classes: tuple[str, ...] = ("building",)
+    target: str = ""
+    colours: dict[str, str] = field(default_factory=dict)
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    pixel_max: float = 255.0
+    pixel_max: float = within(1e-9, 1e9, 255.0)
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_class(self) -> str:
+        """The class whose probability becomes the mask: `target`, else "building", else the first."""
+        return self.target or ("building" if "building" in self.classes else self.classes[0])
+
+    @property
+    def builder_options(self) -> dict[str, Any]:
+        """The keyword arguments of `build_network`."""
+        return {**({"encoder": self.encoder} if self.encoder else {}), **self.options}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One of `[[sources]]`: imagery, its truth, and which of it serves what.
+    """One of `[[sources]]`: imagery, its truth, and which of it serves what (docs/data.md).
 
-    `images` is a path or pattern below the data folder; `labels` a file, or a folder of files named as the images.
-    `areas` holds polygons whose `split` is named in `train` and `validate`; without it, `validate_scenes` are
-    patterns of file names. `validate_east` keeps that share of the training area's columns for validation.
-    `complete = false` says that what is marked is true but buildings are missing. `paint_seeds` has scenes painted
-    by `geoseg.testing` instead: first seed and one past the last.
+    Attributes:
+        name: A word for tables and messages.
+        weight: Share of the crops; 0 for a source that only validates.
+        layout: A folder layout of `geoseg.datasets.layouts`; `images` and `labels` are then left out.
+        root: Folder of the layout, below the data folder.
+        images: Path or pattern below the data folder, or a template such as `{area}/images/{name}.jpg`.
+        labels: A file, a folder of files named as the images, or a template in the words of `images`.
+        exclude: Patterns of names that are not used at all.
+        layer: Layer of a file of polygons that has several.
+        label_column: Attribute of the polygons that names their class; all are the target class without it.
+        empty_ok: Accept an image that no polygon touches.
+        bands: One-based bands of the imagery for the network's, in its order.
+        gsd_m: Metres per pixel of pictures without georeference; 0 takes them as they are.
+        colours: Class name to "#RRGGBB" of the masks, instead of `network.colours`.
+        also: Further "#RRGGBB" to class name, or to "unknown".
+        values: A mask's numbers, as text, to class name, or to "unknown".
+        areas: Polygons whose `split` is named in `train` and `validate`.
+        train: Areas that are trained on.
+        validate: Areas that are validated on.
+        validate_scenes: Patterns of names that are validated on.
+        test_scenes: Patterns of names that are neither trained nor validated on.
+        split: Shares of the files for training, validation and test, drawn with `fit.seed`.
+        split_file: JSON file of the names in each; drawn by `split` and written where there is none.
+        fold: `[k, n]`: the k-th of n folds is validated on, from 0.
+        validate_east: Share of the training area's columns, from the east, that is validated on instead.
+        validate_px: Side of the middle of an image that is validated on; 0 for all of it.
+        complete: False where what is marked is true but buildings are missing.
+        paint_seeds: Instead of images: scenes painted by `geoseg.testing`, first seed and one past the last.
+        paint_size_px: Side of a painted scene.
     """
 
     name: str
-    weight: float = _within(0, 1000, 1.0)
+    weight: float = within(0, 1000, 1.0)
+    layout: str = ""
+    root: str = ""
     images: str = ""
     labels: str = ""
     exclude: tuple[str, ...] = ()
+    layer: str = ""
+    label_column: str = ""
+    empty_ok: bool = False
+    bands: tuple[int, ...] = ()
+    gsd_m: float = within(0, 1000, 0.0)
+    colours: dict[str, str] = field(default_factory=dict)
+    also: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
     areas: str = ""
     train: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     validate_scenes: tuple[str, ...] = ()
-    validate_east: float = _within(0, 0.9, 0.0)
-    validate_px: int = _within(0, 1_000_000, 0)
+    test_scenes: tuple[str, ...] = ()
+    split: tuple[float, ...] = ()
+    split_file: str = ""
+    fold: tuple[int, ...] = ()
+    validate_east: float = within(0, 0.9, 0.0)
+    validate_px: int = within(0, 1_000_000, 0)
     complete: bool = True
     paint_seeds: tuple[int, ...] = ()
-    paint_size_px: int = _within(64, 16384, 1024)
+    paint_size_px: int = within(64, 16384, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +119,7 @@ class Augmentation:
     """One of `[[augment]]`: a step of `geoseg.training.augment`, how often it happens, and its range."""
 
     step: str
-    probability: float = _within(0, 1, 1.0)
+    probability: float = within(0, 1, 1.0)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -76,28 +127,46 @@ class Augmentation:
 class Fit:
     """`[fit]`: sizes, optimiser and schedule.
 
-    The schedule follows progress, the larger of steps done of `steps` and time used of `minutes`, so that the
-    learning rate reaches its end on a slow day too.
+    The run ends after `steps`, `epochs` or `minutes`, whichever is first. An epoch is `validate_every` steps, or one
+    pass over the training pixels where that is 0. The learning rate follows progress, the larger of steps done and
+    time used, so that it reaches its end on a slow day too: over `warm_up` it rises, then `schedule` takes it to
+    `last_learning_rate` (a share of `learning_rate`): along a `cosine`; `plateau`: times `plateau_factor` after
+    `plateau_patience` epochs without a lower validation loss; `one-cycle`: up over 30 % and down again; or `constant`.
+    `early_stopping` is the epochs without a better IoU after which the run ends, 0 for never.
     """
 
-    batch: int = _within(1, 4096, 8)
-    crop_px: int = _within(32, 8192, 256)
-    window_px: int = _within(32, 8192, 384)
-    steps: int = _within(1, 100_000_000)
-    minutes: float = _within(0.01, 1_000_000, 1e6)
-    validate_every: int = _within(1, 1_000_000, 200)
-    optimiser: str = _one_of("adamw", "adam", default="adamw")
-    learning_rate: float = _within(1e-8, 10, 1e-3)
-    weight_decay: float = _within(0, 10, 1e-2)
-    warm_up: float = _within(0, 1, 0.05)
-    last_learning_rate: float = _within(0, 1, 0.01)
-    clip_norm: float = _within(0, 1e6, 1.0)
-    average_decay: float = _within(0, 0.999999, 0.998)
-    precision: str = _one_of("32-true", "bf16-mixed", "16-mixed", default="bf16-mixed")
-    threads: int = _within(0, 1024, 0)
-    seed: int = _within(0, 2**31, 0)
-    unsure_from: float = _within(0, 1, 0.3)
-    unsure_above: float = _within(0, 1, 0.25)
+    batch: int = within(1, 4096, 8)
+    crop_px: int = within(32, 8192, 256)
+    window_px: int = within(0, 8192, 0)
+    steps: int = within(0, 100_000_000, 0)
+    epochs: int = within(0, 1_000_000, 0)
+    minutes: float = within(0.01, 1_000_000, 1e6)
+    validate_every: int = within(0, 1_000_000, 0)
+    optimiser: str = one_of("adamw", "adam", default="adamw")
+    learning_rate: float = within(1e-8, 10, 1e-3)
+    encoder_rate: float = within(0, 100, 1.0)
+    weight_decay: float = within(0, 10, 1e-2)
+    schedule: str = one_of("cosine", "plateau", "one-cycle", "constant", default="cosine")
+    warm_up: float = within(0, 1, 0.05)
+    last_learning_rate: float = within(0, 1, 0.01)
+    plateau_factor: float = within(0.01, 0.99, 0.5)
+    plateau_patience: int = within(0, 10_000, 5)
+    early_stopping: int = within(0, 10_000, 0)
+    clip_norm: float = within(0, 1e6, 1.0)
+    average_decay: float = within(0, 0.999999, 0.998)
+    precision: str = one_of("auto", "32-true", "bf16-mixed", "16-mixed", default="auto")
+    device: str = one_of("auto", "cpu", "cuda", "mps", default="auto")
+    threads: int = within(0, 1024, 0)
+    workers: int = within(0, 256, 0)
+    seed: int = within(0, 2**31, 0)
+    unscored: tuple[str, ...] = ()
+    unsure_from: float = within(0, 1, 0.3)
+    unsure_above: float = within(0, 1, 0.25)
+
+    @property
+    def read_px(self) -> int:
+        """Side of the windows that are read, from which crops are cut: `window_px`, else half as much again."""
+        return self.window_px or self.crop_px * 3 // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +177,11 @@ class Recipe:
     version: str = "1"
     description: str = ""
     licence: str = ""
-    gsd_m: float = _within(0.001, 1000)
-    threshold: float = _within(0, 1, 0.5)
-    min_area_m2: float = _within(0, 1e9, 0.0)
-    chip_px: int = _within(32, 8192, 512)
-    halo_px: int = _within(0, 4096, 64)
+    gsd_m: float = within(0.001, 1000)
+    threshold: float = within(0.01, 0.99, 0.5)
+    min_area_m2: float = within(0, 1e9, 0.0)
+    chip_px: int = within(32, 8192, 512)
+    halo_px: int = within(0, 4096, 64)
     network: Network
     sources: tuple[Source, ...]
     loss: dict[str, Any]
@@ -120,109 +189,46 @@ class Recipe:
     fit: Fit
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a TOML recipe, change what `overrides` say, and check it.
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Path | None = None) -> Recipe:
+    """Read a recipe, lay another over it, change what `overrides` say, and check it.
 
     Args:
-        path: the recipe.
+        path: the recipe, TOML or YAML.
         overrides: dotted keys and values; an element of a list goes by its `name` or `step`, as in
             `sources.accra.weight`. A text is read as TOML where it can be.
+        over: a second file whose keys replace the first's, such as the `[[sources]]` of other data.
 
     Raises:
-        RecipeError: the file cannot be read, a key does not exist, or a value is not allowed.
+        RecipeError: a file cannot be read, a key does not exist, or a value is not allowed.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as err:
-        raise RecipeError(f"cannot read the recipe {path}: {err.strerror}") from err
-    except tomllib.TOMLDecodeError as err:
-        raise RecipeError(f"{path} is not TOML: {err}") from err
+    table = read_table(Path(path))
+    if over is not None:
+        table = merge(table, read_table(over))
     for key, value in (overrides or {}).items():
-        _override(table, key, value)
-    recipe: Recipe = _build(Recipe, table, "")
+        override(table, key, value)
+    recipe: Recipe = build(Recipe, table, "")
     _check_parts(recipe)
     return recipe
 
 
-def _override(table: Any, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        table = _child(table, parent, key)
-    if not isinstance(table, dict):
-        raise RecipeError(f"cannot set {key!r}: there is no such table in the recipe")
-    table[last] = _parse(value) if isinstance(value, str) else value
-
-
-def _child(table: Any, name: str, key: str) -> Any:
-    if isinstance(table, dict):
-        return table.setdefault(name, {})
-    named = [item for item in table if name in (item.get("name"), item.get("step"))] if isinstance(table, list) else []
-    if not named:
-        raise RecipeError(f"cannot set {key!r}: the recipe has no {name!r} there")
-    return named[0]
-
-
-def _parse(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _build(cls: type[Any], table: Any, where: str) -> Any:
-    """Make `cls` of a table, checking keys, types and ranges."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where or 'the recipe'} is {table!r}; expected a table")
-    known = {f.name: f for f in fields(cls)}
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise RecipeError(
-            f"unknown key {where}{unknown[0]!s} = {table[unknown[0]]!r}; expected among {', '.join(known)}"
-        )
-    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe")
-    hints = typing.get_type_hints(cls)
-    return cls(**{k: _value(v, hints[k], known[k], f"{where}{k}") for k, v in table.items()})
-
-
-def _value(value: Any, hint: Any, spec: Field[Any], where: str) -> Any:
-    made = _typed(value, hint, where)
-    if "one_of" in spec.metadata and made not in spec.metadata["one_of"]:
-        raise RecipeError(f"{where} = {value!r}; expected one of {', '.join(spec.metadata['one_of'])}")
-    low, high = spec.metadata.get("within", (None, None))
-    if low is not None and not low <= made <= high:
-        raise RecipeError(f"{where} = {value!r}; expected a number from {low:g} to {high:g}")
-    return made
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint):
-        return _build(typing.cast(type[Any], hint), value, f"{where}.")
-    if origin is tuple:
-        return tuple(_typed(v, args[0], f"{where}[{i}]") for i, v in enumerate(_as(list, value, where)))
-    if origin is dict:
-        return {k: _typed(v, args[1], f"{where}.{k}") for k, v in _as(dict, value, where).items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value if hint is Any else _as(hint, value, where)
-
-
-def _as(kind: type[Any] | types.UnionType, value: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RecipeError(f"{where} = {value!r}; expected {getattr(kind, '__name__', kind)}")
-    return value
-
-
 def _check_parts(recipe: Recipe) -> None:
     """Check what spans several keys, and names that live in registries."""
-    from geoseg.networks import network_names
     from geoseg.training.augment import check_augmentations
     from geoseg.training.losses import check_losses
 
-    network = recipe.network
+    if not re.fullmatch(r"[\w.-]+", recipe.name):
+        raise RecipeError(f"name = {recipe.name!r}; expected letters, digits, '-', '_' and '.', as files are named so")
+    _check_network(recipe.network)
+    _check_sizes(recipe)
+    _check_fit(recipe.fit, recipe.network.classes)
+    _check_sources(recipe.sources)
+    check_losses(recipe.loss, recipe.network.classes)
+    check_augmentations(recipe.augment)
+
+
+def _check_network(network: Network) -> None:
+    from geoseg.networks import network_names
+
     if network.name not in network_names():
         raise RecipeError(f"network.name = {network.name!r}; expected one of {', '.join(network_names())}")
     if not len(network.mean) == len(network.std) == len(network.bands):
@@ -230,32 +236,47 @@ def _check_parts(recipe: Recipe) -> None:
             f"network.mean has {len(network.mean)} and network.std {len(network.std)} values; "
             f"expected {len(network.bands)}, one for each of network.bands"
         )
-    if len(network.classes) != 1:
+    classes = network.classes
+    if not classes or len(set(classes)) != len(classes) or len(classes) > MOST_CLASSES:
+        raise RecipeError(f"network.classes = {list(classes)}; expected 1 to {MOST_CLASSES} different names")
+    if network.target_class not in classes:
+        raise RecipeError(f"network.target = {network.target!r}; expected one of {', '.join(classes)}")
+    for name, colour in network.colours.items():
+        if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
+            raise RecipeError(f"network.colours.{name} = {colour!r}; expected a class of network.classes and #RRGGBB")
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    from geoseg.networks import network_stride
+
+    fit, stride = recipe.fit, network_stride(recipe.network.name, recipe.network.builder_options)
+    if fit.crop_px % stride or fit.read_px < fit.crop_px:
         raise RecipeError(
-            f"network.classes = {list(network.classes)}; expected exactly one class, trained against background"
+            f"fit.crop_px = {fit.crop_px} and fit.window_px = {fit.read_px}; expected a crop of a multiple of "
+            f"{stride} and a window no smaller"
         )
-    if recipe.fit.crop_px % 32 or recipe.fit.window_px < recipe.fit.crop_px:
+    if recipe.chip_px % stride or recipe.chip_px <= 2 * recipe.halo_px:
         raise RecipeError(
-            f"fit.crop_px = {recipe.fit.crop_px} and fit.window_px = {recipe.fit.window_px}; expected a crop of a "
-            "multiple of 32 and a window no smaller"
+            f"chip_px = {recipe.chip_px} and halo_px = {recipe.halo_px}; expected a chip of a multiple of {stride}, "
+            "larger than two halos"
         )
-    _check_sources(recipe.sources)
-    check_losses(recipe.loss, network.classes)
-    check_augmentations(recipe.augment)
+
+
+def _check_fit(fit: Fit, classes: tuple[str, ...]) -> None:
+    if not fit.steps and not fit.epochs and fit.minutes >= 1e6:
+        raise RecipeError("fit has no end; expected fit.steps, fit.epochs or fit.minutes")
+    strange = sorted(set(fit.unscored) - set(classes))
+    if strange or (classes and set(fit.unscored) == set(classes)):
+        raise RecipeError(f"fit.unscored = {list(fit.unscored)}; expected some of {', '.join(classes)}, not all")
 
 
 def _check_sources(sources: tuple[Source, ...]) -> None:
+    from geoseg.training.source_rules import check_source
+
     if not sources:
         raise RecipeError("sources is empty; expected at least one [[sources]] table")
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise RecipeError(f"sources have the names {', '.join(names)}; expected every name once")
     for source in sources:
-        if bool(source.images) == bool(source.paint_seeds):
-            raise RecipeError(f"sources.{source.name} needs either images or paint_seeds, and not both")
-        if source.paint_seeds and len(source.paint_seeds) != 2:
-            raise RecipeError(
-                f"sources.{source.name}.paint_seeds = {list(source.paint_seeds)}; expected [first, one past the last]"
-            )
-        if source.images and not source.labels:
-            raise RecipeError(f"sources.{source.name}.labels is missing; expected a file or a folder")
+        check_source(source)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.errors import TrainingError
 from geoseg.training.augment import augment_batch
-from geoseg.training.losses import weigh_losses
+from geoseg.training.losses import LossMeans, add_terms, loss_terms
 from geoseg.training.precision import keep_depthwise_full
 from geoseg.training.recipe import Recipe
-from geoseg.training.schedule import Progress, learning_rate_factor
-from geoseg.training.scores import IouCurve
+from geoseg.training.schedule import Plateau, Progress, learning_rate_factor
+from geoseg.training.scores import open_scores
 
-__all__ = ["SegmentationTask", "settle_unsure"]
+__all__ = ["SegmentationTask", "settle_unsure", "target_probability"]
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +40,42 @@ def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Ten
     return mask.masked_fill(unsure, 0).masked_fill(maybe, IGNORED)
 
 
+def target_probability(logits: Tensor, target: int) -> Tensor:
+    """Return the target's probability (n, y, x) float32 of logits (n, class, y, x): of one class a sigmoid."""
+    logits = logits.float()
+    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
+
+
 class SegmentationTask(lightning.LightningModule):
     """Train a network on crops, validate it on whole areas."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, recipe: Recipe, validated: tuple[str, ...]) -> None:
-        """Train `network` as `recipe` says; `validated` names the sources of the validation batches."""
+    def __init__(self, network: nn.Module, recipe: Recipe, validated: tuple[str, ...], *, steps: int) -> None:
+        """Train `network` as `recipe` says for at most `steps`; `validated` names the validation batches' sources."""
         super().__init__()
-        self.recipe = recipe
+        fit, spec = recipe.fit, recipe.network
+        self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
-        self.run_progress = Progress(recipe.fit.steps, recipe.fit.minutes)
-        self.scores = IouCurve(validated)
+        self.run_progress = Progress(steps, fit.minutes)
+        self.plateau = Plateau(fit.plateau_factor, fit.plateau_patience, fit.last_learning_rate)
+        self.target = spec.classes.index(spec.target_class)
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
-        self.mean_loss = 0.0
+        self.total_s = dict(self.seconds)
         self._ended = time.perf_counter()
-        spec = recipe.network
+        self._begin_counts()
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
 
+    def _begin_counts(self) -> None:
+        spec = self.recipe.network
+        unscored = self.recipe.fit.unscored
+        self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
+        self.losses, self.train_losses = LossMeans(), LossMeans()
+
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits (n, 1, y, x) of pixels (n, band, y, x) in [0, 1]."""
+        """Give logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
         ready = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(ready)
         return logits
@@ -74,9 +88,10 @@ class SegmentationTask(lightning.LightningModule):
             image, mask = augment_batch(image, batch["mask"], self.recipe.augment, crop_px=fit.crop_px)
         self.seconds["augment"] += time.perf_counter() - began
         logits = self(image)
-        asked = self.run_progress.done >= fit.unsure_from
-        mask = settle_unsure(mask, logits.detach()[:, 0].float().sigmoid() if asked else None, fit.unsure_above)
-        loss = weigh_losses(self.recipe.loss, logits, mask)
+        mask = self._settle(mask, logits.detach())
+        terms = loss_terms(self.recipe.loss, logits, mask)
+        self.train_losses.update(terms, mask)
+        loss = add_terms(self.recipe.loss, terms)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.run_progress.step}; the checkpoints of the last validation "
@@ -84,81 +99,126 @@ class SegmentationTask(lightning.LightningModule):
             )
         return loss
 
+    def _settle(self, mask: Tensor, logits: Tensor) -> Tensor:
+        if not any(not source.complete for source in self.recipe.sources):
+            return mask
+        asked = self.run_progress.done >= self.recipe.fit.unsure_from
+        probability = target_probability(logits, self.target) if asked else None
+        return settle_unsure(mask, probability, self.recipe.fit.unsure_above)
+
     def on_train_start(self) -> None:
         """Count time from here."""
         self.run_progress.start()
         self._ended = time.perf_counter()
 
+    def on_train_epoch_start(self) -> None:
+        """Average the losses anew."""
+        self.train_losses = LossMeans()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the progress asks for."""
         self.seconds["data"] += time.perf_counter() - self._ended
-        fit = self.recipe.fit
-        factor = learning_rate_factor(self.run_progress.done, warm_up=fit.warm_up, last=fit.last_learning_rate)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = fit.learning_rate * factor
+            group["lr"] = group["top_lr"] * self.learning_rate_factor()
+
+    def learning_rate_factor(self) -> float:
+        """Return the factor of every group's learning rate now."""
+        fit = self.recipe.fit
+        factor = learning_rate_factor(
+            self.run_progress.done, schedule=fit.schedule, warm_up=fit.warm_up, last=fit.last_learning_rate
+        )
+        return factor * self.plateau.factor if fit.schedule == "plateau" else factor
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the loss and the time; stop at the end of the schedule."""
+        """Note the time; stop at the end of the schedule."""
         now = time.perf_counter()
-        loss = float(outputs["loss"])
-        self.mean_loss += (loss - self.mean_loss) * max(0.02, 1 / (self.run_progress.step + 1))
         self.run_progress.advance()
         self.seconds["step"] += now - self._ended
         self._ended = now
         if self.run_progress.step % _LOG_EVERY == 0:
             self._log_step()
-        self.trainer.should_stop = self.run_progress.done >= 1
+        if self.run_progress.done >= 1:
+            self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        """Count the time of the epoch's last steps too."""
+        self._count_seconds()
 
     def _log_step(self) -> None:
         progress, took = self.run_progress, max(1e-9, self.seconds["step"])
-        mpx = progress_mpx(self.recipe) * _LOG_EVERY / took
+        steps = progress.step % _LOG_EVERY or _LOG_EVERY
+        mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * steps / took
+        loss = add_terms(self.recipe.loss, {k: torch.tensor(v) for k, v in self.train_losses.means().items()})
         shares = (100 * self.seconds[key] / took for key in ("augment", "data"))
         message = "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)"
-        log.info(message, progress.step, 100 * progress.done, self.mean_loss, mpx, *shares)
+        log.info(message, progress.step, 100 * progress.done, loss, mpx, *shares)
+        self._count_seconds()
+
+    def _count_seconds(self) -> None:
+        for key, value in self.seconds.items():
+            self.total_s[key] += value
         self.seconds = dict.fromkeys(self.seconds, 0.0)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self.scores = IouCurve(self.scores.sources)
+        train_losses = self.train_losses
+        self._begin_counts()
+        self.train_losses = train_losses
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the predictions of one batch of chips."""
         logits = self(batch["image"].float() / self.recipe.network.pixel_max)
-        self.scores.update(logits[:, 0].float().sigmoid(), batch["mask"], batch["source"])
+        self.losses.update(loss_terms(self.recipe.loss, logits, batch["mask"]), batch["mask"])
+        self.scores.update(logits, batch["mask"], batch["source"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean IoU over the sources, which chooses the best checkpoint."""
-        threshold = self.recipe.threshold
-        self.log("iou", self.scores.mean_iou(threshold))
-        listed = ", ".join(f"{name} {iou:.4f}" for name, iou in self.scores.iou(threshold).items())
-        mean, best = self.scores.mean_iou(threshold), self.scores.best_threshold()
-        at_best = self.scores.mean_iou(best)
-        log.info("validation IoU %.4f (%s); at the best threshold %.2f %.4f", mean, listed, best, at_best)
+        """Log what chooses the best checkpoints: the IoU over the sources, and the validation loss."""
+        threshold, row = self.recipe.threshold, self.scores.row(self.recipe.threshold)
+        loss = self.validation_loss()
+        self.log("iou", self.scores.headline(threshold))
+        self.log("validation_loss", loss)
+        self.plateau.see(loss)
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
+        log.info("validation IoU %.4f, loss %.4f (%s)", self.scores.headline(threshold), loss, listed)
         self._ended = time.perf_counter()
 
+    def validation_loss(self) -> float:
+        """Return the weighted loss over the last validation."""
+        terms = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.losses.means().items()}
+        return float(add_terms(self.recipe.loss, terms))
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimiser; biases and normalisation layers get no weight decay."""
+        """Make the optimiser; biases and normalisation layers get no weight decay, the encoder a rate of its own."""
         fit = self.recipe.fit
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": fit.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
-        return kind(groups, lr=fit.learning_rate)
+        return kind(self._groups(), lr=fit.learning_rate)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        fit = self.recipe.fit
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "weight_decay": fit.weight_decay if is_matrix else 0.0,
+                "top_lr": fit.learning_rate * (fit.encoder_rate if is_encoder else 1.0),
+            }
+            for (is_encoder, is_matrix), parameters in groups.items()
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the progress."""
         progress = self.run_progress
-        checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s, "loss": self.mean_loss}
+        checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s}
+        checkpoint["geoseg_plateau"] = self.plateau.state()
+        checkpoint["geoseg_seconds"] = dict(self.total_s)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the progress up again."""
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
-        self.mean_loss = kept.get("loss", 0.0)
-
-
-def progress_mpx(recipe: Recipe) -> float:
-    """Return the megapixels that one step trains."""
-    return recipe.fit.batch * recipe.fit.crop_px**2 / 1e6
+        for key, value in checkpoint["geoseg_plateau"].items():
+            setattr(self.plateau, key, value)
+        self.total_s = dict(checkpoint["geoseg_seconds"])

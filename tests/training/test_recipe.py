@@ -26,7 +26,7 @@ WriteRecipe = Callable[..., Path]
         ("mean = [0.5, 0.5, 0.5]", "mean = [0.5]", "network.mean has 1"),
         ("mean = [0.5, 0.5, 0.5]", "mean = 0.5", "network.mean = 0.5; expected list"),
         ("dice = 1.0", "dise = 1.0", "unknown key loss.dise"),
-        ('step = "dihedral"', 'step = "flip"', "augment.step = 'flip'; expected one of dihedral"),
+        ('step = "dihedral"', 'step = "turn"', "augment.step = 'turn'; expected one of flip, dihedral"),
         ('labels = "labels"', "", "sources.squares.labels is missing"),
         ('images = "images/*.tif"', "", "sources.squares needs either images or paint_seeds"),
         ('labels = "labels"', "paint_seeds = [1, 3]", "and not both"),

@@ -1,0 +1,38 @@
+"""`geoseg recipes list` and `geoseg recipes show`."""
+
+from typing import Annotated
+
+import typer
+
+from geoseg.cli.app import app, log_to_stderr
+from geoseg.cli.train import RecipeArgument, Set, With, parse_overrides
+
+recipes = typer.Typer(help="The training recipes that come with geoseg.", no_args_is_help=True)
+app.add_typer(recipes, name="recipes")
+
+
+@recipes.command("list")
+def list_() -> None:
+    """Print the recipes that come with geoseg, and what each is."""
+    from geoseg.training.library import describe_recipes
+
+    table = describe_recipes()
+    width = max(map(len, table), default=0)
+    for name, description in table.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+@recipes.command("show", no_args_is_help=True)
+def show(
+    recipe: RecipeArgument,
+    with_: With = None,
+    set_: Set = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Every key with its value, defaults too, as JSON.")
+    ] = False,
+) -> None:
+    """Print a recipe's file, to be copied and changed; with --resolved, --with or --set, what it comes to."""
+    log_to_stderr(quiet=True)
+    from geoseg.training.library import show_recipe
+
+    typer.echo(show_recipe(recipe, over=with_, overrides=parse_overrides(set_), resolved=resolved).rstrip())

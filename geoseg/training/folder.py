@@ -1,0 +1,79 @@
+"""A training folder: which recipe it belongs to, so that a run is resumed and never mixed with another."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from geoseg.errors import RecipeError
+from geoseg.training.recipe import Recipe
+
+__all__ = ["claim_folder", "write_aside"]
+
+RECIPE_FILE = "recipe.json"
+
+_MAY_CHANGE = {
+    "fit.steps",
+    "fit.epochs",
+    "fit.minutes",
+    "fit.early_stopping",
+    "fit.threads",
+    "fit.workers",
+    "fit.device",
+    "fit.precision",
+    "description",
+    "licence",
+    "version",
+    "threshold",
+    "min_area_m2",
+}
+"""Keys that a resumed run may have changed: how long and where it runs, and what is only written into the bundle."""
+
+
+def claim_folder(plan: Recipe, folder: Path) -> None:
+    """Write the resolved recipe into a new training folder, or compare it with the one that is there.
+
+    Args:
+        plan: the recipe, overrides included.
+        folder: where the run keeps its files.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe; the message names what differs.
+    """
+    path, now = folder / RECIPE_FILE, json.loads(json.dumps(asdict(plan)))
+    if path.is_file() and (folder / "checkpoints").is_dir():
+        before = _flatten(json.loads(path.read_text(encoding="utf-8")))
+        _refuse_changes(folder, before, _flatten(now))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(now, indent=1))
+
+
+def _refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    keys = sorted((before.keys() | now.keys()) - _MAY_CHANGE)
+    changed = [key for key in keys if before.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:3])
+        raise RecipeError(
+            f"{folder} holds a run of another recipe: {listed}{'; ...' if len(changed) > 3 else ''}. Continue it with "
+            "the same recipe, or choose another folder with --out."
+        )
+
+
+def _flatten(value: Any, where: str = "") -> dict[str, Any]:
+    """Return the leaves of nested tables and lists by their dotted keys."""
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, list) and value:
+        items = {
+            str(item.get("name", n)) if isinstance(item, dict) else str(n): item for n, item in enumerate(value)
+        }.items()
+    else:
+        return {where: value}
+    return {k: v for key, item in items for k, v in _flatten(item, f"{where}.{key}".lstrip(".")).items()}
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a text file aside and rename it."""
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
