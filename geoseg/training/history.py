@@ -46,7 +46,7 @@ def write_row(path: Path, row: Mapping[str, float]) -> None:
         writer = csv.writer(file)
         writer.writerow(row)
         writer.writerows(old.values() for old in kept)
-        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
+        writer.writerow(f"{value:.6g}" if value % 1 else f"{value:.0f}" for value in row.values())
     part.replace(path)
 
 
