@@ -36,9 +36,10 @@ class ThresholdSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class ClassSegmenter:
-    """Calls a pixel class `value * classes // 256` of its first band, with a probability of 0.75; the others share."""
+    """Calls a pixel class `value * classes // 256` of its first band, with probability `share`."""
 
     classes: int = 4
+    share: float = 0.75
     name: str = "classes"
     batch_size: int = 4
     threads: int = 1
@@ -47,4 +48,4 @@ class ClassSegmenter:
         """Return `(n, class, y, x)`: equal steps of the first band of `(n, band, y, x)` as classes."""
         found = chips[:, :1].astype(np.int64) * self.classes // 256
         is_found = found == np.arange(self.classes)[:, None, None]
-        return np.where(is_found, np.float32(0.75), np.float32(0.25 / (self.classes - 1))).astype(np.float32)
+        return np.where(is_found, self.share, (1 - self.share) / (self.classes - 1)).astype(np.float32)

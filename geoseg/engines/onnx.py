@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.engines.open import ONNX_CACHE_ENV
 from geoseg.errors import OutputError
@@ -29,14 +30,18 @@ def cache_folder() -> Path:
 def onnx_path(bundle: Bundle) -> Path:
     """Return the bundle's ONNX file, exporting it first if it is not there yet.
 
+    A bundle that is an ONNX or OpenVINO file itself is returned as it is.
+
     The file takes pixel values `(n, band, y, x)` float32 and gives probabilities `(n, class, y, x)` for any batch and
     any multiple of the network's stride. Its name holds the bundle's key, so another model never finds it.
 
     Raises:
         OutputError: If the cache folder cannot be written.
     """
+    if bundle.form in (Form.ONNX, Form.OPENVINO):
+        return bundle.path
     folder = cache_folder()
-    path = folder / f"{bundle.spec.name}-{bundle.key}-v{EXPORT_VERSION}.onnx"
+    path = folder / f"{bundle.spec.slug}-{bundle.key}-v{EXPORT_VERSION}.onnx"
     if path.is_file():
         return path
     with _aside(folder) as aside:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
 from geoseg.engines.open import usable_cores
+from geoseg.errors import BundleError
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Model
 
 
 class OpenVINOEngine:
@@ -53,6 +54,7 @@ class OpenVINOEngine:
         threads = threads or usable_cores()
         core = openvino.Core()
         model = core.read_model(onnx_path(bundle))
+        _check_network(model, bundle)
         model.reshape([1, len(bundle.spec.bands), *chip_shape])
         steps = PrePostProcessor(model)
         is_8bit = bundle.spec.pixel_max == 255
@@ -74,3 +76,18 @@ class OpenVINOEngine:
         finally:
             self._requests.put(request)
         return np.concatenate(results)
+
+
+def _check_network(model: "Model", bundle: Bundle) -> None:
+    """Refuse an exported network whose ends are not those of its specification."""
+    found = [end.partial_shape for end in (*model.inputs, *model.outputs)]
+    counts = [len(bundle.spec.bands), len(bundle.spec.classes)]
+    is_fitting = len(found) == 2 and all(
+        len(shape) == 4 and (shape[1].is_dynamic or shape[1].get_length() == count)
+        for shape, count in zip(found, counts, strict=True)
+    )
+    if not is_fitting:
+        raise BundleError(
+            f"The network in {bundle.path} does not fit its specification: it goes from {' and '.join(map(str, found))}"
+            f"; expected (n, band, y, x) with {counts[0]} bands to (n, class, y, x) with {counts[1]}. Export it again."
+        )

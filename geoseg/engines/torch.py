@@ -1,4 +1,4 @@
-"""The torch engine: CUDA, Apple's MPS, and the CPU where OpenVINO is missing."""
+"""The torch engine: CUDA, Apple's MPS, `.pt2` files, and the CPU where OpenVINO is missing."""
 
 import threading
 
@@ -6,35 +6,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geoseg.artifact import Form, check_archive
 from geoseg.bundle import Bundle
+from geoseg.errors import BundleError, DeviceError
 from geoseg.networks import load_segmenter
 
 BATCH_CHIPS = {"cuda": 16, "mps": 4, "cpu": 1}
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class TorchEngine:
-    """Runs fixed-size batches, channels last, in full precision; a short batch is filled up with its last chip.
+    """Runs fixed-size batches, channels last; a short batch is filled up with its last chip.
 
-    A fixed batch size keeps the choice of kernels, and so the result of a chip, the same for every block.
+    A fixed batch size keeps the choice of kernels, and so the result of a chip, the same for every block. Full
+    precision unless asked otherwise, and then really full: TF32, which rounds to 10 bits of mantissa, stays off.
+    Pixels travel as they are (8 bits) through pinned memory and become floats on the device.
     """
 
-    def __init__(self, model: torch.nn.Module, device: str) -> None:
-        """Wrap a `Segmenter`; see `load`."""
+    def __init__(self, model: torch.nn.Module, device: str, precision: str = "f32") -> None:
+        """Wrap a `Segmenter` in evaluation mode; see `load`."""
         self.device = torch.device(device)
         self.batch_size = BATCH_CHIPS[device]
         self.threads = 1 if device == "cpu" else 2
-        self.name = f"torch {torch.__version__} {device}"
-        self._model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.name = f"torch {torch.__version__} {device}" + (f" {precision}" if precision != "f32" else "")
+        self._dtype = DTYPES[precision]
+        self._model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, bundle: Bundle, *, device: str, threads: int | None = None) -> "TorchEngine":
-        """Load a bundle onto a device."""
+    def load(cls, bundle: Bundle, *, device: str, threads: int | None = None, precision: str = "f32") -> "TorchEngine":
+        """Load a bundle onto a device.
+
+        Args:
+            bundle: The model, or its `.pt2` export.
+            device: `cuda`, `mps` or `cpu`.
+            threads: CPU threads; torch's choice by default.
+            precision: `f32`, or `bf16` or `f16` for automatic mixed precision.
+
+        Raises:
+            BundleError: If the weights do not fit the network, or torch cannot read the export.
+            DeviceError: If the GPU cannot compute in `bf16`.
+        """
         if threads is not None:
             torch.set_num_threads(threads)
+        if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+            raise DeviceError(f"{torch.cuda.get_device_name()} does not compute in bf16. Use f16 or f32.")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        return cls(load_segmenter(bundle), device)
+        model = load_exported(bundle, device) if bundle.form is Form.PT2 else load_segmenter(bundle)
+        return cls(model, device, precision)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return `(n, class, y, x)` probabilities of `(n, band, y, x)` pixel values."""
@@ -43,8 +63,41 @@ class TorchEngine:
 
     def _predict_batch(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         index = np.minimum(np.arange(self.batch_size), len(chips) - 1)
-        with self._lock, torch.inference_mode():
-            batch = torch.from_numpy(chips[index]).to(self.device).float()
+        is_mixed = self._dtype != torch.float32
+        with (
+            self._lock,
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self._dtype if is_mixed else None, enabled=is_mixed),
+        ):
+            batch = self._upload(chips[index]).float()
             out = self._model(batch.contiguous(memory_format=torch.channels_last))
             probabilities: NDArray[np.float32] = out[: len(chips)].float().cpu().numpy()
         return probabilities
+
+    def _upload(self, chips: NDArray[np.uint8]) -> torch.Tensor:
+        """Return chips on the device, their type unchanged."""
+        pixels = torch.from_numpy(chips)
+        if self.device.type != "cuda":
+            return pixels.to(self.device)
+        return pixels.pin_memory().to(self.device, non_blocking=True)
+
+
+def load_exported(bundle: Bundle, device: str) -> torch.nn.Module:
+    """Load a `.pt2` network onto a device, after looking through the archive.
+
+    Raises:
+        PickledModelError: If loading it would run code of its maker.
+        BundleError: If this torch cannot read it.
+    """
+    from torch.export.passes import move_to_device_pass
+
+    check_archive(bundle.path)
+    try:
+        program = torch.export.load(bundle.path)
+        moved = program if device == "cpu" else move_to_device_pass(program, device)
+        return moved.module()
+    except Exception as err:  # torch's own, many kinds: assertions, schema and key errors
+        raise BundleError(
+            f"torch {torch.__version__} cannot load {bundle.path} ({str(err).splitlines()[0] if str(err) else err!r}). "
+            "torch reads .pt2 files of its own and near versions: export the bundle again with this one."
+        ) from err
