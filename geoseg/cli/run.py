@@ -3,13 +3,19 @@
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Threads, app, log_to_stderr
 from geoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from geoseg.run import BatchResult
+
+SOME_FAILED = 3
+"""Exit code of a batch in which some images failed."""
 
 
 class GridOption(StrEnum):
@@ -58,16 +64,27 @@ def run(
     ] = False,
     device: DeviceOption = Device.AUTO,
     threads: Threads = None,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="Every file is a scene of its own, with a result folder of its name inside --out."),
+    ] = False,
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment a scene: probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json.
 
+    Models of more than two classes also give classes.tif. With --each, many images or plain pictures are segmented one
+    by one: finished ones are skipped when the command is given again, and one that fails does not stop the others
+    (exit code 3, and a list at the end).
+
     The scene may have any CRS and pixel size: it is resampled on the fly to the model's. Files, /vsicurl/, https:// and
     s3:// are read in place. Exit code 2 means that the input cannot be used; the message says why.
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.run import RunSettings, run_scene
+    from geoseg.run import RunSettings, run_each, run_scene
 
     settings = RunSettings(
         model=model,
@@ -84,12 +101,28 @@ def run(
         device=device.value,
         threads=threads,
         overwrite=overwrite,
+        picture=picture,
     )
+    if each:
+        _report_batch(run_each(scene, settings, quiet=quiet))
+        return
     result = run_scene(scene, settings, quiet=quiet)
     counts, seconds = result.report["counts"], result.report["seconds"]
     logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
     for path in result.paths:
         typer.echo(path)
+
+
+def _report_batch(result: "BatchResult") -> None:
+    """Print the result folders; list what failed, and leave with exit code 3 then."""
+    for folder in (*result.skipped, *result.done):
+        typer.echo(folder)
+    done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
+    logging.getLogger(__name__).info("%d images segmented, %d finished before, %d failed", done, skipped, failed)
+    for file, message in result.failed.items():
+        typer.echo(f"Failed: {file}: {message}", err=True)
+    if result.failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _summary(counts: dict[str, int], seconds: dict[str, float], peak_mb: float | None) -> str:

@@ -37,6 +37,17 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         _remove_all(aside)
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file in UTF-8, aside and then renamed.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    with write_aside(path) as aside, reported(path):
+        aside.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
 @contextmanager
 def reported(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
     """Turn a failure to write a file into an `OutputError` that says how much room is left.

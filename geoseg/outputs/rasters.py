@@ -2,9 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs.aside import output_error, reported, write_aside
+from geoseg.outputs.aside import output_error, reported, write_aside, write_text
+from geoseg.outputs.styles import category_xml, class_qml
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 """Disjoint windows of a scene with their `(y, x)` uint8 pixels, in any order."""
@@ -108,6 +109,55 @@ def write_mask_cog(
     See `write_probability_cog` for arguments, result and errors.
     """
     return _write_cog(path, blocks, grid, MASK, description, tags or {})
+
+
+def write_class_cog(
+    path: str | Path,
+    blocks: Blocks,
+    grid: Grid,
+    *,
+    names: Sequence[str],
+    colours: Sequence[str],
+    tags: Mapping[str, str] | None = None,
+) -> Path:
+    """Write class indices as a COG: 255 no data, with a colour table and overviews by majority.
+
+    Two files beside it give the names: `<path>.aux.xml`, where GDAL keeps category names, and a QGIS style of the same
+    stem, without which QGIS would list all 256 colours of the table.
+
+    Args:
+        path: The file to be; an older one is replaced.
+        blocks: Disjoint windows with their `(y, x)` class indices.
+        grid: Grid of the whole scene.
+        names: Name of every class.
+        colours: `#RRGGBB` of every class.
+        tags: Metadata of the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: If a file cannot be written; nothing of it is left then.
+        ValueError: See `write_probability_cog`.
+    """
+    target = Path(path)
+    table = {index: (*rgb(colour), 255) for index, colour in enumerate(colours)} | {NODATA: (0, 0, 0, 0)}
+    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
+    _write_cog(target, blocks, grid, replace(MASK, colours=table), f"classes: {listed}", tags or {})
+    write_text(category_path(target), category_xml(names))
+    write_text(target.with_suffix(".qml"), class_qml(names, colours))
+    return target
+
+
+def category_path(path: Path) -> Path:
+    """Return where GDAL looks for the category names of a raster."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Turn `#RRGGBB` into numbers."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
 
 
 def overview_count(shape: tuple[int, int]) -> int:

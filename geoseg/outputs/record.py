@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geoseg.outputs.aside import reported, write_aside
+from geoseg.outputs.aside import write_text
 
 
 def write_run_json(path: str | Path, record: Mapping[str, Any]) -> Path:
@@ -25,9 +25,7 @@ def write_run_json(path: str | Path, record: Mapping[str, Any]) -> Path:
         OutputError: If the file cannot be written.
     """
     text = json.dumps(_plain(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with write_aside(path) as aside, reported(path):
-        aside.write_text(f"{text}\n", encoding="utf-8")
-    return Path(path)
+    return write_text(path, f"{text}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""How QGIS draws footprints: orange by confidence, dashed where the scene cuts a building off."""
+"""How QGIS draws footprints (by confidence, dashed where the scene cuts a building off) and class rasters."""
 
-from xml.sax.saxutils import quoteattr
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
 
 CLASSES = (
     (0.0, 0.6, "255,87,34", "unsure (below 0.6)"),
@@ -28,6 +29,27 @@ def footprint_qml() -> str:
         f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols>"
         "</renderer-v2><layerGeometryType>2</layerGeometryType></qgis>"
     )
+
+
+def class_qml(names: Sequence[str], colours: Sequence[str]) -> str:
+    """Return the QML document that QGIS applies to a raster of class indices: its classes alone, with their names."""
+    entries = "".join(
+        f'<paletteEntry value="{index}" color={quoteattr(colour.lower())} alpha="255" label={quoteattr(name)}/>'
+        for index, (name, colour) in enumerate(zip(names, colours, strict=True))
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22.0" styleCategories="Symbology"><pipe>'
+        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
+        f"<colorPalette>{entries}</colorPalette></rasterrenderer></pipe><blendMode>0</blendMode></qgis>\n"
+    )
+
+
+def category_xml(names: Sequence[str]) -> str:
+    """Return GDAL's side file of category names (https://gdal.org/user/raster_data_model.html)."""
+    listed = "".join(f"<Category>{escape(name)}</Category>" for name in names)
+    band = f'<PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand>'
+    return f"<PAMDataset>{band}</PAMDataset>\n"
 
 
 def _symbol(name: str, colour: str) -> str:

@@ -10,9 +10,21 @@ from pathlib import Path
 
 from geoseg.errors import ExistingResultError, OutputError
 
-RESULTS = ("probability.tif", "mask.tif", "buildings.gpkg", "buildings.parquet", "run.json")
-BYTES_PER_PIXEL = 4
-"""Room asked for in advance: the parts, two rasters before and after compression, with a margin."""
+RESULTS = (
+    "probability.tif",
+    "mask.tif",
+    "classes.tif",
+    "classes.tif.aux.xml",
+    "classes.qml",
+    "buildings.gpkg",
+    "buildings.parquet",
+    "preview.png",
+    "run.json",
+)
+"""Every file that a result may have, in the order of their making; `run.json` comes last."""
+
+BYTES_PER_PIXEL = 2
+"""Room asked for in advance, per raster: its parts, itself before and after compression, with a margin."""
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -33,17 +45,18 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def staging(folder: Path, *, pixels: int) -> Iterator[Path]:
+def staging(folder: Path, *, pixels: int, rasters: int = 2) -> Iterator[Path]:
     """Give a hidden folder beside `folder`; move its files there when the block ends well, else remove it.
 
     Args:
         folder: The result folder; made if needed.
         pixels: Pixels of the result, to ask for room.
+        rasters: Rasters of the result.
 
     Raises:
         OutputError: If nothing can be written there, or the disk is full.
     """
-    aside = _make_aside(folder, pixels)
+    aside = _make_aside(folder, pixels * rasters * BYTES_PER_PIXEL)
     try:
         yield aside
         _publish(aside, folder)
@@ -53,7 +66,7 @@ def staging(folder: Path, *, pixels: int) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _make_aside(folder: Path, pixels: int) -> Path:
+def _make_aside(folder: Path, size: int) -> Path:
     parent = folder.absolute().parent
     if not parent.is_dir():
         raise OutputError(
@@ -61,9 +74,9 @@ def _make_aside(folder: Path, pixels: int) -> Path:
         )
     try:
         free = shutil.disk_usage(parent).free
-        if free < pixels * BYTES_PER_PIXEL:
+        if free < size:
             raise OutputError(
-                f"{parent} has {free / 1e6:,.0f} MB free; about {pixels * BYTES_PER_PIXEL / 1e6:,.0f} MB are needed. "
+                f"{parent} has {free / 1e6:,.0f} MB free; about {size / 1e6:,.0f} MB are needed. "
                 "Make room, or choose another disk with --out."
             )
         if folder.is_dir() and not os.access(folder, os.W_OK):
@@ -74,8 +87,8 @@ def _make_aside(folder: Path, pixels: int) -> Path:
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    """Move the finished files; in a fresh folder all of them at once."""
-    finished = [p for p in aside.iterdir() if p.name in RESULTS]
+    """Move the finished files; in a fresh folder all of them at once. What an older result had beside them goes."""
+    finished = [aside / name for name in RESULTS if (aside / name).exists()]
     ready = aside / "ready"
     ready.mkdir()
     ready.chmod(0o777 & ~_umask())
@@ -84,8 +97,11 @@ def _publish(aside: Path, folder: Path) -> None:
     if not folder.exists():
         ready.rename(folder)
         return
-    for path in sorted(ready.iterdir()):
-        path.replace(folder / path.name)
+    for name in RESULTS:
+        if (ready / name).exists():
+            (ready / name).replace(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

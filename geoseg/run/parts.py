@@ -2,31 +2,35 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from geoseg.grid import Block
+from geoseg.inference import BlockPixels
 from geoseg.vectorize import BlockPolygons
 
 COLUMNS = ("pixel_count", "probability_sum", "edge", "open")
 
 
-def write_part(folder: Path, block: Block, probability: NDArray[np.uint8], polygons: BlockPolygons) -> Path:
-    """Write one block's `(y, x)` probabilities and polygons; nothing in the file needs unpickling."""
+def write_part(folder: Path, block: Block, pixels: BlockPixels, polygons: BlockPolygons) -> Path:
+    """Write one block's `(y, x)` probabilities, classes where there are any, and polygons; nothing to unpickle."""
     path = folder / f"{block.name}.npz"
     aside = folder / f".{block.name}-{os.getpid()}.npz"
     _, coords, offsets = shapely.to_ragged_array(polygons.polygons) if len(polygons) else (None, np.zeros((0, 2)), None)
     rings, parts = offsets if offsets is not None else (np.zeros(1, np.int64), np.zeros(1, np.int64))
-    columns = {name: getattr(polygons, name) for name in COLUMNS}
+    arrays: dict[str, Any] = {name: getattr(polygons, name) for name in COLUMNS}
+    if pixels.classes is not None:
+        arrays["classes"] = pixels.classes
     np.savez(
         aside,
-        probability=probability,
+        probability=pixels.probability,
         vertices=coords.astype(np.int32),
         ring_offsets=rings,
         polygon_offsets=parts,
-        **columns,
+        **arrays,
     )
     aside.replace(path)
     return path
@@ -36,6 +40,12 @@ def read_probability(folder: Path, block: Block) -> NDArray[np.uint8]:
     """Return the `(y, x)` probabilities of a block."""
     with np.load(folder / f"{block.name}.npz", allow_pickle=False) as part:
         return np.asarray(part["probability"], np.uint8)
+
+
+def read_classes(folder: Path, block: Block) -> NDArray[np.uint8]:
+    """Return the `(y, x)` class indices of a block."""
+    with np.load(folder / f"{block.name}.npz", allow_pickle=False) as part:
+        return np.asarray(part["classes"], np.uint8)
 
 
 def read_polygons(folder: Path, block: Block) -> BlockPolygons:

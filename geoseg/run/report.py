@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import geoseg
 from geoseg.bundle import Bundle
 from geoseg.inference import Plan, Stopwatch
+from geoseg.run.identity import run_key
+from geoseg.run.mosaic import Counts
 from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def describe_run(
     settings: RunSettings,
     stages: Stages,
     watches: Sequence[Stopwatch],
-    pixels: dict[str, int],
+    pixels: Counts,
     footprints: "GeoDataFrame",
 ) -> dict[str, Any]:
     """Collect the report of a finished run."""
@@ -53,7 +55,14 @@ def describe_run(
         "started": stages.began.isoformat(timespec="seconds"),
         "command": sys.argv,
         "scene": describe_scene(plan),
-        "model": {"name": spec.name, "version": spec.version, "key": bundle.key, "licence": spec.licence},
+        "key": run_key(plan.scene.paths, bundle, settings),
+        "model": {
+            "name": spec.name,
+            "version": spec.version,
+            "key": bundle.key,
+            "licence": spec.licence,
+            "target": spec.target,
+        },
         "settings": {key: _plain(value) for key, value in asdict(settings).items()},
         "threshold": spec.threshold if settings.threshold is None else settings.threshold,
         "min_area_m2": spec.min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2,
@@ -64,11 +73,12 @@ def describe_run(
             "blocks": len(watches),
             "chips": sum(w.chips for w in watches),
             "pixels": plan.scene.grid.height * plan.scene.grid.width,
-            "valid_pixels": pixels["valid"],
-            "building_pixels": pixels["building"],
+            "valid_pixels": pixels.valid,
+            "building_pixels": pixels.building,
             "buildings": len(footprints),
             "buildings_at_edge": int(footprints["edge"].sum()) if len(footprints) else 0,
         },
+        "classes": pixels.describe_classes(spec, plan.scene.grid) if plan.has_class_raster else None,
         "area_m2": round(float(footprints["area_m2"].sum()), 1) if len(footprints) else 0.0,
         "seconds": {key: round(value, 3) for key, value in stages.seconds.items()} | {"total": round(wall, 3)},
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},

@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,22 +11,24 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.engines import worker_threads
 from geoseg.errors import GeosegError
-from geoseg.grid import Block, Window
+from geoseg.grid import Block
 from geoseg.inference import NODATA, Plan, Stopwatch, plan_inference, predict_block, stored_threshold
 from geoseg.run.cluster import local_client, run_tasks
 from geoseg.run.folder import RESULTS, check_free, staging
-from geoseg.run.parts import read_polygons, read_probability, write_part
+from geoseg.run.mosaic import write_rasters
+from geoseg.run.parts import read_polygons, write_part
+from geoseg.run.preview import write_preview
 from geoseg.run.progress import track
 from geoseg.run.report import Stages, describe_run
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_readers
 
 if TYPE_CHECKING:
+    from distributed import Client
     from geopandas import GeoDataFrame
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class RunResult:
     @property
     def paths(self) -> list[Path]:
         """The files, in the order of their making."""
-        return [self.folder / name for name in RESULTS]
+        return [self.folder / name for name in RESULTS if (self.folder / name).exists()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
     Raises:
         GeosegError: For everything that a user can act upon; nothing is left behind then.
     """
-    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
+    limit_gdal_cache()
     settings = settings or RunSettings()
     stages = Stages()
     bundle = load_bundle(settings.model)
@@ -84,8 +85,19 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
     return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
 
 
+def limit_gdal_cache() -> None:
+    """Keep GDAL's cache small, unless the user chose its size."""
+    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
+
+
 def run_plan(
-    plan: Plan, bundle: Bundle, settings: RunSettings, *, stages: Stages | None = None, quiet: bool = False
+    plan: Plan,
+    bundle: Bundle,
+    settings: RunSettings,
+    *,
+    stages: Stages | None = None,
+    quiet: bool = False,
+    client: "Client | None" = None,
 ) -> RunResult:
     """Carry out a plan: predict the blocks, mosaic them, outline the buildings, write the results.
 
@@ -95,22 +107,28 @@ def run_plan(
         settings: See `RunSettings`.
         stages: The clock, where it is running already.
         quiet: Show no progress.
+        client: The dask client to work with, where there is one already.
     """
     stages = stages or Stages()
     folder = settings.out or Path(f"{plan.scene.name}_geoseg")
     check_free(folder, overwrite=settings.overwrite)
     threshold = stored_threshold(bundle.spec.threshold if settings.threshold is None else settings.threshold)
-    with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width) as aside:
+    rasters = 3 if plan.has_class_raster else 2
+    with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width, rasters=rasters) as aside:
         threads = worker_threads(settings.device, settings.threads)
         blocks = plan.blocks(settings.block_px or plan.choose_block_px(threads))
         stages.done("open")
-        reports = _run_blocks(plan, threshold, threads, blocks, aside, quiet=quiet)
+        with nullcontext(client) if client is not None else local_client(threads) as own:
+            reports = _run_blocks(own, plan, threshold, blocks, aside, quiet=quiet)
         stages.done("blocks")
-        mask_counts = _write_rasters(plan, threshold, blocks, aside)
+        counts = write_rasters(plan, bundle.spec, threshold, blocks, aside)
         stages.done("mosaic")
         footprints = _write_footprints(plan, bundle, settings, blocks, aside)
         stages.done("polygons")
-        report = describe_run(plan, bundle, settings, stages, [r.watch for r in reports], mask_counts, footprints)
+        if settings.picture:
+            write_preview(plan, bundle.spec, aside, aside / "preview.png")
+            stages.done("picture")
+        report = describe_run(plan, bundle, settings, stages, [r.watch for r in reports], counts, footprints)
         _write_report(aside, report)
     close_readers()
     return RunResult(folder, report)
@@ -123,12 +141,11 @@ def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
 
 
 def _run_blocks(
-    plan: Plan, threshold: int, threads: int, blocks: list[Block], folder: Path, *, quiet: bool
+    client: "Client", plan: Plan, threshold: int, blocks: list[Block], folder: Path, *, quiet: bool
 ) -> list[BlockReport]:
     Thread(target=_warm_up, args=(plan,), daemon=True).start()
-    with local_client(threads) as client:
-        results = run_tasks(client, partial(run_block, plan, folder, threshold), blocks)
-        return list(track(results, total=len(blocks), what="block", quiet=quiet))
+    results = run_tasks(client, partial(run_block, plan, folder, threshold), blocks)
+    return list(track(results, total=len(blocks), what="block", quiet=quiet))
 
 
 def _warm_up(plan: Plan) -> None:
@@ -172,32 +189,9 @@ def _run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockR
         is_building, probability, pixels.valid[cut], block.window, scene_shape=plan.scene.grid.shape
     )
     start = pixels.watch.add("polygonize", start)
-    write_part(folder, block, pixels.probability, polygons)
+    write_part(folder, block, pixels, polygons)
     pixels.watch.add("write", start)
     return BlockReport(block, pixels.watch)
-
-
-def _write_rasters(plan: Plan, threshold: int, blocks: list[Block], folder: Path) -> dict[str, int]:
-    """Mosaic the parts into both rasters; return how many pixels are valid and how many building."""
-    from geoseg.outputs import write_mask_cog, write_probability_cog
-
-    counts = {"valid": 0, "building": 0}
-
-    def masks() -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-        for window, probability in _parts(blocks, folder):
-            mask = np.where(probability == NODATA, NODATA, probability >= threshold).astype(np.uint8)
-            counts["valid"] += int((mask != NODATA).sum())
-            counts["building"] += int((mask == 1).sum())
-            yield window, mask
-
-    write_probability_cog(folder / "probability.tif", _parts(blocks, folder), plan.scene.grid)
-    write_mask_cog(folder / "mask.tif", masks(), plan.scene.grid)
-    return counts
-
-
-def _parts(blocks: list[Block], folder: Path) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-    """Yield every block's window and probabilities."""
-    return ((block.window, read_probability(folder, block)) for block in blocks)
 
 
 def _write_footprints(

@@ -32,6 +32,7 @@ class RunSettings:
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
         overwrite: Replace an existing result.
+        picture: Also write `preview.png`: image and prediction side by side.
     """
 
     model: str | Path = DEFAULT_MODEL
@@ -51,6 +52,7 @@ class RunSettings:
     chip_px: int | None = None
     halo_px: int | None = None
     overwrite: bool = False
+    picture: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

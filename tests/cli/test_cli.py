@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from geoseg import __version__
+from geoseg import __version__, run
 from geoseg.cli import app
 
 HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino")
@@ -88,6 +88,24 @@ def test_bad_input_is_explained_in_one_line(name: str, repository: Path, tmp_pat
     assert words in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"b.png": "b.png is empty"}, 3)])
+def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
+    failed: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def run_each(paths: list[str], settings: run.RunSettings, *, quiet: bool) -> run.BatchResult:
+        asked.update(paths=paths, out=settings.out, picture=settings.picture)
+        return run.BatchResult([Path("out/a")], [Path("out/c")], failed)
+
+    monkeypatch.setattr(run, "run_each", run_each)
+    result = invoke("run", "pictures", "--each", "--picture", "--out", "out")
+    assert result.exit_code == code
+    assert asked == {"paths": ["pictures"], "out": Path("out"), "picture": True}
+    assert result.stdout.splitlines() == ["out/c", "out/a"]
+    assert ("Failed: b.png: b.png is empty" in result.stderr) == bool(failed)
 
 
 def test_gpu_that_is_not_there_is_refused(repository: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rio_cogeo import cog_validate
 
 from geoseg.errors import BundleError, OutputError
 from geoseg.grid import Grid, Window
-from geoseg.outputs import rasters, write_mask_cog, write_probability_cog
+from geoseg.outputs import rasters, write_class_cog, write_mask_cog, write_probability_cog
 from geoseg.outputs.rasters import overview_count
 
 NORTH_UP = Affine(0.3, 0, 809267.11, 0, -0.3, 618981.3)
@@ -100,6 +101,42 @@ def test_mask_has_a_colour_table_in_which_buildings_stand_out(tmp_path):
             colours = raster.colormap(1)
             assert raster.colorinterp == (ColorInterp.palette,)
         assert max(colours[0][:3]) < 64 < 200 < max(colours[1][:3])
+
+
+CLASSES = {"names": ("land & sea", "building", "<road>"), "colours": ("#00ff10", "#FF7A1A", "#0102fe")}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (513, 300), (700, 1100)])
+def test_class_raster_is_a_valid_COG_with_the_colours_and_names_of_its_classes(tmp_path, place, shape):
+    values = pixels(shape, 3)
+    grid = Grid(*place, shape)
+    path = write_class_cog(tmp_path / "a.tif", iter(blocks(values)), grid, **CLASSES, tags={"MODEL": "m-1"})
+    assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+    with rasterio.open(path) as raster:
+        np.testing.assert_array_equal(raster.read(1), values)
+        assert (raster.crs, raster.transform, raster.nodata) == (*place, 255)
+        assert raster.descriptions == ("classes: 0 land & sea, 1 building, 2 <road>",)
+        assert [raster.colormap(1)[i] for i in range(3)] == [(0, 255, 16, 255), (255, 122, 26, 255), (1, 2, 254, 255)]
+        assert raster.tags()["MODEL"] == "m-1"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.qml", "a.tif", "a.tif.aux.xml"]
+
+
+def test_side_files_of_a_class_raster_are_XML_with_every_name(tmp_path):
+    write_class_cog(tmp_path / "a.tif", [], Grid(*PLACES["utm"], (4, 5)), **CLASSES)
+    gdal = ElementTree.parse(tmp_path / "a.tif.aux.xml")
+    assert [element.text for element in gdal.iter("Category")] == list(CLASSES["names"])
+    entries = list(ElementTree.parse(tmp_path / "a.qml").iter("paletteEntry"))
+    assert [(e.get("value"), e.get("label")) for e in entries] == [(str(i), n) for i, n in enumerate(CLASSES["names"])]
+    assert [e.get("color") for e in entries] == [colour.lower() for colour in CLASSES["colours"]]
+
+
+def test_overviews_of_classes_are_classes_by_majority(tmp_path):
+    values = np.zeros((600, 600), np.uint8)
+    values[:, 300:] = 2
+    values[::2, ::2] = 2 - values[::2, ::2]
+    path = write_class_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape), **CLASSES)
+    with rasterio.open(path, overview_level=0) as overview:
+        assert np.unique(overview.read(1)).tolist() == [0, 2]
 
 
 def test_averaged_overviews_leave_nodata_out(tmp_path):

@@ -1,0 +1,183 @@
+"""Many pictures, one result each: some fail, some were finished before, and the others are done all the same."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from geoseg.bundle import Bundle, ModelSpec
+from geoseg.engines import ThresholdSegmenter
+from geoseg.errors import OutputError, SceneMismatchError, UsageError
+from geoseg.grid import fit_lattice
+from geoseg.inference import Plan
+from geoseg.run import RunSettings, batch, run_each
+from geoseg.scene import open_scene
+
+SPEC = ModelSpec("fake", "none", ("gray",), 0.3, (0.0,), (1.0,), min_area_m2=0.0)
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # pictures have none
+
+
+class Runs:
+    """Stands where the model and the network would be, and writes down what was run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: list[str] = []
+        self.bundle = Bundle(SPEC, Path("none"), "0")
+        monkeypatch.setattr(batch, "load_bundle", lambda _: self.bundle)
+        monkeypatch.setattr(batch, "plan_run", self.plan)
+
+    def plan(self, file: str, bundle: Bundle, settings: RunSettings) -> Plan:
+        self.files.append(Path(file).name)
+        scene = open_scene(file)
+        return Plan(scene, fit_lattice(scene.grid.shape, chip_px=64, halo_px=8), ThresholdSegmenter())
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    return Runs(monkeypatch)
+
+
+def values(seed: int, shape: tuple[int, int]) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (shape[0] // 4, shape[1] // 4))
+    return np.kron(coarse, np.ones((4, 4))).astype(np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three pictures of different sizes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed, (name, shape) in enumerate({"a.png": (40, 60), "b.jpg": (80, 52), "c.png": (48, 48)}.items()):
+        Image.fromarray(values(seed, shape)).save(folder / name)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    assert (result.skipped, result.failed) == ([], {})
+    assert [folder.name for folder in result.done] == ["a", "b", "c"]
+    for seed, name, shape in ((0, "a", (40, 60)), (2, "c", (48, 48))):
+        with rasterio.open(tmp_path / "out" / name / "mask.tif") as mask:
+            np.testing.assert_array_equal(mask.read(1), values(seed, shape) >= 128)
+    assert names(tmp_path / "out") == ["a", "b", "c"]
+
+
+def test_without_out_results_lie_in_the_working_folder(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_each(pictures, quiet=True)
+    assert names(tmp_path) == ["a_geoseg", "b_geoseg", "c_geoseg", "pictures"]
+
+
+def test_a_damaged_picture_does_not_stop_the_others(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "b.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:40])
+    result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    assert [folder.name for folder in result.done] == ["a", "c"]
+    assert list(result.failed) == [str(pictures / "b.jpg")]
+    assert "cannot be opened" in result.failed[str(pictures / "b.jpg")]
+    assert names(tmp_path / "out") == ["a", "c"]
+
+
+def test_a_defect_in_one_picture_is_told_in_full_and_does_not_stop_the_others(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plan(file: str, bundle: Bundle, settings: RunSettings) -> Plan:
+        if file.endswith("a.png"):
+            raise ZeroDivisionError("oops")
+        return runs.plan(file, bundle, settings)
+
+    monkeypatch.setattr(batch, "plan_run", plan)
+    result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    assert result.failed == {str(pictures / "a.png"): "ZeroDivisionError: oops"}
+    assert len(result.done) == 2
+    assert "Traceback" in caplog.text
+
+
+def test_finished_pictures_are_skipped_and_failed_ones_tried_again(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    good = (pictures / "b.jpg").read_bytes()
+    (pictures / "b.jpg").write_bytes(good[:40])
+    run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    before = (tmp_path / "out" / "a" / "run.json").read_text()
+    (pictures / "b.jpg").write_bytes(good)
+    runs.files.clear()
+    again = run_each(pictures, RunSettings(out=tmp_path / "out", threads=1, block_px=64), quiet=True)
+    assert runs.files == ["b.jpg"]
+    assert [folder.name for folder in again.skipped] == ["a", "c"]
+    assert [folder.name for folder in again.done] == ["b"]
+    assert (tmp_path / "out" / "a" / "run.json").read_text() == before
+
+
+def test_results_of_another_model_setting_or_picture_are_not_taken_for_these(
+    runs: Runs, pictures: Path, tmp_path: Path
+) -> None:
+    run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True)
+    other = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", threshold=0.7), quiet=True)
+    assert "another image, model or setting" in other.failed[str(pictures / "a.png")]
+    Image.fromarray(values(9, (40, 60))).save(pictures / "a.png")
+    assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).failed
+    runs.bundle = Bundle(SPEC, Path("none"), "1")
+    assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).failed
+    replaced = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", overwrite=True), quiet=True)
+    assert (len(replaced.done), replaced.failed) == (1, {})
+    report = json.loads((tmp_path / "out" / "a" / "run.json").read_text())
+    assert report["model"]["key"] == runs.bundle.key
+
+
+def test_a_result_without_the_picture_asked_for_is_not_finished(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True)
+    again = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", picture=True), quiet=True)
+    assert "--overwrite" in again.failed[str(pictures / "a.png")]
+    run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", picture=True, overwrite=True), quiet=True)
+    assert (tmp_path / "out" / "a" / "preview.png").is_file()
+    assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).skipped
+
+
+def test_what_is_true_of_all_pictures_is_said_once(
+    runs: Runs, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "geoseg"):
+        run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith("a has no CRS")
+    assert said[1].startswith("2 more images like this: a has no CRS")
+    open_scene(pictures / "b.jpg")
+    assert len(caplog.records) == 3
+
+
+def test_files_that_differ_in_their_suffix_alone_keep_it(tmp_path: Path) -> None:
+    jobs = batch.plan_jobs(["x/a.png", "y/a.tif", "b.png"], tmp_path)
+    assert [job.folder.name for job in jobs] == ["a_png", "a_tif", "b"]
+
+
+def test_two_files_for_one_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x/a\.png and y/a\.png would share"):
+        batch.plan_jobs(["x/a.png", "y/a.png", "b.png"], tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="--out"):
+        run_each(pictures, RunSettings(out=tmp_path / "no" / "out"), quiet=True)
+    with pytest.raises(OutputError, match="--out"):
+        run_each(pictures, RunSettings(out=pictures / "a.png"), quiet=True)
+
+
+def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("none")
+    assert len(run_each(tmp_path / "a.tif", RunSettings(out=tmp_path / "out"), quiet=True).failed) == 1
+    assert names(tmp_path) == ["a.tif"]
+
+
+def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
+    with pytest.raises(SceneMismatchError, match="--each"):
+        open_scene(pictures)
