@@ -50,6 +50,7 @@ def raster_facts(path: str) -> dict:
         "nodata": provider.sourceNoDataValue(1) if provider.sourceHasNoDataValue(1) else None,
         "scale": provider.bandScale(1),
         "renderer": layer.renderer().type(),
+        "legend": [[c.value, c.label, c.color.name()] for c in getattr(layer.renderer(), "classes", list)()],
         "colour_table": {item.value: item.color.name() for item in provider.colorTable(1)},
         "first_row": [None if block.isNoData(0, col) else block.value(0, col) for col in range(layer.width())],
     }, layer

@@ -20,13 +20,15 @@ from rasterio.crs import CRS
 from shapely.geometry import Polygon, box
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_geopackage, write_mask_cog, write_probability_cog
+from geoseg.outputs import write_class_cog, write_geopackage, write_mask_cog, write_probability_cog
 
 QGIS_PYTHON = "/usr/bin/python3"
 LOOK = Path(__file__).with_name("look.py")
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 
 GRID = Grid(CRS.from_epsg(32630), Affine(0.5, 0, 500_000, 0, -0.5, 600_000), (600, 800))
+RASTERS = ("probability.tif", "mask.tif", "classes.tif", "unstyled.tif")
+NAMES, COLOURS = ("bare & open", "building", "<road>", "water"), ("#c9a66b", "#ff7a1a", "#b4b4be", "#2f7fd6")
 WHOLE = box(500_010, 599_720, 500_090, 599_790)
 COURTYARD = box(500_230, 599_760, 500_330, 599_860)
 HOLE = box(500_260, 599_790, 500_300, 599_830)
@@ -66,9 +68,12 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     write_geopackage(_footprints().iloc[:0], folder / "empty.gpkg")
     write_probability_cog(folder / "probability.tif", _blocks(_probability()), GRID)
     write_mask_cog(folder / "mask.tif", _blocks(_mask()), GRID)
+    write_class_cog(folder / "classes.tif", _blocks(_classes()), GRID, names=NAMES, colours=COLOURS)
+    write_class_cog(folder / "unstyled.tif", _blocks(_classes()), GRID, names=NAMES, colours=COLOURS)
+    (folder / "unstyled.qml").unlink()
     request = {
         "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg")],
-        "rasters": [str(folder / name) for name in ("probability.tif", "mask.tif")],
+        "rasters": [str(folder / name) for name in RASTERS],
         "pictures": str(folder),
     }
     (folder / "request.json").write_text(json.dumps(request))
@@ -113,6 +118,13 @@ def _mask() -> NDArray[np.uint8]:
     return mask
 
 
+def _classes() -> NDArray[np.uint8]:
+    """Four upright bands of classes, then a hundred columns of no data."""
+    classes = np.tile(np.arange(GRID.width) // 175, (GRID.height, 1)).astype(np.uint8)
+    classes[:, -100:] = 255
+    return classes
+
+
 def _blocks(values: NDArray[np.uint8]) -> list[tuple[Window, NDArray[np.uint8]]]:
     windows = [Window(row, col, 300, 400) for row in (0, 300) for col in (0, 400)]
     return [(window, values[window.slices]) for window in windows]
@@ -145,7 +157,7 @@ def test_qgis_reads_the_footprints_attributes(look: Look) -> None:
     assert facts["geometries_valid"]
 
 
-@pytest.mark.parametrize("name", ["buildings.gpkg", "empty.gpkg", "probability.tif", "mask.tif"])
+@pytest.mark.parametrize("name", ["buildings.gpkg", "empty.gpkg", *RASTERS])
 def test_qgis_knows_the_crs_by_its_code(look: Look, name: str) -> None:
     assert look.facts[name]["crs"] == "EPSG:32630"
 
@@ -155,7 +167,7 @@ def test_qgis_places_the_footprints(look: Look) -> None:
     assert look.facts["buildings.gpkg"]["extent"] == pytest.approx([left, bottom, right, top])
 
 
-@pytest.mark.parametrize("name", ["probability.tif", "mask.tif"])
+@pytest.mark.parametrize("name", RASTERS)
 def test_qgis_places_the_rasters_on_exactly_the_scenes_extent(look: Look, name: str) -> None:
     assert look.facts[name]["extent"] == pytest.approx(list(GRID.bounds), abs=1e-9)
     assert look.facts[name]["shape"] == list(GRID.shape)
@@ -216,3 +228,23 @@ def test_qgis_draws_the_mask_with_its_colour_table(look: Look) -> None:
 def test_qgis_leaves_nodata_of_the_mask_undrawn(look: Look) -> None:
     assert look.facts["mask.tif"]["nodata"] == 255
     assert (look.picture("mask.tif")[:, 100, -20:-2] == 255).all()
+
+
+def test_qgis_lists_the_classes_alone_with_names_and_colours(look: Look) -> None:
+    facts = look.facts["classes.tif"]
+    assert facts["renderer"] == "paletted"
+    assert facts["nodata"] == 255
+    assert facts["legend"] == [[i, name, colour] for i, (name, colour) in enumerate(zip(NAMES, COLOURS, strict=True))]
+
+
+def test_qgis_finds_the_names_without_the_style_too(look: Look) -> None:
+    legend = look.facts["unstyled.tif"]["legend"]
+    assert [label for _, label, _ in legend[:4]] == list(NAMES)
+
+
+def test_qgis_draws_the_classes_in_their_colours(look: Look) -> None:
+    picture = look.picture("classes.tif")
+    for index, colour in enumerate(COLOURS):
+        drawn = picture[:, 100, round(200 * (175 * index + 87) / GRID.width)]
+        assert tuple(drawn) == tuple(bytes.fromhex(colour[1:])), NAMES[index]
+    assert (picture[:, 100, -20:-2] == 255).all()
