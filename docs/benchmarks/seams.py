@@ -86,7 +86,7 @@ def plan_for(
     base = plan_inference([scene], bundle, chip_px=chip_px, halo_px=halo_px, blend=blend)
     lattice = fit_lattice(base.scene.grid.shape, chip_px=chip_px, halo_px=halo_px, multiple_px=bundle.spec.stride_px)
     area = AOI(shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop))
-    return Plan(base.scene, lattice, engine or base.engine, base.channel, area, blend)
+    return Plan(base.scene, lattice, engine or base.engine, base.channel, area, blend, base.classes)
 
 
 def main() -> None:
