@@ -124,8 +124,14 @@ class Scores:
         return plain
 
     def best_threshold(self) -> float:
-        """Return the threshold from 0.05 to 0.95 of the best headline; 0.5 for more than two classes."""
-        return max((i / 100 for i in range(5, 96)), key=self.headline) if self.is_binary else 0.5
+        """Return the threshold from 0.05 to 0.95 of the best headline, of equal ones that nearest 0.5.
+
+        More than two classes have none: 0.5.
+        """
+        if not self.is_binary:
+            return 0.5
+        by_closeness = sorted((i / 100 for i in range(5, 96)), key=lambda threshold: abs(threshold - 0.5))
+        return max(by_closeness, key=self.headline)
 
     def _target_value(self) -> int:
         return 1 if len(self.classes) == 1 else self.classes.index(self.target)

@@ -57,7 +57,7 @@ def test_each_source_counts_the_same_and_all_pixels_together_are_told_too() -> N
 def test_the_best_threshold_is_the_one_of_the_best_headline() -> None:
     scores = one_class()
     best = scores.best_threshold()
-    assert 0.6 < best <= 0.8 or best <= 0.2
+    assert best == 0.2  # there a finds all its buildings, with one false; of the equal ones nearest 0.5
     assert scores.headline(best) == max(scores.headline(t / 100) for t in range(5, 96))
     assert scores.figures(0.5)["iou_at_best_threshold"]["a"] == pytest.approx(scores.figures(best)["iou"]["a"])
 
