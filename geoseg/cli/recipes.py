@@ -35,4 +35,4 @@ def show(
     log_to_stderr(quiet=True)
     from geoseg.training.library import show_recipe
 
-    typer.echo(show_recipe(recipe, over=with_, overrides=parse_overrides(set_), resolved=resolved).rstrip())
+    typer.echo(show_recipe(recipe, over=with_ or (), overrides=parse_overrides(set_), resolved=resolved).rstrip())

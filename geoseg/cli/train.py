@@ -12,11 +12,9 @@ RecipeArgument = Annotated[
     str, typer.Argument(help="Name of a recipe (geoseg recipes list), or a TOML or YAML file.", show_default=False)
 ]
 With = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--with",
-        help="A second recipe whose keys replace the first's, such as the sources of other data.",
-        show_default=False,
+        "--with", help="A recipe whose keys replace the first's: other data, say. Again and again.", show_default=False
     ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder that the recipe's data paths start from.", show_default=False)]
@@ -44,7 +42,7 @@ def train(
     path = find_recipe(recipe)  # before torch is imported, so that a misspelt name is known at once
     from geoseg.training import train_recipe
 
-    typer.echo(train_recipe(path, data=data, out=out, overrides=parse_overrides(set_), over=with_))
+    typer.echo(train_recipe(path, data=data, out=out, overrides=parse_overrides(set_), over=with_ or ()))
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, str]:

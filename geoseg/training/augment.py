@@ -39,10 +39,11 @@ STEPS: dict[str, dict[str, Any]] = {
 """The steps and the options that each takes, with their defaults.
 
 `flip` mirrors left to right; `dihedral` flips and turns by 90 degrees; `affine` turns by up to `rotate_deg` and
-magnifies by `scale`; `brightness` adds up to `amount` of the full range; `contrast` and `saturation` scale by 1 +- `amount`; `gain` does so for every
-band by itself (a colour cast); `hue` turns colours about the grey axis; `gamma` has exponents e^(+-`amount`); `soften`
-loses detail as if the pixels were up to `factor` times larger; `noise` is Gaussian. Besides, `kornia:NAME` is any image
-augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that class' own arguments as options.
+magnifies by `scale`; `brightness` adds up to `amount` of the full range; `contrast` and `saturation` scale by
+1 +- `amount`; `gain` does so for every band by itself (a colour cast); `hue` turns colours about the grey axis; `gamma`
+has exponents e^(+-`amount`); `soften` loses detail as if the pixels were up to `factor` times larger; `noise` is
+Gaussian. Besides, `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that
+class' own arguments as options.
 """
 
 _COLOUR_ONLY = {"saturation", "hue"}

@@ -41,7 +41,7 @@ def train_recipe(
     data: str | Path | None = None,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    over: str | Path | None = None,
+    over: Sequence[str | Path] = (),
 ) -> Path:
     """Train what a recipe says, and write the bundle of the best weights.
 
@@ -52,7 +52,7 @@ def train_recipe(
         data: folder that the recipe's paths start from; `data` in the current folder by default.
         out: folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
         overrides: dotted recipe keys and the values to use instead.
-        over: a second recipe, or the name of one, whose keys replace the first's, such as other `[[sources]]`.
+        over: more recipes, or names of some, whose keys replace the first's, such as other `[[sources]]`.
 
     Returns:
         The bundle's path: the weights of the highest validation IoU. Beside it those of the lowest validation loss,
@@ -64,7 +64,7 @@ def train_recipe(
         TrainingError: the loss is no longer a number.
     """
     path = find_recipe(recipe)
-    plan = load_recipe(path, overrides, over=find_recipe(over) if over is not None else None)
+    plan = load_recipe(path, overrides, over=[find_recipe(o) for o in over])
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
 
@@ -125,7 +125,8 @@ def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | No
     _prepare_torch(plan)
     network = _build_network(plan, weights)
     crops = MixedCrops(sources, window_px=fit.read_px)
-    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px)
+    stride = network_stride(plan.network.name, plan.network.builder_options)
+    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=stride)
     epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
     task = SegmentationTask(network, plan, chips.names, steps=_steps(plan, epoch))
     run = _Run(plan, folder, task, WeightAverage(task.network, fit.average_decay), crops, chips, epoch)

@@ -1,7 +1,7 @@
 """Recipes by name: those that come with geoseg."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def find_recipe(recipe: str | Path) -> Path:
 def show_recipe(
     recipe: str | Path,
     *,
-    over: str | Path | None = None,
+    over: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
     resolved: bool = False,
 ) -> str:
@@ -61,7 +61,7 @@ def show_recipe(
 
     Args:
         recipe: as for `find_recipe`.
-        over: a second recipe that is laid over it.
+        over: more recipes that are laid over it.
         overrides: dotted keys and their values.
         resolved: JSON even without `over` and `overrides`.
     """
@@ -70,4 +70,4 @@ def show_recipe(
         return path.read_text(encoding="utf-8")
     from geoseg.training.recipe import load_recipe
 
-    return json.dumps(asdict(load_recipe(path, overrides, over=find_recipe(over) if over else None)), indent=2)
+    return json.dumps(asdict(load_recipe(path, overrides, over=[find_recipe(o) for o in over])), indent=2)

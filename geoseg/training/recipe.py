@@ -1,7 +1,7 @@
 """A recipe: all that decides what a training run does, read from TOML or YAML and checked before anything starts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,21 +189,22 @@ class Recipe:
     fit: Fit
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Path | None = None) -> Recipe:
-    """Read a recipe, lay another over it, change what `overrides` say, and check it.
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Sequence[Path] = ()) -> Recipe:
+    """Read a recipe, lay others over it, change what `overrides` say, and check it.
 
     Args:
         path: the recipe, TOML or YAML.
         overrides: dotted keys and values; an element of a list goes by its `name` or `step`, as in
             `sources.accra.weight`. A text is read as TOML where it can be.
-        over: a second file whose keys replace the first's, such as the `[[sources]]` of other data.
+        over: more files, whose keys replace those before, such as the `[[sources]]` of other data.
 
     Raises:
         RecipeError: a file cannot be read, a key does not exist, or a value is not allowed.
     """
     table = read_table(Path(path))
-    if over is not None:
-        table = merge(table, read_table(over))
+    for upper in over:
+        description = table.get("description")
+        table = merge(table, read_table(upper)) | ({"description": description} if description else {})
     for key, value in (overrides or {}).items():
         override(table, key, value)
     recipe: Recipe = build(Recipe, table, "")
