@@ -1,20 +1,23 @@
 """A whole run with several classes, without a network: classes.tif beside mask and footprints of the target."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from geopandas.testing import assert_geodataframe_equal
 
-from geoseg.bundle import Bundle, ModelSpec
-from geoseg.engines import ClassSegmenter, ThresholdSegmenter
+from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
+from geoseg.engines import ONNX_CACHE_ENV, ClassSegmenter, ThresholdSegmenter
 from geoseg.grid import fit_lattice
-from geoseg.inference import Plan
-from geoseg.run import RunResult, RunSettings, run_plan
+from geoseg.inference import Plan, plan_inference, predict_scene
+from geoseg.networks import build_network
+from geoseg.run import RunResult, RunSettings, run_plan, run_scene
 from geoseg.scene import open_scene
 
 NAMES = ("land", "building", "road", "water", "pool")
@@ -30,6 +33,7 @@ SPEC = ModelSpec(
     target="building",
     colours={"pool": "#010203"},
 )
+TINY = {"depth": 2, "filters": 4}
 TRANSFORM = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 
 
@@ -151,3 +155,18 @@ def test_overwriting_with_fewer_files_leaves_none_of_the_older_result(tmp_path: 
         "probability.tif",
         "run.json",
     ]
+
+
+def test_a_network_of_several_classes_runs_from_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    network = build_network("unet-plain", bands=1, classes=5, **TINY)
+    spec = replace(SPEC, network="unet-plain", network_options=TINY, chip_px=64, halo_px=8, stride_px=8)
+    path = save_bundle(tmp_path / "tiny.safetensors", spec, network.state_dict())
+    scene = write_raster(tmp_path / "scene.tif", patches())
+    result = run_scene(scene, RunSettings(model=path, out=tmp_path / "out"), quiet=True)
+    plan = plan_inference(scene, load_bundle(path))
+    assert len(np.unique(read(result.folder / "classes.tif"))) > 1
+    np.testing.assert_array_equal(
+        read(result.folder / "classes.tif"), predict_scene(plan, block_px=40, classes=True).values
+    )
