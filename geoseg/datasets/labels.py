@@ -17,7 +17,7 @@ from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.scene import quiet_georeference
 
-__all__ = ["IGNORED", "Labels", "UNSURE", "label_size", "rasterize_areas", "read_labels"]
+__all__ = ["IGNORED", "Labels", "UNSURE", "rasterize_areas", "read_labels"]
 
 Labels = NDArray[np.uint8]
 
@@ -70,14 +70,6 @@ def read_labels(
     if path.suffix.lower() in _RASTERS:
         return _read_raster(path, grid, coding, native or grid)
     return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
-
-
-def label_size(path: Path) -> tuple[tuple[int, int], bool] | None:
-    """Return the (height, width) of a label raster, and whether it is georeferenced; None for polygons."""
-    if path.suffix.lower() not in _RASTERS:
-        return None
-    with _open(path) as source:
-        return source.shape, _is_placed(source)
 
 
 def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str = "split") -> NDArray[np.bool_]:
@@ -205,6 +197,8 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
     with _open(path) as source:
         own = _own_grid(path, source, grid, native)
         window = _part(own, grid)
+        if window is None and _part(own, native) is not None:
+            return np.full(grid.shape, IGNORED, np.uint8)
         if window is None:
             raise LabelError(
                 f"the labels {path} lie elsewhere: their extent is {_numbers(own.bounds)} in their CRS, the image's "

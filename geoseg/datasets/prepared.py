@@ -6,6 +6,7 @@ degrees nor a rotation any more, and torchgeo's samplers work in whole numbers.
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchgeo.datasets import GeoDataset
 
-from geoseg.datasets.labels import IGNORED, Labels
-from geoseg.grid import Window
+from geoseg.datasets.fill import fill_invalid
+from geoseg.datasets.labels import IGNORED, UNSURE, Labels
+from geoseg.grid import Window, reflect_indices
 
-__all__ = ["PreparedScene", "is_prepared", "write_prepared"]
+__all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "write_prepared"]
+
+NO_PIXEL = 253
+"""In the stored truth: neither truth nor imagery. A crop's mask says `IGNORED`, and its image is filled there."""
 
 _WHEN = pd.Interval(pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1), closed="both")
 
@@ -42,7 +47,7 @@ class PreparedScene(GeoDataset):
             least_known: share of a box's pixels that must have truth.
         """
         self.path = path
-        self._pixels: NDArray[np.uint8] | None = None
+        self._pixels: NDArray[Any] | None = None
         self._res = (1.0, 1.0)
         boxes = sampling_boxes(self.pixels[..., -1], crop_px, least_known) if crop_px else [self.window]
         shapes = [shapely.box(b.cols.start, b.rows.start, b.cols.stop, b.rows.stop) for b in boxes]
@@ -50,31 +55,86 @@ class PreparedScene(GeoDataset):
         self.index = geopandas.GeoDataFrame({"filepath": [str(path)] * len(shapes)}, index=when, geometry=shapes)
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The memory-mapped (y, x, band + 1) uint8 array; truth is the last plane."""
+    def pixels(self) -> NDArray[Any]:
+        """The memory-mapped (y, x, band + 1) array; truth is the last plane."""
         if self._pixels is None:
             self._pixels = np.load(self.path, mmap_mode="r")
         return self._pixels
 
     @property
     def window(self) -> Window:
-        """The whole scene."""
+        """All that is stored."""
         return Window(0, 0, *self.pixels.shape[:2])
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the .json says."""
+        return dict(json.loads(self.path.with_suffix(".json").read_text()))
+
+    @property
+    def scene_shape(self) -> tuple[int, int]:
+        """Height and width of the whole scene, of which this may be a part."""
+        height, width = self.about.get("scene_shape", self.window.shape)
+        return height, width
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the scene where what is stored begins."""
+        row, col = self.about.get("origin", (0, 0))
+        return row, col
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the memory map."""
         return {**self.__dict__, "_pixels": None}
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
-        """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a torchgeo query on the pixel plane."""
+        """Return the image and the mask of a torchgeo query on the pixel plane, as `read` does."""
         x, y, _ = self._disambiguate_slice(query)
         row, col = round(y.start), round(x.start)
         return self.read(Window(row, col, round(y.stop) - row, round(x.stop) - col))
 
     def read(self, window: Window) -> dict[str, Tensor]:
-        """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window that lies inside the scene."""
-        crop = torch.from_numpy(np.array(self.pixels[window.slices], order="C"))
-        return {"image": crop[..., :-1].permute(2, 0, 1), "mask": crop[..., -1]}
+        """Return what a window of the stored pixels holds.
+
+        Returns:
+            `image` (band, y, x) uint8, or float32 where more is stored, filled where there are no pixels; `mask`
+            (y, x) uint8.
+        """
+        return _sample(np.array(self.pixels[window.slices], order="C"))
+
+    def read_chip(self, window: Window) -> dict[str, Tensor]:
+        """Return what a window of the whole scene holds, as `read`; the scene is mirrored beyond its border.
+
+        That is what inference sees (`SceneDataset.read_chip`); the mask is `IGNORED` beyond the border.
+        """
+        rows, cols = (
+            reflect_indices(side.start, side.stop, size) - first
+            for side, size, first in zip(window.slices, self.scene_shape, self.origin, strict=True)
+        )
+        top, left = int(rows.min()), int(cols.min())
+        stored = np.array(self.pixels[top : int(rows.max()) + 1, left : int(cols.max()) + 1])
+        sample = _sample(stored[(rows - top)[:, None], cols - left])
+        inside = window.intersect(Window(0, 0, *self.scene_shape))
+        mask = torch.full_like(sample["mask"], IGNORED)
+        if inside is not None:
+            own = inside.relative_to(window).slices
+            mask[own] = sample["mask"][own]
+        return {"image": sample["image"], "mask": mask}
+
+
+def _sample(stored: NDArray[Any]) -> dict[str, Tensor]:
+    """Make a sample of stored (y, x, band + 1) pixels."""
+    image, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+    missing = truth == NO_PIXEL
+    if missing.any():
+        image, truth = fill_invalid(image, ~missing), np.where(missing, np.uint8(IGNORED), truth)
+    image = image if image.dtype == np.uint8 else image.astype(np.float32)
+    return {"image": torch.from_numpy(image), "mask": torch.from_numpy(truth)}
+
+
+def is_known(truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return True where stored truth says anything at all, `UNSURE` included."""
+    return np.asarray((truth < NO_PIXEL) | (truth == UNSURE))
 
 
 def sampling_boxes(truth: Labels, crop_px: int, least_known: float) -> list[Window]:
@@ -83,7 +143,7 @@ def sampling_boxes(truth: Labels, crop_px: int, least_known: float) -> list[Wind
     Args:
         truth: (y, x) labels.
         crop_px: side of a crop; a box is at most one and a half crops wide and at least one.
-        least_known: share of a box's pixels that must not be `IGNORED`.
+        least_known: share of a box's pixels that must have truth.
 
     Returns:
         Boxes inside the scene; none when the scene is smaller than a crop.
@@ -94,7 +154,7 @@ def sampling_boxes(truth: Labels, crop_px: int, least_known: float) -> list[Wind
     cols = range(0, max(1, truth.shape[1] - crop_px + 1), step)
     whole = Window(0, 0, *truth.shape)
     boxes = [box for r in rows for c in cols if (box := Window(r, c, size, size).intersect(whole)) is not None]
-    return [b for b in boxes if min(b.shape) >= crop_px and (truth[b.slices] != IGNORED).mean() >= least_known]
+    return [b for b in boxes if min(b.shape) >= crop_px and is_known(truth[b.slices]).mean() >= least_known]
 
 
 def is_prepared(path: Path) -> bool:
@@ -102,19 +162,25 @@ def is_prepared(path: Path) -> bool:
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
-def write_prepared(path: Path, image: NDArray[np.uint8], truth: Labels, *, about: dict[str, Any]) -> Path:
+def write_prepared(
+    path: Path, image: NDArray[Any], truth: Labels, *, about: dict[str, Any], valid: NDArray[np.bool_] | None = None
+) -> Path:
     """Write a prepared scene, aside and renamed.
 
     Args:
         path: the .npy file; a .json beside it says what it is.
-        image: (band, y, x) uint8.
+        image: (band, y, x) uint8, uint16 or float32.
         truth: (y, x) labels.
-        about: what the .json says.
+        about: what the .json says; `origin` and `scene_shape` place a part in its scene.
+        valid: (y, x), False where the image has no pixels; all are valid by default.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    stored = truth if valid is None else np.where(valid, truth, np.uint8(NO_PIXEL))
     aside = path.with_suffix(f".{os.getpid()}.part")
     with aside.open("wb") as file:
-        np.save(file, np.ascontiguousarray(np.concatenate([image, truth[None]]).transpose(1, 2, 0)))
+        np.save(
+            file, np.ascontiguousarray(np.concatenate([image, stored[None].astype(image.dtype)]).transpose(1, 2, 0))
+        )
     aside.replace(path)
     path.with_suffix(".json").write_text(json.dumps(about, indent=1, sort_keys=True))
     return path

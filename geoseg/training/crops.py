@@ -1,5 +1,7 @@
 """Crops of prepared scenes: random ones over several sources for training, a lattice of chips for validation."""
 
+import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from torchgeo.samplers import RandomGeoSampler
 
 from geoseg.datasets.labels import IGNORED
-from geoseg.datasets.prepared import PreparedScene
+from geoseg.datasets.prepared import PreparedScene, is_known
 from geoseg.errors import RecipeError
-from geoseg.grid import Window
+from geoseg.grid import Window, fit_lattice
 from geoseg.training.sources import PreparedSource
 
 __all__ = ["MixedCrops", "MixedSampler", "ValidationChips"]
+
+log = logging.getLogger(__name__)
 
 _ENDLESS = 1 << 40
 
@@ -28,12 +31,17 @@ class MixedCrops(Dataset[Sample]):
     """Windows of several scenes, by (scene's number, torchgeo query)."""
 
     def __init__(self, sources: Sequence[PreparedSource], *, window_px: int) -> None:
-        """Open the training scenes of `sources`; scenes without room or truth for a window are left out."""
+        """Open the training scenes of `sources`; those without room or truth for a window are left out, and named.
+
+        Attribute `pixels` is how many the scenes hold.
+        """
         opened = [(n, PreparedScene(p, crop_px=window_px)) for n, s in enumerate(sources) for p in s.train]
         kept = [(n, scene) for n, scene in opened if len(scene)]
+        _warn_of_left_out([scene for _, scene in opened if not len(scene)], len(opened), window_px)
         if not kept:
             raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
         self.scenes = [scene for _, scene in kept]
+        self.pixels = sum(scene.window.height * scene.window.width for scene in self.scenes)
         shares = np.array([sources[n].weight for n, _ in kept])
         boxes = np.array([len(scene) for scene in self.scenes])
         totals = np.bincount([n for n, _ in kept], weights=boxes)
@@ -43,6 +51,14 @@ class MixedCrops(Dataset[Sample]):
         """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window."""
         scene, query = index
         return dict(self.scenes[scene][query])
+
+
+def _warn_of_left_out(scenes: Sequence[PreparedScene], total: int, window_px: int) -> None:
+    if scenes:
+        names = ", ".join(scene.about.get("scene", scene.path.stem) for scene in scenes[:3])
+        more = f" and {len(scenes) - 3} more" if len(scenes) > 3 else ""
+        message = "%d of %d training scenes have no room or too little truth for a window of %d px: %s%s are left out"
+        log.warning(message, len(scenes), total, window_px, names, more)
 
 
 class MixedSampler(Sampler[list[Any]]):
@@ -66,43 +82,53 @@ class MixedSampler(Sampler[list[Any]]):
 
 
 class ValidationChips(Dataset[Sample]):
-    """All validation scenes in chips with context; the context's truth is `IGNORED`, so that each pixel counts once."""
+    """All validation scenes in the chips that inference would cut: its lattice, its context, its mirrored borders.
 
-    def __init__(self, sources: Sequence[PreparedSource], *, chip_px: int, halo_px: int) -> None:
-        """Cut the validation scenes of `sources` into chips that own `chip_px` - 2 `halo_px` pixels a side."""
+    The context's truth is `IGNORED`, so that each pixel counts once. Chips of one scene have one shape.
+    """
+
+    def __init__(self, sources: Sequence[PreparedSource], *, chip_px: int, halo_px: int, stride_px: int = 32) -> None:
+        """Lay `geoseg.grid.fit_lattice` over the validation scenes of `sources`; chips without truth are left out."""
         self.names = tuple(source.name for source in sources if source.validate)
-        self.halo_px, self.core_px = halo_px, chip_px - 2 * halo_px
         paths: list[tuple[int, Path]] = [(self.names.index(s.name), p) for s in sources for p in s.validate]
         self.scenes = [(source, PreparedScene(path)) for source, path in paths]
-        self.chips = [(n, core) for n, (_, scene) in enumerate(self.scenes) for core in self._cores(scene)]
+        self.lattices = [
+            fit_lattice(scene.scene_shape, chip_px=chip_px, halo_px=halo_px, multiple_px=stride_px)
+            for _, scene in self.scenes
+        ]
+        self.chips = [(n, chip) for n in range(len(self.scenes)) for chip in self._chips_of(n)]
 
-    def _cores(self, scene: PreparedScene) -> Iterator[Window]:
-        height, width = scene.window.shape
-        for row in range(0, height, self.core_px):
-            for col in range(0, width, self.core_px):
-                core = Window(row, col, self.core_px, self.core_px)
-                owned = core.intersect(scene.window)
-                if owned and bool((scene.pixels[owned.slices][..., -1] != IGNORED).any()):
-                    yield core
+    def _chips_of(self, number: int) -> Iterator[tuple[int, int]]:
+        """Yield the chips of a scene that own any truth."""
+        scene, lattice = self.scenes[number][1], self.lattices[number]
+        stored = Window(*scene.origin, *scene.window.shape)
+        rows, cols = lattice.counts
+        for chip in itertools.product(range(rows), range(cols)):
+            core = lattice.core_window(*chip).intersect(stored)
+            if core and bool(is_known(scene.pixels[core.relative_to(stored).slices][..., -1]).any()):
+                yield chip
 
     def __len__(self) -> int:
         """Return the number of chips."""
         return len(self.chips)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return image (band, y, x) uint8, mask (y, x) uint8 and the source's number of a chip."""
-        number, core = self.chips[index]
-        source, scene = self.scenes[number]
-        wanted = core.expand(self.halo_px)
-        seen = wanted.intersect(scene.window)
-        assert seen is not None
-        sample = scene.read(seen)
-        at = seen.relative_to(wanted)
-        pad = (at.col, wanted.width - at.cols.stop, at.row, wanted.height - at.rows.stop)
-        mask = torch.full(wanted.shape, IGNORED, dtype=torch.uint8)
-        mask[at.slices] = sample["mask"]
-        inner = torch.full_like(mask, IGNORED)
-        own = slice(self.halo_px, self.halo_px + self.core_px)
-        inner[own, own] = mask[own, own]
-        image = functional.pad(sample["image"].float(), pad, mode="replicate").to(torch.uint8)
-        return {"image": image, "mask": inner, "source": torch.tensor(source)}
+        """Return image (band, y, x), mask (y, x) uint8 and the source's number of a chip."""
+        number, chip = self.chips[index]
+        (source, scene), lattice = self.scenes[number], self.lattices[number]
+        seen, core = lattice.chip_window(*chip), lattice.core_window(*chip)
+        sample = scene.read_chip(seen)
+        mask = torch.full_like(sample["mask"], IGNORED)
+        own = core.relative_to(seen).slices
+        mask[own] = sample["mask"][own]
+        return {"image": sample["image"], "mask": mask, "source": torch.tensor(source)}
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Return the chips' numbers in batches of at most `size` chips of one shape, for a `DataLoader`."""
+        shapes = [self.lattices[number].chip_shape for number, _ in self.chips]
+        groups = itertools.groupby(range(len(shapes)), key=shapes.__getitem__)
+        return [list(batch) for _, group in groups for batch in _batched(list(group), size)]
+
+
+def _batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

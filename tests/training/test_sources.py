@@ -2,19 +2,54 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene
 from geoseg.errors import LabelError, RecipeError
+from geoseg.training.demand import Demand
 from geoseg.training.recipe import Source
 from geoseg.training.sources import PreparedSource, prepare_source
 
 
-def prepare(source: Source, world: Path, gsd_m: float = 0.5) -> PreparedSource:
-    return prepare_source(source, data=world, cache=world / "cache", gsd_m=gsd_m)
+def demand(**wanted: Any) -> Demand:
+    usual: dict[str, Any] = {
+        "gsd_m": 0.5,
+        "bands": ("red", "green", "blue"),
+        "stretched": True,
+        "classes": ("building",),
+        "target": "building",
+        "colours": {},
+        "unscored": (),
+        "chip_px": 96,
+        "halo_px": 16,
+        "stride_px": 32,
+        "seed": 0,
+    }
+    return Demand(**{**usual, **wanted})
+
+
+def prepare(source: Source, world: Path, **wanted: Any) -> PreparedSource:
+    return prepare_source(source, data=world, cache=world / "out" / "prepared", demand=demand(**wanted))
+
+
+def truth_of(path: Path) -> NDArray[np.uint8]:
+    """Return the stored truth laid into the whole scene; `IGNORED` where nothing is stored."""
+    scene = PreparedScene(path)
+    out = np.full(scene.scene_shape, IGNORED, np.uint8)
+    (row, col), stored = scene.origin, scene.pixels[..., -1]
+    out[row : row + stored.shape[0], col : col + stored.shape[1]] = stored
+    return out
+
+
+def only(truth: NDArray[np.uint8], rows: slice, cols: slice) -> NDArray[np.uint8]:
+    out = np.full_like(truth, IGNORED)
+    out[rows, cols] = truth[rows, cols]
+    return out
 
 
 def whole(**options: object) -> Source:
@@ -50,18 +85,18 @@ def test_areas_part_one_scene_and_what_is_in_none_has_no_truth(world: Path, kit:
     kit.write_polygons(world / "splits.geojson", shapes, split=["train", "val"])
     source = whole(images="images/a.tif", areas="splits.geojson", train=("train",), validate=("val",))
     prepared, (_, truth) = prepare(source, world), kit.squares(0)
-    train, val = (PreparedScene(paths[0]).pixels for paths in (prepared.train, prepared.validate))
-    assert np.array_equal(train[..., 3], truth[10:150, 10:70])
-    assert np.array_equal(val[..., 3], truth[10:150, 90:150])
+    train, val = (truth_of(paths[0]) for paths in (prepared.train, prepared.validate))
+    assert np.array_equal(train, only(truth, slice(10, 150), slice(10, 70)))
+    assert np.array_equal(val, only(truth, slice(10, 150), slice(90, 150)))
 
 
 def test_the_eastern_strip_validates_and_does_not_train(world: Path, kit: SimpleNamespace) -> None:
     kit.write_polygons(world / "splits.geojson", [kit.box_of(slice(0, 160), slice(0, 100))], split=["train"])
     source = whole(images="images/a.tif", areas="splits.geojson", train=("train",), validate_east=0.2)
     prepared, (_, truth) = prepare(source, world), kit.squares(0)
-    train, val = (PreparedScene(paths[0]).pixels for paths in (prepared.train, prepared.validate))
-    assert np.array_equal(train[..., 3], truth[:, :80])
-    assert np.array_equal(val[..., 3], truth[:, 80:100])
+    train, val = (truth_of(paths[0]) for paths in (prepared.train, prepared.validate))
+    assert np.array_equal(train, only(truth, slice(None), slice(0, 80)))
+    assert np.array_equal(val, only(truth, slice(None), slice(80, 100)))
 
 
 def test_incomplete_labels_make_background_unsure_and_buildings_stay(world: Path, kit: SimpleNamespace) -> None:
@@ -74,9 +109,10 @@ def test_nodata_has_no_truth(world: Path, kit: SimpleNamespace) -> None:
     image, _ = kit.squares(0)
     image[:, :30] = 0
     kit.write_tif(world / "images" / "a.tif", image, nodata=0)
-    pixels = PreparedScene(prepare(whole(), world).train[0]).pixels
-    assert (pixels[:30, :, 3] == IGNORED).all()
-    assert (pixels[30:, :, 3] != IGNORED).all()
+    scene = PreparedScene(prepare(whole(), world).train[0])
+    mask = scene.read(scene.window)["mask"]
+    assert (mask[:30] == IGNORED).all()
+    assert (mask[30:] != IGNORED).all()
 
 
 def test_painted_scenes_train_with_their_true_footprints(world: Path) -> None:
@@ -100,7 +136,7 @@ def test_what_is_prepared_is_not_prepared_again_until_the_image_changes(world: P
 
 def test_an_image_without_labels_is_named(world: Path) -> None:
     (world / "labels" / "b.tif").unlink()
-    with pytest.raises(LabelError, match=r"b\.tif has no labels in"):
+    with pytest.raises(LabelError, match=r"1 of 3 images .*b\.tif.* have no labels in"):
         prepare(whole(), world)
 
 

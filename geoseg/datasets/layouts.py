@@ -1,0 +1,159 @@
+"""Which mask belongs to which image: folder layouts, all of them pairs of templates.
+
+A template is a path with words in braces: `{area}/images/{name}.jpg` finds every picture below a folder `images`, and
+`{area}/masks/{name}.png` its mask. A word stands for one folder or file name, or part of one; a suffix `.*` for that
+of any raster.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from geoseg.errors import LabelError
+from geoseg.scene import RASTER_SUFFIXES
+
+__all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where images of one purpose lie, and their masks.
+
+    Attributes:
+        images: Template of the images.
+        labels: Templates of the masks; the first that finds any file holds. None where there are no masks.
+        split: What the images are for: `train`, `validate`, `test`, or "" where the layout does not say.
+    """
+
+    images: str
+    labels: tuple[str, ...]
+    split: str = ""
+
+
+LAYOUTS: Mapping[str, tuple[Rule, ...]] = {
+    "split-folders": (
+        Rule("train/{name}.*", ("train_labels/{name}.*",), "train"),
+        Rule("val/{name}.*", ("val_labels/{name}.*",), "validate"),
+        Rule("test/{name}.*", ("test_labels/{name}.*",), "test"),
+    ),
+    "suffix": (Rule("images/images/{name}.*", ("label/label/{name}_label.*",)),),
+    "paired": (Rule("images/{name}.*", ("masks/{name}.*", "labels/{name}.*")),),
+    "numbered": (
+        Rule("train/images/img_{n}.*", ("train/masks/mask_{n}.*",)),
+        Rule("test/test_image_{n}.*", (), "test"),
+    ),
+    "areas": (Rule("{area}/images/{name}.*", ("{area}/masks/{name}.*",)),),
+}
+"""The layouts by name: how the published systems keep their data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its truth; `split` as in `Rule`."""
+
+    name: str
+    image: Path
+    labels: Path | None
+    split: str = ""
+
+
+def is_template(text: str) -> bool:
+    """Return True for a path with words in braces."""
+    return "{" in text
+
+
+def is_chosen(name: str, patterns: Sequence[str]) -> bool:
+    """Return True where a name, or the last part of it, matches one of some patterns (`*`, `?`, `[...]`)."""
+    return any(fnmatch(name, pattern) or fnmatch(name.rpartition("/")[2], pattern) for pattern in patterns)
+
+
+def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()) -> list[Pair]:
+    """Find the images of a layout, and the mask of each.
+
+    Args:
+        root: folder that the templates start from.
+        rules: the layout.
+        exclude: patterns of names that are left out, masks too.
+
+    Returns:
+        Pairs in the order of the rules, and of their names.
+
+    Raises:
+        LabelError: images have no mask, masks have no image, or two files have one name.
+    """
+    return [pair for rule in rules for pair in _pairs_of(root, rule, exclude)]
+
+
+def _pairs_of(root: Path, rule: Rule, exclude: Sequence[str]) -> Iterator[Pair]:
+    images = _find(root, rule.images, exclude)
+    if not rule.labels:
+        yield from (Pair(name, image, None, rule.split) for name, image in images.items())
+        return
+    template, labels = _first_found(root, rule.labels, exclude)
+    missing = [str(path) for name, path in images.items() if name not in labels]
+    if missing:
+        raise LabelError(
+            f"{_listed(missing, len(images), 'images')} no mask at {root / template}; add the masks, or leave the "
+            "images out with exclude"
+        )
+    orphans = [str(path) for name, path in labels.items() if name not in images]
+    if orphans:
+        raise LabelError(
+            f"{_listed(orphans, len(labels), 'masks')} no image at {root / rule.images}; add the images, or leave the "
+            "masks out with exclude"
+        )
+    yield from (Pair(name, image, labels[name], rule.split) for name, image in images.items())
+
+
+def _listed(paths: Sequence[str], total: int, what: str) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"{len(paths)} of {total} {what} ({', '.join(paths[:_SHOWN])}{more}) have"
+
+
+def _first_found(root: Path, templates: Sequence[str], exclude: Sequence[str]) -> tuple[str, dict[str, Path]]:
+    for template in templates:
+        found = _find(root, template, exclude)
+        if found:
+            return template, found
+    return " or ".join(templates), {}
+
+
+def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:
+    """Return the files of a template by the words they give, in the order of their names."""
+    pattern, found = _expression(template), dict[str, Path]()
+    for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template)), key=lambda path: _natural(str(path))):
+        words = pattern.fullmatch(path.relative_to(root).as_posix())
+        if words is None or not path.is_file():
+            continue
+        name = "/".join(words.groupdict().values())
+        if is_chosen(name, exclude):
+            continue
+        if name in found:
+            raise LabelError(f"{found[name]} and {path} are both named {name}; expected one file of each name")
+        found[name] = path
+    return found
+
+
+def _expression(template: str) -> re.Pattern[str]:
+    """Return the regular expression of a template: each word once, then the same again."""
+    anything = template.endswith(".*")
+    text = re.escape(template.removesuffix(".*")).replace(r"\{", "{").replace(r"\}", "}").replace(r"\*", "[^/]*")
+    seen: set[str] = set()
+
+    def group(match: re.Match[str]) -> str:
+        word = match[1]
+        again = word in seen
+        seen.add(word)
+        return f"(?P={word})" if again else f"(?P<{word}>[^/]+)"
+
+    suffixes = "|".join(re.escape(suffix) for suffix in RASTER_SUFFIXES)
+    return re.compile(re.sub(r"\{(\w+)\}", group, text) + (f"(?i:{suffixes})" if anything else ""))
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sort key by which 2 comes before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
