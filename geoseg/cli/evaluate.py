@@ -5,54 +5,140 @@ from typing import Annotated
 
 import typer
 
-from geoseg.bundle import DEFAULT_MODEL
-from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Threads, app, log_to_stderr
+from geoseg.cli.app import Device, DeviceOption, Overwrite, Quiet, Threads, app, log_to_stderr
+from geoseg.errors import UsageError
 
 
 @app.command("evaluate", no_args_is_help=True)
 def evaluate(
-    scene: Annotated[list[str], typer.Argument(help="Raster, URL or folder.", show_default=False)],
     labels: Annotated[
         Path,
         typer.Option(
-            "--labels", "-l", help="Raster (0/1, nodata = unknown) or vector file of buildings.", show_default=False
+            "--labels",
+            "-l",
+            help="The truth: a raster (class indices; nodata and 255 unknown), polygons, or a folder of files named "
+            "like the scenes.",
+            show_default=False,
         ),
     ],
-    model: Model = DEFAULT_MODEL,
+    scene: Annotated[
+        list[str] | None,
+        typer.Argument(help="Raster, URL, folder of rasters, or result folder of geoseg run.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Shipped model or bundle; the default model if omitted.", show_default=False
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Score this class raster of any tool, or a folder of them, instead.", show_default=False),
+    ] = None,
+    footprints: Annotated[
+        Path | None,
+        typer.Option(help="Score these polygons of any tool, alone or beside --mask.", show_default=False),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(help="Their column of confidence; found if called confidence or score.", show_default=False),
+    ] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a number or colour of the labels means: 255=building, #3C1098=building, #000000=unknown.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_code: Annotated[list[str] | None, typer.Option(help="The same for --mask.", show_default=False)] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes of --mask by index, such as land,road,building.", show_default=False)
+    ] = None,
+    target: Annotated[str, typer.Option(help="Class of --mask that is the buildings.", show_default=False)] = "",
+    target_only: Annotated[
+        bool, typer.Option("--target-only", help="Score the target class alone though the model has several.")
+    ] = False,
+    unscored: Annotated[
+        list[str] | None, typer.Option(help="A class that means leave out; unlabelled by default.", show_default=False)
+    ] = None,
+    layer: Annotated[str, typer.Option(help="Layer of the labels, if they have several.", show_default=False)] = "",
+    column: Annotated[str, typer.Option(help="Column of label polygons with their class.", show_default=False)] = "",
+    no_buildings_here: Annotated[
+        bool, typer.Option("--no-buildings-here", help="Accept label polygons none of which touches the scene.")
+    ] = False,
     area: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
     where: Annotated[
         str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a pixel is a building.", show_default=False)
+        float | None,
+        typer.Option(help="Probability from which a pixel is a building; the model's if omitted.", show_default=False),
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also score every threshold: choose one on validation data, never on test.")
+    ] = False,
+    boundary_m: Annotated[
+        float | None,
+        typer.Option(help="Width of the boundary of boundary IoU, metres; 1 if omitted.", show_default=False),
+    ] = None,
+    boundary_px: Annotated[int | None, typer.Option(help="The same in pixels.", show_default=False)] = None,
+    pixels_only: Annotated[bool, typer.Option("--pixels-only", help="Do not score buildings one by one.")] = False,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also write metrics.json here.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
     ] = None,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Only metrics.json there.")] = False,
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighbouring chips.")] = False,
     device: DeviceOption = Device.AUTO,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model on a scene with labels: IoU, Dice, precision and recall of building pixels.
+    """Score a model, a finished run or any tool's files: pixels, outlines, probabilities and buildings.
 
-    Pixels without data or label count for nothing. With --labels a folder of rasters, every scene is scored against the
-    one of its name, and all together.
+    Pixels without data or label count for nothing. With --labels a folder, every scene is scored against the file of
+    its name, and all together. docs/evaluation.md has every formula.
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.evaluate import EvaluateSettings, evaluate_scenes
+    from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
 
     settings = EvaluateSettings(
-        model=model,
         labels=labels,
+        label_settings=LabelSettings(
+            codes=_parse_codes(code, "--code"), layer=layer, column=column, elsewhere=no_buildings_here
+        ),
+        model=model,
+        mask=mask,
+        footprints=footprints,
+        confidence=confidence,
+        mask_codes=_parse_codes(mask_code, "--mask-code"),
+        classes=tuple(classes.split(",")) if classes else (),
+        target=target,
+        target_only=target_only,
+        unscored=tuple(unscored) if unscored is not None else None,
         area=area,
         where=where,
         threshold=threshold,
+        boundary_m=boundary_m,
+        boundary_px=boundary_px,
+        buildings=not pixels_only,
+        curve=curve,
         out=out,
+        pictures=not no_pictures,
         blend=blend,
         device=device.value,
         threads=threads,
         overwrite=overwrite,
+        crs=crs,
     )
-    typer.echo(evaluate_scenes(scene, settings).table())
+    typer.echo(evaluate_scenes(scene or [], settings).table())
+
+
+def _parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise UsageError(f"{option} {pair} is no code. Give a number or a colour and a class: 255=building.")
+    return tuple((key.strip(), name.strip()) for key, _, name in (pair.partition("=") for pair in pairs or []))

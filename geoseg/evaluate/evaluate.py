@@ -1,116 +1,121 @@
-"""Score a model on scenes with labels, block by block."""
+"""Score models, runs and other tools' files on scenes with labels."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from geoseg.bundle import Bundle, load_bundle
-from geoseg.datasets.labels import IGNORED, Labels, read_labels
-from geoseg.errors import ExistingResultError, LabelError
-from geoseg.evaluate.confusion import Confusion
-from geoseg.grid import Block
-from geoseg.inference import NODATA, Plan, plan_inference, predict_block, stored_threshold
-from geoseg.scene import list_files
+import geoseg
+from geoseg.datasets.coding import Coding
+from geoseg.engines import worker_threads
+from geoseg.errors import ExistingResultError, UsageError
+from geoseg.evaluate.jobs import Job, plan_jobs
+from geoseg.evaluate.layers import Stack
+from geoseg.evaluate.outlines import outline_buildings
+from geoseg.evaluate.prediction import Prediction
+from geoseg.evaluate.score import boundary_width, score_scene
+from geoseg.evaluate.scores import SceneScores, pool
+from geoseg.evaluate.settings import EvaluateSettings
+from geoseg.evaluate.table import building_table, class_table, curve_table, pixel_table, several_table
+from geoseg.evaluate.truth import Truth, open_truth, plan_labels
+from geoseg.evaluate.vectors import Footprints
+from geoseg.inference import read_aoi
+from geoseg.scene import Paths, close_readers
 
 log = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateSettings:
-    """What to score, and on what.
-
-    Attributes:
-        model: Name of a shipped model, or path of a bundle.
-        labels: Raster or vector file of buildings, or a folder of rasters named like the scenes.
-        area: Vector file with the area to score; everywhere by default.
-        where: OGR attribute filter on it.
-        threshold: Probability from which a pixel is a building; the model's by default.
-        out: Folder for `metrics.json`.
-        blend: Blend chips over their halos.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        threads: CPU threads in all.
-        overwrite: Replace an existing `metrics.json`.
-        chip_px: Another chip size than the model's.
-        halo_px: Another halo than the model's.
-    """
-
-    model: str | Path
-    labels: Path
-    area: Path | None = None
-    where: str | None = None
-    threshold: float | None = None
-    out: Path | None = None
-    blend: bool = False
-    device: str = "auto"
-    threads: int | None = None
-    overwrite: bool = False
-    chip_px: int | None = None
-    halo_px: int | None = None
+METRICS_FILE, PICTURES = "metrics.json", "pictures"
+UNLABELLED = ("unlabelled", "unlabeled")
+"""Classes that means leave out unless asked otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Counts per scene, and the threshold they were made with."""
+    """Counts per scene, and how they were made.
 
-    scenes: dict[str, Confusion]
-    threshold: float
+    Attributes:
+        scenes: Counts by name of the scene.
+        facts: What was scored, by name of the scene: model or files, threshold, width of the boundary.
+        curve: Figures at every threshold, over all scenes; empty unless asked for.
+    """
+
+    scenes: dict[str, SceneScores]
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def total(self) -> Confusion:
-        """All scenes' pixels pooled."""
-        return sum(self.scenes.values(), Confusion())
+    def total(self) -> SceneScores:
+        """All scenes' pixels and buildings pooled."""
+        return pool(list(self.scenes.values()))
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold, where all scenes have the same."""
+        found = {facts.get("threshold") for facts in self.facts.values()}
+        return found.pop() if len(found) == 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics for `metrics.json`."""
-        scenes = {name: counts.metrics() for name, counts in self.scenes.items()}
-        return {"threshold": self.threshold, "scenes": scenes, "total": self.total.metrics()}
+        """Return everything for `metrics.json`."""
+        first = next(iter(self.facts.values()), {})
+        common = {key: first.get(key) for key in ("model", "key")}
+        total = self.total
+        scenes = {name: self.facts.get(name, {}) | scores.metrics() for name, scores in self.scenes.items()}
+        return {
+            "geoseg": geoseg.__version__,
+            **common,
+            "threshold": self.threshold,
+            "classes": list(total.confusion.classes),
+            "target": total.target,
+            "unscored": list(total.unscored),
+            "scenes": scenes,
+            "total": total.metrics(),
+            "curve": self.curve,
+        }
 
     def table(self) -> str:
-        """Return the metrics as a Markdown table, a row per scene and one for all."""
-        rows = dict(self.scenes) | ({"all": self.total} if len(self.scenes) > 1 else {})
-        head = "| scene | IoU | Dice | precision | recall | Mpx |\n| --- | --- | --- | --- | --- | --- |"
-        return "\n".join([head, *(_row(name, counts.metrics()) for name, counts in rows.items())])
+        """Return Markdown tables: a row of pixel figures per scene and one for all, classes, buildings, thresholds."""
+        metrics = {name: scores.metrics() for name, scores in self.scenes.items()}
+        total = self.total
+        rows = metrics | ({"all": total.metrics()} if len(metrics) > 1 else {})
+        if len(total.confusion.classes) > 2:
+            parts = [several_table(rows), class_table(total.metrics(), total.unscored)]
+        else:
+            parts = [pixel_table(rows)]
+        parts += [building_table(rows)] if any("buildings" in m for m in rows.values()) else []
+        parts += [curve_table(self.curve)] if self.curve else []
+        return "\n\n".join(parts)
 
 
-def _row(name: str, metrics: dict[str, Any]) -> str:
-    figures = " | ".join(f"{metrics[key]:.4f}" for key in ("iou", "dice", "precision", "recall"))
-    return f"| {name} | {figures} | {metrics['pixels'] / 1e6:.2f} |"
-
-
-def evaluate_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> Evaluation:
-    """Score a model on one scene, or on several against a folder of labels.
+def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
+    """Score a model on scenes, or finished runs, or the files of any tool.
 
     Args:
-        paths: Rasters, URLs or folders. With a folder of labels every file is a scene of its own; with one label file
-            all files are one scene.
+        paths: Rasters, URLs or folders; or result folders of `geoseg run`. With a folder of labels every file is a
+            scene of its own; with one label file all files are one scene.
         settings: See `EvaluateSettings`.
 
     Raises:
         LabelError: If labels are missing or do not fit.
-        GeosegError: If scene, model or area do not fit.
+        GeosegError: If scene, model, files or area do not fit.
     """
-    bundle = load_bundle(settings.model)
-    threshold = bundle.spec.threshold if settings.threshold is None else settings.threshold
     _check_out(settings)
-    counts = {
-        name: _evaluate_scene(files, labels, bundle, settings, threshold)
-        for name, files, labels in _pairs(paths, settings.labels)
-    }
-    evaluation = Evaluation(counts, threshold)
+    jobs = plan_jobs([paths] if isinstance(paths, str | Path) else list(paths), settings)
+    found = {job.name: _evaluate_scene(job, settings) for job in jobs}
+    evaluation = Evaluation(
+        {name: scores for name, (scores, _) in found.items()}, {name: facts for name, (_, facts) in found.items()}
+    )
+    if settings.curve:
+        evaluation = Evaluation(evaluation.scenes, evaluation.facts, _curve(evaluation.total))
     if settings.out is not None:
-        from geoseg.outputs import write_run_json
-
-        settings.out.mkdir(parents=True, exist_ok=True)
-        write_run_json(
-            settings.out / METRICS_FILE, {"model": bundle.spec.name, "key": bundle.key} | evaluation.to_dict()
-        )
+        _write(evaluation, settings.out, settings.pictures)
     return evaluation
+
+
+def _curve(total: SceneScores) -> list[dict[str, float]]:
+    if total.levels is None:
+        raise UsageError("--curve needs probabilities, which what is scored has not. Score a model.")
+    return total.levels.curve()
 
 
 def _check_out(settings: EvaluateSettings) -> None:
@@ -121,57 +126,101 @@ def _check_out(settings: EvaluateSettings) -> None:
         )
 
 
-def _pairs(paths: Sequence[str | Path], labels: Path) -> list[tuple[str, list[str], Path]]:
-    """Return (name, files, labels) of every scene."""
-    files = list_files(paths)
-    if not labels.is_dir():
-        return [(Path(files[0]).stem, files, labels)]
-    pairs = [(Path(file).stem, [file], _label_beside(Path(file), labels)) for file in files]
-    return pairs
-
-
-def _label_beside(file: Path, folder: Path) -> Path:
-    found = [path for path in (folder / file.name, folder / f"{file.stem}.tif") if path.is_file()]
-    if not found:
-        raise LabelError(f"{folder} holds no labels for {file.name}. Expected {file.name} or {file.stem}.tif there.")
-    return found[0]
-
-
-def _evaluate_scene(
-    files: list[str], labels: Path, bundle: Bundle, settings: EvaluateSettings, threshold: float
-) -> Confusion:
-    from dask.base import compute
-    from dask.delayed import delayed
-
-    plan = plan_inference(
-        files,
-        bundle,
-        aoi=settings.area,
-        aoi_where=settings.where,
-        blend=settings.blend,
-        device=settings.device,
-        threads=settings.threads,
-        chip_px=settings.chip_px,
-        halo_px=settings.halo_px,
-    )
-    truth = read_labels(labels, plan.scene.grid)
-    value = stored_threshold(threshold)
-    threads = plan.open_engine().threads
-    blocks = plan.blocks(plan.choose_block_px(threads))
-    tasks = [delayed(_score_block)(plan, block, truth[block.window.slices], value) for block in blocks]
-    counts = compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
-    total = sum(counts, Confusion())
-    if total.pixels == 0:
-        raise LabelError(
-            f"No pixel of {plan.scene.name} has data, a label of {labels} and lies in the area asked for. "
-            "Check that labels and scene show the same place."
+def _evaluate_scene(job: Job, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:
+    with TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder:
+        prediction = job.open(Path(folder))
+        truth = _open_truth(job, prediction, settings, Path(folder))
+        stack = _stack(job, prediction, truth, settings)
+        width_px = boundary_width(stack.grid, settings.boundary_m, settings.boundary_px)
+        scores = score_scene(
+            stack,
+            _buildings(prediction, truth) if settings.buildings else None,
+            width_px=width_px,
+            unscored=_unscored(prediction, settings),
+            threads=worker_threads("cpu", settings.threads),
+            labels=str(job.labels),
         )
-    if total.hits + total.misses == 0:
-        log.warning("%s: %s has no building in the area that is scored. Is it of this place?", plan.scene.name, labels)
-    return total
+        if settings.out is not None and settings.pictures:
+            _draw(stack, prediction, settings.out, job.name)
+        close_readers()
+    return scores, prediction.facts | {"labels": str(job.labels)} | _lengths(stack, width_px)
 
 
-def _score_block(plan: Plan, block: Block, truth: Labels, value: int) -> Confusion:
-    probability = predict_block(plan, block).probability
-    known = (probability != NODATA) & (truth != IGNORED)
-    return Confusion.count(np.asarray(probability >= value), np.asarray(truth == 1), np.asarray(known))
+def _lengths(stack: Stack, width_px: int) -> dict[str, Any]:
+    """Return the width of the boundary, and the unit of lengths between outlines."""
+    gsd_m = stack.grid.gsd_m
+    width_m = width_px * (gsd_m[0] * gsd_m[1]) ** 0.5 if gsd_m else None
+    return {"boundary_px": width_px, "boundary_m": width_m, "gsd_m": gsd_m, "unit": "m" if gsd_m else "px"}
+
+
+def _open_truth(job: Job, prediction: Prediction, settings: EvaluateSettings, folder: Path) -> Truth:
+    coding = _coding(prediction, settings)
+    scratch = folder / "truth"
+    return open_truth(job.labels, prediction.grid, prediction.native, coding, settings.label_settings, scratch)
+
+
+def _coding(prediction: Prediction, settings: EvaluateSettings) -> Coding:
+    target = prediction.classes[prediction.target]
+    return plan_labels(prediction.classes, target, settings.label_settings.codes, prediction.colours)
+
+
+def _stack(job: Job, prediction: Prediction, truth: Truth, settings: EvaluateSettings) -> Stack:
+    area = read_aoi(settings.area, prediction.grid, where=settings.where) if settings.area is not None else None
+    return Stack(
+        name=job.name,
+        grid=prediction.grid,
+        classes=prediction.classes,
+        target=prediction.target,
+        predicted=prediction.predicted,
+        truth=truth.layer,
+        probability=prediction.probability,
+        area=area,
+    )
+
+
+def _buildings(prediction: Prediction, truth: Truth) -> tuple[Footprints, Footprints]:
+    """Return true and predicted buildings; those of a raster are outlined."""
+    true = truth.footprints or outline_buildings(truth.layer, prediction.grid, prediction.target)
+    return true, prediction.outline()
+
+
+def _unscored(prediction: Prediction, settings: EvaluateSettings) -> tuple[str, ...]:
+    """Return the classes that means leave out: as asked, else the model's, else those called unlabelled."""
+    asked = settings.unscored
+    strange = [name for name in asked or () if name not in prediction.classes]
+    if strange:
+        raise UsageError(f"--unscored {strange[0]} is none of the classes {', '.join(prediction.classes)}.")
+    if asked is not None:
+        return asked
+    usual = (*prediction.unscored, *UNLABELLED)
+    return tuple(name for name in prediction.classes if name in usual)
+
+
+def _draw(stack: Stack, prediction: Prediction, out: Path, name: str) -> None:
+    from geoseg.evaluate.pictures import draw_scene, scored_window
+
+    folder = out / PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = [prediction.colours[name] for name in stack.classes] if prediction.colours else []
+    draw_scene(folder / f"{name}.png", stack, scored_window(stack), image=prediction.image, colours=colours)
+
+
+def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
+    from geoseg.outputs import write_run_json
+
+    out.mkdir(parents=True, exist_ok=True)
+    if pictures:
+        _draw_figures(evaluation, out)
+    write_run_json(out / METRICS_FILE, evaluation.to_dict())
+
+
+def _draw_figures(evaluation: Evaluation, out: Path) -> None:
+    from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
+
+    total = evaluation.total
+    if total.levels is not None:
+        draw_reliability(out / "reliability.png", total.levels, total.target)
+    if len(total.confusion.classes) > 2:
+        draw_confusion(out / "confusion.png", total.confusion)
+    if evaluation.curve:
+        draw_curve(out / "curve.png", evaluation.curve, evaluation.threshold)

@@ -1,0 +1,159 @@
+"""Rasters of one byte on the scored grid, read window by window, and the stack of them that is scored."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import ReadError
+from geoseg.grid import Grid, Window
+from geoseg.inference import AOI, NODATA
+
+Bytes = NDArray[np.uint8]
+
+BLOCK_PX = 2048
+"""Height and width of what is scored at once, without its halo; figures do not depend on it."""
+
+STRIP_PIXELS = 2**24
+"""Pixels of a strip of whole rows that is read at once."""
+
+
+class Layer(Protocol):
+    """One byte per pixel of the scored grid."""
+
+    def read(self, window: Window) -> Bytes:
+        """Return the `(y, x)` pixels of a window inside the grid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scratch:
+    """Pixels kept in a file of a temporary folder, so that memory does not grow with the scene."""
+
+    pixels: Bytes
+
+    @classmethod
+    def create(cls, path: Path, shape: tuple[int, int]) -> "Scratch":
+        """Make the file; where nothing is written, nothing is known."""
+        pixels: Bytes = np.memmap(path, np.uint8, "w+", shape=shape)
+        for strip in strips(shape):
+            pixels[strip.slices] = NODATA
+        return cls(pixels)
+
+    def read(self, window: Window) -> Bytes:
+        """Return the `(y, x)` pixels of a window."""
+        return np.array(self.pixels[window.slices])
+
+    def write(self, window: Window, values: Bytes) -> None:
+        """Keep the `(y, x)` pixels of a window."""
+        self.pixels[window.slices] = values
+
+
+@dataclass(frozen=True, slots=True)
+class RasterLayer:
+    """The first band of a raster on the scored grid, as it is stored."""
+
+    path: str
+
+    def read(self, window: Window) -> Bytes:
+        """Return the `(y, x)` pixels of a window.
+
+        Raises:
+            ReadError: If they cannot be read.
+        """
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window as Part
+
+        from geoseg.scene import open_reader
+
+        try:
+            part = Part(window.col, window.row, window.width, window.height)
+            return np.asarray(open_reader(self.path).read(1, window=part), np.uint8)
+        except RasterioError as err:
+            raise ReadError(f"{self.path} cannot be read ({err}). The file may be damaged; make it again.") from err
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholded:
+    """Classes 0 and 1 from stored probabilities."""
+
+    probability: Layer
+    value: int
+
+    def read(self, window: Window) -> Bytes:
+        """Return 1 where the probability reaches the value, 0 below, 255 where there is none."""
+        found = self.probability.read(window)
+        return np.where(found == NODATA, NODATA, found >= self.value).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The pixels of a window of a stack: class indices, 255 where there is none; `(y, x)` each."""
+
+    predicted: Bytes
+    truth: Bytes
+
+    def known(self, classes: int) -> NDArray[np.bool_]:
+        """Return True where both have a class: the pixels that are scored."""
+        return np.asarray((self.predicted < classes) & (self.truth < classes))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Truth and prediction on one grid.
+
+    Attributes:
+        name: Name of the scene.
+        grid: The grid of all layers.
+        classes: Names of the classes, in the order of their indices.
+        target: Index of the class whose buildings and probability are scored.
+        predicted: Class indices; 255 where nothing is predicted.
+        truth: Class indices; 254 or 255 where nothing is known.
+        probability: Stored probability of the target, or None.
+        area: The area that is scored; None is everywhere.
+    """
+
+    name: str
+    grid: Grid
+    classes: tuple[str, ...]
+    target: int
+    predicted: Layer
+    truth: Layer
+    probability: Layer | None = None
+    area: AOI | None = None
+
+    def read(self, window: Window) -> Sheet:
+        """Read a window inside the grid; there is no truth outside the area."""
+        truth = self.truth.read(window)
+        if self.area is not None:
+            truth = np.where(self.area.mask(window), truth, np.uint8(NODATA))
+        return Sheet(self.predicted.read(window), truth)
+
+    def windows(self, block_px: int = BLOCK_PX) -> list[Window]:
+        """Return disjoint windows that cover the area."""
+        return [w for w in cut_grid(self.grid.shape, block_px) if self.area is None or self.area.touches(w)]
+
+
+def cut_grid(shape: tuple[int, int], block_px: int) -> Iterator[Window]:
+    """Yield disjoint windows that cover a grid, row by row."""
+    for row in range(0, shape[0], block_px):
+        for col in range(0, shape[1], block_px):
+            yield Window(row, col, min(block_px, shape[0] - row), min(block_px, shape[1] - col))
+
+
+def strips(shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield strips of whole rows that cover a grid."""
+    rows = max(1, STRIP_PIXELS // shape[1])
+    for row in range(0, shape[0], rows):
+        yield Window(row, 0, min(rows, shape[0] - row), shape[1])
+
+
+def fill_scratch(path: Path, shape: tuple[int, int], read: Callable[[Window], Bytes]) -> Scratch:
+    """Keep what `read` gives for each strip of a grid."""
+    scratch = Scratch.create(path, shape)
+    for strip in strips(shape):
+        scratch.write(strip, read(strip))
+    return scratch

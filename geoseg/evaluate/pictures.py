@@ -1,0 +1,271 @@
+"""Pictures of a score: right and wrong on the map, probabilities against shares, which classes mix."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.evaluate.confusion import Confusion
+from geoseg.evaluate.layers import STRIP_PIXELS, Stack
+from geoseg.evaluate.levels import Levels
+from geoseg.grid import Window
+from geoseg.scene import Scene
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+Colours = NDArray[np.uint8]
+"""`(y, x, 3)`."""
+
+LONGEST_PX = 2048
+"""Longest side of a picture."""
+
+SMALLEST_PX = 256
+"""Panels of small scenes are enlarged to about this."""
+
+TITLE_PX, GAP_PX, LEGEND_PX = 28, 8, 30
+DPI = 100
+
+UNKNOWN = (96, 96, 96)
+DARK = (38, 38, 38)
+WHITE = (255, 255, 255)
+FALSE_ALARM, MISS = (213, 94, 0), (86, 180, 233)
+"""Vermilion and sky blue, which colour-blind people tell apart (Okabe and Ito, "Color universal design", 2008)."""
+
+
+def scored_window(stack: Stack) -> Window:
+    """Return the window around the scored pixels."""
+    rows, cols = np.zeros(stack.grid.height, bool), np.zeros(stack.grid.width, bool)
+    for window in stack.windows():
+        known = stack.read(window).known(len(stack.classes))
+        rows[window.rows] |= known.any(axis=1)
+        cols[window.cols] |= known.any(axis=0)
+    (top, bottom), (left, right) = (np.flatnonzero(side)[[0, -1]].tolist() for side in (rows, cols))
+    return Window(top, left, bottom - top + 1, right - left + 1)
+
+
+def draw_scene(
+    path: Path, stack: Stack, window: Window, *, image: Scene | None = None, colours: Sequence[str] = ()
+) -> Path:
+    """Draw image, truth, prediction and errors of a window.
+
+    Args:
+        path: The PNG to be.
+        stack: Truth and prediction.
+        window: What to draw.
+        image: The scene; there is no such panel without it.
+        colours: `#RRGGBB` of every class; black and white for two by default.
+    """
+    columns, rows = _arrange(window, 3 if image is None else 4)
+    factor = _shrink(window, columns, rows)
+    panels = _panels(stack, window, factor, colours)
+    if image is not None and _covers(image, stack):
+        panels = {"image": _draw_image(image, stack, window, factor)} | panels
+    return _save(_lay_out(panels, columns, _legend(stack, colours)), path)
+
+
+def _arrange(window: Window, count: int) -> tuple[int, int]:
+    """Return columns and rows of panels: long scenes side by side, wide ones below each other."""
+    ratio = window.width / window.height
+    columns = 1 if ratio > 2 else count if ratio < 0.5 else 2
+    return columns, math.ceil(count / columns)
+
+
+def _shrink(window: Window, columns: int, rows: int) -> int:
+    """Return how many pixels of the grid become one of the picture, along an axis."""
+    width, height = LONGEST_PX / columns - GAP_PX, (LONGEST_PX - LEGEND_PX) / rows - GAP_PX - TITLE_PX
+    return max(1, math.ceil(max(window.width / width, window.height / height)))
+
+
+def _panels(stack: Stack, window: Window, factor: int, colours: Sequence[str]) -> dict[str, Colours]:
+    """Draw truth, prediction and errors, strip by strip; each pixel is the mean colour of what it covers."""
+    table = _colour_table(stack, colours)
+    drawn: dict[str, list[Colours]] = {"truth": [], "prediction": [], "errors": []}
+    for strip in _strips(window, factor):
+        sheet = stack.read(strip)
+        known = sheet.known(len(stack.classes))
+        drawn["truth"].append(_average(np.where(known[..., None], table[sheet.truth], UNKNOWN), factor))
+        drawn["prediction"].append(_average(np.where(known[..., None], table[sheet.predicted], UNKNOWN), factor))
+        drawn["errors"].append(_average(_errors(stack, sheet.predicted, sheet.truth, known), factor))
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+
+def _strips(window: Window, factor: int) -> Iterator[Window]:
+    """Yield strips of whole rows of the picture."""
+    rows = max(1, STRIP_PIXELS // 8 // (window.width * factor)) * factor
+    for row in range(0, window.height, rows):
+        yield Window(window.row + row, window.col, min(rows, window.height - row), window.width)
+
+
+def _colour_table(stack: Stack, colours: Sequence[str]) -> Colours:
+    table = np.full((256, 3), UNKNOWN, np.uint8)
+    table[: len(stack.classes)] = DARK
+    table[stack.target] = WHITE
+    for index, colour in enumerate(colours):
+        table[index] = tuple(bytes.fromhex(colour.removeprefix("#")))
+    return table
+
+
+def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]) -> Colours:
+    """Colour the errors: of two classes false alarms and misses, of several every wrong pixel."""
+    out = np.full((*known.shape, 3), UNKNOWN, np.uint8)
+    out[known] = DARK
+    if len(stack.classes) > 2:
+        out[known & (predicted != truth)] = FALSE_ALARM
+        return out
+    found, there = known & (predicted == stack.target), known & (truth == stack.target)
+    out[found & there], out[found & ~there], out[there & ~found] = WHITE, FALSE_ALARM, MISS
+    return out
+
+
+def _average(pixels: NDArray[Any], factor: int) -> Colours:
+    """Shrink `(y, x, 3)` colours by a whole factor; what hangs over the end repeats the last pixel."""
+    if factor == 1:
+        return pixels.astype(np.uint8)
+    pad = [(0, -n % factor) for n in pixels.shape[:2]]
+    padded = np.pad(pixels.astype(np.float32), (*pad, (0, 0)), mode="edge")
+    height, width = (n // factor for n in padded.shape[:2])
+    mean = padded.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+    return np.asarray(mean.round(), np.uint8)
+
+
+def _covers(image: Scene, stack: Stack) -> bool:
+    """Return True where image and grid have the same extent, to half a pixel."""
+    step = max(abs(stack.grid.transform.a), abs(stack.grid.transform.b))
+    corners = zip(image.grid.corners, stack.grid.corners, strict=True)
+    same = all(abs(a - b) < step / 2 for one, other in corners for a, b in zip(one, other, strict=True))
+    if not same:
+        log.info("The picture will be without the image: %s has another extent than what is scored.", image.name)
+    return same
+
+
+def _draw_image(image: Scene, stack: Stack, window: Window, factor: int) -> Colours:
+    """Draw the image below a window, part by part, at the size of the other panels."""
+    height, width = (max(1, round(n / factor)) for n in stack.grid.shape)
+    small = image.at_shape((height, width)).with_levels()
+    out = np.full((math.ceil(window.height / factor), math.ceil(window.width / factor), 3), UNKNOWN, np.uint8)
+    row, col = window.row // factor, window.col // factor
+    wanted = Window(row, col, *out.shape[:2]).intersect(small.grid.window)
+    if wanted is None:
+        return out
+    rows = max(1, STRIP_PIXELS // 8 // (wanted.width * factor * factor))
+    for first in range(wanted.row, wanted.rows.stop, rows):
+        part = Window(first, wanted.col, min(rows, wanted.rows.stop - first), wanted.width)
+        pixels = small.read(part)
+        bands = pixels.values[:3] if len(pixels.values) >= 3 else pixels.values[[0, 0, 0]]
+        out[Window(first - row, 0, *part.shape).slices] = np.where(
+            pixels.valid[..., None], bands.transpose(1, 2, 0), UNKNOWN
+        )
+    return out
+
+
+def _legend(stack: Stack, colours: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
+    target = stack.classes[stack.target]
+    if len(stack.classes) > 2:
+        table = _colour_table(stack, colours)
+        named = [(name, tuple(table[i].tolist())) for i, name in enumerate(stack.classes)]
+        return [*named, ("wrong", FALSE_ALARM), ("not scored", UNKNOWN)]
+    return [
+        (f"{target}, found", WHITE),
+        ("false alarm", FALSE_ALARM),
+        ("missed", MISS),
+        ("neither", DARK),
+        ("not scored", UNKNOWN),
+    ]
+
+
+def _lay_out(panels: dict[str, Colours], columns: int, legend: list[tuple[str, tuple[int, ...]]]) -> "Figure":
+    """Put panels with titles on a page, pixel for pixel, and the legend below."""
+    from matplotlib.figure import Figure
+
+    first = next(iter(panels.values()))
+    zoom = max(1, round(SMALLEST_PX / max(first.shape[:2])))
+    h, w = first.shape[0] * zoom, first.shape[1] * zoom
+    rows = math.ceil(len(panels) / columns)
+    width, height = columns * (w + GAP_PX), rows * (h + TITLE_PX + GAP_PX) + LEGEND_PX
+    width = max(width, 560)  # the legend's
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    for index, (title, pixels) in enumerate(panels.items()):
+        row, col = divmod(index, columns)
+        x, y = col * (w + GAP_PX) + GAP_PX / 2, height - row * (h + TITLE_PX + GAP_PX) - TITLE_PX
+        axes = figure.add_axes((x / width, (y - h) / height, w / width, h / height))
+        axes.imshow(pixels, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        figure.text(x / width, (y + 6) / height, title, fontsize=10)
+    _draw_legend(figure, legend, width, height)
+    return figure
+
+
+def _draw_legend(figure: "Figure", legend: list[tuple[str, tuple[int, ...]]], width: int, height: int) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(facecolor="#{:02X}{:02X}{:02X}".format(*rgb), edgecolor="0.5", label=name) for name, rgb in legend]
+    columns = max(1, min(len(patches), width // 110))
+    figure.legend(
+        handles=patches, loc="lower left", ncols=columns, fontsize=8, frameon=False, borderpad=0, handlelength=1.2
+    )
+
+
+def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
+    """Draw the share of target pixels against their mean probability, and how many pixels there are."""
+    from matplotlib.figure import Figure
+
+    bins = [b for b in levels.bins() if b.pixels]
+    figure = Figure(figsize=(5, 6), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="perfect")
+    upper.plot([b.confidence for b in bins], [b.frequency for b in bins], marker="o", color="#0072B2", label="found")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"share of {target} pixels")
+    upper.set_title(f"expected calibration error {levels.calibration_error():.4f}", fontsize=10)
+    upper.legend(frameon=False)
+    lower.bar([b.low for b in bins], [b.pixels for b in bins], width=[b.high - b.low for b in bins], align="edge")
+    lower.set(xlabel=f"probability of {target}", ylabel="pixels", yscale="log")
+    return _save(figure, path)
+
+
+def draw_confusion(path: Path, confusion: Confusion) -> Path:
+    """Draw which share of each true class became which predicted one."""
+    from matplotlib.figure import Figure
+
+    rows = confusion.counts.sum(axis=1, keepdims=True)
+    share = confusion.counts / np.maximum(rows, 1)
+    count = len(confusion.classes)
+    figure = Figure(figsize=(2.2 + 0.75 * count, 1.6 + 0.65 * count), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    for i, j in np.ndindex(count, count):
+        colour = "white" if share[i, j] > 0.5 else "black"
+        axes.text(j, i, f"{share[i, j]:.1%}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(count), confusion.classes, rotation=45, ha="right")
+    axes.set_yticks(range(count), confusion.classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    return _save(figure, path)
+
+
+def draw_curve(path: Path, curve: list[dict[str, float]], threshold: float | None) -> Path:
+    """Draw IoU, precision and recall against the threshold."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for key in ("iou", "precision", "recall"):
+        axes.plot([row["threshold"] for row in curve], [row[key] for row in curve], label=key)
+    if threshold is not None:
+        axes.axvline(threshold, color="0.6", linewidth=1, linestyle="--", label=f"used: {threshold:g}")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="threshold")
+    axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    from geoseg.outputs.aside import reported, write_aside
+
+    with write_aside(path) as aside, reported(path):
+        figure.savefig(aside)
+    return path
