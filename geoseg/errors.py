@@ -103,3 +103,7 @@ class LabelError(GeosegError):
 
 class UnknownLabelError(LabelError):
     """A mask holds numbers or colours that stand for no class."""
+
+
+class ScoredFileError(GeosegError):
+    """A run folder, mask or footprints to be scored cannot be read, or do not fit."""
