@@ -182,5 +182,5 @@ def write_prepared(
             file, np.ascontiguousarray(np.concatenate([image, stored[None].astype(image.dtype)]).transpose(1, 2, 0))
         )
     aside.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1, sort_keys=True))
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1))
     return path

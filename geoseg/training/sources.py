@@ -32,6 +32,8 @@ _VERSION = 2
 """Raised when the prepared files change meaning, so that old ones are made anew."""
 
 _SHOWN = 3
+_LARGE_PX = 4_000_000
+"""Pixels from which a part that is prepared gets a log line of its own."""
 
 _ELSEWHERE = (
     *("name", "weight", "layout", "root", "images", "labels", "exclude", "areas", "validate_scenes", "test_scenes"),
@@ -111,6 +113,8 @@ def prepare_source(source: Source, *, data: Path, cache: Path, demand: Demand, t
             except LabelError as err:
                 faults.append(err)
     _raise_faults(source, faults, len(jobs))
+    counts = ", ".join(f"{len(paths)} {part}" for part, paths in files.items() if paths)
+    log.info("sources.%s: %s files", source.name, counts)
     return PreparedSource(source.name, source.weight, *(tuple(files[part]) for part in PARTS))
 
 
@@ -278,7 +282,8 @@ def _prepare(job: _Job, path: Path) -> None:
     known = 100 * float(is_known(truth).mean())
     if not known:
         log.warning("%s %s: no pixel of its %s part has truth", job.source.name, job.name, job.part)
-    log.info("prepared %s %s %s: %s px, %.0f %% known", job.source.name, job.name, job.part, truth.shape, known)
+    level = logging.INFO if truth.size > _LARGE_PX else logging.DEBUG
+    log.log(level, "prepared %s %s %s: %s px, %.0f %% known", job.source.name, job.name, job.part, truth.shape, known)
     write_prepared(path, image, truth, about=about, valid=valid)
 
 
@@ -452,7 +457,7 @@ def _check_classes(sources: Sequence[PreparedSource], demand: Demand) -> None:
 
 
 def _total(paths: Iterator[Path]) -> Counter[str]:
-    total: Counter[str] = Counter()
+    total: Counter[str] = Counter()  # in the order of the classes, as counts are
     for path in paths:
         about = json.loads(path.with_suffix(".json").read_text())
         total.update({**about["counts"], "unsure": about["unsure"], "unknown": about["unknown"]})

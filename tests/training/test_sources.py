@@ -1,19 +1,29 @@
 """Sources: which pixels of which scene train, validate or do neither."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
+import shapely.affinity
+import torch
 from numpy.typing import NDArray
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene
+from geoseg.datasets.splits import write_split
 from geoseg.errors import LabelError, RecipeError
+from geoseg.grid import Window
+from geoseg.scene import open_scene, quiet_georeference
 from geoseg.training.demand import Demand
-from geoseg.training.recipe import Source
-from geoseg.training.sources import PreparedSource, prepare_source
+from geoseg.training.recipe import Source, load_recipe
+from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
 
 
 def demand(**wanted: Any) -> Demand:
@@ -148,3 +158,191 @@ def test_a_pattern_that_finds_nothing_is_named(world: Path) -> None:
 def test_a_source_that_only_validates_cannot_train(world: Path) -> None:
     with pytest.raises(RecipeError, match="no training scene; 3 validate"):
         prepare(whole(validate_scenes=("*",)), world)
+
+
+def write_picture(path: Path, values: NDArray[Any]) -> None:
+    """Write a picture without georeference."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    driver = {".png": "PNG", ".jpg": "JPEG", ".tif": "GTiff"}[path.suffix]
+    count, height, width = values.shape
+    profile = {"driver": driver, "count": count, "height": height, "width": width, "dtype": values.dtype}
+    with quiet_georeference(), rasterio.open(path, "w", **profile) as file:
+        file.write(values)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, kit: SimpleNamespace) -> Path:
+    """Two areas of two pictures each, with masks in colours: black ground, white squares."""
+    for area in "pq":
+        for seed in (0, 1):
+            image, truth = kit.squares(seed, size=96)
+            write_picture(tmp_path / "data" / area / "images" / f"{seed}.png", image)
+            write_picture(tmp_path / "data" / area / "masks" / f"{seed}.png", np.stack([255 * truth] * 3))
+    return tmp_path / "data"
+
+
+WHITE = {"building": "#FFFFFF", "ground": "#000000"}
+GROUND = ("ground", "building")
+
+
+def test_pictures_with_masks_in_colours_keep_their_pixels(pictures: Path, kit: SimpleNamespace) -> None:
+    source = Source(name="s", layout="areas", validate_scenes=("q/*",))
+    prepared = prepare(source, pictures, classes=GROUND, colours=WHITE, gsd_m=0.1)
+    assert [p.name[:3] for p in (*prepared.train, *prepared.validate)] == ["p_0", "p_1", "q_0", "q_1"]
+    image, truth = kit.squares(0, size=96)
+    pixels = PreparedScene(prepared.train[0]).pixels
+    assert np.array_equal(pixels[..., :3], image.transpose(1, 2, 0))
+    assert np.array_equal(pixels[..., 3], truth)
+
+
+def test_pictures_of_a_known_gsd_are_brought_to_the_recipes(pictures: Path) -> None:
+    source = Source(name="s", layout="areas", gsd_m=0.25, colours=WHITE)
+    pixels = PreparedScene(prepare(source, pictures, classes=GROUND).train[0]).pixels
+    assert pixels.shape == (48, 48, 4)
+    assert set(np.unique(pixels[..., 3])) == {0, 1}
+
+
+def test_a_sources_colours_go_before_the_networks(pictures: Path) -> None:
+    table = {"building": "#000000", "ground": "#FFFFFF"}
+    source = Source(name="s", layout="areas", colours=table)
+    turned = PreparedScene(prepare(source, pictures, classes=GROUND, colours=WHITE).train[0]).pixels
+    plain = PreparedScene(prepare(replace(source, colours={}), pictures, classes=GROUND, colours=WHITE).train[0]).pixels
+    assert np.array_equal(turned[..., 3], 1 - plain[..., 3])
+
+
+def test_every_mask_with_an_unknown_colour_counts_before_training(pictures: Path) -> None:
+    source = Source(name="s", layout="areas", colours={"building": "#FFFFFF"})
+    with pytest.raises(
+        LabelError, match=r"4 of 4 images cannot be used: .*0\.png holds #000000 \(\d+ px\).*and 1 more"
+    ):
+        prepare(source, pictures, classes=GROUND)
+
+
+def test_sizes_that_differ_are_named(pictures: Path) -> None:
+    write_picture(pictures / "p" / "masks" / "1.png", np.zeros((3, 96, 90), np.uint8))
+    with pytest.raises(LabelError, match=r"p/masks/1\.png have 90 x 96 px, their image 96 x 96"):
+        prepare(Source(name="s", layout="areas"), pictures, classes=GROUND, colours=WHITE)
+
+
+def test_shares_split_by_file_and_test_is_held_out(pictures: Path) -> None:
+    source = Source(name="s", layout="areas", split=(0.5, 0.25, 0.25))
+    prepared = prepare(source, pictures, classes=GROUND, colours=WHITE)
+    assert [len(prepared.train), len(prepared.validate), len(prepared.test)] == [2, 1, 0]
+
+
+def test_a_split_file_is_written_once_and_read_thereafter(pictures: Path) -> None:
+    source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="split.json")
+    first = prepare(source, pictures, classes=GROUND, colours=WHITE)
+    kept = json.loads((pictures / "split.json").read_text())
+    assert sorted(kept["train"] + kept["validate"]) == ["p/0", "p/1", "q/0", "q/1"]
+    assert prepare(source, pictures, classes=GROUND, colours=WHITE, seed=9) == first
+    with pytest.raises(RecipeError, match=r"split_file = 'none\.json' is not in .*; expected the file, or split ="):
+        prepare(replace(source, split=(), split_file="none.json"), pictures, classes=GROUND, colours=WHITE)
+
+
+def test_a_split_beside_read_only_data_is_kept_beside_the_results(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, split: Any) -> Path:
+        if path.parent == pictures:
+            raise RecipeError("read-only")
+        return write_split(path, split)
+
+    monkeypatch.setattr("geoseg.training.sources.write_split", refuse)
+    source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="split.json")
+    prepare(source, pictures, classes=GROUND, colours=WHITE)
+    assert (pictures / "out" / "split.json").exists()
+
+
+def test_a_layouts_own_folders_split(tmp_path: Path, kit: SimpleNamespace) -> None:
+    for folder, seed in (("train", 0), ("val", 1), ("test", 2)):
+        image, truth = kit.squares(seed)
+        kit.write_tif(tmp_path / "tiff" / folder / "a.tiff", image)
+        kit.write_tif(tmp_path / "tiff" / f"{folder}_labels" / "a.tif", 255 * truth[None])
+    source = Source(name="s", layout="split-folders", root="tiff", values={"255": "building"})
+    prepared = prepare_source(source, data=tmp_path, cache=tmp_path / "p", demand=demand(), test=True)
+    for paths, seed in ((prepared.train, 0), (prepared.validate, 1), (prepared.test, 2)):
+        assert np.array_equal(truth_of(paths[0]), kit.squares(seed)[1])
+
+
+def test_a_geopackage_of_buildings_is_enough(world: Path, kit: SimpleNamespace) -> None:
+    frame = geopandas.GeoDataFrame(geometry=[kit.box_of(slice(10, 30), slice(40, 60))], crs="EPSG:32631")
+    frame.to_crs(4326).to_file(world / "b.gpkg", layer="buildings")
+    frame.head(0).to_file(world / "b.gpkg", layer="nothing")
+    source = whole(images="images/a.tif", labels="b.gpkg", layer="buildings")
+    truth = truth_of(prepare(source, world).train[0])
+    assert truth[10:30, 40:60].all()
+    assert truth.sum() == 400
+    with pytest.raises(LabelError, match=r"layers buildings, nothing; name one of them"):
+        prepare(replace(source, layer=""), world)
+
+
+def test_polygons_of_another_place_are_refused_unless_an_empty_image_is_meant(
+    world: Path, kit: SimpleNamespace
+) -> None:
+    far = shapely.affinity.translate(kit.box_of(slice(10, 30), slice(40, 60)), 5_000)
+    kit.write_polygons(world / "b.geojson", [far])
+    source = whole(images="images/a.tif", labels="b.geojson")
+    with pytest.raises(LabelError, match=r"no polygon of .*b\.geojson touches the image: .*505020.*500000"):
+        prepare(source, world)
+    assert not truth_of(prepare(replace(source, empty_ok=True), world).train[0]).any()
+
+
+def test_bands_are_chosen_and_counted(world: Path, kit: SimpleNamespace) -> None:
+    image, truth = kit.squares(0)
+    kit.write_tif(world / "many" / "a.tif", np.concatenate([image, 7 * truth[None], image[:1]]))
+    source = whole(images="many/a.tif", labels="labels/a.tif", bands=(4, 1))
+    pixels = PreparedScene(prepare(source, world, bands=("nir", "red")).train[0]).pixels
+    assert pixels.shape[-1] == 3
+    assert np.array_equal(pixels[..., 0], 7 * truth)
+    assert np.array_equal(pixels[..., 1], image[0])
+    with pytest.raises(RecipeError, match=r"gives 5 bands \(1, 2, 3, 4, 5 of 5\); expected 6"):
+        prepare(replace(source, bands=()), world, bands=tuple("abcdef"))
+
+
+def test_16_bit_imagery_is_stretched_as_inference_does_or_kept(world: Path) -> None:
+    values = np.random.default_rng(0).integers(100, 3000, (3, 160, 160)).astype(np.uint16)
+    write_picture(world / "deep" / "a.tif", values)
+    source = whole(images="deep/a.tif", labels="labels/a.tif")
+    stretched = PreparedScene(prepare(source, world).train[0])
+    expected = open_scene(world / "deep" / "a.tif").with_levels().read(Window(0, 0, 160, 160)).values
+    assert np.array_equal(stretched.pixels[..., :3], expected.transpose(1, 2, 0))
+    kept = PreparedScene(prepare(source, world, stretched=False).train[0])
+    assert np.array_equal(kept.pixels[..., :3], values.transpose(1, 2, 0))
+    sample = kept.read(Window(3, 4, 5, 6))
+    assert sample["image"].dtype == torch.float32
+    assert sample["mask"].dtype == torch.uint8
+
+
+def test_a_class_that_no_training_scene_holds_is_named(
+    world: Path, write_recipe: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    three = ("[network]", '[network]\nclasses = ["ground", "building", "water"]')
+    loss = ("bce", "ce")
+    recipe = load_recipe(write_recipe(loss, three))
+    with pytest.raises(
+        LabelError, match=r"the class water is nowhere in the training data \(ground \d+ px, .*water 0 px"
+    ):
+        prepare_sources(recipe, data=world, cache=world / "cache")
+    unscored = load_recipe(write_recipe(loss, three, ("[fit]", '[fit]\nunscored = ["water"]')))
+    prepare_sources(unscored, data=world, cache=world / "cache")
+    assert "the class water is nowhere in the training data; it is unscored" in caplog.text
+
+
+def test_masks_of_255_alone_say_how_to_read_them(
+    world: Path, write_recipe: Callable[..., Path], kit: SimpleNamespace
+) -> None:
+    for seed, name in enumerate("abc"):
+        kit.write_tif(world / "labels" / f"{name}.tif", 255 * kit.squares(seed)[1][None])
+    with pytest.raises(
+        LabelError, match=r'building is nowhere.*masks of 0 and 255 want values = \{"255" = "building"\}'
+    ):
+        prepare_sources(load_recipe(write_recipe()), data=world, cache=world / "cache")
+    said = ('labels = "labels"', 'labels = "labels"\nvalues = { 255 = "building" }')
+    assert prepare_sources(load_recipe(write_recipe(said)), data=world, cache=world / "cache")
+
+
+def test_a_recipe_that_trains_on_nothing_is_refused(world: Path, write_recipe: Callable[..., Path]) -> None:
+    recipe = load_recipe(write_recipe(('labels = "labels"', 'labels = "labels"\nweight = 0')))
+    with pytest.raises(RecipeError, match="no source has a weight above 0"):
+        prepare_sources(recipe, data=world, cache=world / "cache")
