@@ -1,7 +1,17 @@
 """Networks by name: geoseg's own decoders, every segmentation-models-pytorch architecture, its and timm's encoders."""
 
+from geoseg.networks.facts import NetworkFacts, network_facts
 from geoseg.networks.loading import load_segmenter
 from geoseg.networks.registry import build_network, default_encoder, network_names, network_stride
 from geoseg.networks.segmenter import Segmenter
 
-__all__ = ["Segmenter", "build_network", "default_encoder", "load_segmenter", "network_names", "network_stride"]
+__all__ = [
+    "NetworkFacts",
+    "Segmenter",
+    "build_network",
+    "default_encoder",
+    "load_segmenter",
+    "network_facts",
+    "network_names",
+    "network_stride",
+]

@@ -94,6 +94,7 @@ class EncoderUnet(nn.Module):
         kind = check_attention(attention)
         self.stages = nn.ModuleList(DecoderStage(*way, block=block, attention=kind) for way in ways)
         self.head = nn.Conv2d(decoder_channels[-1], classes, 1)
+        self.stride_px = 2**encoder_depth
         self.enlarge = float(2 ** (encoder_depth - len(decoder_channels)))
         for part in (self.bridge, self.stages, self.head):
             initialise(part)

@@ -64,6 +64,7 @@ class PlainUnet(nn.Module):
             nn.Sequential(_level(2 * b, b, convolutions, norm, 0.0), refine_features(kind, b)) for _, b in climbs
         )
         self.is_gated = kind == "gate"
+        self.stride_px = 2**depth
         self.head = nn.Conv2d(widths[0], classes, 1)
         initialise(self)
 
