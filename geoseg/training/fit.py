@@ -17,12 +17,15 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
-from geoseg.networks import build_network, network_stride
+from geoseg.networks import build_network, network_facts, network_stride
 from geoseg.training.averaging import WeightAverage
+from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.folder import claim_folder, write_aside
 from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe
+from geoseg.training.losses import LossMeans, weigh_means
+from geoseg.training.pictures import Example, collect_examples, draw_predictions
 from geoseg.training.precision import choose_precision
 from geoseg.training.recipe import Recipe, load_recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
@@ -56,7 +59,7 @@ def train_recipe(
 
     Returns:
         The bundle's path: the weights of the highest validation IoU. Beside it those of the lowest validation loss,
-        `metrics.json`, `history.csv`, `curves.png`, `recipe.json`, and `tensorboard/`.
+        `metrics.json`, `history.csv`, `curves.png`, `predictions.png`, `model-card.md`, `recipe.json`, `tensorboard/`.
 
     Raises:
         RecipeError: the recipe, or a file that it names, cannot be used.
@@ -244,13 +247,19 @@ class _Table(Callback):
         progress = pl_module.run_progress
         row = {"step": progress.step, "progress": progress.done, "minutes": progress.used_s / 60}
         row |= {"learning_rate": trainer.optimizers[0].param_groups[-1]["lr"]}
-        row |= {f"train_{name}": value for name, value in pl_module.train_losses.means().items()}
-        row |= {f"validation_{name}": value for name, value in pl_module.losses.means().items()}
+        row |= _losses("train", pl_module.train_losses, pl_module.recipe)
+        row |= _losses("validation", pl_module.losses, pl_module.recipe) if pl_module.validated else {}
         row |= pl_module.scores.row(pl_module.recipe.threshold) if pl_module.validated else {}
         if trainer.logger is not None:
             trainer.logger.log_metrics(row, step=progress.step)
         write_row(self.folder / "history.csv", row)
         draw_curves(self.folder / "history.csv", self.folder / "curves.png")
+
+
+def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
+    """Return the columns of one part's losses: all together, and term by term."""
+    terms = losses.means()
+    return {f"{part}_loss": weigh_means(recipe.loss, terms), **{f"{part}_{k}": value for k, value in terms.items()}}
 
 
 def _write_results(run: _Run) -> Path:
@@ -259,12 +268,13 @@ def _write_results(run: _Run) -> Path:
     share = {f"share_of_time_{key}": seconds[key] / max(1e-9, seconds["step"]) for key in ("augment", "data")}
     progress = run.task.run_progress
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
-    metrics = facts | _write_bundle(run, "best-iou", run.folder / f"{run.plan.name}.safetensors", facts)
+    path, other = (run.folder / f"{run.plan.name}{kind}.safetensors" for kind in ("", ".best-loss"))
+    metrics: dict[str, Any] = {}
     if (run.folder / "checkpoints" / "best-loss.ckpt").exists():
-        other = run.folder / f"{run.plan.name}.best-loss.safetensors"
         metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts)
+    metrics |= facts | _write_bundle(run, "best-iou", path, facts)
     write_aside(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
-    path = run.folder / f"{run.plan.name}.safetensors"
+    _show(run, metrics, path)
     log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
     return path
 
@@ -280,6 +290,28 @@ def _write_bundle(run: _Run, checkpoint: str, path: Path, facts: Mapping[str, An
     return metrics
 
 
+def _show(run: _Run, metrics: Mapping[str, Any], bundle: Path) -> None:
+    """Draw examples of the validation chips, and write the model card."""
+    plan, spec = run.plan, run.plan.network
+    examples = _examples(run)
+    if examples:
+        look: dict[str, Any] = {"classes": spec.classes, "colours": spec.colours, "target": spec.target_class}
+        draw_predictions(examples, run.folder / "predictions.png", bands=spec.bands, title=plan.name, **look)
+    write_card(run.folder, plan, metrics, bundle=bundle, facts=network_facts(run.task.network, len(spec.bands)))
+
+
+@torch.inference_mode()
+def _examples(run: _Run) -> list[Example]:
+    task, chips = run.task.eval(), run.chips
+    return collect_examples(
+        chips,
+        lambda image: task(image.float() / run.plan.network.pixel_max),
+        names=chips.names,
+        threshold=run.plan.threshold,
+        target=task.target,
+    )
+
+
 @torch.inference_mode()
 def _measure(run: _Run) -> dict[str, Any]:
     """Score the network on the validation chips in full precision."""
@@ -291,11 +323,8 @@ def _measure(run: _Run) -> dict[str, Any]:
     for number, batch in enumerate(_chip_loader(run)):
         task.validation_step(batch, number)
     return {
-        "headline": task.scores.headline(threshold),
-        "loss": task.validation_loss(),
+        "loss": weigh_means(run.plan.loss, task.losses.means()),
         "losses": task.losses.means(),
-        "threshold": threshold,
-        "best_threshold": task.scores.best_threshold(),
         **task.scores.figures(threshold),
     }
 

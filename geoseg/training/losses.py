@@ -25,7 +25,7 @@ from torch.nn import functional
 from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses"]
+__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses", "weigh_means"]
 
 LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"positive_weight": 1.0},
@@ -150,6 +150,11 @@ def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[
 def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:
     """Return the weighted sum of what `loss_terms` gave."""
     return torch.stack([_weight(entry) * terms[name] for name, entry in losses.items() if _weight(entry)]).sum()
+
+
+def weigh_means(losses: Mapping[str, Any], means: Mapping[str, float]) -> float:
+    """Return the weighted sum of what `LossMeans.means` gave."""
+    return sum(_weight(entry) * means.get(name, float("nan")) for name, entry in losses.items() if _weight(entry))
 
 
 class LossMeans:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.errors import TrainingError
 from geoseg.training.augment import augment_batch
-from geoseg.training.losses import LossMeans, add_terms, loss_terms
+from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
 from geoseg.training.precision import keep_depthwise_full
 from geoseg.training.recipe import Recipe
 from geoseg.training.schedule import Plateau, Progress, learning_rate_factor
@@ -148,7 +148,7 @@ class SegmentationTask(lightning.LightningModule):
         progress, took = self.run_progress, max(1e-9, self.seconds["step"])
         steps = progress.step % _LOG_EVERY or _LOG_EVERY
         mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * steps / took
-        loss = add_terms(self.recipe.loss, {k: torch.tensor(v) for k, v in self.train_losses.means().items()})
+        loss = weigh_means(self.recipe.loss, self.train_losses.means())
         shares = (100 * self.seconds[key] / took for key in ("augment", "data"))
         message = "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)"
         log.info(message, progress.step, 100 * progress.done, loss, mpx, *shares)
@@ -174,18 +174,13 @@ class SegmentationTask(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log what chooses the best checkpoints: the IoU over the sources, and the validation loss."""
         threshold, row = self.recipe.threshold, self.scores.row(self.recipe.threshold)
-        loss = self.validation_loss()
+        loss = weigh_means(self.recipe.loss, self.losses.means())
         self.log("iou", self.scores.headline(threshold))
         self.log("validation_loss", loss)
         self.plateau.see(loss)
         listed = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
         log.info("validation IoU %.4f, loss %.4f (%s)", self.scores.headline(threshold), loss, listed)
         self._ended = time.perf_counter()
-
-    def validation_loss(self) -> float:
-        """Return the weighted loss over the last validation."""
-        terms = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.losses.means().items()}
-        return float(add_terms(self.recipe.loss, terms))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser; biases and normalisation layers get no weight decay, the encoder a rate of its own."""
