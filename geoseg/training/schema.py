@@ -108,7 +108,8 @@ def build(cls: type[Any], table: Any, where: str) -> Any:
     required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in table]
     if missing:
-        raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe")
+        hint = "" if where else "; a file of data or settings alone is laid over a recipe with --with"
+        raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe{hint}")
     hints = typing.get_type_hints(cls)
     return cls(**{k: _value(v, hints[k], known[k], f"{where}{k}") for k, v in table.items()})
 

@@ -67,12 +67,6 @@ def test_an_override_of_nothing_is_named(write_recipe: WriteRecipe, key: str, sa
         load_recipe(write_recipe(), {key: "1"})
 
 
-def test_every_recipe_of_the_project_is_valid(repository: Path) -> None:
-    recipes = sorted((repository / "pipelines" / "recipes").glob("*.toml"))
-    assert [load_recipe(path).name for path in recipes] == [path.stem for path in recipes]
-    assert recipes
-
-
 def test_the_shipped_recipe_trains_on_no_test_area(repository: Path) -> None:
     recipe = load_recipe(repository / "pipelines" / "recipes" / "buildings-30cm.toml")
     by_name = {source.name: source for source in recipe.sources}

@@ -11,6 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.bundle import load_bundle
+from geoseg.errors import RecipeError
 from geoseg.run import RunSettings, run_scene
 from geoseg.scene import quiet_georeference
 from geoseg.training import load_recipe, train_recipe
@@ -148,6 +149,14 @@ def test_every_recipe_that_comes_with_geoseg_is_valid() -> None:
     assert set(SYSTEMS) < set(alone)
     for path in alone.values():
         assert load_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize("over", [name for name in list_recipes() if name.startswith(("data-", "short-"))])
+def test_data_and_settings_fit_over_a_recipe_and_are_none_alone(over: str) -> None:
+    path = list_recipes()[over]
+    assert load_recipe(list_recipes()["massachusetts-unet"], over=[path]).name == "massachusetts-unet"
+    with pytest.raises(RecipeError, match="laid over a recipe with --with"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("name", ["massachusetts-unet", "rooftop-deeplab", "cross-building-unet", "satellite-unet"])
