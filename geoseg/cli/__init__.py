@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import typer
 
-from geoseg.cli import evaluate, info, recipes, run, train  # each registers its command
+from geoseg.cli import data, evaluate, info, models, recipes, run, train  # each registers its command
 from geoseg.cli.app import app
 from geoseg.errors import GeosegError
 
-__all__ = ["app", "evaluate", "info", "main", "recipes", "run", "train"]
+__all__ = ["app", "data", "evaluate", "info", "main", "models", "recipes", "run", "train"]
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""`geoseg models list|show|export`."""
+
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoseg.bundle import DEFAULT_MODEL
+from geoseg.cli.app import Overwrite, Quiet, app, log_to_stderr
+
+models = typer.Typer(help="Models: list the shipped ones, show one, export one.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path of a bundle or an export.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+class Target(StrEnum):
+    """Formats of other runtimes."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    PT2 = "pt2"
+    TENSORRT = "tensorrt"
+
+
+class Weights(StrEnum):
+    """Precision in which weights are stored."""
+
+    F32 = "f32"
+    F16 = "f16"
+
+
+@models.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the shipped models."""
+    from geoseg.export import describe_models, format_models
+
+    found = describe_models()
+    typer.echo(json.dumps(found, indent=2) if as_json else format_models(found))
+
+
+@models.command("show")
+def show(
+    model: ModelArgument = DEFAULT_MODEL,
+    as_json: AsJson = False,
+    stac: Annotated[bool, typer.Option("--stac", help="As a STAC Item with the fields of the MLM extension.")] = False,
+) -> None:
+    """Show a model's whole specification, its parameters, checksums, training and figures."""
+    from geoseg.bundle import load_bundle
+    from geoseg.export import describe_item, describe_model, format_model
+
+    bundle = load_bundle(model)
+    if stac:
+        typer.echo(json.dumps(describe_item(bundle), indent=2))
+    else:
+        facts = describe_model(bundle)
+        typer.echo(json.dumps(facts, indent=2) if as_json else format_model(facts))
+
+
+@models.command("export", no_args_is_help=True)
+def export(
+    model: ModelArgument,
+    to: Annotated[Target, typer.Option("--to", help="Format.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File or folder; <model name>.<suffix> by default.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="f16 halves OpenVINO's file, and lets TensorRT compute in it.")
+    ] = Weights.F32,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a model for another runtime, its specification inside, checked against torch before it is written.
+
+    The network takes raw pixels (n, band, y, x) of any batch and size and gives probabilities; `geoseg run --model`
+    takes .onnx, .xml (OpenVINO) and .pt2 files too.
+    """
+    log_to_stderr(quiet=quiet)
+    from geoseg.export import export_model
+
+    done = export_model(model, to.value, out=out, weights=weights.value, overwrite=overwrite)
+    logging.getLogger(__name__).info(
+        "checked against torch in %s: largest difference of a probability %.2g (allowed: %g)",
+        done.check["runtime"],
+        done.check["max_difference"],
+        done.check["tolerance"],
+    )
+    for path in done.paths:
+        typer.echo(path)

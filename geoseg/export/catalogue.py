@@ -1,0 +1,119 @@
+"""Models as a person reads them: a table of the shipped ones, a page about one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from geoseg.artifact import BUNDLE_KEY, file_sha256
+from geoseg.artifact.header import model_files
+from geoseg.bundle import Bundle, list_models, load_bundle
+from geoseg.export.parameters import count_parameters
+
+
+def describe_models() -> list[dict[str, Any]]:
+    """Return the facts of every shipped model."""
+    return [describe_model(load_bundle(name)) for name in list_models()]
+
+
+def describe_model(bundle: Bundle) -> dict[str, Any]:
+    """Return the facts of one model: where and what it is, and its whole specification."""
+    return {
+        "name": bundle.spec.name,
+        "version": bundle.spec.version,
+        "path": str(bundle.path),
+        "format": str(bundle.form),
+        "bytes": sum(path.stat().st_size for path in model_files(bundle.path, bundle.form)),
+        "key": bundle.key,
+        "sha256": file_sha256(bundle.path, bundle.form),
+        "exported_from": bundle.header.get(BUNDLE_KEY),
+        "parameters": count_parameters(bundle),
+        "figure": headline(bundle.spec.metrics),
+        "spec": bundle.spec.to_dict(),
+    }
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the one figure of a model for a table: IoU on test areas, else on validation areas."""
+    for split in ("test", "validation"):
+        inner = metrics.get(split)
+        numbers = list(_numbers(metrics.get(f"{split}_iou", inner.get("iou") if isinstance(inner, Mapping) else None)))
+        if numbers:
+            return f"IoU {fmean(numbers):.3f} ({split}{f', mean of {len(numbers)}' if len(numbers) > 1 else ''})"
+    return "-"
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _numbers(inner)
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+def format_models(models: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of models."""
+    head = ("name", "version", "GSD", "bands", "classes", "size", "licence", "figure")
+    rows = [head, *map(_row, models)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines) if models else "No model is shipped."
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    spec = model["spec"]
+    return (
+        model["name"],
+        model["version"],
+        f"{spec['gsd_m']:g} m",
+        " ".join(spec["bands"]),
+        " ".join(spec["classes"]),
+        f"{model['bytes'] / 1e6:.1f} MB",
+        spec["licence"] or "-",
+        model["figure"],
+    )
+
+
+def format_model(model: Mapping[str, Any]) -> str:
+    """Return a page about one model."""
+    spec = model["spec"]
+    origin = {"exported from": model["exported_from"]} if model["exported_from"] else {}
+    facts = {
+        "file": f"{model['path']} ({model['format']}, {model['bytes'] / 1e6:.1f} MB)",
+        "sha256": model["sha256"],
+        "key": model["key"],
+        **origin,
+        "network": spec["network"],
+        "options": spec["network_options"],
+        "parameters": f"{model['parameters']:,}" if model["parameters"] else "unknown",
+        "bands": f"{' '.join(spec['bands'])}, values 0 to {spec['pixel_max']:g}, at {spec['gsd_m']:g} m",
+        "mean": spec["mean"],
+        "std": spec["std"],
+        "classes": f"{' '.join(spec['classes'])}; {spec['target']} from {spec['threshold']:g}",
+        "chips": f"{spec['chip_px']} px, halo {spec['halo_px']} px, multiples of {spec['stride_px']} px",
+        "footprints": f"from {spec['min_area_m2']:g} m2",
+        "licence": spec["licence"] or "not said",
+        "figures": spec["metrics"],
+        "training": spec["training"],
+    }
+    title = f"{model['name']} {model['version']}"
+    return "\n".join([f"{title}: {spec['description']}" if spec["description"] else title, *_lines(facts)])
+
+
+def _lines(values: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
+    """Yield nested values as indented lines."""
+    indent = "  " * depth
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}"
+            yield from _lines(value, depth + 1)
+        elif isinstance(value, list | tuple) and any(isinstance(item, str | Mapping) for item in value):
+            yield f"{indent}{name}"
+            yield from (f"{indent}  {item}" for item in value)
+        else:
+            yield f"{indent}{name}: {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

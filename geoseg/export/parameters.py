@@ -1,0 +1,22 @@
+"""How many parameters a model has, from its header alone."""
+
+import json
+import math
+
+from geoseg.artifact import MLM_KEY, Form
+from geoseg.bundle import Bundle
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch normalisation keeps beside its parameters."""
+
+
+def count_parameters(bundle: Bundle) -> int:
+    """Return the number of parameters, without the statistics of batch normalisation; 0 where a file tells none."""
+    if bundle.form is not Form.SAFETENSORS:
+        properties = json.loads(bundle.header.get(MLM_KEY, "{}"))
+        return int(properties.get("mlm:total_parameters", 0))
+    from safetensors import safe_open
+
+    with safe_open(bundle.path, framework="np") as file:
+        names = [name for name in file.keys() if not name.endswith(STATISTICS)]  # noqa: SIM118 (no mapping)
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

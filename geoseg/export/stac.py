@@ -1,0 +1,196 @@
+"""A model as a STAC Item with the fields of the Machine Learning Model extension.
+
+https://github.com/stac-extensions/mlm, version 1.4.0; the version whose fields pystac knows.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from geoseg.artifact import Form
+from geoseg.bundle import Bundle, ModelSpec
+from geoseg.export.parameters import count_parameters
+
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+STAC_VERSION = "1.1.0"
+TASK = "semantic-segmentation"
+
+SHA256_MULTIHASH = "1220"
+"""Prefix of a SHA-256 of 32 bytes: file:checksum is a multihash, https://github.com/multiformats/multihash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """How STAC names a format.
+
+    Attributes:
+        media_type: Of the file.
+        artifact_type: What wrote it, as `mlm:artifact_type`.
+        compile_method: `aot` where the network was compiled ahead of time.
+    """
+
+    media_type: str
+    artifact_type: str
+    compile_method: str | None = None
+
+
+ARTIFACTS = {
+    "safetensors": Artifact("application/octet-stream; framework=pytorch; format=safetensors", "safetensors.save_file"),
+    "onnx": Artifact("application/octet-stream; framework=onnx", "onnx.save"),
+    "openvino": Artifact("application/xml; framework=openvino", "openvino.save_model"),
+    "pt2": Artifact("application/octet-stream; framework=pytorch; format=pt2", "torch.export.save", "aot"),
+    "tensorrt": Artifact("application/octet-stream; framework=tensorrt", "tensorrt.serialize", "aot"),
+}
+
+
+def describe_properties(bundle: Bundle, *, is_exported: bool) -> dict[str, Any]:
+    """Return the `mlm:` fields of a model.
+
+    Args:
+        bundle: The model.
+        is_exported: Whether normalisation and activation are part of the network, as in every exported file.
+    """
+    spec = bundle.spec
+    return {
+        "mlm:name": mlm_name(spec.name),
+        "mlm:architecture": spec.network,
+        "mlm:tasks": [TASK],
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": count_parameters(bundle),
+        "mlm:accelerator": None,
+        "mlm:accelerator_constrained": False,
+        "mlm:hyperparameters": _hyperparameters(spec),
+        "mlm:input": [_input(spec, is_exported=is_exported)],
+        "mlm:output": [_output(spec)],
+    }
+
+
+def mlm_name(name: str) -> str:
+    """Return a name that the extension allows: letters, digits, dots, dashes, spaces; a letter first."""
+    text = re.sub(r"[^A-Za-z0-9_.\- ]+", "-", name).strip("-_. ")
+    return text if re.fullmatch(r"[A-Za-z].+", text) else f"geoseg-{text or 'model'}"
+
+
+def _hyperparameters(spec: ModelSpec) -> dict[str, Any]:
+    names = ("gsd_m", "pixel_max", "mean", "std", "chip_px", "halo_px", "stride_px", "threshold", "min_area_m2")
+    values = spec.to_dict()
+    return {name: values[name] for name in names} | {"network_options": values["network_options"]}
+
+
+def _input(spec: ModelSpec, *, is_exported: bool) -> dict[str, Any]:
+    scaling = None if is_exported else [_z_score(spec, i) for i in range(len(spec.bands))]
+    where = "inside the network" if is_exported else "as value_scaling says, band by band"
+    return {
+        "name": "pixels",
+        "bands": list(spec.bands),
+        "input": {
+            "shape": [-1, len(spec.bands), -1, -1],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "description": (
+            f"Pixel values 0 to {spec.pixel_max:g} at {spec.gsd_m:g} m; height and width are multiples of "
+            f"{spec.stride_px}. They are normalised {where}."
+        ),
+        "value_scaling": scaling,
+        "resize_type": None,
+        "pre_processing_function": None,
+    }
+
+
+def _z_score(spec: ModelSpec, band: int) -> dict[str, Any]:
+    mean, std = spec.mean[band] * spec.pixel_max, spec.std[band] * spec.pixel_max
+    return {"type": "z-score", "mean": mean, "stddev": std}
+
+
+def _output(spec: ModelSpec) -> dict[str, Any]:
+    how = "sigmoid" if len(spec.classes) == 1 else "softmax"
+    return {
+        "name": "probabilities",
+        "tasks": [TASK],
+        "result": {
+            "shape": [-1, len(spec.classes), -1, -1],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "description": f"Probabilities 0 to 1 ({how}); {spec.target} from {spec.threshold:g}.",
+        "classification:classes": _classes(spec),
+        "post_processing_function": None,
+    }
+
+
+def _classes(spec: ModelSpec) -> list[dict[str, Any]]:
+    """Return the classes by the value that a class raster has; a network of one class has a background besides."""
+    names = ("background", *spec.classes) if len(spec.classes) == 1 else spec.classes
+    colours = dict(zip(spec.classes, spec.class_colours, strict=True))
+    return [
+        {"value": value, "name": re.sub(r"[^0-9A-Za-z-_]+", "-", name), "description": name}
+        | ({"color_hint": colours[name].removeprefix("#").upper()} if name in colours else {})
+        for value, name in enumerate(names)
+    ]
+
+
+def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path, str] | None = None) -> dict[str, Any]:
+    """Return a model as a STAC Item.
+
+    Args:
+        bundle: The model.
+        form: Its format, a key of `ARTIFACTS`; that of the bundle's file by default.
+        assets: SHA-256 by file, the network first; the bundle's own file by default.
+    """
+    form = form or str(bundle.form)
+    if assets is None:
+        from geoseg.artifact import file_sha256
+
+        assets = {bundle.path: file_sha256(bundle.path, Form.SAFETENSORS)}
+    spec = bundle.spec
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA],
+        "id": spec.slug,
+        "geometry": None,
+        "properties": {
+            "datetime": _date(bundle),
+            "title": f"{spec.name} {spec.version}",
+            "description": spec.description or f"{spec.target} at {spec.gsd_m:g} m",
+            "license": spec.licence if re.fullmatch(r"[\w.+-]+", spec.licence) else "other",
+            "gsd": spec.gsd_m,
+            "bands": [{"name": name} for name in spec.bands],
+            "geoseg:version": spec.version,
+            "geoseg:key": bundle.key,
+            "geoseg:metrics": spec.metrics,
+            **describe_properties(bundle, is_exported=form != Form.SAFETENSORS),
+        },
+        "links": [],
+        "assets": _assets(form, assets),
+    }
+
+
+def _date(bundle: Bundle) -> str:
+    """Return the day of training where it is known, else when the file was made."""
+    try:
+        day = datetime.fromisoformat(str(bundle.spec.training.get("date")))
+    except ValueError:
+        day = datetime.fromtimestamp(int(bundle.path.stat().st_mtime), UTC)
+    return day.astimezone(UTC).isoformat() if day.tzinfo else f"{day.isoformat()}Z"
+
+
+def _assets(form: str, files: dict[Path, str]) -> dict[str, Any]:
+    kind = ARTIFACTS[form]
+    assets: dict[str, Any] = {}
+    for number, (path, sha256) in enumerate(files.items()):
+        is_network = number == 0
+        assets["model" if is_network else "weights"] = {
+            "href": f"./{path.name}",
+            "type": kind.media_type if is_network else "application/octet-stream",
+            "roles": ["mlm:model"] if is_network else ["mlm:weights"],
+            "mlm:artifact_type": kind.artifact_type,
+            "mlm:compile_method": kind.compile_method,
+            "file:size": path.stat().st_size,
+            "file:checksum": SHA256_MULTIHASH + sha256,
+        }
+    return assets

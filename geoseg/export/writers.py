@@ -1,0 +1,109 @@
+"""A bundle's network in the formats of other runtimes, with texts inside, and how each is run to check it."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geoseg.artifact import check_archive
+from geoseg.artifact.header import RT_INFO
+from geoseg.bundle import Bundle
+from geoseg.engines.onnx import export_onnx
+from geoseg.errors import ExportError
+from geoseg.export.check import Check, check_export
+from geoseg.export.padding import fix_same_padding
+from geoseg.networks import load_segmenter
+
+LARGEST_SIDE_PX = 1 << 16
+"""Longest side of a chip that a `.pt2` network takes, pixels."""
+
+
+def write_onnx(bundle: Bundle, path: Path, texts: Mapping[str, str], weights: str) -> Check:
+    """Write an ONNX file, texts as metadata_props, and check it in OpenVINO."""
+    import onnx
+
+    try:
+        export_onnx(bundle, path)
+    except Exception as err:  # torch's exporter raises errors of many kinds
+        raise _failed(bundle, "onnx", err) from err
+    model = onnx.load(path)
+    model.doc_string = bundle.spec.description
+    onnx.helper.set_model_props(model, dict(texts))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return _check_in_openvino(bundle, path, weights)
+
+
+def write_openvino(bundle: Bundle, path: Path, texts: Mapping[str, str], weights: str) -> Check:
+    """Write OpenVINO's pair of .xml and .bin, texts in rt_info, and check it there."""
+    import openvino
+
+    from geoseg.engines.onnx import onnx_path
+
+    model = openvino.Core().read_model(onnx_path(bundle))
+    for key, text in texts.items():
+        model.set_rt_info(text, [RT_INFO, key])
+    openvino.save_model(model, path, compress_to_fp16=weights == "f16")
+    return _check_in_openvino(bundle, path, weights)
+
+
+def _check_in_openvino(bundle: Bundle, path: Path, weights: str) -> Check:
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def predict(chips: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(compiled(chips)[0])
+
+    return check_export(bundle, predict, runtime=f"OpenVINO {openvino.__version__.split('-')[0]}", weights=weights)
+
+
+def write_pt2(bundle: Bundle, path: Path, texts: Mapping[str, str], weights: str) -> Check:
+    """Write a torch.export archive, texts as extra files, and check it in torch.
+
+    It holds no sample inputs, which would be a pickle, no guards, and no traces of source files of this machine.
+    """
+    try:
+        torch.export.save(_export_program(bundle), path, extra_files=dict(texts))
+    except Exception as err:  # torch.export raises errors of many kinds
+        raise _failed(bundle, "pt2", err) from err
+    check_archive(path)
+    loaded = torch.export.load(path).module()
+
+    def predict(chips: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(loaded(torch.from_numpy(chips)).numpy())
+
+    return check_export(bundle, predict, runtime=f"torch {torch.__version__}", weights=weights)
+
+
+def _export_program(bundle: Bundle) -> torch.export.ExportedProgram:
+    stride, largest = bundle.spec.stride_px, LARGEST_SIDE_PX // bundle.spec.stride_px
+    sizes = {
+        0: torch.export.Dim("n", min=1, max=LARGEST_SIDE_PX),
+        2: stride * torch.export.Dim("y", min=1, max=largest),
+        3: stride * torch.export.Dim("x", min=1, max=largest),
+    }
+    chips = torch.zeros(2, len(bundle.spec.bands), 4 * stride, 6 * stride)
+    model = load_segmenter(bundle)
+    fix_same_padding(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(model, (chips,), dynamic_shapes=(sizes,), strict=False)
+    program.example_inputs = None
+    program._guards_code = []  # torch >= 2.9 would run them as Python; the specification says what fits
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _failed(bundle: Bundle, form: str, err: Exception) -> ExportError:
+    why = str(err).strip().splitlines()
+    return ExportError(
+        f"torch cannot export the network {bundle.spec.network!r} of {bundle.spec.name} to {form}: "
+        f"{why[0] if why else repr(err)}. Nothing was written. Try another format."
+    )
