@@ -13,8 +13,8 @@ PolygonArray = NDArray[Any]
 HALF = 0.5
 """A polygon counts where at least this share of its area lies in the scored area."""
 
-WHOLE = 1 - 1e-6
-"""From this share on a polygon lies inside, but for rounding."""
+WHOLE = 1.0
+"""From this share, to the millionth, on a polygon lies inside."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,7 @@ def cut_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[
     cut = np.flatnonzero(~shapely.covers(area[piece], common))
     common[cut] = shapely.intersection(common[cut], area[piece[cut]])
     inside = np.bincount(which, weights=shapely.area(common), minlength=len(polygons))
-    share = np.minimum(inside / np.maximum(shapely.area(polygons), np.finfo(float).tiny), 1.0)
+    share = np.minimum(np.round(inside / np.maximum(shapely.area(polygons), np.finfo(float).tiny), 6), 1.0)
     crossing = (share > 0) & (share < WHOLE)
     parts = polygons.copy()
     parts[crossing] = _join_pieces(common, which, np.flatnonzero(crossing))

@@ -1,4 +1,4 @@
-"""Scores of a model on scenes with labels, through the same steps as a run."""
+"""Scores of models, runs and other tools' files on scenes with labels."""
 
 import json
 from pathlib import Path
@@ -6,144 +6,303 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
-import rasterio
 import shapely
 from affine import Affine
 
-from geoseg.bundle import ModelSpec, save_bundle
-from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import ExistingResultError, LabelError
-from geoseg.evaluate import Confusion, EvaluateSettings, Evaluation, evaluate_scenes
-from geoseg.inference import EngineRecipe
-from geoseg.scene import close_readers
+from geoseg.errors import ExistingResultError, LabelError, ScoredFileError, UsageError
+from geoseg.evaluate import Confusion, EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
+from geoseg.run import RunSettings, run_scene
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
-SPEC = ModelSpec(
-    name="fake", network="unet", bands=("grey",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
-)
+CRS = "EPSG:32630"
+LAND = ("land", "building", "road", "unlabelled")
 
 
-@pytest.fixture(autouse=True)
-def _closed_readers() -> object:
-    yield
-    close_readers()
+def score(scene: Path | list[Path], labels: Path, **options: object) -> Evaluation:
+    return evaluate_scenes(scene, EvaluateSettings(labels=labels, **options))
 
 
-@pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that calls every pixel from 128 on a building."""
-    import torch
-
-    monkeypatch.setattr(EngineRecipe, "open", lambda self: ThresholdSegmenter(128))
-    return save_bundle(tmp_path / "fake.safetensors", SPEC, {"unused": torch.zeros(1)})
+def box(top: float, left: float, bottom: float, right: float) -> shapely.Polygon:
+    """Return the ground of some pixels."""
+    return shapely.box(*(PLACE @ (left, bottom)), *(PLACE @ (right, top)))
 
 
-def write(path: Path, pixels: np.ndarray, *, place: Affine = PLACE, nodata: float | None = None) -> Path:
-    """Write one band."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
-        "crs": "EPSG:32630",
-        "transform": place,
-        "nodata": nodata,
-    }
-    with rasterio.open(path, "w", height=pixels.shape[0], width=pixels.shape[1], **profile) as dst:
-        dst.write(pixels[None].astype("uint8"))
+def save(path: Path, *shapes: shapely.Geometry, **columns: list) -> Path:
+    geopandas.GeoDataFrame(columns, geometry=list(shapes), crs=CRS).to_file(path)
     return path
 
 
-@pytest.fixture
-def painted(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A scene with bright buildings and its pixels; the value 0 is nodata."""
-    pixels = np.random.default_rng(0).integers(1, 256, (150, 170))
-    pixels[100:, 120:] = 0
-    return write(tmp_path / "scene.tif", pixels, nodata=0), pixels
+def flat(figures: object, name: str = "") -> dict[str, object]:
+    """Return nested figures under names of their whole path."""
+    if isinstance(figures, dict | list):
+        inner = figures.items() if isinstance(figures, dict) else enumerate(figures)
+        return {path: value for key, item in inner for path, value in flat(item, f"{name}/{key}").items()}
+    return {name: figures}
 
 
-def score(scene: Path, model: Path, labels: Path, **options: object) -> Evaluation:
-    """Score the fake model."""
-    return evaluate_scenes([scene], EvaluateSettings(model=model, labels=labels, **options))
+def counts(hits: int, false_alarms: int, misses: int, rejections: int) -> Confusion:
+    return Confusion(np.array([[rejections, false_alarms], [misses, hits]]))
 
 
-def test_a_score_counts_what_the_network_got_right_and_wrong(tmp_path: Path, painted, model: Path) -> None:
+def test_a_score_counts_what_the_network_got_right_and_wrong(tmp_path: Path, painted, model: Path, write) -> None:
     scene, pixels = painted
     truth = np.random.default_rng(1).random(pixels.shape) < 0.5
     labels = np.where(np.random.default_rng(2).random(pixels.shape) < 0.1, 255, truth)
-    found = score(scene, model, write(tmp_path / "labels.tif", labels))
-    expected = Confusion.count(pixels >= 128, truth, (pixels > 0) & (labels != 255))
-    assert found.total == expected
-    assert found.scenes == {"scene": expected}
+    found = score(scene, write(tmp_path / "labels.tif", labels), model=model, buildings=False)
+    known = (pixels > 0) & (labels != 255)
+    expected = Confusion.count((pixels >= 127).astype(np.uint8), np.where(known, truth, 255).astype(np.uint8))
+    assert found.total.confusion == expected
+    assert found.scenes["scene"].confusion == expected
+    assert found.total.levels is not None
+    assert found.total.levels.counts.sum() == known.sum()
 
 
 def test_polygons_are_labels_too_and_an_area_bounds_the_score(tmp_path: Path, painted, model: Path) -> None:
     scene, pixels = painted
-    building = shapely.box(*(PLACE @ (10, 40)), *(PLACE @ (60, 20)))
-    geopandas.GeoSeries([building], crs="EPSG:32630").to_crs(4326).to_file(tmp_path / "b.gpkg")
-    area = shapely.box(*(PLACE @ (0, 50)), *(PLACE @ (170, 0)))
-    geopandas.GeoSeries([area], crs="EPSG:32630").to_file(tmp_path / "area.gpkg")
-    truth = np.zeros(pixels.shape, bool)
-    truth[20:40, 10:60] = True
-    known = np.zeros(pixels.shape, bool)
-    known[:50] = True
-    found = score(scene, model, tmp_path / "b.gpkg", area=tmp_path / "area.gpkg").total
-    assert found.pixels == known.sum()
-    assert abs(found.hits - Confusion.count(pixels >= 128, truth, known).hits) <= 50  # a border may move by a nanometre
+    geopandas.GeoSeries([box(20.2, 10.2, 40.2, 60.2)], crs=CRS).to_crs(4326).to_file(tmp_path / "b.gpkg")
+    area = save(tmp_path / "area.gpkg", box(0, 0, 50, 170), box(60, 0, 90, 170), split=["test", "train"])
+    truth = np.full(pixels.shape, 255, np.uint8)
+    truth[:50] = 0
+    truth[20:40, 10:60] = 1
+    found = score(scene, tmp_path / "b.gpkg", model=model, area=area, where="split = 'test'").total
+    assert found.confusion == Confusion.count((pixels >= 127).astype(np.uint8), truth)
+    assert found.buildings is not None
+    assert found.buildings.truths == 1
 
 
-def test_a_folder_of_labels_scores_every_scene_by_name(tmp_path: Path, model: Path) -> None:
+def test_a_run_folder_scores_as_the_model_that_made_it(tmp_path: Path, painted, model: Path, write) -> None:
+    scene, pixels = painted
+    labels = write(tmp_path / "labels.tif", np.roll(pixels, 2) >= 140)
+    run = run_scene(scene, RunSettings(model=model, out=tmp_path / "run"), quiet=True).folder
+    by_model, by_run = score(scene, labels, model=model), score(run, labels)
+    metrics = by_model.total.metrics()
+    assert flat(by_run.total.metrics()) == pytest.approx(flat(metrics), nan_ok=True)
+    assert metrics["buildings"]["truth"] > 20
+    assert 0 < metrics["buildings"]["ap50"] < 1
+    assert by_run.facts["run"]["model"] == "fake"
+    files = score([], labels, mask=run / "mask.tif", footprints=run / "buildings.gpkg").total.metrics()
+    assert files["buildings"] == pytest.approx(metrics["buildings"], nan_ok=True)
+    assert files["boundary_iou"] == metrics["boundary_iou"]
+    assert "calibration_error" not in files
+
+
+def test_another_threshold_scores_a_run_folder_anew(tmp_path: Path, painted, model: Path, write) -> None:
+    scene, pixels = painted
+    labels = write(tmp_path / "labels.tif", pixels >= 180)
+    run = run_scene(scene, RunSettings(model=model, out=tmp_path / "run"), quiet=True).folder
+    at_half, higher = score(run, labels).total, score(run, labels, threshold=0.7).total
+    expected = score(scene, labels, model=model, threshold=0.7).total
+    assert flat(higher.metrics()) == pytest.approx(flat(expected.metrics()), nan_ok=True)
+    assert higher.confusion.of_class("building")["iou"] > at_half.confusion.of_class("building")["iou"]
+
+
+def test_footprints_of_any_tool_are_burnt_on_the_scene_or_on_the_labels(tmp_path: Path, painted, write) -> None:
+    scene, pixels = painted
+    truth = np.zeros(pixels.shape, np.uint8)
+    truth[20:40, 10:60] = truth[60:80, 10:30] = 1
+    raster = write(tmp_path / "labels.tif", truth)
+    vector = save(tmp_path / "truth.gpkg", box(20, 10, 40, 60), box(60, 10, 80, 30))
+    tool = save(tmp_path / "tool.gpkg", box(20, 10, 40, 60), box(60, 20, 80, 40), score=[0.9, 0.2])
+    on_labels, on_scene = score([], raster, footprints=tool).total, score(scene, vector, footprints=tool).total
+    assert on_labels.confusion == counts(1200, 200, 200, pixels.size - 1600)
+    assert on_scene.confusion == on_labels.confusion
+    assert on_scene.buildings is not None
+    assert (on_scene.buildings.truths, on_scene.buildings.predictions) == (2, 2)
+    metrics = on_scene.metrics()["buildings"]
+    assert (metrics["right"], metrics["wrong"], metrics["missed"]) == (1, 1, 1)
+    assert metrics["ap50"] == pytest.approx(51 / 101)
+    with pytest.raises(UsageError, match="Name the scene"):
+        score([], vector, footprints=tool)
+
+
+def test_several_classes_are_scored_by_the_likeliest(tmp_path: Path, land_model: Path, write) -> None:
+    values = np.repeat(np.arange(4), 30)[None] * 64 + 10 + np.zeros((70, 1), int)
+    scene = write(tmp_path / "scene.tif", values)
+    truth = values // 64
+    truth[:10] = 255
+    truth[20:30] = 1
+    found = score(scene, write(tmp_path / "labels.tif", truth), model=land_model, out=tmp_path / "out")
+    metrics = found.total.metrics()
+    assert found.total.confusion == Confusion.count((values // 64).astype(np.uint8), truth.astype(np.uint8), LAND)
+    assert found.total.unscored == ("unlabelled",)
+    scored = [metrics["classes"][name]["iou"] for name in LAND[:3]]
+    assert metrics["mean_iou"] == pytest.approx(np.mean(scored))
+    assert metrics["buildings"]["truth"] == 1
+    assert "| unlabelled (not in the mean) |" in found.table()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("metrics.json", "confusion.png", "reliability.png", "pictures")
+    }
+
+
+def test_the_target_alone_may_be_scored_and_is_where_labels_are_polygons(
+    tmp_path: Path, land_model: Path, write
+) -> None:
+    values = np.repeat(np.arange(4), 30)[None] * 64 + 10 + np.zeros((70, 1), int)
+    scene = write(tmp_path / "scene.tif", values)
+    expected = counts(70 * 30, 0, 0, 70 * 90)
+    polygons = save(tmp_path / "b.gpkg", box(0, 30, 70, 60))
+    found = score(scene, polygons, model=land_model).total.confusion
+    assert np.array_equal(found.counts, expected.counts)
+    raster = write(tmp_path / "labels.tif", values // 64 == 1)
+    found = score(scene, raster, model=land_model, target_only=True).total.confusion
+    assert np.array_equal(found.counts, expected.counts)
+
+
+def test_colours_of_labels_are_given_a_class(tmp_path: Path, land_model: Path, write) -> None:
+    values = np.repeat(np.arange(4), 20)[None] * 64 + 10 + np.zeros((70, 1), int)
+    scene = write(tmp_path / "scene.tif", values)
+    palette = np.array([(1, 2, 3), (60, 16, 152), (7, 8, 9), (0, 0, 0)])
+    colours = write(tmp_path / "colours.tif", palette[values // 64].transpose(2, 0, 1))
+    codes = (("#010203", "land"), ("#3C1098", "building"), ("#070809", "road"), ("#000000", "unknown"))
+    found = score(scene, colours, model=land_model, label_settings=LabelSettings(codes=codes)).total
+    assert np.array_equal(found.confusion.counts, np.diag([1400, 1400, 1400, 0]))
+    with pytest.raises(LabelError, match="#3C1098"):
+        score(scene, colours, model=land_model)
+    with pytest.raises(UsageError, match=r"--code.*roof"):
+        score(scene, colours, model=land_model, label_settings=LabelSettings(codes=(("#010203", "roof"),)))
+
+
+def test_white_masks_of_255_are_read_with_a_code(tmp_path: Path, write) -> None:
+    truth = np.zeros((70, 80), np.uint8)
+    truth[10:30, 10:40] = 255
+    mask = write(tmp_path / "mask.tif", np.where(np.roll(truth, 5, axis=1) > 0, 255, 0))
+    options = {"mask_codes": (("255", "building"),), "label_settings": LabelSettings(codes=(("255", "building"),))}
+    found = score([], write(tmp_path / "labels.tif", truth), mask=mask, **options).total
+    assert found.confusion == counts(500, 100, 100, 70 * 80 - 700)
+    assert found.metrics()["buildings"]["right"] == 1
+
+
+def test_pictures_without_georeference_are_scored_pixel_for_pixel(tmp_path: Path, model: Path, write, caplog) -> None:
+    for name, value in (("one", 200), ("two", 10)):
+        write(tmp_path / "scenes" / f"{name}.png", np.full((70, 80), value), crs=None)
+        write(tmp_path / "labels" / f"{name}_label.png", np.ones((70, 80)), crs=None)
+    found = score(tmp_path / "scenes", tmp_path / "labels", model=model)
+    assert found.total.confusion == counts(5600, 0, 5600, 0)
+    assert found.facts["one"]["unit"] == "px"
+    assert found.facts["one"]["boundary_px"] == 3
+    assert "has no CRS" in caplog.text
+
+
+def test_a_folder_of_labels_scores_every_scene_by_name(tmp_path: Path, model: Path, write) -> None:
     for name, value in (("one", 200), ("two", 10)):
         write(tmp_path / "scenes" / f"{name}.tif", np.full((70, 70), value))
         write(tmp_path / "labels" / f"{name}.tif", np.ones((70, 70)))
-    found = score(tmp_path / "scenes", model, tmp_path / "labels")
-    assert found.scenes == {"one": Confusion(hits=4900), "two": Confusion(misses=4900)}
+    found = score(tmp_path / "scenes", tmp_path / "labels", model=model)
+    assert found.scenes["one"].confusion == counts(4900, 0, 0, 0)
+    assert found.scenes["two"].confusion == counts(0, 0, 4900, 0)
     assert found.total.metrics()["recall"] == 0.5
-    assert found.table().splitlines()[-1].startswith("| all | 0.5000 | 0.6667 | 1.0000 | 0.5000 |")
+    rows = found.table().splitlines()
+    assert any(row.startswith("| all | 0.5000 | 0.6667 | 1.0000 | 0.5000 |") for row in rows)
 
 
-def test_a_scene_without_its_label_is_an_error_and_not_left_out(tmp_path: Path, model: Path) -> None:
+def test_scenes_of_one_name_find_the_labels_of_their_own_folder(tmp_path: Path, model: Path, write) -> None:
+    for part, value in (("7", 200), ("8", 10)):
+        write(tmp_path / part / "images" / "p.tif", np.full((70, 70), value))
+        write(tmp_path / part / "masks" / "p.tif", np.full((70, 70), value > 100))
+    scenes = [tmp_path / part / "images" for part in "78"]
+    found = score(scenes, tmp_path, model=model)
+    assert found.scenes["7_images_p"].confusion == counts(4900, 0, 0, 0)
+    assert found.scenes["8_images_p"].confusion == counts(0, 0, 0, 4900)
+
+
+def test_a_scene_without_its_label_is_an_error_and_not_left_out(tmp_path: Path, model: Path, write) -> None:
     for name in ("one", "two"):
         write(tmp_path / "scenes" / f"{name}.tif", np.full((70, 70), 200))
     write(tmp_path / "labels" / "one.tif", np.ones((70, 70)))
     with pytest.raises(LabelError, match=r"no labels for two\.tif"):
-        score(tmp_path / "scenes", model, tmp_path / "labels")
+        score(tmp_path / "scenes", tmp_path / "labels", model=model)
 
 
-def test_labels_of_another_place_are_an_error_and_no_score(tmp_path: Path, painted, model: Path) -> None:
+def test_labels_of_another_place_are_an_error_and_no_score(tmp_path: Path, painted, model: Path, write) -> None:
     elsewhere = write(tmp_path / "labels.tif", np.ones((50, 50)), place=Affine(0.3, 0, 700_000, 0, -0.3, 600_000))
-    with pytest.raises(LabelError, match="same place"):
-        score(painted[0], model, elsewhere)
+    with pytest.raises(LabelError, match="lie elsewhere"):
+        score(painted[0], elsewhere, model=model)
+    polygons = save(tmp_path / "b.gpkg", shapely.box(700_000, 600_000, 700_010, 600_010))
+    with pytest.raises(LabelError, match=r"\(700000\.0, 600000\.0, .*\(500000\.0, 599955\.0, .*--no-buildings-here"):
+        score(painted[0], polygons, model=model)
+    found = score(painted[0], polygons, model=model, label_settings=LabelSettings(elsewhere=True)).total
+    assert found.confusion.counts[1].sum() == 0
+    assert found.metrics()["buildings"]["precision"] == 0
+    with pytest.raises(ScoredFileError, match="footprints"):
+        score(painted[0], save(tmp_path / "t.gpkg", box(0, 0, 9, 9)), footprints=polygons)
 
 
-def test_labels_that_are_no_labels_are_refused(tmp_path: Path, painted, model: Path) -> None:
+def test_labels_of_a_part_score_that_part(tmp_path: Path, painted, model: Path, write) -> None:
+    part = write(tmp_path / "labels.tif", np.ones((50, 50)), place=PLACE @ Affine.translation(20, 30))
+    found = score(painted[0], part, model=model).total
+    assert found.confusion.pixels == 2500
+    assert found.metrics()["precision"] == 1
+
+
+def test_labels_that_are_no_labels_are_refused(tmp_path: Path, painted, model: Path, write) -> None:
     with pytest.raises(LabelError, match="no labels at"):
-        score(painted[0], model, tmp_path / "gone.tif")
-    with pytest.raises(LabelError, match=r"label values 7 \(25500 px\)"):
-        score(painted[0], model, write(tmp_path / "sevens.tif", np.full((150, 170), 7)))
+        score(painted[0], tmp_path / "gone.tif", model=model)
+    with pytest.raises(LabelError, match=r"7 \(25500 px\)"):
+        score(painted[0], write(tmp_path / "sevens.tif", np.full((150, 170), 7)), model=model)
 
 
-def test_the_threshold_is_the_models_unless_another_is_given(tmp_path: Path, painted, model: Path) -> None:
+def test_the_threshold_is_the_models_unless_another_is_given(tmp_path: Path, painted, model: Path, write) -> None:
     labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
-    assert score(painted[0], model, labels).threshold == SPEC.threshold
-    assert score(painted[0], model, labels, threshold=0.9).to_dict()["threshold"] == 0.9
+    assert score(painted[0], labels, model=model).threshold == 0.5
+    assert score(painted[0], labels, model=model, threshold=0.9).to_dict()["threshold"] == 0.9
 
 
-def test_metrics_are_written_and_never_replaced_unasked(tmp_path: Path, painted, model: Path) -> None:
+def test_the_curve_finds_the_threshold_that_was_hidden(tmp_path: Path, painted, model: Path, write) -> None:
+    scene, pixels = painted
+    labels = write(tmp_path / "labels.tif", np.where(pixels > 0, pixels >= 173, 255))
+    found = score(scene, labels, model=model, curve=True, out=tmp_path / "out")
+    best = next(line for line in found.table().splitlines() if line.endswith("| best |"))
+    assert best.startswith("| 0.6")
+    assert "| 1.0000 |" in best
+    assert (tmp_path / "out" / "curve.png").is_file()
+    assert len(json.loads((tmp_path / "out" / "metrics.json").read_text())["curve"]) == 254
+
+
+def test_metrics_are_written_and_never_replaced_unasked(tmp_path: Path, painted, model: Path, write) -> None:
     labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
     out = tmp_path / "out"
-    found = score(painted[0], model, labels, out=out)
+    found = score(painted[0], labels, model=model, out=out)
     written = json.loads((out / "metrics.json").read_text())
     assert written["total"]["iou"] == found.total.metrics()["iou"]
     assert written["model"] == "fake"
+    assert written["scenes"]["scene"]["boundary_m"] == pytest.approx(0.9, rel=0.01)
     with pytest.raises(ExistingResultError, match=r"metrics\.json is already there.*--overwrite"):
-        score(painted[0], model, labels, out=out)
-    score(painted[0], model, labels, out=out, overwrite=True)
+        score(painted[0], labels, model=model, out=out)
+    score(painted[0], labels, model=model, out=out, overwrite=True)
 
 
-def test_a_figure_that_does_not_exist_is_null_in_the_file(tmp_path: Path, model: Path) -> None:
+def test_a_figure_that_does_not_exist_is_null_in_the_file(tmp_path: Path, model: Path, write) -> None:
     scene = write(tmp_path / "scene.tif", np.full((70, 70), 10))
-    score(scene, model, write(tmp_path / "labels.tif", np.zeros((70, 70))), out=tmp_path / "out")
+    labels = write(tmp_path / "labels.tif", np.zeros((70, 70)))
+    score(scene, labels, model=model, out=tmp_path / "out", pictures=False)
     text = (tmp_path / "out" / "metrics.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["total"]["iou"] is None
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["metrics.json"]
+
+
+CONTRADICTIONS = {
+    "a model and a mask": {"model": "buildings-30cm", "mask": Path("m.tif")},
+    "a threshold of a mask": {"threshold": 0.4, "mask": Path("m.tif")},
+    "a curve of footprints": {"curve": True, "footprints": Path("f.gpkg")},
+    "two widths": {"boundary_m": 1.0, "boundary_px": 3},
+    "no width": {"boundary_px": 0},
+    "no probability": {"threshold": 50.0},
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_options_that_contradict_each_other_are_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        EvaluateSettings(labels=Path("labels.tif"), **CONTRADICTIONS[name])
+
+
+def test_a_run_keeps_its_own_model(tmp_path: Path, painted, model: Path, write) -> None:
+    run = run_scene(painted[0], RunSettings(model=model, out=tmp_path / "run"), quiet=True).folder
+    labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
+    with pytest.raises(UsageError, match="its own model"):
+        score(run, labels, model=model)
+    with pytest.raises(UsageError, match="one by one"):
+        score([run, painted[0]], labels)
+    with pytest.raises(UsageError, match="Nothing to score"):
+        score([], labels)
