@@ -4,7 +4,7 @@ A label raster here is (y, x) uint8: a class index (0 background and 1 building 
 background that incomplete labels cannot vouch for, `IGNORED` no truth at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.scene import quiet_georeference
 
-__all__ = ["IGNORED", "Labels", "UNSURE", "rasterize_areas", "read_labels"]
+__all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "read_labels"]
 
 Labels = NDArray[np.uint8]
 
@@ -70,6 +70,23 @@ def read_labels(
     if path.suffix.lower() in _RASTERS:
         return _read_raster(path, grid, coding, native or grid)
     return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
+
+
+def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:
+    """Count the polygons of a file, and those that touch none of some images; None for a raster.
+
+    Raises:
+        LabelError: as `read_labels`.
+    """
+    if path.suffix.lower() in _RASTERS:
+        return None
+    import shapely
+
+    touched: NDArray[np.bool_] | None = None
+    for grid in grids:
+        here = np.asarray(_read_polygons(path, grid, layer).geometry.intersects(shapely.Polygon(grid.corners)), bool)
+        touched = here if touched is None else touched | here
+    return (0, 0) if touched is None else (touched.size, int((~touched).sum()))
 
 
 def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str = "split") -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ from geoseg.scene import Scene, open_scene
 from geoseg.training.demand import Demand, plan_demand
 from geoseg.training.recipe import Recipe, Source
 
-__all__ = ["PreparedSource", "prepare_source", "prepare_sources"]
+__all__ = ["PreparedSource", "prepare_source", "prepare_sources", "quiet_scenes"]
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def prepare_source(source: Source, *, data: Path, cache: Path, demand: Demand, t
     jobs = [job for job in _jobs(source, data, cache, demand) if job.part != "test" or (test and job.labels)]
     files: dict[str, list[Path]] = {part: [] for part in PARTS}
     faults: list[LabelError] = []
-    with _quiet_scenes():
+    with quiet_scenes():
         for job in jobs:
             try:
                 files[job.part].append(_prepared(job, cache))
@@ -119,7 +119,7 @@ def prepare_source(source: Source, *, data: Path, cache: Path, demand: Demand, t
 
 
 @contextmanager
-def _quiet_scenes() -> Iterator[None]:
+def quiet_scenes() -> Iterator[None]:
     """Leave out what a scene says of itself: hundreds of pictures would say it hundreds of times."""
     logger = logging.getLogger("geoseg.scene")
     level = logger.level
@@ -274,34 +274,42 @@ def _key(job: _Job) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part: image (band, y, x), truth, what is valid, what lies in the part's area; facts of the file."""
+
+    image: NDArray[Any]
+    truth: Labels
+    valid: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+    facts: dict[str, Any]
+
+
 def _prepare(job: _Job, path: Path) -> None:
-    image, truth, valid, about = _paint(job) if job.image is None else _read(job)
+    part = _paint(job) if job.image is None else _read(job)
+    truth = part.truth
     if not job.source.complete:
         truth = np.where(truth == job.demand.coding_of(job.source).target[1], np.uint8(UNSURE), truth)
-    about |= {"source": job.source.name, "scene": job.name, "part": job.part, **_counts(truth, valid, job.demand)}
+    about = {"source": job.source.name, "scene": job.name, "part": job.part}
     known = 100 * float(is_known(truth).mean())
     if not known:
         log.warning("%s %s: no pixel of its %s part has truth", job.source.name, job.name, job.part)
     level = logging.INFO if truth.size > _LARGE_PX else logging.DEBUG
     log.log(level, "prepared %s %s %s: %s px, %.0f %% known", job.source.name, job.name, job.part, truth.shape, known)
-    write_prepared(path, image, truth, about=about, valid=valid)
+    about |= part.facts | _counts(truth, part, job.demand)
+    write_prepared(path, part.image, truth, about=about, valid=part.valid)
 
 
-def _counts(truth: Labels, valid: NDArray[np.bool_], demand: Demand) -> dict[str, Any]:
-    """Count pixels by class; `unknown` have imagery and no truth."""
-    found = np.bincount(truth.ravel(), minlength=256)
+def _counts(truth: Labels, part: _Part, demand: Demand) -> dict[str, Any]:
+    """Count the pixels of a part's area by class; `unknown` have imagery and no truth."""
+    found = np.bincount(truth[part.inside & part.valid], minlength=256)
     counts = {name: int(found[i]) for name, i in class_indices(demand.classes).items() if i != IGNORED}
-    missing = int((~valid).sum())
-    return {
-        "counts": counts,
-        "unsure": int(found[UNSURE]),
-        "unknown": int(found[IGNORED]) - missing,
-        "nodata": missing,
-    }
+    nodata = int((part.inside & ~part.valid).sum())
+    return {"counts": counts, "unsure": int(found[UNSURE]), "unknown": int(found[IGNORED]), "nodata": nodata}
 
 
-def _read(job: _Job) -> tuple[NDArray[Any], Labels, NDArray[np.bool_], dict[str, Any]]:
-    """Read the image (band, y, x), the truth, the valid mask and the facts of a part, cut to its area."""
+def _read(job: _Job) -> _Part:
+    """Read a part, cut to its area; a validation part with the context of its chips."""
     assert job.image is not None
     assert job.labels is not None
     source = job.source
@@ -310,10 +318,10 @@ def _read(job: _Job) -> tuple[NDArray[Any], Labels, NDArray[np.bool_], dict[str,
     window = _hull(inside, source.name, job.part)
     if job.part == "validate":
         window = _reach(window, scene.grid, job.demand)
-    grid = scene.grid.crop(window)
+    inside = inside[window.slices]
     truth = read_labels(
         job.labels,
-        grid,
+        scene.grid.crop(window),
         coding=job.demand.coding_of(source),
         native=scene.native,
         layer=source.layer,
@@ -321,8 +329,8 @@ def _read(job: _Job) -> tuple[NDArray[Any], Labels, NDArray[np.bool_], dict[str,
         empty_ok=source.empty_ok,
     )
     pixels = scene.read(window)
-    truth[~(inside[window.slices] & pixels.valid)] = IGNORED
-    return _stored(pixels.values), truth, pixels.valid, _facts(job, scene, window)
+    truth[~(inside & pixels.valid)] = IGNORED
+    return _Part(_stored(pixels.values), truth, pixels.valid, inside, _facts(job, scene, window))
 
 
 def _facts(job: _Job, scene: Scene, window: Window) -> dict[str, Any]:
@@ -416,7 +424,7 @@ def _reach(window: Window, grid: Grid, demand: Demand) -> Window:
     return Window(row, col, height, width)
 
 
-def _paint(job: _Job) -> tuple[NDArray[Any], Labels, NDArray[np.bool_], dict[str, Any]]:
+def _paint(job: _Job) -> _Part:
     from rasterio.features import rasterize
 
     from geoseg.testing import paint_scene
@@ -432,7 +440,8 @@ def _paint(job: _Job) -> tuple[NDArray[Any], Labels, NDArray[np.bool_], dict[str
     truth = rasterize(shapes, scene.grid.shape, fill=other, transform=scene.grid.transform, dtype="uint8")
     facts = {"bands": 3, "dtype": "uint8", "file_shape": list(truth.shape), "shape": list(truth.shape)}
     gsd = {"file_gsd_m": scene.grid.gsd_m, "gsd_m": scene.grid.gsd_m}
-    return scene.image, truth, np.ones(truth.shape, bool), {**facts, **gsd}
+    everywhere = np.ones(truth.shape, bool)
+    return _Part(scene.image, truth, everywhere, everywhere, facts | gsd)
 
 
 def _check_classes(sources: Sequence[PreparedSource], demand: Demand) -> None:

@@ -1,0 +1,45 @@
+"""`geoseg data show`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoseg.cli.app import Quiet, app, log_to_stderr
+from geoseg.cli.train import Data, RecipeArgument, Set, With, parse_overrides
+
+data_app = typer.Typer(help="Training data: look at it before training.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.callback()
+def _group() -> None:
+    """Training data: look at it before training."""  # a callback keeps `show` a command of its own
+
+
+@data_app.command("show", no_args_is_help=True)
+def show(
+    recipe: RecipeArgument,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for data.json, pictures and prepared scenes.", show_default=False),
+    ] = None,
+    with_: With = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Count a recipe's files, sizes, bands, classes and unknown labels, and draw samples with their masks.
+
+    `geoseg train` with the same --out uses the scenes that were prepared for it.
+    """
+    log_to_stderr(quiet=quiet)
+    from geoseg.training.library import find_recipe
+
+    path = find_recipe(recipe)
+    from geoseg.training.survey import survey_data
+
+    survey = survey_data(path, data=data, out=out, overrides=parse_overrides(set_), over=with_ or ())
+    typer.echo(survey.table())
+    for written in survey.paths:
+        typer.echo(written)
