@@ -99,6 +99,10 @@ class EvaluateSettings:
                 self.boundary_m is None or self.boundary_px is None,
                 "--boundary-m and --boundary-px say the same twice. Give one of them.",
             ),
+            (
+                self.where is None or self.area is not None,
+                f"--where {self.where} chooses features of --area, which is not given. Give both.",
+            ),
             (not (self.has_files and self.model is not None), f"What --mask or --footprints names {by_files}."),
             (not (self.has_files and self.threshold is not None), f"What --mask or --footprints names {by_files}."),
             (

@@ -285,6 +285,7 @@ CONTRADICTIONS = {
     "a model and a mask": {"model": "buildings-30cm", "mask": Path("m.tif")},
     "a threshold of a mask": {"threshold": 0.4, "mask": Path("m.tif")},
     "a curve of footprints": {"curve": True, "footprints": Path("f.gpkg")},
+    "features of no area": {"where": "split = 'test'"},
     "two widths": {"boundary_m": 1.0, "boundary_px": 3},
     "no width": {"boundary_px": 0},
     "no probability": {"threshold": 50.0},
