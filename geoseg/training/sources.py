@@ -146,7 +146,7 @@ def _jobs(source: Source, data: Path, cache: Path, demand: Demand) -> list[_Job]
         split = _split(source, list(seeds), data, cache, demand.seed)
         jobs = [_Job(source, demand, data, part, name, seed=seeds[name]) for part in PARTS for name in split[part]]
     else:
-        pairs = _find_images(source, data)
+        pairs = find_images(source, data)
         jobs = [_Job(source, demand, data, *found) for found in _parts(source, pairs, data, cache, demand.seed)]
     counts = Counter(job.part for job in jobs)
     if not counts["train"] and source.weight > 0:
@@ -157,8 +157,17 @@ def _jobs(source: Source, data: Path, cache: Path, demand: Demand) -> list[_Job]
     return jobs
 
 
-def _find_images(source: Source, data: Path) -> list[Pair]:
-    """Find a source's images and the labels of each."""
+def find_images(source: Source, data: Path) -> list[Pair]:
+    """Find a source's images and the labels of each.
+
+    Args:
+        source: what the recipe says.
+        data: folder that the source's paths start from.
+
+    Raises:
+        RecipeError: there is no image.
+        LabelError: labels are missing.
+    """
     if source.layout or is_template(source.images):
         rules = LAYOUTS[source.layout] if source.layout else (Rule(source.images, (source.labels,)),)
         pairs = find_pairs(data / source.root, rules, exclude=source.exclude)

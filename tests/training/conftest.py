@@ -75,8 +75,14 @@ def squares(seed: int, size: int = 160) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 @pytest.fixture
-def kit() -> SimpleNamespace:
+def kit(module_kit: SimpleNamespace) -> SimpleNamespace:
     """The functions of this file, for tests that build a world of their own."""
+    return module_kit
+
+
+@pytest.fixture(scope="session")
+def module_kit() -> SimpleNamespace:
+    """The same for fixtures that live longer than a test."""
     return SimpleNamespace(box_of=box_of, squares=squares, write_polygons=write_polygons, write_tif=write_tif)
 
 

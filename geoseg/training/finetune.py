@@ -1,0 +1,530 @@
+"""Fine-tune a model on a user's own scenes, and keep the result only if it is better on ground held out of them."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geoseg
+from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
+from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
+from geoseg.errors import ExistingResultError, LabelError, UsageError
+from geoseg.evaluate.table import write_table
+from geoseg.scene import is_remote, list_files
+from geoseg.training.folder import write_aside
+from geoseg.training.recipe import Recipe, load_recipe
+from geoseg.training.schema import override
+from geoseg.training.toml import recipe_text
+
+if TYPE_CHECKING:
+    from geoseg.evaluate import SceneScores
+    from geoseg.training.blocks import Block, Ground
+
+__all__ = ["FinetuneSettings", "Finetuning", "finetune"]
+
+log = logging.getLogger(__name__)
+
+PARTS = ("train", "choose", "held")
+"""What blocks are for: training, choosing weights and threshold, and the comparison of the old model with the new."""
+
+LEAST_KNOWN = 0.5
+"""A block with truth on less of its pixels is trained on, never chosen or scored on."""
+
+LEAST_TARGET_PX = 64
+"""Each part needs this many pixels of the target class at least."""
+
+MOST_CHOOSING = 4
+"""Blocks to choose on: they are predicted again and again while the network trains."""
+
+LITTLE_PX = 500_000
+"""Less truth than this is worth a warning."""
+
+LEAST_THRESHOLD_GAIN = 0.005
+"""IoU by which another threshold must be better, on few blocks, to take the place of the old one."""
+
+FIGURES = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}
+
+AUGMENT = (
+    {"step": "dihedral"},
+    {"step": "affine", "probability": 0.5, "options": {"rotate_deg": 45.0, "scale": [0.85, 1.2]}},
+    {"step": "brightness", "probability": 0.4, "options": {"amount": 0.1}},
+    {"step": "contrast", "probability": 0.4, "options": {"amount": 0.2}},
+    {"step": "gamma", "probability": 0.3, "options": {"amount": 0.2}},
+)
+"""Less than a network is trained with at first: the ground is one place, and colours need not stretch to others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSettings:
+    """What a user may choose.
+
+    Attributes:
+        labels: Raster or polygons; or a folder of files named as the scenes.
+        model: Shipped model, or path of a bundle.
+        out: Folder of the results; `<scene>_finetune` by default.
+        name: Name of the new model; `<model>-<scene>` by default.
+        minutes: Time for training.
+        areas: Polygons of what is labelled; what lies outside is unknown. Everything by default.
+        where: OGR attribute filter on them.
+        layer: Layer of a file of polygons that has several.
+        column: Attribute of the polygons that names their class.
+        codes: Number or `#RRGGBB` of a label raster to class name, or to `unknown`.
+        seed: Draws the crops, and with them which blocks are held out.
+        overrides: Dotted recipe keys and their values.
+    """
+
+    labels: Path
+    model: str | Path = DEFAULT_MODEL
+    out: Path | None = None
+    name: str = ""
+    minutes: float = 5.0
+    areas: Path | None = None
+    where: str | None = None
+    layer: str = ""
+    column: str = ""
+    codes: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuning:
+    """The old model and the new on the held-out blocks.
+
+    Attributes:
+        folder: Where everything lies.
+        bundle: The new model; None where it is not better.
+        old: Figures of the old model, as `geoseg.evaluate.Confusion.metrics` has them, and its `threshold`.
+        new: Those of the new one.
+        headline: The figure that decides: `iou`, or `mean_iou` of more than two classes.
+        blocks: Blocks by part, their side and the strip between parts in pixels, and the held-out pixels.
+    """
+
+    folder: Path
+    bundle: Path | None
+    old: dict[str, Any]
+    new: dict[str, Any]
+    headline: str
+    blocks: dict[str, Any]
+
+    @property
+    def gain(self) -> float:
+        """By how much the new model is better; negative where it is worse."""
+        return float(self.new[self.headline] - self.old[self.headline])
+
+    def table(self) -> str:
+        """Return the comparison as a Markdown table, and what follows from it."""
+        heads = {"mean_iou": "mean IoU", **FIGURES} if self.headline == "mean_iou" else FIGURES
+        rows = [[name, *(m[key] for key in (*heads, "threshold"))] for name, m in self._models()]
+        gains = ["better by", *(self.new[key] - self.old[key] for key in heads), ""]
+        return write_table(("held-out blocks", *heads.values(), "threshold"), [*rows, gains])
+
+    def _models(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(f"old: {self.old['model']}", self.old), (f"new: {self.new['model']}", self.new)]
+
+    def verdict(self) -> str:
+        """Return one line: better, or the old model is kept."""
+        what = "mean IoU" if self.headline == "mean_iou" else "IoU"
+        where = f"on {self.blocks['held']} held-out blocks ({self.blocks['held_px'] / 1e6:.2f} Mpx)"
+        if self.bundle is not None:
+            return f"{self.new['model']} is better by {self.gain:.4f} {what} {where}."
+        return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
+
+
+def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetuning:
+    """Train a model further on own scenes; keep it if it is better on blocks of them that it never saw.
+
+    The same call continues a run that was interrupted, in the same folder.
+
+    Args:
+        scenes: Raster files, or folders of them.
+        settings: See `FinetuneSettings`.
+
+    Raises:
+        UnknownModelError: If there is no such model.
+        LabelError: If labels cannot be used or are too few.
+        ExistingResultError: If the folder holds another fine-tuning.
+        GeosegError: If a scene or a setting cannot be used.
+    """
+    base = load_bundle(settings.model)
+    if settings.overrides.get("network"):
+        raise UsageError("--set network= cannot be used: the network is the model's own.")
+    files = _local_files(scenes)
+    name = _name_of(base.spec, settings.name, files[0])
+    folder = settings.out or Path(f"{files[0].stem}_finetune")
+    _claim(folder, base, files, settings)
+    base.weights()  # a damaged or exported file is refused before any work
+    table = {"layer": settings.layer, "label_column": settings.column, **_meaning(settings.codes)}
+    grounds = [_survey(file, base.spec, settings, table) for file in files]
+    parts, side = _deal(grounds, base.spec, settings.seed)
+    summary = _summary(grounds, parts, side)
+    areas = _write_blocks(folder, grounds, parts, side)
+    plan = _plan(folder, name, base, settings, grounds, parts, areas, table)
+    candidate = _train(plan, folder, areas, parts)
+    candidate = _settle_threshold(candidate, folder / "training" / f"{plan.name}.candidate.safetensors")
+    old, new = (_score(bundle, grounds, areas, settings) for bundle in (base, candidate))
+    result = Finetuning(folder, None, old, new, "mean_iou" if len(plan.network.classes) > 2 else "iou", summary)
+    return _write(_keep_if_better(result, base, candidate, files, settings))
+
+
+def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
+    files = list_files([str(scene) for scene in scenes])
+    remote = [file for file in files if is_remote(file) or file.startswith("/vsi")]
+    if remote:
+        raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
+    return [Path(file).absolute() for file in files]
+
+
+def _name_of(spec: ModelSpec, name: str, file: Path) -> str:
+    """Return the new model's name: never the old one's, nor that of another shipped model."""
+    name = name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{file.stem}")
+    if name == spec.name or name in list_models():
+        raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
+    return name
+
+
+def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: FinetuneSettings) -> None:
+    """Write what decides the blocks into a new folder; refuse one of other scenes, labels, areas or model."""
+    given = [*files, settings.labels.absolute(), *([settings.areas.absolute()] if settings.areas else [])]
+    wanted = {
+        "model": base.key,
+        "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in given if path.exists()],
+        "where": settings.where,
+        "seed": settings.seed,
+    }
+    path = folder / "inputs.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise ExistingResultError(
+            f"{folder} holds a fine-tuning of other scenes, labels, areas, model or seed, or they have changed since. "
+            "Choose another folder with --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(wanted, indent=1))
+
+
+def _meaning(codes: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the `values` and `also` of a source from codes of the command line, 255 unknown unless it is said."""
+    values = {key: name for key, name in codes if not key.startswith("#")}
+    if values and UNKNOWN not in values.values():
+        values.setdefault(str(IGNORED), UNKNOWN)
+    return {"values": values, "also": {key: name for key, name in codes if key.startswith("#")}}
+
+
+def _coding(spec: ModelSpec, table: Mapping[str, Any]) -> Coding:
+    return plan_coding(
+        spec.classes, target=spec.target, colours=spec.colours, also=table["also"], values=table["values"]
+    )
+
+
+def _survey(file: Path, spec: ModelSpec, settings: FinetuneSettings, table: Mapping[str, Any]) -> "Ground":
+    from geoseg.training.blocks import survey_ground
+
+    ground = survey_ground(
+        file,
+        _labels_of(file, settings.labels.absolute()),
+        gsd_m=spec.gsd_m,
+        coding=_coding(spec, table),
+        area=settings.areas,
+        where=settings.where,
+        layer=settings.layer,
+        column=settings.column,
+    )
+    log.info("%s: %.2f Mpx with truth at %g m", ground.name, _known(ground) / 1e6, spec.gsd_m)
+    return ground
+
+
+def _labels_of(file: Path, labels: Path) -> Path:
+    if not labels.is_dir():
+        return labels
+    found = sorted(path for path in labels.iterdir() if path.stem == file.stem and path != file)
+    if not found:
+        raise LabelError(f"{labels} holds no labels for {file.name}; expected a file {file.stem}.tif or .gpkg there")
+    return found[0]
+
+
+def _known(ground: "Ground") -> int:
+    return int((ground.truth != IGNORED).sum())
+
+
+Parts = list[dict[str, list["Block"]]]
+"""For each scene the blocks of each of `PARTS`."""
+
+
+def _deal(grounds: Sequence["Ground"], spec: ModelSpec, seed: int) -> tuple[Parts, int]:
+    """Cut the scenes into blocks and deal them out; return them and their side in pixels.
+
+    A block's colour is (row + 2 column + scene) mod 4: no two of one colour touch, not even at a corner. One colour is
+    held out, some of the colour opposite to it are chosen on, the rest trains.
+
+    Raises:
+        LabelError: If no dealing leaves enough of the target in each part.
+    """
+    from geoseg.training.blocks import choose_side, cut_blocks
+
+    side, target = choose_side(grounds, stride_px=spec.stride_px), _coding(spec, _meaning(())).target[0]
+    blocks = [cut_blocks(ground, side, target) for ground in grounds]
+    for first in range(4):
+        parts = _coloured(blocks, (seed + first) % 4)
+        if all(_target_px(parts, part) >= LEAST_TARGET_PX for part in PARTS):
+            return parts, side
+    raise _too_few(blocks, side, spec)
+
+
+def _coloured(blocks: Sequence[Sequence["Block"]], held: int) -> Parts:
+    colours = [
+        [(b.row + 2 * b.col + n) % 4 if b.known >= LEAST_KNOWN else -1 for b in bs] for n, bs in enumerate(blocks)
+    ]
+    opposite = [(n, i) for n, row in enumerate(colours) for i, colour in enumerate(row) if colour == (held + 2) % 4]
+    step = max(2, math.ceil(len(opposite) / MOST_CHOOSING))
+    chosen = set(opposite[::step])
+    parts: Parts = []
+    for n, own in enumerate(blocks):
+        dealt: dict[str, list[Block]] = {part: [] for part in PARTS}
+        for i, block in enumerate(own):
+            dealt["choose" if (n, i) in chosen else "held" if colours[n][i] == held else "train"].append(block)
+        parts.append(dealt)
+    return parts
+
+
+def _target_px(parts: Parts, part: str) -> int:
+    return sum(block.target_px for dealt in parts for block in dealt[part])
+
+
+def _too_few(blocks: Sequence[Sequence["Block"]], side: int, spec: ModelSpec) -> LabelError:
+    everything = [block for own in blocks for block in own]
+    full = [block for block in everything if block.known >= LEAST_KNOWN]
+    good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
+    metres, least_ha = side * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
+    return LabelError(
+        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side} px ({metres:.0f} m) with any "
+        f"truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px of "
+        f"{spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
+        f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "
+        "ground, all of every piece, and say with --areas what is labelled"
+    )
+
+
+def _summary(grounds: Sequence["Ground"], parts: Parts, side: int) -> dict[str, Any]:
+    known = sum(map(_known, grounds))
+    if known < LITTLE_PX:
+        log.warning("%.2f Mpx of truth are little; %g and more is better", known / 1e6, LITTLE_PX / 1e6)
+    counts = {part: sum(len(dealt[part]) for dealt in parts) for part in PARTS}
+    log.info("%d blocks of about %d px train, %d are chosen on, %d are held out", *_in_order(counts, side))
+    return {**counts, "side_px": side, "inset_px": _inset(side), "known_px": known}
+
+
+def _in_order(counts: Mapping[str, int], side: int) -> tuple[int, ...]:
+    return counts["train"], side, counts["choose"], counts["held"]
+
+
+def _inset(side: int) -> int:
+    from geoseg.training.blocks import INSET
+
+    return max(2, side // INSET)
+
+
+def _write_blocks(folder: Path, grounds: Sequence["Ground"], parts: Parts, side: int) -> list[Path]:
+    """Write a GeoPackage of blocks per scene, once; `hidden` are whole held-out blocks, `held` what is scored."""
+    from geoseg.training.blocks import write_areas
+
+    paths = [folder / "blocks" / f"{name}.gpkg" for name in _names(grounds)]
+    for path, ground, dealt in zip(paths, grounds, parts, strict=True):
+        if not path.is_file():
+            whole = [(name, b.outline(ground)) for part, name in _WHOLE for b in dealt[part]]
+            inner = [(p, b.outline(ground, inset_px=_inset(side))) for p in PARTS[1:] for b in dealt[p]]
+            write_areas(path, ground.grid, whole + inner)
+    return paths
+
+
+_WHOLE = (("train", "train"), ("held", "hidden"))
+
+
+def _names(grounds: Sequence["Ground"]) -> list[str]:
+    """Return a name for each scene that no other has."""
+    stems = [re.sub(r"[^\w-]+", "_", ground.name) for ground in grounds]
+    return [stem if stems.count(stem) == 1 else f"{stem}_{n}" for n, stem in enumerate(stems)]
+
+
+def _plan(
+    folder: Path,
+    name: str,
+    base: Bundle,
+    settings: FinetuneSettings,
+    grounds: Sequence["Ground"],
+    parts: Parts,
+    areas: Sequence[Path],
+    table: Mapping[str, Any],
+) -> Recipe:
+    """Write the recipe, with everything that it starts from, and read it as any other."""
+    known = sum(map(_known, grounds))
+    sources = [
+        _source(named, ground, dealt, path, known) | {k: v for k, v in table.items() if v}
+        for named, ground, dealt, path in zip(_names(grounds), grounds, parts, areas, strict=True)
+        if dealt["train"] or dealt["choose"]
+    ]
+    recipe = _recipe(name, base, settings, sources, parts)
+    for key, value in settings.overrides.items():
+        override(recipe, key, value)
+    path = folder / "recipe.toml"
+    write_aside(path, recipe_text(recipe))
+    return load_recipe(path)
+
+
+def _source(name: str, ground: "Ground", dealt: Mapping[str, list["Block"]], areas: Path, known: int) -> dict[str, Any]:
+    train = sum(block.known_px for block in dealt["train"])
+    return {
+        "name": name,
+        "weight": round(train / known, 6),
+        "root": str(ground.image.parent),
+        "images": escape(ground.image.name),
+        "labels": str(ground.labels),
+        "areas": str(areas.absolute()),
+        "train": ["train"] if train else [],
+        "validate": ["choose"] if dealt["choose"] else [],
+        "empty_ok": True,
+    }
+
+
+def _recipe(
+    name: str, base: Bundle, settings: FinetuneSettings, sources: list[dict[str, Any]], parts: Parts
+) -> dict[str, Any]:
+    spec = base.spec
+    keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "licence")
+    network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colours", "mean", "std", "pixel_max")}
+    network |= {"name": spec.network, "options": spec.network_options, "start_from": _reference(settings.model)}
+    usual = {"bce": 1.0, "dice": 1.0} if len(spec.classes) == 1 else {"ce": 1.0, "dice": 1.0}
+    return {
+        "name": name,
+        "description": f"{spec.name}, fine-tuned on {', '.join(source['name'] for source in sources)}.",
+        **{key: getattr(spec, key) for key in keys},
+        "network": network,
+        "sources": sources,
+        "loss": spec.training.get("loss") or usual,
+        "augment": list(AUGMENT),
+        "fit": _fit(spec, settings, parts),
+    }
+
+
+def _reference(model: str | Path) -> str:
+    return str(model) if str(model) in list_models() else str(Path(model).absolute())
+
+
+def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: Parts) -> dict[str, Any]:
+    """Choose how to train: crops no larger than a block, a low learning rate and a lower one for the encoder."""
+    side = min(min(b.window.shape) for dealt in parts for own in dealt.values() for b in own)
+    crop = max(spec.stride_px, min(256, side) // spec.stride_px * spec.stride_px)
+    return {
+        "batch": 8,
+        "crop_px": crop,
+        "window_px": crop + min(crop // 4, side // 4),
+        "minutes": settings.minutes,
+        "validate_every": max(20, round(5 * settings.minutes)),
+        "learning_rate": 2e-4,
+        "encoder_rate": 0.3,
+        "weight_decay": 0.01,
+        "average_decay": 0.98,
+        "seed": settings.seed,
+        "unscored": list(spec.training.get("fit", {}).get("unscored", ())),
+    }
+
+
+def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: Parts) -> Bundle:
+    """Prepare the scenes, hide what is held out, and train."""
+    from geoseg.training.blocks import hide_areas
+    from geoseg.training.demand import plan_demand
+    from geoseg.training.fit import train_plan
+    from geoseg.training.sources import prepare_source
+
+    cache, demand = folder / "prepared", plan_demand(plan)
+    hidden = [path.absolute() for path, dealt in zip(areas, parts, strict=True) if dealt["held"]]
+    for source in plan.sources:
+        prepared = prepare_source(source, data=Path(), cache=cache, demand=demand)
+        for path in prepared.train:
+            for area in hidden:
+                hide_areas(path, area, ("hidden",))
+    return load_bundle(train_plan(plan, data=Path(), folder=folder / "training", cache=cache))
+
+
+def _settle_threshold(bundle: Bundle, path: Path) -> Bundle:
+    """Give the new weights the threshold that is best where they were chosen, if it is clearly better there."""
+    metrics = json.loads((bundle.path.parent / "metrics.json").read_text(encoding="utf-8"))
+    threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
+    if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
+        threshold = metrics["best_threshold"]
+    return load_bundle(save_bundle(path, replace(bundle.spec, threshold=threshold), bundle.weights()))
+
+
+def _mean(figures: Mapping[str, float | None]) -> float:
+    known = [value for value in figures.values() if value is not None]
+    return sum(known) / max(1, len(known))
+
+
+def _score(
+    bundle: Bundle, grounds: Sequence["Ground"], areas: Sequence[Path], settings: FinetuneSettings
+) -> dict[str, Any]:
+    """Score a model on the held-out blocks, through the same inference as `geoseg run`."""
+    from geoseg.evaluate.scores import pool
+
+    log.info("scoring %s on the held-out blocks", bundle.spec.name)
+    found = [_score_scene(bundle, *pair, settings) for pair in zip(grounds, areas, strict=True) if _has_held(pair[1])]
+    total = pool(found)
+    return total.metrics() | {"model": bundle.spec.name, "key": bundle.key, "threshold": bundle.spec.threshold}
+
+
+def _has_held(areas: Path) -> bool:
+    import geopandas
+
+    return "held" in set(geopandas.read_file(areas)["split"])
+
+
+def _score_scene(bundle: Bundle, ground: "Ground", areas: Path, settings: FinetuneSettings) -> "SceneScores":
+    from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
+
+    labels = LabelSettings(codes=settings.codes, layer=settings.layer, column=settings.column, elsewhere=True)
+    asked = EvaluateSettings(
+        labels=ground.labels,
+        label_settings=labels,
+        model=bundle.path,
+        area=areas,
+        where="split = 'held'",
+        buildings=False,
+    )
+    return evaluate_scenes(ground.image, asked).total
+
+
+def _keep_if_better(
+    result: Finetuning, base: Bundle, candidate: Bundle, files: Sequence[Path], settings: FinetuneSettings
+) -> Finetuning:
+    """Write the new model with its provenance where it is better; otherwise write none."""
+    result = replace(result, blocks={**result.blocks, "held_px": result.new["pixels"]})
+    if not result.gain > 0:
+        return result
+    spec = candidate.spec
+    old = {"name": base.spec.name, "version": base.spec.version, "key": base.key}
+    training = {
+        "based_on": old,
+        "scenes": [file.name for file in files],
+        "labels": settings.labels.name,
+        "blocks": result.blocks,
+        "loss": spec.training["loss"],
+        "fit": spec.training["fit"],
+        "geoseg": geoseg.__version__,
+    }
+    figures = ("iou", "dice", "precision", "recall", "mean_iou", "pixel_accuracy", "pixels")
+    held = {which: {key: m[key] for key in figures} for which, m in (("old", result.old), ("new", result.new))}
+    validation = {k: spec.metrics["validation"].get(k) for k in ("headline", "step", "minutes")}
+    kept = replace(spec, training=training, metrics={"held_out": held, "validation": validation})
+    path = save_bundle(result.folder / f"{spec.name}.safetensors", kept, candidate.weights())
+    return replace(result, bundle=path, new={**result.new, "key": load_bundle(path).key})
+
+
+def _write(result: Finetuning) -> Finetuning:
+    values = {key: value for key, value in asdict(result).items() if key != "folder"}
+    values |= {"bundle": result.bundle and result.bundle.name, "gain": result.gain, "better": result.bundle is not None}
+    write_aside(result.folder / "finetune.json", json.dumps(values, indent=1, default=str))
+    return result

@@ -1,0 +1,204 @@
+"""Fine-tuning: better on held-out ground or nothing, and no pixel of that ground in training."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+import torch
+from numpy.typing import NDArray
+
+from geoseg.bundle import ModelSpec, load_bundle, save_bundle
+from geoseg.datasets.prepared import NO_PIXEL, PreparedScene
+from geoseg.errors import BundleError, ExistingResultError, LabelError, UnknownModelError, UsageError
+from geoseg.evaluate import EvaluateSettings, evaluate_scenes
+from geoseg.networks import build_network
+from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
+
+OPTIONS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [32, 16, 8]}
+QUICK = {
+    "fit.steps": 40,
+    "fit.validate_every": 20,
+    "fit.batch": 4,
+    "fit.learning_rate": 5e-3,
+    "fit.encoder_rate": 1.0,
+    "fit.average_decay": 0.5,
+    "fit.precision": "32-true",
+}
+
+
+CORNER = (500_000, 1_000_000)
+FEW = {**QUICK, "fit.steps": 2, "fit.validate_every": 2}
+
+
+def write_base(folder: Path) -> Path:
+    """Write a bundle that knows nothing yet."""
+    torch.manual_seed(4)
+    network = build_network("unet", bands=3, classes=1, **OPTIONS)
+    spec = ModelSpec(
+        name="base",
+        network="unet",
+        network_options=OPTIONS,
+        bands=("red", "green", "blue"),
+        gsd_m=0.5,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        chip_px=96,
+        halo_px=16,
+        licence="CC0-1.0",
+    )
+    return save_bundle(folder / "base.safetensors", spec, network.state_dict())
+
+
+def write_scene(folder: Path, kit: SimpleNamespace) -> Path:
+    """Paint bright squares on 288 px, with their truth as a raster of the same name in `labels`."""
+    image, truth = kit.squares(7, size=288)
+    kit.write_tif(folder / "labels" / "town.tif", truth[None], nodata=255)
+    return Path(kit.write_tif(folder / "town.tif", image))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_base(tmp_path)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, kit: SimpleNamespace) -> Path:
+    return write_scene(tmp_path, kit)
+
+
+def run(scene: Path, base: Path, labels: Path | None = None, **changes: Any) -> Finetuning:
+    given = {"out": scene.parent / "out", "minutes": 5.0, "overrides": FEW, **changes}
+    return finetune([scene], FinetuneSettings(labels=labels or scene.parent / "labels", model=base, **given))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, module_kit: SimpleNamespace) -> tuple[Path, Finetuning]:
+    """A scene, and the base fine-tuned on it."""
+    scene = write_scene(tmp_path_factory.mktemp("tuned"), module_kit)
+    return scene, run(scene, write_base(scene.parent), overrides=QUICK)
+
+
+def test_a_model_that_becomes_better_on_held_out_blocks_is_written_under_a_new_name(
+    tuned: tuple[Path, Finetuning],
+) -> None:
+    scene, result = tuned
+    assert result.gain > 0.2
+    assert result.bundle == scene.parent / "out" / "base-town.safetensors"
+    spec, base = load_bundle(result.bundle).spec, load_bundle(scene.parent / "base.safetensors")
+    assert base.spec.name == "base"
+    assert (spec.name, spec.licence) == ("base-town", "CC0-1.0")
+    assert spec.training["based_on"] == {"name": "base", "version": "1", "key": base.key}
+    assert spec.metrics["held_out"]["new"]["iou"] == result.new["iou"]
+    assert str(scene.parent) not in json.dumps(spec.to_dict())
+    assert f"better by {result.gain:.4f} IoU" in result.verdict()
+    assert "| better by |" in result.table()
+
+
+def test_the_figures_are_those_of_evaluate_on_the_same_blocks(tuned: tuple[Path, Finetuning]) -> None:
+    scene, result = tuned
+    assert result.bundle is not None
+    areas = scene.parent / "out" / "blocks" / "town.gpkg"
+    for model, found in ((scene.parent / "base.safetensors", result.old), (result.bundle, result.new)):
+        settings = EvaluateSettings(labels=scene.parent / "labels", model=model, area=areas, where="split = 'held'")
+        assert evaluate_scenes(scene, settings).total.metrics()["iou"] == found["iou"]
+
+
+def test_rubbish_labels_are_no_better_and_the_old_model_is_kept(
+    tuned: tuple[Path, Finetuning], kit: SimpleNamespace
+) -> None:
+    scene, good = tuned
+    assert good.bundle is not None
+    _, truth = kit.squares(7, size=288)
+    held = hidden_pixels(scene.parent / "out" / "blocks" / "town.gpkg")
+    kit.write_tif(scene.parent / "rubbish.tif", np.where(held, truth, 1 - truth).astype(np.uint8)[None], nodata=255)
+    second = scene.parent / "second"
+    result = run(
+        scene,
+        good.bundle,
+        scene.parent / "rubbish.tif",
+        out=second,
+        name="worse",
+        overrides={**QUICK, "fit.steps": 20},
+    )
+    assert result.gain < 0
+    assert result.bundle is None
+    assert not list(second.glob("*.safetensors"))
+    assert result.verdict().startswith("base-town is kept: the new weights are not better on")
+    assert json.loads((second / "finetune.json").read_text())["better"] is False
+
+
+def hidden_pixels(areas: Path) -> NDArray[np.bool_]:
+    """Mark the pixels of the scene whose centre lies in a block that is held out."""
+    frame = geopandas.read_file(areas)
+    shape = frame[frame["split"] == "hidden"].union_all()
+    steps = 0.5 * (np.arange(288) + 0.5)
+    return np.asarray(shapely.contains_xy(shape, *np.meshgrid(CORNER[0] + steps, CORNER[1] - steps)))
+
+
+def test_no_held_out_pixel_is_in_what_is_trained_on(tuned: tuple[Path, Finetuning]) -> None:
+    out = tuned[0].parent / "out"
+    train = PreparedScene(next((out / "prepared" / "town").glob("*-train-*.npy")))
+    areas = geopandas.read_file(out / "blocks" / "town.gpkg").dissolve("split").geometry
+    assert areas["held"].within(areas["hidden"])
+    assert areas["hidden"].buffer(-1e-6).disjoint(areas["train"])
+    assert areas["choose"].buffer(-1e-6).disjoint(areas["train"].union(areas["hidden"]))
+    (row, col), (height, width) = train.origin, train.window.shape
+    inside = hidden_pixels(out / "blocks" / "town.gpkg")[row : row + height, col : col + width]
+    assert inside.mean() > 0.1
+    assert (train.pixels[..., -1][inside] == NO_PIXEL).all()
+    assert (train.pixels[..., :-1][inside] == 0).all()
+    assert (train.pixels[..., :-1][~inside] > 0).all()
+
+
+def test_the_same_call_resumes_and_repeats_nothing(tuned: tuple[Path, Finetuning]) -> None:
+    scene, first = tuned
+    kept = [scene.parent / "out" / name for name in ("training/checkpoints/last.ckpt", "blocks/town.gpkg")]
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    again = run(scene, scene.parent / "base.safetensors", overrides=QUICK)
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+    assert again.new["iou"] == first.new["iou"]
+
+
+def test_a_folder_of_another_fine_tuning_is_refused(scene: Path, base: Path) -> None:
+    run(scene, base)
+    with pytest.raises(ExistingResultError, match="--out"):
+        run(scene, base, seed=1)
+
+
+def test_polygons_are_truth_only_in_the_areas_asked_for(scene: Path, base: Path, kit: SimpleNamespace) -> None:
+    shapes = [kit.box_of(slice(r, r + 24), slice(c, c + 24)) for r in range(8, 270, 48) for c in range(8, 270, 48)]
+    polygons = kit.write_polygons(scene.parent / "houses.geojson", shapes)
+    area = kit.write_polygons(scene.parent / "area.geojson", [kit.box_of(slice(0, 288), slice(0, 200))])
+    run(scene, base, polygons, areas=area)
+    areas = geopandas.read_file(scene.parent / "out" / "blocks" / "town.gpkg")
+    assert areas.total_bounds[2] == pytest.approx(500_000 + 0.5 * 200, abs=0.5)
+    assert areas.total_bounds[0] == pytest.approx(500_000, abs=0.5)
+
+
+def test_too_few_labels_say_how_much_is_needed(scene: Path, base: Path, kit: SimpleNamespace) -> None:
+    polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
+    with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
+        run(scene, base, polygons)
+
+
+def test_a_shipped_models_name_is_never_taken(scene: Path, base: Path) -> None:
+    with pytest.raises(UsageError, match="never replaced"):
+        run(scene, base, name="buildings-30cm")
+    with pytest.raises(UnknownModelError, match="Shipped"):
+        run(scene, Path("roofs"))
+    with pytest.raises(UsageError, match="not on this machine"):
+        finetune(["https://example.org/a.tif"], FinetuneSettings(labels=scene, model=base))
+
+
+def test_a_damaged_model_is_refused_before_any_work(scene: Path, base: Path) -> None:
+    content = bytearray(base.read_bytes())
+    content[-1] ^= 255
+    base.write_bytes(content)
+    with pytest.raises(BundleError, match="damaged"):
+        run(scene, base)
+    assert not (scene.parent / "out" / "prepared").exists()
