@@ -147,6 +147,7 @@ def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path,
 
         assets = {bundle.path: file_sha256(bundle.path, Form.SAFETENSORS)}
     spec = bundle.spec
+    bands = [{"name": name} for name in spec.bands]
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -159,14 +160,14 @@ def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path,
             "description": spec.description or f"{spec.target} at {spec.gsd_m:g} m",
             "license": spec.licence if re.fullmatch(r"[\w.+-]+", spec.licence) else "other",
             "gsd": spec.gsd_m,
-            "bands": [{"name": name} for name in spec.bands],
+            "bands": bands,
             "geoseg:version": spec.version,
             "geoseg:key": bundle.key,
             "geoseg:metrics": spec.metrics,
             **describe_properties(bundle, is_exported=form != Form.SAFETENSORS),
         },
         "links": [],
-        "assets": _assets(form, assets),
+        "assets": _assets(form, assets, bands),
     }
 
 
@@ -179,7 +180,8 @@ def _date(bundle: Bundle) -> str:
     return day.astimezone(UTC).isoformat() if day.tzinfo else f"{day.isoformat()}Z"
 
 
-def _assets(form: str, files: dict[Path, str]) -> dict[str, Any]:
+def _assets(form: str, files: dict[Path, str], bands: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the files; the network has bands: MLM asks for them in the Item, and STAC 1.1 then in an asset too."""
     kind = ARTIFACTS[form]
     assets: dict[str, Any] = {}
     for number, (path, sha256) in enumerate(files.items()):
@@ -192,5 +194,6 @@ def _assets(form: str, files: dict[Path, str]) -> dict[str, Any]:
             "mlm:compile_method": kind.compile_method,
             "file:size": path.stat().st_size,
             "file:checksum": SHA256_MULTIHASH + sha256,
+            **({"bands": bands} if is_network else {}),
         }
     return assets

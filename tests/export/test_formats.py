@@ -25,8 +25,6 @@ from geoseg.inference import plan_inference, predict_block
 from geoseg.networks import load_segmenter
 from geoseg.run import RunSettings, run_scene
 
-from .conftest import SPEC, Exports
-
 FORMATS = ("onnx", "openvino", "pt2")
 SIZES = ((1, 3, 16, 16), (3, 3, 48, 80), (2, 3, 96, 96))
 
@@ -42,7 +40,7 @@ def in_torch(bundle, chips: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("model", ["onnx", "three onnx"])
-def test_ONNX_Runtime_gets_what_torch_gets_at_any_batch_and_size(exports: Exports, model: str, shape) -> None:
+def test_ONNX_Runtime_gets_what_torch_gets_at_any_batch_and_size(exports, model: str, shape) -> None:
     session = onnxruntime.InferenceSession(str(exports.files[model]), providers=["CPUExecutionProvider"])
     bundle = exports.several if "three" in model else exports.bundle
     (found,) = session.run(["probabilities"], {"pixels": pixels(shape).astype("float32")})
@@ -53,7 +51,7 @@ def test_ONNX_Runtime_gets_what_torch_gets_at_any_batch_and_size(exports: Export
 
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("model", ["pt2", "three pt2"])
-def test_torch_export_loads_it_again_at_any_batch_and_size(exports: Exports, model: str, shape) -> None:
+def test_torch_export_loads_it_again_at_any_batch_and_size(exports, model: str, shape) -> None:
     extras = {"geoseg_spec": ""}
     loaded = torch.export.load(exports.files[model], extra_files=extras).module()
     bundle = exports.several if "three" in model else exports.bundle
@@ -64,7 +62,7 @@ def test_torch_export_loads_it_again_at_any_batch_and_size(exports: Exports, mod
 
 
 @pytest.mark.parametrize(("model", "tolerance"), [("openvino", 1e-4), ("half", 0.02)])
-def test_OpenVINO_reads_the_IR_by_itself(exports: Exports, model: str, tolerance: float) -> None:
+def test_OpenVINO_reads_the_IR_by_itself(exports, model: str, tolerance: float) -> None:
     core = openvino.Core()
     read = core.read_model(exports.files[model])
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -73,20 +71,20 @@ def test_OpenVINO_reads_the_IR_by_itself(exports: Exports, model: str, tolerance
         np.testing.assert_allclose(found, in_torch(exports.bundle, pixels(shape)), atol=tolerance)
 
 
-def test_half_weights_are_half_the_size(exports: Exports) -> None:
+def test_half_weights_are_half_the_size(exports) -> None:
     sizes = [exports.files[name].with_suffix(".bin").stat().st_size for name in ("half", "openvino")]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
 
 
 @pytest.mark.parametrize("model", [*FORMATS, "half", "three onnx", "three pt2"])
-def test_an_export_carries_the_specification(exports: Exports, model: str) -> None:
+def test_an_export_carries_the_specification(exports, model: str) -> None:
     loaded, bundle = load_bundle(exports.files[model]), exports.several if "three" in model else exports.bundle
     assert loaded.spec == bundle.spec
     assert loaded.form is not Form.SAFETENSORS
     assert loaded.header["geoseg_bundle_key"] == bundle.key
 
 
-def test_keys_differ_by_what_is_in_the_file_and_not_by_where_it_lies(exports: Exports, tmp_path: Path) -> None:
+def test_keys_differ_by_what_is_in_the_file_and_not_by_where_it_lies(exports, tmp_path: Path) -> None:
     keys = {load_bundle(path).key for path in exports.files.values()} | {exports.bundle.key, exports.several.key}
     assert len(keys) == len(exports.files) + 2
     for suffix in (".xml", ".bin"):
@@ -98,13 +96,13 @@ def test_keys_differ_by_what_is_in_the_file_and_not_by_where_it_lies(exports: Ex
     assert load_bundle(tmp_path / "copy.xml").key != load_bundle(exports.files["openvino"]).key
 
 
-def test_weights_of_an_export_cannot_be_taken_out_again(exports: Exports) -> None:
+def test_weights_of_an_export_cannot_be_taken_out_again(exports) -> None:
     with pytest.raises(BundleError, match=r"exported network \(onnx\).*\.safetensors bundle that it was exported from"):
         load_bundle(exports.files["onnx"]).weights()
 
 
 @pytest.mark.parametrize("model", [*FORMATS, "three onnx", "three pt2"])
-def test_an_engine_of_an_export_equals_that_of_the_bundle(exports: Exports, model: str) -> None:
+def test_an_engine_of_an_export_equals_that_of_the_bundle(exports, model: str) -> None:
     bundle = exports.several if "three" in model else exports.bundle
     chips = pixels((3, 3, 64, 96))
     engine = load_engine(load_bundle(exports.files[model]), chip_shape=(64, 96), device="cpu", threads=1)
@@ -113,7 +111,7 @@ def test_an_engine_of_an_export_equals_that_of_the_bundle(exports: Exports, mode
     np.testing.assert_array_equal(engine.predict(chips[1:2])[0], engine.predict(chips)[1])
 
 
-def test_ONNX_Runtime_serves_where_OpenVINO_is_missing(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ONNX_Runtime_serves_where_OpenVINO_is_missing(exports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
     engine = load_engine(load_bundle(exports.files["onnx"]), chip_shape=(64, 96), device="cpu", threads=1)
     assert isinstance(engine, OnnxRuntimeEngine)
@@ -124,14 +122,14 @@ def test_ONNX_Runtime_serves_where_OpenVINO_is_missing(exports: Exports, monkeyp
         load_engine(load_bundle(exports.files["openvino"]), chip_shape=(64, 96), device="cpu")
 
 
-def test_no_runtime_at_all_is_said(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_runtime_at_all_is_said(exports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="neither is installed"):
         load_engine(load_bundle(exports.files["onnx"]), chip_shape=(64, 96), device="cpu")
 
 
-def test_a_GPU_runtime_that_falls_back_to_the_CPU_is_refused(exports: Exports, monkeypatch) -> None:
+def test_a_GPU_runtime_that_falls_back_to_the_CPU_is_refused(exports, monkeypatch) -> None:
     from geoseg.engines import onnxruntime as engine_module
 
     monkeypatch.setitem(engine_module.PROVIDERS, "cuda", ("CPUExecutionProvider", {}))
@@ -149,7 +147,7 @@ def test_a_GPU_runtime_that_falls_back_to_the_CPU_is_refused(exports: Exports, m
         ("openvino", "cuda", r"exported to openvino runs on the cpu alone.*--device cpu"),
     ],
 )
-def test_a_device_that_does_not_run_a_format_is_refused(exports: Exports, model: str, device: str, message) -> None:
+def test_a_device_that_does_not_run_a_format_is_refused(exports, model: str, device: str, message) -> None:
     with pytest.raises(DeviceError, match=message):
         load_engine(load_bundle(exports.files[model]), chip_shape=(64, 96), device=device)
 
@@ -187,7 +185,7 @@ def stored(bundle, scene: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model", FORMATS)
-def test_a_block_of_an_export_equals_that_of_the_bundle(exports: Exports, scene: Path, model: str) -> None:
+def test_a_block_of_an_export_equals_that_of_the_bundle(exports, scene: Path, model: str) -> None:
     expected, found = stored(exports.bundle, scene), stored(load_bundle(exports.files[model]), scene)
     assert (expected == 255).sum() == (found == 255).sum() == 400
     assert expected[expected != 255].std() > 3
@@ -195,7 +193,7 @@ def test_a_block_of_an_export_equals_that_of_the_bundle(exports: Exports, scene:
 
 
 @pytest.mark.parametrize("model", FORMATS)
-def test_geoseg_run_and_evaluate_take_the_file(exports: Exports, scene: Path, tmp_path: Path, model: str) -> None:
+def test_geoseg_run_and_evaluate_take_the_file(exports, scene: Path, tmp_path: Path, model: str) -> None:
     path = exports.files[model]
     result = run_scene(str(scene), RunSettings(model=path, out=tmp_path / "out", device="cpu", threads=1), quiet=True)
     assert result.report["model"]["key"] == load_bundle(path).key
@@ -227,7 +225,7 @@ STRIPPERS = {"onnx": strip_onnx, "openvino": strip_openvino, "pt2": strip_pt2}
 
 
 @pytest.mark.parametrize("model", FORMATS)
-def test_a_network_without_a_specification_is_refused(exports: Exports, tmp_path: Path, model: str) -> None:
+def test_a_network_without_a_specification_is_refused(exports, tmp_path: Path, model: str) -> None:
     target = tmp_path / exports.files[model].name
     STRIPPERS[model](exports.files[model], target)
     with pytest.raises(BundleError, match=rf"without a geoseg specification: .*`geoseg models export --to {model}`"):
@@ -235,14 +233,14 @@ def test_a_network_without_a_specification_is_refused(exports: Exports, tmp_path
 
 
 @pytest.mark.parametrize("change", [{"bands": ("red",), "mean": (0.5,), "std": (0.2,)}, {"classes": ("building", "b")}])
-def test_a_specification_of_another_network_is_refused(exports: Exports, tmp_path: Path, change: dict) -> None:
-    bundle = replace(load_bundle(exports.files["onnx"]), spec=replace(SPEC, **change))
+def test_a_specification_of_another_network_is_refused(exports, tmp_path: Path, change: dict) -> None:
+    bundle = replace(load_bundle(exports.files["onnx"]), spec=replace(exports.bundle.spec, **change))
     with pytest.raises(BundleError, match="does not fit its specification: it goes from"):
         OpenVINOEngine.load(bundle, chip_shape=(64, 96), threads=1)
 
 
 @pytest.mark.parametrize("model", FORMATS)
-def test_a_file_that_was_cut_short_is_refused(exports: Exports, tmp_path: Path, model: str) -> None:
+def test_a_file_that_was_cut_short_is_refused(exports, tmp_path: Path, model: str) -> None:
     source = exports.files[model]
     target = tmp_path / source.name
     target.with_suffix(".bin").write_bytes(b"")
@@ -251,7 +249,7 @@ def test_a_file_that_was_cut_short_is_refused(exports: Exports, tmp_path: Path, 
         load_bundle(target)
 
 
-def test_an_IR_without_its_weights_is_refused(exports: Exports, tmp_path: Path) -> None:
+def test_an_IR_without_its_weights_is_refused(exports, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(exports.files["openvino"].read_bytes())
     with pytest.raises(BundleError, match=r"weights are missing: expected a\.bin beside it"):
         load_bundle(tmp_path / "a.xml")
