@@ -212,6 +212,7 @@ def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
     if pictures:
         _draw_figures(evaluation, out)
     write_run_json(out / METRICS_FILE, evaluation.to_dict())
+    log.info("%s", out / METRICS_FILE)
 
 
 def _draw_figures(evaluation: Evaluation, out: Path) -> None:

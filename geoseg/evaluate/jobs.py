@@ -69,7 +69,7 @@ def _run_jobs(folders: list[Path], settings: EvaluateSettings) -> list[Job]:
         def opened(scratch: Path) -> Prediction:
             return open_run(folder, threshold=settings.threshold, target_only=settings.target_only)
 
-        return Job(name, _labels_of(str(folder), settings.labels, len(folders)), opened)
+        return Job(name, _labels_of(str(folder), settings.labels), opened)
 
     return [job(name, folder) for name, folder in zip(_names(list(map(str, folders))), folders, strict=True)]
 
@@ -96,7 +96,7 @@ def _model_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
                 halo_px=settings.halo_px,
             )
 
-        return Job(name, _labels_of(group[0], settings.labels, len(groups)), opened)
+        return Job(name, _labels_of(group[0], settings.labels), opened)
 
     names = _names([group[0] for group in groups])
     return [job(name, group) for name, group in zip(names, groups, strict=True)]
@@ -115,7 +115,7 @@ def _file_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list[
     scored = masks or [str(settings.footprints)]
 
     def job(name: str, file: str) -> Job:
-        labels = _labels_of(file, settings.labels, len(scored))
+        labels = _labels_of(file, settings.labels)
         beside = images if len(scored) == 1 else [image for image in images if Path(image).stem == Path(file).stem]
 
         def opened(scratch: Path) -> Prediction:
@@ -145,15 +145,13 @@ def _names(files: Sequence[str]) -> list[str]:
     return ["_".join(Path(file).absolute().relative_to(common).with_suffix("").parts) for file in files]
 
 
-def _labels_of(scene: str, labels: Path, count: int) -> Path:
-    """Return the labels of a scene: the file itself, or the one of the scene's name in a folder.
+def _labels_of(scene: str, labels: Path) -> Path:
+    """Return the labels of a scene: the one file of all scenes, or that of the scene's name in a folder.
 
     Raises:
         LabelError: If there is none, or several that are as near.
     """
     if not labels.is_dir():
-        if count > 1:
-            raise LabelError(f"{labels} is one file, but {count} scenes are scored. Give a folder of labels.")
         return labels
     name = Path(scene).name.removesuffix("_geoseg")
     stem = Path(name).stem if Path(name).suffix.lower() in SCENE_SUFFIXES else name
