@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -73,8 +74,10 @@ def network_facts(network: nn.Module, bands: int = 3) -> NetworkFacts:
 
 
 def _stride_of(network: Any) -> int:
-    """Return the sides' common divisor, from the encoder or the network's own word."""
-    return int(network.stride_px if hasattr(network, "stride_px") else network.encoder.output_stride)
+    """Return the sides' common divisor: the network's own word, or its encoder's stride."""
+    if hasattr(network, "stride_px"):
+        return int(network.stride_px)
+    return int(network.encoder.output_stride) * (8 if isinstance(network, smp.PAN) else 1)
 
 
 def _side(stride: int) -> int:
@@ -125,10 +128,9 @@ def _is_pooled(func: Any, args: Any, out: Any) -> bool:
 
 def _measure_reach(network: nn.Module, bands: int, stride: int) -> int | None:
     """Measure how far NaN spreads, to the right and to the left; None when it is everywhere."""
-    height = _lowest_strip(network, bands, stride)
     width = _NARROWEST_PX
     while width <= _WIDEST_PX:
-        reaches = [_longest_reach(_spread(network, bands, height, width, flip), width, stride) for flip in (0, 1)]
+        reaches = [_longest_reach(_spread(network, bands, stride, width, flip), width, stride) for flip in (0, 1)]
         if None not in reaches:
             return max(reach for reach in reaches if reach is not None)
         width *= 2
@@ -136,22 +138,10 @@ def _measure_reach(network: nn.Module, bands: int, stride: int) -> int | None:
 
 
 @torch.inference_mode()
-def _lowest_strip(network: nn.Module, bands: int, stride: int) -> int:
-    """Return the height of the lowest strip of pixels that a network takes: some pool further than their stride."""
-    for height in (stride, 2 * stride, 4 * stride):
-        try:
-            network(torch.zeros(1, bands, height, 4 * stride))
-        except (RuntimeError, ValueError):
-            continue
-        return height
-    return 8 * stride
-
-
-@torch.inference_mode()
 def _sees_beyond(network: nn.Module, bands: int, stride: int, local_px: int) -> bool:
     """Tell whether a pixel is changed by one that is farther than its convolutions reach."""
     width = (local_px // stride + 4) * stride
-    strip = torch.zeros(1, bands, _lowest_strip(network, bands, stride), width)
+    strip = torch.zeros(1, bands, stride, width)
     strip[..., 0] = torch.nan
     return bool(network(strip)[..., local_px + 1 :].isnan().any())
 

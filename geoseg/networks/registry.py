@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 from torch import nn
 
 from geoseg.errors import EncoderWeightsError, UnknownNetworkError
@@ -36,6 +37,9 @@ _SMP: dict[str, Builder] = {
 }
 _OWN: dict[str, Builder] = {"unet-atrous": AtrousUnet, "unet-inception": InceptionUnet, "unet-plain": PlainUnet}
 _BUILDERS = _SMP | _OWN
+_POOLS_FURTHER = {"pan": 8}
+"""Networks whose decoder pools what the encoder gives, by how much."""
+_HINTS = {"dpt": "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'"}
 _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "classes", "activation", "aux_params"}
 
 
@@ -77,6 +81,7 @@ def build_network(
     builder = _find_builder(name)
     _check_options(name, options)
     encoder = _choose_encoder(name, encoder)
+    _check_encoder(encoder)
     stride_at = options.pop("encoder_stride_at", None)
     arguments = _as_arguments(name, options, bands, classes) | ({"encoder_name": encoder} if encoder else {})
     try:
@@ -84,7 +89,8 @@ def build_network(
         if stride_at is not None:
             move_strides(network.get_submodule("encoder"), stride_at)
     except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as err:
-        raise UnknownNetworkError(f"cannot build {name!r} with encoder {encoder!r} and {options}: {err}") from err
+        hint = _HINTS.get(name, "")
+        raise UnknownNetworkError(f"cannot build {name!r} with encoder {encoder!r} and {options}: {err}{hint}") from err
     if encoder_weights is not None:
         if encoder is None:
             raise EncoderWeightsError(f"network {name!r} has no encoder for {encoder_weights}; give no encoder_weights")
@@ -120,7 +126,7 @@ def network_stride(name: str, options: Mapping[str, Any]) -> int:
     parameters = inspect.signature(_find_builder(name)).parameters
     values = {key: parameter.default for key, parameter in parameters.items()} | own
     halvings = values["depth"] if name == "unet-plain" else values["encoder_depth"]
-    return min(int(values.get("encoder_output_stride", 2**halvings)), int(2**halvings))
+    return min(int(values.get("encoder_output_stride", 2**halvings)), int(2**halvings)) * _POOLS_FURTHER.get(name, 1)
 
 
 def _find_builder(name: str) -> Builder:
@@ -135,6 +141,25 @@ def _choose_encoder(name: str, encoder: str | None) -> str | None:
     if encoder and default is None:
         raise UnknownNetworkError(f"found encoder {encoder!r}; network {name!r} has none: leave it out")
     return encoder or default
+
+
+def _check_encoder(encoder: str | None) -> None:
+    """Refuse the name of an encoder that neither library knows."""
+    if encoder is None:
+        return
+    model = encoder.removeprefix("tu-")
+    if encoder.startswith("tu-") and timm.is_model(model.split(".")[0]):
+        return
+    names = smp.encoders.get_encoder_names()
+    if encoder in names:
+        return
+    everything = [*names, *(f"tu-{timm_name}" for timm_name in timm.list_models())]
+    near = get_close_matches(encoder, everything, n=4) or [f"tu-{model}"] * timm.is_model(model)
+    meant = f"; did you mean {' or '.join(repr(found) for found in near)}?" if near else ""
+    raise UnknownNetworkError(
+        f"found encoder {encoder!r}; expected an encoder of segmentation-models-pytorch, or 'tu-' and the name of a "
+        f"timm model{meant}"
+    )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

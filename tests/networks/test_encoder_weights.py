@@ -1,0 +1,118 @@
+"""Encoder weights by torchgeo's names, and first convolutions spread over other numbers of bands."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from geoseg.errors import EncoderWeightsError
+from geoseg.networks import build_network
+from geoseg.networks.encoder_weights import fit_bands, is_named_weights
+
+MOCO = "torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO"
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 6, 13])
+def test_grey_is_answered_as_in_three_bands(bands: int) -> None:
+    kernels, grey = torch.randn(5, 3, 3, 3), torch.randn(1, 1, 8, 8)
+    spread = fit_bands(kernels, torch.empty(5, bands, 3, 3))
+    torch.testing.assert_close(
+        F.conv2d(grey.expand(-1, bands, -1, -1), spread), F.conv2d(grey.expand(-1, 3, -1, -1), kernels)
+    )
+
+
+@pytest.mark.parametrize("bands", [3, 4, 6, 13])
+def test_repeated_colours_are_answered_as_once(bands: int) -> None:
+    kernels, colours = torch.randn(5, 3, 3, 3), torch.randn(1, 3, 8, 8)
+    repeated = colours[:, torch.arange(bands) % 3]
+    spread = fit_bands(kernels, torch.empty(5, bands, 3, 3))
+    torch.testing.assert_close(F.conv2d(repeated, spread), F.conv2d(colours, kernels))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A hub that has what the test puts in, and remembers how it was asked."""
+    from torchvision.models import WeightsEnum
+
+    asked: dict[str, Any] = {}
+
+    def get_state_dict(weight: Any, **options: Any) -> dict[str, torch.Tensor]:
+        asked.update(weight=str(weight), options=options)
+        state: dict[str, torch.Tensor] = asked["state"]
+        return state
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", get_state_dict)
+    return asked
+
+
+def resnet18_state(bands: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    encoder: Any = build_network("pspnet", bands=bands, classes=1, encoder="resnet18").encoder
+    return {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in encoder.state_dict().items()}
+
+
+def test_torchgeo_weights_reach_the_encoder_without_unpickling(hub: dict[str, Any]) -> None:
+    hub["state"] = resnet18_state() | {"fc.weight": torch.zeros(2, 2)}
+    encoder: Any = build_network("pspnet", bands=4, classes=1, encoder="resnet18", encoder_weights=MOCO).encoder
+    assert hub["weight"] == MOCO.removeprefix("torchgeo:")
+    assert hub["options"]["weights_only"] is True
+    loaded = encoder.state_dict()
+    assert torch.equal(loaded["layer4.1.conv2.weight"], hub["state"]["layer4.1.conv2.weight"])
+    torch.testing.assert_close(loaded["conv1.weight"].sum(dim=1), hub["state"]["conv1.weight"].sum(dim=1))
+
+
+def test_weights_of_a_whole_segmenter_give_its_encoder(hub: dict[str, Any]) -> None:
+    state = resnet18_state()
+    hub["state"] = {f"encoder.{key}": value for key, value in state.items()} | {"decoder.x": torch.zeros(1)}
+    encoder: Any = build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO).encoder
+    assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
+
+
+def test_a_safetensors_file_of_the_same_weights_does_too(hub: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "moco.safetensors"
+    save_file(resnet18_state(), path)
+    encoder: Any = build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=path).encoder
+    assert torch.equal(encoder.state_dict()["conv1.weight"], resnet18_state()["conv1.weight"])
+    assert "weight" not in hub  # nobody was asked
+
+
+def test_weights_for_thirteen_bands_are_refused_for_three(hub: dict[str, Any]) -> None:
+    hub["state"] = resnet18_state(bands=13)
+    with pytest.raises(EncoderWeightsError, match="reads 13 bands, the network 3; only weights for 3 are adapted"):
+        build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO)
+
+
+def test_an_unknown_name_is_told_its_neighbours() -> None:
+    with pytest.raises(EncoderWeightsError, match=r"near it: ResNet18_Weights\.SENTINEL2_RGB_MOCO"):
+        build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO.replace("MOCO", "MOKO"))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("imagenett", "'imagenet'"), (MOCO.removeprefix("torchgeo:"), f"'{MOCO}'")]
+)
+def test_what_is_no_file_may_have_been_meant_as_a_name(given: str, meant: str) -> None:
+    with pytest.raises(EncoderWeightsError, match=f"did you mean {meant}"):
+        build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=given)
+
+
+def test_torchgeo_out_of_reach_points_to_a_local_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import WeightsEnum
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError("name resolution failed")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    with pytest.raises(EncoderWeightsError, match=r"name resolution failed.*safetensors file"):
+        build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO)
+
+
+def test_names_are_told_from_paths() -> None:
+    assert [is_named_weights(weights) for weights in ("imagenet", MOCO, "moco.safetensors", Path("imagenet.st"))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
