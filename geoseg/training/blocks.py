@@ -27,6 +27,9 @@ BLOCKS = 20
 LARGEST_PX = 512
 """Longest side of a block: more, smaller blocks say more about a large scene."""
 
+LEAST_PX = 64
+"""Shortest side of a block."""
+
 INSET = 16
 """A block that is scored is smaller by this part of its side on each side: houses at its border reach into others."""
 
@@ -135,7 +138,7 @@ def _forget_nodata(scene: Scene, truth: Labels) -> None:
 def choose_side(grounds: Sequence[Ground], *, stride_px: int, blocks: int = BLOCKS) -> int:
     """Return the side of a block, pixels: about `blocks` of them over all truth, and room for a crop in each."""
     known = sum(int(np.count_nonzero(ground.truth != IGNORED)) for ground in grounds)
-    return int(min(LARGEST_PX, max(64, 2 * stride_px, math.sqrt(known / blocks))))
+    return int(min(LARGEST_PX, max(LEAST_PX, 2 * stride_px, math.sqrt(known / blocks))))
 
 
 def cut_blocks(ground: Ground, side_px: int, target: int) -> list[Block]:
@@ -156,7 +159,7 @@ def cut_blocks(ground: Ground, side_px: int, target: int) -> list[Block]:
 
 
 def _edges(size: int, side_px: int) -> list[int]:
-    parts = max(1, round(size / side_px))
+    parts = max(1, min(round(size / side_px), size // LEAST_PX))
     return [round(n * size / parts) for n in range(parts + 1)]
 
 

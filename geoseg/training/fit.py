@@ -196,6 +196,7 @@ def _fit(run: _Run) -> None:
 
 def _ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # crops are slices: none is faster
+    warnings.filterwarnings("ignore", message="You defined a .validation_step. but have no")  # nothing to validate on
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # a resumed run's own
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.15
 

@@ -181,6 +181,24 @@ def find_images(source: Source, data: Path) -> list[Pair]:
     return pairs
 
 
+def find_names(source: Source, data: Path) -> list[str]:
+    """Return the names that a split or folds deal out: of painted scenes too, without those held out for testing.
+
+    Args:
+        source: what the recipe says.
+        data: folder that the source's paths start from.
+
+    Raises:
+        RecipeError: there is no image.
+        LabelError: labels are missing.
+    """
+    if source.paint_seeds:
+        names = [f"painted_{seed}" for seed in range(*source.paint_seeds)]
+    else:
+        names = [pair.name for pair in find_images(source, data) if pair.split in ("", "train")]
+    return [name for name in names if not is_chosen(name, source.test_scenes)]
+
+
 def _named(images: Sequence[Path]) -> dict[str, Path]:
     """Name images by their stems, or by their folders too where stems repeat."""
     stems = Counter(path.stem for path in images)

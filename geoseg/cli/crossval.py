@@ -1,0 +1,35 @@
+"""`geoseg crossval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoseg.cli.app import Quiet, app, log_to_stderr
+from geoseg.cli.train import Data, RecipeArgument, Set, With, parse_overrides
+
+
+@app.command("crossval", no_args_is_help=True)
+def crossval(
+    recipe: RecipeArgument,
+    folds: Annotated[int, typer.Option("--folds", "-k", help="How many.")] = 5,
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder with a folder for each fold, and crossval.json.", show_default=False),
+    ] = None,
+    with_: With = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recipe once per fold, each validated on what the others trained on; print mean and spread.
+
+    Files are dealt out to the folds, or the blocks of a scene where there are fewer files than folds. Finished folds
+    are not repeated: the same command resumes.
+    """
+    log_to_stderr(quiet=quiet)
+    from geoseg.training.crossval import cross_validate
+
+    overrides = parse_overrides(set_)
+    found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=with_ or ())
+    typer.echo(f"{found.table()}\n\n{found.folder / 'crossval.json'}")
