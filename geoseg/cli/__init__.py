@@ -7,11 +7,24 @@ from contextlib import contextmanager
 
 import typer
 
-from geoseg.cli import data, evaluate, info, models, recipes, run, train  # each registers its command
+from geoseg.cli import crossval, data, evaluate, finetune, info, models, recipes, run, search, train  # each registers
 from geoseg.cli.app import app
 from geoseg.errors import GeosegError
 
-__all__ = ["app", "data", "evaluate", "info", "main", "models", "recipes", "run", "train"]
+__all__ = [
+    "app",
+    "crossval",
+    "data",
+    "evaluate",
+    "finetune",
+    "info",
+    "main",
+    "models",
+    "recipes",
+    "run",
+    "search",
+    "train",
+]
 
 
 @contextmanager
