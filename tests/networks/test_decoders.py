@@ -141,12 +141,13 @@ def test_own_networks_export_to_onnx_at_any_size(name: str, options: dict[str, A
     torch.testing.assert_close(torch.from_numpy(compiled(pixels.numpy())[0]), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options"), [OWN[0], OWN[2], OWN[4], OWN[5]])
+@pytest.mark.parametrize(("name", "options"), [OWN[1], OWN[2], OWN[5]])
 def test_own_networks_export_as_graphs_at_any_size(name: str, options: dict[str, Any]) -> None:
     network = build_network(name, bands=3, classes=1, **options).eval()
-    sides = {2: 32 * torch.export.Dim("y", min=1, max=8), 3: 32 * torch.export.Dim("x", min=1, max=8)}
+    # From two strides on: torch.export takes a feature map of one row for something else than a map of several
+    sides = {2: 32 * torch.export.Dim("y", min=2, max=8), 3: 32 * torch.export.Dim("x", min=2, max=8)}
     program = torch.export.export(network, (torch.zeros(1, 3, 64, 96),), dynamic_shapes=(sides,))
-    pixels = torch.rand(1, 3, 32, 128)
+    pixels = torch.rand(1, 3, 128, 64)
     with torch.inference_mode():
         torch.testing.assert_close(program.module()(pixels), network(pixels))
 
