@@ -18,6 +18,14 @@ SOME_FAILED = 3
 """Exit code of a batch in which some images failed."""
 
 
+class PrecisionOption(StrEnum):
+    """Of the network's arithmetic."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+    F16 = "f16"
+
+
 class GridOption(StrEnum):
     """On which pixels the results lie."""
 
@@ -63,6 +71,9 @@ def run(
         bool, typer.Option("--blend", help="Blend neighbouring chips, for networks that pool over the whole chip.")
     ] = False,
     device: DeviceOption = Device.AUTO,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="On a GPU bf16 and f16 are faster, and not the same to the last digit.")
+    ] = PrecisionOption.F32,
     threads: Threads = None,
     each: Annotated[
         bool,
@@ -99,6 +110,7 @@ def run(
         grid=grid.value,
         blend=blend,
         device=device.value,
+        precision=precision.value,
         threads=threads,
         overwrite=overwrite,
         picture=picture,

@@ -32,6 +32,7 @@ class EngineRecipe:
     chip_shape: tuple[int, int]
     device: str = "auto"
     threads: int | None = None
+    precision: str = "f32"
 
     def open(self) -> Engine:
         """Return this process's engine."""
@@ -45,7 +46,8 @@ _opening = threading.Lock()
 @lru_cache(maxsize=2)
 def _open_engine(recipe: EngineRecipe) -> Engine:
     bundle = load_bundle(recipe.model)
-    return load_engine(bundle, chip_shape=recipe.chip_shape, device=recipe.device, threads=recipe.threads)
+    device, threads, precision = recipe.device, recipe.threads, recipe.precision
+    return load_engine(bundle, chip_shape=recipe.chip_shape, device=device, threads=threads, precision=precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def plan_inference(
     aoi_where: str | None = None,
     blend: bool = False,
     device: str = "auto",
+    precision: str = "f32",
     threads: int | None = None,
     chip_px: int | None = None,
     halo_px: int | None = None,
@@ -126,6 +129,7 @@ def plan_inference(
         aoi_where: OGR attribute filter on it.
         blend: See `Plan`.
         device: See `geoseg.engines.choose_device`.
+        precision: See `geoseg.engines.load_engine`.
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
@@ -142,5 +146,5 @@ def plan_inference(
     scene = fit_scene(open_scene(paths, crs=crs), spec, bands=bands, grid=grid)
     area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
-    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads)
+    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads, precision)
     return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes)

@@ -69,7 +69,7 @@ def run_each(paths: Paths, settings: RunSettings | None = None, *, quiet: bool =
     with _result_folder(settings.out), _say_once():
         todo = [job for job in jobs if settings.overwrite or _is_open(job, bundle, settings, result)]
         if todo:
-            with local_client(worker_threads(settings.device, settings.threads)) as client:
+            with local_client(worker_threads(settings.device, settings.threads, bundle.form)) as client:
                 for job in track(todo, total=len(todo), what="image", quiet=quiet):
                     _run_job(job, bundle, settings, client, result)
     return result

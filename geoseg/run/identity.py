@@ -20,6 +20,7 @@ DECIDING = (
     "crs",
     "grid",
     "blend",
+    "precision",
     "chip_px",
     "halo_px",
 )

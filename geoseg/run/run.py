@@ -115,7 +115,7 @@ def run_plan(
     threshold = stored_threshold(bundle.spec.threshold if settings.threshold is None else settings.threshold)
     rasters = 3 if plan.has_class_raster else 2
     with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width, rasters=rasters) as aside:
-        threads = worker_threads(settings.device, settings.threads)
+        threads = worker_threads(settings.device, settings.threads, bundle.form)
         blocks = plan.blocks(settings.block_px or plan.choose_block_px(threads))
         stages.done("open")
         with nullcontext(client) if client is not None else local_client(threads) as own:
@@ -136,7 +136,19 @@ def run_plan(
 
 def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
     """Plan the inference of a run."""
-    names = ("bands", "crs", "grid", "aoi", "aoi_where", "blend", "device", "threads", "chip_px", "halo_px")
+    names = (
+        "bands",
+        "crs",
+        "grid",
+        "aoi",
+        "aoi_where",
+        "blend",
+        "device",
+        "precision",
+        "threads",
+        "chip_px",
+        "halo_px",
+    )
     return plan_inference(paths, bundle, **{name: getattr(settings, name) for name in names})
 
 

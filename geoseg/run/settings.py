@@ -27,6 +27,7 @@ class RunSettings:
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         blend: Blend chips over their halos.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `f32`, or `bf16` or `f16` on a GPU; see `geoseg.engines.load_engine`.
         threads: CPU threads in all.
         block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
         chip_px: Another chip size than the model's.
@@ -47,6 +48,7 @@ class RunSettings:
     grid: GridChoice = "model"
     blend: bool = False
     device: str = "auto"
+    precision: str = "f32"
     threads: int | None = None
     block_px: int | None = None
     chip_px: int | None = None

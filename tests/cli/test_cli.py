@@ -24,7 +24,7 @@ def invoke(*args: str) -> Result:
     return CliRunner().invoke(app, list(args))
 
 
-@pytest.mark.parametrize("command", ["run", "train", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["run", "train", "evaluate", "info", "models"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -34,7 +34,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom geoseg.cli import app\n"
-        "for command in ([], ['run'], ['train'], ['evaluate'], ['info']):\n"
+        "for command in ([], ['run'], ['train'], ['evaluate'], ['info'], ['models', 'export']):\n"
         "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

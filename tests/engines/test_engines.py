@@ -239,3 +239,25 @@ def test_the_fakes_are_what_their_names_say() -> None:
     shares = ClassSegmenter(4).predict(chips)
     np.testing.assert_array_equal(shares.argmax(axis=1), chips[:, 0] // 64)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
+
+
+def test_mixed_precision_is_near_and_says_so(bundle: Bundle, chips, reference) -> None:
+    engine = TorchEngine(load_segmenter(bundle), "cpu", "bf16")
+    found = engine.predict(chips[:1])
+    assert engine.name.endswith("cpu bf16")
+    assert found.dtype == np.float32
+    assert 1e-6 < np.abs(found - reference[:1]).mean() < 0.01
+
+
+def test_a_precision_that_is_not_to_be_had_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(DeviceError, match=r"no precision 'int8'.*f32, bf16, f16"):
+        load_engine(bundle, chip_shape=CHIP, device="cpu", precision="int8")
+    with pytest.raises(DeviceError, match="Precision bf16 is for torch on a GPU; the CPU computes in f32"):
+        load_engine(bundle, chip_shape=CHIP, device="cpu", precision="bf16")
+
+
+def test_a_strange_name_is_safe_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path / "cache"))
+    bundle = make_bundle(tmp_path / "a.safetensors", replace(SPEC, name="../me/houses"))
+    assert onnx_path(bundle).parent == tmp_path / "cache"
+    assert onnx_path(bundle).name.startswith("me-houses-")
