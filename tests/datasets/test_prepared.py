@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from torchgeo.samplers import RandomGeoSampler
 
-from geoseg.datasets.labels import IGNORED
-from geoseg.datasets.prepared import PreparedScene, is_prepared, sampling_boxes, write_prepared
+from geoseg.datasets.fill import fill_invalid
+from geoseg.datasets.labels import IGNORED, UNSURE
+from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, is_known, is_prepared, sampling_boxes, write_prepared
 from geoseg.grid import Window
 
 
@@ -59,3 +60,19 @@ def test_an_unfinished_scene_is_not_prepared(scene: Path) -> None:
     assert is_prepared(scene)
     scene.with_suffix(".json").unlink()
     assert not is_prepared(scene)
+
+
+def test_pixels_without_data_are_filled_as_in_inference_and_have_no_truth(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 40, 50)).astype(np.uint8)
+    valid = np.ones((40, 50), bool)
+    valid[10:20, 30:] = False
+    path = write_prepared(tmp_path / "s.npy", image, np.ones((40, 50), np.uint8), about={}, valid=valid)
+    window = Window(5, 20, 30, 20)
+    sample = PreparedScene(path).read(window)
+    own = (slice(None), *window.slices)
+    assert np.array_equal(sample["image"], fill_invalid(image[own], valid[window.slices]))
+    assert np.array_equal(sample["mask"], np.where(valid[window.slices], 1, IGNORED))
+
+
+def test_unsure_is_known_and_missing_pixels_are_not() -> None:
+    assert is_known(np.array([0, 1, 5, UNSURE, NO_PIXEL, IGNORED])).tolist() == [True] * 4 + [False] * 2

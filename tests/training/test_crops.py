@@ -1,5 +1,6 @@
 """Crops for training follow the sources' weights; chips for validation count every pixel once."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,14 @@ def test_sources_are_drawn_by_weight_and_not_by_size(tmp_path: Path) -> None:
     assert float((drawn == 2).float().mean()) == pytest.approx(0.75, abs=0.07)
 
 
-def test_scenes_without_room_are_left_out_and_none_at_all_is_an_error(tmp_path: Path) -> None:
+def test_scenes_without_room_are_left_out_by_name_and_none_at_all_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = PreparedSource("s", 1.0, (scene(tmp_path, "a", 1), scene(tmp_path, "b", 2, (30, 300))), ())
     assert len(MixedCrops([source], window_px=48).scenes) == 1
+    assert (
+        "1 of 2 training scenes have no room or too little truth for a window of 48 px: b are left out" in caplog.text
+    )
     with pytest.raises(RecipeError, match=r"fit\.window_px"):
         MixedCrops([source], window_px=200)
 
@@ -59,3 +65,29 @@ def test_chips_without_truth_are_left_out(tmp_path: Path) -> None:
     path = write_prepared(tmp_path / "v.npy", np.zeros((3, 64, 256), np.uint8), truth, about={})
     chips = ValidationChips([PreparedSource("v", 1.0, (), (path,))], chip_px=64, halo_px=0)
     assert len(chips) == 1
+
+
+def test_batches_hold_chips_of_one_shape_and_every_chip_once(tmp_path: Path) -> None:
+    shapes = [(40, 40), (40, 40), (300, 300), (100, 300)]
+    paths = tuple(scene(tmp_path, f"v{n}", n, shape) for n, shape in enumerate(shapes))
+    chips = ValidationChips([PreparedSource("v", 1.0, (), paths)], chip_px=128, halo_px=16)
+    batches = chips.batches(3)
+    assert sorted(itertools.chain(*batches)) == list(range(len(chips)))
+    assert max(map(len, batches)) == 3
+    for batch in batches:
+        assert len({chips[n]["image"].shape for n in batch}) == 1
+    assert len({chips[batch[0]]["image"].shape for batch in batches}) > 1
+
+
+def test_a_part_of_a_scene_keeps_the_scenes_lattice_and_mirrors_only_at_its_border(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[0:100, 0:120].astype(np.uint8)
+    whole = np.stack([rows, cols, rows])
+    truth = np.full((100, 120), IGNORED, np.uint8)
+    truth[70:90, 5:9] = 1
+    about = {"origin": [20, 0], "scene_shape": [100, 120]}
+    path = write_prepared(tmp_path / "v.npy", whole[:, 20:, :100], truth[20:, :100], about=about)
+    chips = ValidationChips([PreparedSource("v", 1.0, (), (path,))], chip_px=64, halo_px=8)
+    assert [chip for _, chip in chips.chips] == [(1, 0)]
+    padded = np.pad(whole, ((0, 0), (8, 100), (8, 100)), mode="reflect")
+    assert chips.lattices[0].core == (48, 48)
+    assert np.array_equal(chips[0]["image"].numpy(), padded[:, 48 : 48 + 64, 0:64])
