@@ -34,8 +34,10 @@ def load_encoder_weights(network: nn.Module, encoder: str, weights: str | Path, 
     Raises:
         EncoderWeightsError: the weights cannot be fetched or read, or are not those of the encoder.
     """
+    from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
+
     target: Any = network.encoder
-    source = read_weights(encoder, weights)
+    source = read_weights(encoder, weights, is_vit=isinstance(target, TimmViTEncoder))
     module: nn.Module = target.model if hasattr(target, "model") else target
     own = module.state_dict()
     usable = {key: fit_bands(value, own[key]) for key, value in source.items() if key in own}
@@ -43,10 +45,10 @@ def load_encoder_weights(network: nn.Module, encoder: str, weights: str | Path, 
     module.load_state_dict(usable, strict=False)
 
 
-def read_weights(encoder: str, weights: str | Path) -> dict[str, Tensor]:
+def read_weights(encoder: str, weights: str | Path, *, is_vit: bool) -> dict[str, Tensor]:
     """Read or fetch weights by what their name says; those of a whole segmenter give its encoder's."""
     if str(weights) == "imagenet":
-        return hub_weights(encoder)
+        return hub_weights(encoder, is_vit=is_vit)
     if str(weights).startswith(TORCHGEO):
         state = torchgeo_weights(str(weights).removeprefix(TORCHGEO))
     else:
@@ -74,11 +76,15 @@ def file_weights(path: Path) -> dict[str, Tensor]:
         raise EncoderWeightsError(f"{path} is not a safetensors file: {err}; pickled weights are not read") from err
 
 
-def hub_weights(encoder: str) -> dict[str, Tensor]:
-    """Fetch the ImageNet weights of an encoder from the model hub."""
+def hub_weights(encoder: str, *, is_vit: bool) -> dict[str, Tensor]:
+    """Fetch the ImageNet weights of an encoder from the model hub; those of a plain vision transformer whole."""
+    import timm
     from segmentation_models_pytorch.encoders import get_encoder
 
     try:
+        if is_vit:
+            vit: dict[str, Tensor] = timm.create_model(encoder.removeprefix("tu-"), pretrained=True).state_dict()
+            return vit
         pretrained: Any = get_encoder(encoder, in_channels=3, depth=5, weights="imagenet")
     except Exception as err:  # the hub clients raise their own errors, requests' and urllib's
         raise _out_of_reach(f"the ImageNet weights of {encoder!r}", err) from err

@@ -116,3 +116,25 @@ def test_names_are_told_from_paths() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_plain_vision_transformer_takes_imagenet_weights(bands: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    create, fetched = timm.create_model, {}
+
+    def fake_hub(name: str, *, pretrained: bool = False, **options: Any) -> Any:
+        model = create(name, **options)
+        if pretrained:
+            fetched.update({key: value.clone() for key, value in model.state_dict().items()})
+        return model
+
+    monkeypatch.setattr(timm, "create_model", fake_hub)
+    small: dict[str, Any] = {"encoder_depth": 1, "decoder_intermediate_channels": [8], "decoder_fusion_channels": 8}
+    network = build_network("dpt", bands=bands, classes=1, encoder="tu-test_vit", encoder_weights="imagenet", **small)
+    loaded = network.get_submodule("encoder.model").state_dict()
+    assert torch.equal(loaded["blocks.0.attn.qkv.weight"], fetched["blocks.0.attn.qkv.weight"])
+    torch.testing.assert_close(
+        loaded["patch_embed.proj.weight"].sum(dim=1), fetched["patch_embed.proj.weight"].sum(dim=1)
+    )
