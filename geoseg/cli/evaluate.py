@@ -108,13 +108,13 @@ def evaluate(
     settings = EvaluateSettings(
         labels=labels,
         label_settings=LabelSettings(
-            codes=_parse_codes(code, "--code"), layer=layer, column=column, elsewhere=no_buildings_here
+            codes=parse_codes(code, "--code"), layer=layer, column=column, elsewhere=no_buildings_here
         ),
         model=model,
         mask=mask,
         footprints=footprints,
         confidence=confidence,
-        mask_codes=_parse_codes(mask_code, "--mask-code"),
+        mask_codes=parse_codes(mask_code, "--mask-code"),
         classes=tuple(classes.split(",")) if classes else (),
         target=target,
         target_only=target_only,
@@ -137,7 +137,8 @@ def evaluate(
     typer.echo(evaluate_scenes(scene or [], settings).table())
 
 
-def _parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
+def parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
+    """Split code=class pairs of an option."""
     for pair in pairs or []:
         if "=" not in pair:
             raise UsageError(f"{option} {pair} is no code. Give a number or a colour and a class: 255=building.")

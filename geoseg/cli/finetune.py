@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from geoseg.cli.app import Quiet, app, log_to_stderr
-from geoseg.cli.evaluate import _parse_codes
+from geoseg.cli.evaluate import parse_codes
 from geoseg.cli.train import Set, parse_overrides
 
 
@@ -74,7 +74,7 @@ def finetune(
         where=where,
         layer=layer,
         column=column,
-        codes=_parse_codes(code, "--code"),
+        codes=parse_codes(code, "--code"),
         seed=seed,
         overrides=parse_overrides(set_),
     )

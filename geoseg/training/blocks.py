@@ -56,6 +56,11 @@ class Ground:
     truth: Labels
     area: Any = None
 
+    @property
+    def known_px(self) -> int:
+        """Pixels that have truth."""
+        return int(np.count_nonzero(self.truth != IGNORED))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -137,7 +142,7 @@ def _forget_nodata(scene: Scene, truth: Labels) -> None:
 
 def choose_side(grounds: Sequence[Ground], *, stride_px: int, blocks: int = BLOCKS) -> int:
     """Return the side of a block, pixels: about `blocks` of them over all truth, and room for a crop in each."""
-    known = sum(int(np.count_nonzero(ground.truth != IGNORED)) for ground in grounds)
+    known = sum(ground.known_px for ground in grounds)
     return int(min(LARGEST_PX, max(LEAST_PX, 2 * stride_px, math.sqrt(known / blocks))))
 
 

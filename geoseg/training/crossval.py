@@ -171,7 +171,6 @@ def _write_blocks(source: Source, plan: Recipe, folds: int, data: Path, path: Pa
 
     `train-N` are whole blocks of fold N; `validate-N` the same blocks without the strip along their border.
     """
-    from geoseg.datasets.labels import IGNORED
     from geoseg.training.blocks import INSET, choose_side, cut_blocks, dealt_fold, write_areas
     from geoseg.training.demand import plan_demand
 
@@ -182,7 +181,7 @@ def _write_blocks(source: Source, plan: Recipe, folds: int, data: Path, path: Pa
     count, known = 0, 0
     for number, ground in enumerate(grounds):
         blocks = cut_blocks(ground, side, demand.coding_of(source).target[0])
-        known += int((ground.truth != IGNORED).sum())
+        known += ground.known_px
         count += len(blocks)
         for block in blocks:
             fold = dealt_fold(block, number, folds)

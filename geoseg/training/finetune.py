@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,25 +23,11 @@ from geoseg.training.toml import recipe_text
 if TYPE_CHECKING:
     from geoseg.evaluate import SceneScores
     from geoseg.training.blocks import Block, Ground
+    from geoseg.training.dealing import Parts
 
 __all__ = ["FinetuneSettings", "Finetuning", "finetune"]
 
 log = logging.getLogger(__name__)
-
-PARTS = ("train", "choose", "held")
-"""What blocks are for: training, choosing weights and threshold, and the comparison of the old model with the new."""
-
-LEAST_KNOWN = 0.5
-"""A block with truth on less of its pixels is trained on, never chosen or scored on."""
-
-LEAST_TARGET_PX = 64
-"""Each part needs this many pixels of the target class at least."""
-
-MOST_CHOOSING = 4
-"""Blocks to choose on: they are predicted again and again while the network trains."""
-
-LITTLE_PX = 500_000
-"""Less truth than this is worth a warning."""
 
 LEAST_THRESHOLD_GAIN = 0.005
 """IoU by which another threshold must be better, on few blocks, to take the place of the old one."""
@@ -151,9 +136,9 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
         ExistingResultError: If the folder holds another fine-tuning.
         GeosegError: If a scene or a setting cannot be used.
     """
+    from geoseg.training.dealing import deal_blocks, summarise, write_blocks
+
     base = load_bundle(settings.model)
-    if settings.overrides.get("network"):
-        raise UsageError("--set network= cannot be used: the network is the model's own.")
     files = _local_files(scenes)
     name = _name_of(base.spec, settings.name, files[0])
     folder = settings.out or Path(f"{files[0].stem}_finetune")
@@ -161,9 +146,9 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     base.weights()  # a damaged or exported file is refused before any work
     table = {"layer": settings.layer, "label_column": settings.column, **_meaning(settings.codes)}
     grounds = [_survey(file, base.spec, settings, table) for file in files]
-    parts, side = _deal(grounds, base.spec, settings.seed)
-    summary = _summary(grounds, parts, side)
-    areas = _write_blocks(folder, grounds, parts, side)
+    parts, side = deal_blocks(grounds, base.spec, _coding(base.spec, table).target[0], settings.seed)
+    summary = summarise(grounds, parts, side)
+    areas = write_blocks(folder, grounds, parts, side)
     plan = _plan(folder, name, base, settings, grounds, parts, areas, table)
     candidate = _train(plan, folder, areas, parts)
     candidate = _settle_threshold(candidate, folder / "training" / f"{plan.name}.candidate.safetensors")
@@ -234,7 +219,7 @@ def _survey(file: Path, spec: ModelSpec, settings: FinetuneSettings, table: Mapp
         layer=settings.layer,
         column=settings.column,
     )
-    log.info("%s: %.2f Mpx with truth at %g m", ground.name, _known(ground) / 1e6, spec.gsd_m)
+    log.info("%s: %.2f Mpx with truth at %g m", ground.name, ground.known_px / 1e6, spec.gsd_m)
     return ground
 
 
@@ -247,124 +232,23 @@ def _labels_of(file: Path, labels: Path) -> Path:
     return found[0]
 
 
-def _known(ground: "Ground") -> int:
-    return int((ground.truth != IGNORED).sum())
-
-
-Parts = list[dict[str, list["Block"]]]
-"""For each scene the blocks of each of `PARTS`."""
-
-
-def _deal(grounds: Sequence["Ground"], spec: ModelSpec, seed: int) -> tuple[Parts, int]:
-    """Cut the scenes into blocks and deal them out; return them and their side in pixels.
-
-    A block's colour is (row + 2 column + scene) mod 4: no two of one colour touch, not even at a corner. One colour is
-    held out, some of the colour opposite to it are chosen on, the rest trains.
-
-    Raises:
-        LabelError: If no dealing leaves enough of the target in each part.
-    """
-    from geoseg.training.blocks import choose_side, cut_blocks
-
-    side, target = choose_side(grounds, stride_px=spec.stride_px), _coding(spec, _meaning(())).target[0]
-    blocks = [cut_blocks(ground, side, target) for ground in grounds]
-    for first in range(4):
-        parts = _coloured(blocks, (seed + first) % 4)
-        if all(_target_px(parts, part) >= LEAST_TARGET_PX for part in PARTS):
-            return parts, side
-    raise _too_few(blocks, side, spec)
-
-
-def _coloured(blocks: Sequence[Sequence["Block"]], held: int) -> Parts:
-    colours = [
-        [(b.row + 2 * b.col + n) % 4 if b.known >= LEAST_KNOWN else -1 for b in bs] for n, bs in enumerate(blocks)
-    ]
-    opposite = [(n, i) for n, row in enumerate(colours) for i, colour in enumerate(row) if colour == (held + 2) % 4]
-    step = max(2, math.ceil(len(opposite) / MOST_CHOOSING))
-    chosen = set(opposite[::step])
-    parts: Parts = []
-    for n, own in enumerate(blocks):
-        dealt: dict[str, list[Block]] = {part: [] for part in PARTS}
-        for i, block in enumerate(own):
-            dealt["choose" if (n, i) in chosen else "held" if colours[n][i] == held else "train"].append(block)
-        parts.append(dealt)
-    return parts
-
-
-def _target_px(parts: Parts, part: str) -> int:
-    return sum(block.target_px for dealt in parts for block in dealt[part])
-
-
-def _too_few(blocks: Sequence[Sequence["Block"]], side: int, spec: ModelSpec) -> LabelError:
-    everything = [block for own in blocks for block in own]
-    full = [block for block in everything if block.known >= LEAST_KNOWN]
-    good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
-    metres, least_ha = side * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
-    return LabelError(
-        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side} px ({metres:.0f} m) with any "
-        f"truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px of "
-        f"{spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
-        f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "
-        "ground, all of every piece, and say with --areas what is labelled"
-    )
-
-
-def _summary(grounds: Sequence["Ground"], parts: Parts, side: int) -> dict[str, Any]:
-    known = sum(map(_known, grounds))
-    if known < LITTLE_PX:
-        log.warning("%.2f Mpx of truth are little; %g and more is better", known / 1e6, LITTLE_PX / 1e6)
-    counts = {part: sum(len(dealt[part]) for dealt in parts) for part in PARTS}
-    log.info("%d blocks of about %d px train, %d are chosen on, %d are held out", *_in_order(counts, side))
-    return {**counts, "side_px": side, "inset_px": _inset(side), "known_px": known}
-
-
-def _in_order(counts: Mapping[str, int], side: int) -> tuple[int, ...]:
-    return counts["train"], side, counts["choose"], counts["held"]
-
-
-def _inset(side: int) -> int:
-    from geoseg.training.blocks import INSET
-
-    return max(2, side // INSET)
-
-
-def _write_blocks(folder: Path, grounds: Sequence["Ground"], parts: Parts, side: int) -> list[Path]:
-    """Write a GeoPackage of blocks per scene, once; `hidden` are whole held-out blocks, `held` what is scored."""
-    from geoseg.training.blocks import write_areas
-
-    paths = [folder / "blocks" / f"{name}.gpkg" for name in _names(grounds)]
-    for path, ground, dealt in zip(paths, grounds, parts, strict=True):
-        if not path.is_file():
-            whole = [(name, b.outline(ground)) for part, name in _WHOLE for b in dealt[part]]
-            inner = [(p, b.outline(ground, inset_px=_inset(side))) for p in PARTS[1:] for b in dealt[p]]
-            write_areas(path, ground.grid, whole + inner)
-    return paths
-
-
-_WHOLE = (("train", "train"), ("held", "hidden"))
-
-
-def _names(grounds: Sequence["Ground"]) -> list[str]:
-    """Return a name for each scene that no other has."""
-    stems = [re.sub(r"[^\w-]+", "_", ground.name) for ground in grounds]
-    return [stem if stems.count(stem) == 1 else f"{stem}_{n}" for n, stem in enumerate(stems)]
-
-
 def _plan(
     folder: Path,
     name: str,
     base: Bundle,
     settings: FinetuneSettings,
     grounds: Sequence["Ground"],
-    parts: Parts,
+    parts: "Parts",
     areas: Sequence[Path],
     table: Mapping[str, Any],
 ) -> Recipe:
     """Write the recipe, with everything that it starts from, and read it as any other."""
-    known = sum(map(_known, grounds))
+    from geoseg.training.dealing import name_grounds
+
+    known = sum(ground.known_px for ground in grounds)
     sources = [
         _source(named, ground, dealt, path, known) | {k: v for k, v in table.items() if v}
-        for named, ground, dealt, path in zip(_names(grounds), grounds, parts, areas, strict=True)
+        for named, ground, dealt, path in zip(name_grounds(grounds), grounds, parts, areas, strict=True)
         if dealt["train"] or dealt["choose"]
     ]
     recipe = _recipe(name, base, settings, sources, parts)
@@ -391,7 +275,7 @@ def _source(name: str, ground: "Ground", dealt: Mapping[str, list["Block"]], are
 
 
 def _recipe(
-    name: str, base: Bundle, settings: FinetuneSettings, sources: list[dict[str, Any]], parts: Parts
+    name: str, base: Bundle, settings: FinetuneSettings, sources: list[dict[str, Any]], parts: "Parts"
 ) -> dict[str, Any]:
     spec = base.spec
     keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "licence")
@@ -414,7 +298,7 @@ def _reference(model: str | Path) -> str:
     return str(model) if str(model) in list_models() else str(Path(model).absolute())
 
 
-def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: Parts) -> dict[str, Any]:
+def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: "Parts") -> dict[str, Any]:
     """Choose how to train: crops no larger than a block, a low learning rate and a lower one for the encoder."""
     side = min(min(b.window.shape) for dealt in parts for own in dealt.values() for b in own)
     crop = max(spec.stride_px, min(256, side) // spec.stride_px * spec.stride_px)
@@ -433,7 +317,7 @@ def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: Parts) -> dict[str,
     }
 
 
-def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: Parts) -> Bundle:
+def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: "Parts") -> Bundle:
     """Prepare the scenes, hide what is held out, and train."""
     from geoseg.training.blocks import hide_areas
     from geoseg.training.demand import plan_demand
