@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import geoseg
+from geoseg.bundle import choose_colours
 from geoseg.datasets.coding import Coding
 from geoseg.engines import worker_threads
 from geoseg.errors import ExistingResultError, UsageError
@@ -141,7 +142,7 @@ def _evaluate_scene(job: Job, settings: EvaluateSettings) -> tuple[SceneScores, 
             labels=str(job.labels),
         )
         if settings.out is not None and settings.pictures:
-            _draw(stack, prediction, settings.out, job.name)
+            _draw(stack, prediction, settings, settings.out, job.name)
         close_readers()
     return scores, prediction.facts | {"labels": str(job.labels)} | _lengths(stack, width_px)
 
@@ -196,13 +197,20 @@ def _unscored(prediction: Prediction, settings: EvaluateSettings) -> tuple[str, 
     return tuple(name for name in prediction.classes if name in usual)
 
 
-def _draw(stack: Stack, prediction: Prediction, out: Path, name: str) -> None:
+def _draw(stack: Stack, prediction: Prediction, settings: EvaluateSettings, out: Path, name: str) -> None:
     from geoseg.evaluate.pictures import draw_scene, scored_window
 
     folder = out / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    colours = [prediction.colours[name] for name in stack.classes] if prediction.colours else []
+    several = len(stack.classes) > 2
+    colours = choose_colours(stack.classes, prediction.colours or _named_colours(settings)) if several else ()
     draw_scene(folder / f"{name}.png", stack, scored_window(stack), image=prediction.image, colours=colours)
+
+
+def _named_colours(settings: EvaluateSettings) -> dict[str, str]:
+    """Return the first colour that the labels' codes give each class."""
+    pairs = reversed(settings.label_settings.codes)
+    return {name: key for key, name in pairs if key.startswith("#")}
 
 
 def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:

@@ -66,10 +66,12 @@ def _run_jobs(folders: list[Path], settings: EvaluateSettings) -> list[Job]:
         raise UsageError(f"{folders[0]} is a finished run with its own model. Leave out --model, or name the scene.")
 
     def job(name: str, folder: Path) -> Job:
-        def opened(scratch: Path) -> Prediction:
-            return open_run(folder, threshold=settings.threshold, target_only=settings.target_only)
+        labels = _labels_of(str(folder), settings.labels)
 
-        return Job(name, _labels_of(str(folder), settings.labels), opened)
+        def opened(scratch: Path) -> Prediction:
+            return open_run(folder, threshold=settings.threshold, target_only=_scores_target_only(labels, settings))
+
+        return Job(name, labels, opened)
 
     return [job(name, folder) for name, folder in zip(_names(list(map(str, folders))), folders, strict=True)]
 
@@ -79,13 +81,15 @@ def _model_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
     groups = [[file] for file in files] if settings.labels.is_dir() else [files]
 
     def job(name: str, group: list[str]) -> Job:
+        labels = _labels_of(group[0], settings.labels)
+
         def opened(scratch: Path) -> Prediction:
             return predict_bundle(
                 group,
                 bundle,
                 scratch,
                 threshold=settings.threshold,
-                target_only=settings.target_only or _has_one_class(settings),
+                target_only=_scores_target_only(labels, settings),
                 aoi=settings.area,
                 aoi_where=settings.where,
                 blend=settings.blend,
@@ -96,15 +100,15 @@ def _model_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
                 halo_px=settings.halo_px,
             )
 
-        return Job(name, _labels_of(group[0], settings.labels), opened)
+        return Job(name, labels, opened)
 
     names = _names([group[0] for group in groups])
     return [job(name, group) for name, group in zip(names, groups, strict=True)]
 
 
-def _has_one_class(settings: EvaluateSettings) -> bool:
-    """Return True where the labels are polygons that do not say their class: they are the target."""
-    return settings.labels.suffix.lower() in VECTOR_SUFFIXES and not settings.label_settings.column
+def _scores_target_only(labels: Path, settings: EvaluateSettings) -> bool:
+    """Return True where that is asked, or labels are polygons that do not say their class: they are the target."""
+    return settings.target_only or not (is_raster(labels) or settings.label_settings.column)
 
 
 def _file_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list[Job]:
@@ -128,6 +132,7 @@ def _file_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list[
                 target=settings.target,
                 codes=settings.mask_codes,
                 confidence=settings.confidence,
+                target_only=_scores_target_only(labels, settings),
                 grid=grid_of(labels) if not masks and not beside and is_raster(labels) else None,
             )
 

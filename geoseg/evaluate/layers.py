@@ -90,6 +90,19 @@ class Thresholded:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """One class of several against the others."""
+
+    classes: Layer
+    index: int
+
+    def read(self, window: Window) -> Bytes:
+        """Return 1 where it is the class, 0 where it is another, 255 where there is none."""
+        found = self.classes.read(window)
+        return np.where(found == NODATA, NODATA, found == self.index).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
 class Sheet:
     """The pixels of a window of a stack: class indices, 255 where there is none; `(y, x)` each."""
 

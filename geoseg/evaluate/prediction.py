@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
-from geoseg.evaluate.layers import Layer, RasterLayer, Scratch, Thresholded, fill_scratch
+from geoseg.evaluate.layers import Chosen, Layer, RasterLayer, Scratch, Thresholded, fill_scratch
 from geoseg.evaluate.outlines import SIMPLIFY_PX, outline_buildings
 from geoseg.evaluate.truth import plan_labels
 from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
@@ -274,6 +274,7 @@ def open_files(
     codes: tuple[tuple[str, str], ...] = (),
     confidence: str | None = None,
     grid: Grid | None = None,
+    target_only: bool = False,
 ) -> Prediction:
     """Open a mask, or footprints, or both, as any tool writes them.
 
@@ -287,6 +288,7 @@ def open_files(
         codes: Numbers and colours of the mask to class names.
         confidence: Column of the footprints.
         grid: Grid to burn footprints on where there is neither mask nor image.
+        target_only: Score the target alone though the mask has several classes.
 
     Raises:
         ScoredFileError: If a file cannot be read or lies elsewhere.
@@ -307,13 +309,16 @@ def open_files(
         assert found is not None
         layer = fill_scratch(scratch / "mask", own.shape, found.burn)
     first = mask or footprints
+    predicted: Layer = layer
+    if target_only and len(names) > 2:
+        predicted, names, index = Chosen(layer, index), two_classes((), names[index]), 1
     return Prediction(
         name=first.stem if first is not None else "",
         grid=own,
         native=own,
         classes=names,
         target=index,
-        predicted=layer,
+        predicted=predicted,
         footprints=found,
         image=image,
         facts={"mask": mask and str(mask), "footprints": footprints and str(footprints)},

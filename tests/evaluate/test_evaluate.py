@@ -143,6 +143,9 @@ def test_the_target_alone_may_be_scored_and_is_where_labels_are_polygons(
     polygons = save(tmp_path / "b.gpkg", box(0, 30, 70, 60))
     found = score(scene, polygons, model=land_model).total.confusion
     assert np.array_equal(found.counts, expected.counts)
+    mask = write(tmp_path / "mask.tif", values // 64)
+    found = score([], polygons, mask=mask, classes=LAND).total.confusion
+    assert np.array_equal(found.counts, expected.counts)
     raster = write(tmp_path / "labels.tif", values // 64 == 1)
     found = score(scene, raster, model=land_model, target_only=True).total.confusion
     assert np.array_equal(found.counts, expected.counts)
