@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 LEAST_THRESHOLD_GAIN = 0.005
 """IoU by which another threshold must be better, on few blocks, to take the place of the old one."""
 
+SMALL_SHARE = 0.5
+"""Share of a scene's rows times that of its columns: labels in less of both may be of a part of the scene alone."""
+
 FIGURES = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}
 
 AUGMENT = (
@@ -220,7 +223,22 @@ def _survey(file: Path, spec: ModelSpec, settings: FinetuneSettings, table: Mapp
         column=settings.column,
     )
     log.info("%s: %.2f Mpx with truth at %g m", ground.name, ground.known_px / 1e6, spec.gsd_m)
+    if settings.areas is None:
+        _warn_of_corner(ground, _coding(spec, table).target[0])
     return ground
+
+
+def _warn_of_corner(ground: "Ground", target: int) -> None:
+    """Warn where all that is marked lies together in a part of the scene: the rest may not be labelled at all."""
+    marked = ground.truth == target
+    share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
+    if 0 < share < SMALL_SHARE:
+        log.warning(
+            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --areas "
+            "what is",
+            ground.name,
+            100 * share,
+        )
 
 
 def _labels_of(file: Path, labels: Path) -> Path:

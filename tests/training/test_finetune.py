@@ -180,10 +180,13 @@ def test_polygons_are_truth_only_in_the_areas_asked_for(scene: Path, base: Path,
     assert areas.total_bounds[0] == pytest.approx(500_000, abs=0.5)
 
 
-def test_too_few_labels_say_how_much_is_needed(scene: Path, base: Path, kit: SimpleNamespace) -> None:
+def test_too_few_labels_say_how_much_is_needed(
+    scene: Path, base: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
     polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
     with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
         run(scene, base, polygons)
+    assert "say with --areas what is" in caplog.text
 
 
 def test_a_shipped_models_name_is_never_taken(scene: Path, base: Path) -> None:
