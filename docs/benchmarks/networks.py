@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from geoseg.bundle import load_bundle
-from geoseg.networks import build_network, load_segmenter, network_facts, network_names
+from geoseg.networks import build_network, default_encoder, load_segmenter, network_facts, network_names
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"encoder": "tu-tf_efficientnet_lite2"}),
@@ -45,9 +45,10 @@ HEADINGS = (
 
 def row(name: str, options: dict[str, Any], network: torch.nn.Module, bands: int) -> str:
     facts = network_facts(network, bands)
+    encoder = f"`{chosen}`" if (chosen := options.get("encoder") or default_encoder(name.split("`")[-1])) else ""
     reach = ["all" if px is None else str(px) for px in (facts.receptive_px, facts.local_px)]
     further = ", ".join(f"{key} {value}" for key, value in options.items() if key != "encoder")
-    cells = [f"`{name}`", options.get("encoder", "its own" if hasattr(network, "encoder") else "none"), further]
+    cells = [f"`{name}`", encoder, further]
     figures = [f"{facts.parameters / 1e6:.1f}", f"{facts.gflop_per_mpx:.0f}", *reach, str(facts.effective_px)]
     return " | ".join(["", *cells, *figures, str(facts.stride_px), str(facts.suggested_halo_px), ""]).strip()
 

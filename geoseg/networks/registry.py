@@ -15,6 +15,7 @@ from geoseg.networks.atrous import AtrousUnet
 from geoseg.networks.encoder_weights import load_encoder_weights
 from geoseg.networks.inception import InceptionUnet
 from geoseg.networks.plain import PlainUnet
+from geoseg.networks.pooling import replace_pools
 from geoseg.networks.strides import move_strides
 
 __all__ = ["build_network", "default_encoder", "network_names", "network_stride"]
@@ -86,6 +87,7 @@ def build_network(
     arguments = _as_arguments(name, options, bands, classes) | ({"encoder_name": encoder} if encoder else {})
     try:
         network = builder(**arguments)
+        replace_pools(network)
         if stride_at is not None:
             move_strides(network.get_submodule("encoder"), stride_at)
     except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as err:
