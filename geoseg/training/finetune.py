@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 LEAST_THRESHOLD_GAIN = 0.005
 """IoU by which another threshold must be better, on few blocks, to take the place of the old one."""
 
+FEW_STEPS = 50
+"""Fewer steps than this hardly move a network: a slow or busy machine wants more time."""
+
 SMALL_SHARE = 0.5
 """Share of a scene's rows times that of its columns: labels in less of both may be of a part of the scene alone."""
 
@@ -325,7 +328,7 @@ def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: "Parts") -> dict[st
         "crop_px": crop,
         "window_px": crop + min(crop // 4, side // 4),
         "minutes": settings.minutes,
-        "validate_every": max(20, round(5 * settings.minutes)),
+        "validate_every": 25,
         "learning_rate": 2e-4,
         "encoder_rate": 0.3,
         "weight_decay": 0.01,
@@ -349,7 +352,16 @@ def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: "Parts") ->
         for path in prepared.train:
             for area in hidden:
                 hide_areas(path, area, ("hidden",))
-    return load_bundle(train_plan(plan, data=Path(), folder=folder / "training", cache=cache))
+    path = train_plan(plan, data=Path(), folder=folder / "training", cache=cache)
+    _warn_of_few_steps(path, plan.fit.minutes)
+    return load_bundle(path)
+
+
+def _warn_of_few_steps(path: Path, minutes: float) -> None:
+    steps = json.loads((path.parent / "metrics.json").read_text(encoding="utf-8"))["steps"]
+    if steps < FEW_STEPS:
+        message = "%d steps in %g minutes are few; the same command with more --minutes continues from here"
+        log.warning(message, steps, minutes)
 
 
 def _settle_threshold(bundle: Bundle, path: Path) -> Bundle:

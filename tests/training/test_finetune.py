@@ -18,6 +18,7 @@ from geoseg.errors import BundleError, ExistingResultError, LabelError, UnknownM
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
 from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
+from geoseg.training.history import read_history
 
 OPTIONS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [32, 16, 8]}
 QUICK = {
@@ -164,10 +165,12 @@ def test_the_same_call_resumes_and_repeats_nothing(tuned: tuple[Path, Finetuning
     assert again.new["iou"] == first.new["iou"]
 
 
-def test_a_folder_of_another_fine_tuning_is_refused(scene: Path, base: Path) -> None:
+def test_a_folder_of_another_fine_tuning_is_refused_and_one_of_less_time_continues(scene: Path, base: Path) -> None:
     run(scene, base)
     with pytest.raises(ExistingResultError, match="--out"):
         run(scene, base, seed=1)
+    run(scene, base, minutes=6.0, overrides={**FEW, "fit.steps": 4})
+    assert read_history(scene.parent / "out" / "training" / "history.csv")["step"] == [2, 4]
 
 
 def test_polygons_are_truth_only_in_the_areas_asked_for(scene: Path, base: Path, kit: SimpleNamespace) -> None:
