@@ -270,25 +270,37 @@ def _write_results(run: _Run) -> Path:
     progress = run.task.run_progress
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
     path, other = (run.folder / f"{run.plan.name}{kind}.safetensors" for kind in ("", ".best-loss"))
-    metrics: dict[str, Any] = {}
+    metrics = facts | _write_bundle(run, "best-iou", path, facts)
     if (run.folder / "checkpoints" / "best-loss.ckpt").exists():
-        metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts)
-    metrics |= facts | _write_bundle(run, "best-iou", path, facts)
+        metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts, measured=metrics)
     write_aside(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
+    _load(run, "best-iou")
     _show(run, metrics, path)
     log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
     return path
 
 
-def _write_bundle(run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _write_bundle(
+    run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any], *, measured: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the averaged weights of a checkpoint and return their figures; those of the same step are not made anew."""
+    step = _load(run, checkpoint)
+    if measured is not None and measured["step"] == step:
+        metrics = {key: value for key, value in measured.items() if key not in facts}
+    else:
+        metrics = {"step": step, **_measure(run)}
+    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
+    return metrics
+
+
+def _load(run: _Run, checkpoint: str) -> int:
+    """Give the network the averaged weights of a checkpoint, or of the last where it was not kept; return its step."""
     kept = run.folder / "checkpoints" / f"{checkpoint}.ckpt"
     loaded = _read_checkpoint(kept if kept.exists() else run.last)
     run.average.load_state_dict(loaded["callbacks"][run.average.state_key])
     run.task.cpu()
     run.task.network.load_state_dict(run.average.average)
-    metrics = {"step": loaded["geoseg_progress"]["step"]} | _measure(run)
-    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
-    return metrics
+    return int(loaded["geoseg_progress"]["step"])
 
 
 def _show(run: _Run, metrics: Mapping[str, Any], bundle: Path) -> None:
