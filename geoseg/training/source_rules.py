@@ -50,6 +50,9 @@ def _problems_of_split(source: "Source") -> Iterator[str]:
     ways += ["split"] if source.split or source.split_file else []
     if len(ways) > 1:
         yield f" is split by {' and by '.join(ways)}; expected one of them"
+    others = [key for key in ("validate", "validate_scenes", "split", "split_file", "fold") if getattr(source, key)]
+    if source.validate_east and others:
+        yield f".validate_east takes validation from the training area; expected no {others[0]} beside it"
     if (source.train or source.validate) and not source.areas:
         yield ".areas is missing; expected the file of the areas that train and validate name"
     if source.areas and not (source.train or source.validate):

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _jobs(source: Source, data: Path, cache: Path, demand: Demand) -> list[_Job]
         held = f"{counts['validate']} validate, {counts['test']} test"
         raise RecipeError(f"sources.{source.name} has no training scene; {held}, of {len(pairs) or len(jobs)} images")
     if source.validate_east:
-        jobs += [_Job(**{**vars(job), "part": "validate"}) for job in jobs if job.part == "train"]
+        jobs += [replace(job, part="validate") for job in jobs if job.part == "train"]
     return jobs
 
 
@@ -244,7 +244,7 @@ def _parts(
 def _split(source: Source, names: Sequence[str], data: Path, cache: Path, seed: int) -> Split:
     """Return which names train, validate and test; with areas an image may do both."""
     held = tuple(name for name in names if is_chosen(name, source.test_scenes))
-    left = [name for name in names if name not in set(held)]
+    left = [name for name in names if not is_chosen(name, source.test_scenes)]
     if source.areas:
         train, validate = (tuple(left) if areas else () for areas in (source.train, source.validate))
         split = {"train": train, "validate": validate, "test": ()}
@@ -256,8 +256,9 @@ def _split(source: Source, names: Sequence[str], data: Path, cache: Path, seed: 
         fold, folds = source.fold
         split = draw_fold(left, fold, folds, seed)
     else:
-        validate = tuple(name for name in left if is_chosen(name, source.validate_scenes))
-        split = {"train": tuple(n for n in left if n not in set(validate)), "validate": validate, "test": ()}
+        chosen = {name: is_chosen(name, source.validate_scenes) for name in left}
+        train, validate = (tuple(n for n in left if chosen[n] == wanted) for wanted in (False, True))
+        split = {"train": train, "validate": validate, "test": ()}
     return split | {"test": (*split["test"], *held)}
 
 

@@ -43,6 +43,7 @@ def test_what_goes_together(keys: dict[str, Any]) -> None:
         ({**PLAIN, "fold": (1, 2, 3)}, r"fold = \[1, 2, 3\]"),
         ({**PLAIN, "areas": "a.gpkg"}, "train and validate name none of them"),
         ({**PLAIN, "train": ("train",)}, "areas is missing"),
+        ({**PLAIN, "validate_east": 0.2, "fold": (0, 2)}, "validate_east takes .* expected no fold beside it"),
     ],
 )
 def test_what_does_not_is_named(keys: dict[str, Any], said: str) -> None:
