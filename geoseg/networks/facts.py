@@ -77,7 +77,8 @@ def _stride_of(network: Any) -> int:
     """Return the sides' common divisor: the network's own word, or its encoder's stride."""
     if hasattr(network, "stride_px"):
         return int(network.stride_px)
-    return int(network.encoder.output_stride) * (8 if isinstance(network, smp.PAN) else 1)
+    further = 8 if isinstance(network, smp.PAN) else 2 if isinstance(network, smp.DPT) else 1
+    return int(network.encoder.output_stride) * further
 
 
 def _side(stride: int) -> int:

@@ -38,8 +38,8 @@ _SMP: dict[str, Builder] = {
 }
 _OWN: dict[str, Builder] = {"unet-atrous": AtrousUnet, "unet-inception": InceptionUnet, "unet-plain": PlainUnet}
 _BUILDERS = _SMP | _OWN
-_POOLS_FURTHER = {"pan": 8}
-"""Networks whose decoder pools what the encoder gives, by how much."""
+_POOLS_FURTHER = {"pan": 8, "dpt": 2}
+"""Networks whose decoder makes what the encoder gives smaller still, and by how much."""
 _HINTS = {"dpt": "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'"}
 _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "classes", "activation", "aux_params"}
 
@@ -124,7 +124,7 @@ def network_stride(name: str, options: Mapping[str, Any]) -> int:
     _check_options(name, own)
     if name == "dpt":  # a vision transformer's patch, which only the model itself knows
         encoder: Any = build_network(name, bands=3, classes=1, **options).get_submodule("encoder")
-        return int(encoder.output_stride)
+        return int(encoder.output_stride) * _POOLS_FURTHER[name]
     parameters = inspect.signature(_find_builder(name)).parameters
     values = {key: parameter.default for key, parameter in parameters.items()} | own
     halvings = values["depth"] if name == "unet-plain" else values["encoder_depth"]

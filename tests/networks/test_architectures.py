@@ -80,11 +80,24 @@ def test_encoders_of_every_family_serve(name: str, encoder: str, device: str) ->
         ("deeplabv3plus", {"encoder": "resnet50"}, 16),
         ("pspnet", {}, 8),
         ("pan", {}, 128),
-        ("dpt", TINY_VIT, 16),
+        ("dpt", TINY_VIT, 32),
     ],
 )
 def test_sides_are_multiples_of_the_stride(name: str, options: dict[str, Any], stride: int) -> None:
     assert network_stride(name, options) == stride
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dpt", {"encoder": "tu-test_vit", "decoder_intermediate_channels": [8] * 4, "decoder_fusion_channels": 8}),
+        ("pan", {"encoder": TINY}),
+        ("unet-plain", {"filters": 2, "depth": 5}),
+    ],
+)
+def test_odd_multiples_of_the_stride_serve(name: str, options: dict[str, Any]) -> None:
+    side = 3 * network_stride(name, options)
+    assert logits_shape(name, bands=3, classes=1, side=side, **options) == [1, 1, side, 2 * side]
 
 
 def test_a_network_has_an_encoder_of_its_own_where_none_is_chosen() -> None:
