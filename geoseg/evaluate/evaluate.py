@@ -9,7 +9,7 @@ from typing import Any
 import geoseg
 from geoseg.bundle import choose_colours
 from geoseg.datasets.coding import Coding
-from geoseg.engines import worker_threads
+from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, UsageError
 from geoseg.evaluate.jobs import Job, plan_jobs
 from geoseg.evaluate.layers import Stack
@@ -138,7 +138,7 @@ def _evaluate_scene(job: Job, settings: EvaluateSettings) -> tuple[SceneScores, 
             _buildings(prediction, truth) if settings.buildings else None,
             width_px=width_px,
             unscored=_unscored(prediction, settings),
-            threads=worker_threads("cpu", settings.threads),
+            threads=settings.threads or usable_cores(),
             labels=str(job.labels),
         )
         if settings.out is not None and settings.pictures:

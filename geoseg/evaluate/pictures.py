@@ -13,6 +13,7 @@ from geoseg.evaluate.confusion import Confusion
 from geoseg.evaluate.layers import STRIP_PIXELS, Stack
 from geoseg.evaluate.levels import Levels
 from geoseg.grid import Window
+from geoseg.inference import NODATA
 from geoseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def _panels(stack: Stack, window: Window, factor: int, colours: Sequence[str]) -
     for strip in _strips(window, factor):
         sheet = stack.read(strip)
         known = sheet.known(len(stack.classes))
-        drawn["truth"].append(_average(np.where(known[..., None], table[sheet.truth], UNKNOWN), factor))
-        drawn["prediction"].append(_average(np.where(known[..., None], table[sheet.predicted], UNKNOWN), factor))
+        drawn["truth"].append(_average(table[np.where(known, sheet.truth, NODATA)], factor))
+        drawn["prediction"].append(_average(table[np.where(known, sheet.predicted, NODATA)], factor))
         drawn["errors"].append(_average(_errors(stack, sheet.predicted, sheet.truth, known), factor))
     return {name: np.concatenate(parts) for name, parts in drawn.items()}
 
@@ -124,14 +125,14 @@ def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: N
     return out
 
 
-def _average(pixels: NDArray[Any], factor: int) -> Colours:
+def _average(pixels: Colours, factor: int) -> Colours:
     """Shrink `(y, x, 3)` colours by a whole factor; what hangs over the end repeats the last pixel."""
     if factor == 1:
-        return pixels.astype(np.uint8)
+        return pixels
     pad = [(0, -n % factor) for n in pixels.shape[:2]]
-    padded = np.pad(pixels.astype(np.float32), (*pad, (0, 0)), mode="edge")
+    padded = np.pad(pixels, (*pad, (0, 0)), mode="edge")
     height, width = (n // factor for n in padded.shape[:2])
-    mean = padded.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+    mean = padded.reshape(height, factor, width, factor, 3).mean(axis=(1, 3), dtype=np.float32)
     return np.asarray(mean.round(), np.uint8)
 
 

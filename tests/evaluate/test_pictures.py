@@ -50,12 +50,12 @@ def test_errors_have_their_colours_and_the_legend_names_them(tmp_path: Path) -> 
     assert misses == pytest.approx(50 * 25, rel=0.2)
 
 
-@pytest.mark.parametrize("shape", [(2500, 2500), (300, 9000), (9000, 300)])
+@pytest.mark.parametrize("shape", [(1300, 1300), (60, 4500), (4500, 60)])
 def test_a_large_scene_fits_a_screen(tmp_path: Path, shape: tuple[int, int]) -> None:
     stack = stack_of(np.zeros(shape, np.uint8), np.ones(shape, np.uint8))
     drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, *shape)))
     assert max(drawn.shape) <= LONGEST_PX
-    assert colour_count(drawn, MISS) > 10_000
+    assert colour_count(drawn, MISS) > 1000
 
 
 def test_the_image_lies_under_the_same_window_as_the_masks(tmp_path: Path) -> None:
