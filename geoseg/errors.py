@@ -69,6 +69,10 @@ class UnknownNetworkError(GeosegError):
     """No network, encoder or option of a network has this name."""
 
 
+class NetworkExportError(GeosegError):
+    """A network holds something that ONNX cannot say."""
+
+
 class EncoderWeightsError(GeosegError):
     """Pretrained weights cannot be had, or are not those of the encoder."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.engines.open import ONNX_CACHE_ENV
-from geoseg.errors import OutputError
+from geoseg.errors import NetworkExportError, OutputError
 
 OPSET = 18
 EXPORT_VERSION = 1
@@ -62,7 +62,11 @@ def _aside(folder: Path) -> "tempfile.TemporaryDirectory[str]":
 
 
 def export_onnx(bundle: Bundle, path: Path) -> None:
-    """Write a bundle's network, normalisation and activation included, as one ONNX file."""
+    """Write a bundle's network, normalisation and activation included, as one ONNX file.
+
+    Raises:
+        NetworkExportError: If ONNX cannot say what the network does.
+    """
     import torch
 
     from geoseg.networks import load_segmenter
@@ -73,13 +77,19 @@ def export_onnx(bundle: Bundle, path: Path) -> None:
     axes = {0: "n", 2: "y", 3: "x"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (chip,),
-            str(path),
-            input_names=["pixels"],
-            output_names=["probabilities"],
-            dynamic_axes={"pixels": axes, "probabilities": axes},
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                model,
+                (chip,),
+                str(path),
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_axes={"pixels": axes, "probabilities": axes},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as err:
+            raise NetworkExportError(
+                f"The network {spec.network!r} of {spec.name} cannot be exported to ONNX: {str(err).splitlines()[0]} "
+                "Use the bundle itself, or a network whose export docs/export.md lists."
+            ) from err

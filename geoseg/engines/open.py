@@ -9,7 +9,7 @@ from pathlib import Path
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.engines.protocol import Engine
-from geoseg.errors import DeviceError
+from geoseg.errors import DeviceError, NetworkExportError
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +128,17 @@ def load_engine(
     if device == "cpu" and bundle.form is not Form.PT2 and _has_openvino():
         from geoseg.engines.openvino import OpenVINOEngine
 
-        return OpenVINOEngine.load(bundle, chip_shape=chip_shape, threads=threads)
+        try:
+            return OpenVINOEngine.load(bundle, chip_shape=chip_shape, threads=threads)
+        except NetworkExportError as err:
+            log.warning("%s It runs on torch, more slowly.", err)
     if bundle.form is Form.OPENVINO:
         raise DeviceError(f"{bundle.path} needs OpenVINO, which is not installed. `pip install openvino`.")
     if bundle.form is Form.ONNX:
         from geoseg.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine.load(bundle, device=device, threads=threads)
-    if device == "cpu" and bundle.form is Form.SAFETENSORS:
+    if device == "cpu" and bundle.form is Form.SAFETENSORS and not _has_openvino():
         log.warning("OpenVINO is not installed: the network runs on torch, about half as fast. `pip install openvino`.")
     from geoseg.engines.torch import TorchEngine
 

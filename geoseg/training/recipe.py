@@ -45,8 +45,11 @@ class Network:
 
     @property
     def builder_options(self) -> dict[str, Any]:
-        """The keyword arguments of `build_network`."""
-        return {**({"encoder": self.encoder} if self.encoder else {}), **self.options}
+        """The keyword arguments of `build_network`; the encoder is always named where there is one."""
+        from geoseg.networks import default_encoder
+
+        encoder = self.encoder or default_encoder(self.name)
+        return {**({"encoder": encoder} if encoder else {}), **self.options}
 
 
 @dataclass(frozen=True, kw_only=True)

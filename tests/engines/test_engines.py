@@ -202,6 +202,26 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load_engine(bundle, chip_shape=CHIP, device="cpu")
 
 
+def test_a_network_that_onnx_cannot_say_runs_on_torch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    chips,
+    bundle: Bundle,
+    reference: np.ndarray,
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such operator\nmore lines")
+
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path))
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    engine = load_engine(bundle, chip_shape=CHIP, device="cpu", threads=1)
+    assert isinstance(engine, TorchEngine)
+    assert "cannot be exported to ONNX: no such operator" in caplog.text
+    np.testing.assert_allclose(engine.predict(chips), reference, atol=1e-4)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_device_lists_the_known_ones() -> None:
     with pytest.raises(DeviceError, match=r"no device 'tpu'.*auto, cpu, cuda, mps"):
         choose_device("tpu")
