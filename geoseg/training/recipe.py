@@ -40,8 +40,9 @@ class Network:
 
     @property
     def target_class(self) -> str:
-        """The class whose probability becomes the mask: `target`, else "building", else the first."""
-        return self.target or ("building" if "building" in self.classes else self.classes[0])
+        """The class whose probability becomes the mask: `target`, else "building", else the first but "background"."""
+        named = [name for name in self.classes if name != "background"] or list(self.classes)
+        return self.target or ("building" if "building" in named else named[0])
 
     @property
     def builder_options(self) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from geoseg.training.scores import open_scores
 WriteRecipe = Callable[..., Path]
 
 SIX = ("building", "land", "road", "vegetation", "water", "unlabelled")
-FACTS = NetworkFacts(parameters=1_234_567, gflop_per_mpx=98.7, receptive_px=120, local_px=120, stride_px=32)
+FACTS = NetworkFacts(
+    parameters=1_234_567, gflop_per_mpx=98.7, receptive_px=120, local_px=120, effective_px=60, stride_px=32
+)
 
 
 @pytest.fixture

@@ -72,3 +72,8 @@ def test_the_shipped_recipe_trains_on_no_test_area(repository: Path) -> None:
     by_name = {source.name: source for source in recipe.sources}
     assert by_name["massachusetts"].exclude == ("2357*", "2372*", "2387*")
     assert not any("test" in source.train + source.validate for source in recipe.sources)
+
+
+def test_background_is_nobodys_target(write_recipe: WriteRecipe) -> None:
+    recipe = load_recipe(write_recipe(("bce = 1.0", "ce = 1.0")), {"network.classes": ["background", "rooftop"]})
+    assert recipe.network.target_class == "rooftop"
