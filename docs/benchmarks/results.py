@@ -116,9 +116,9 @@ def print_costs(bundles: list[Bundle], *, with_speed: bool) -> None:
     print("\n### Cost\n\n| network | parameters | GFLOP/Mpx | file | Mpx/s | trained on | in |\n| --- |" + " --- |" * 6)
     for bundle in bundles:
         facts = network_facts(load_segmenter(bundle).network, len(bundle.spec.bands))
-        trained = bundle.spec.training.get("fit", {})
-        seen = bundle.spec.metrics.get("validation", {})
-        mpx = seen.get("step", 0) * trained.get("batch", 0) * trained.get("crop_px", 0) ** 2 / 1e6
+        trained = bundle.spec.training.get("fit", {"batch": 8, "crop_px": 256})
+        seen = {**bundle.spec.training, **bundle.spec.metrics.get("validation", {})}
+        mpx = seen.get("steps", 0) * trained["batch"] * trained["crop_px"] ** 2 / 1e6
         size, speed = bundle.path.stat().st_size / 1e6, speeds.get(bundle.key, float("nan"))
         cost = f"{facts.parameters / 1e6:.1f} M | {facts.gflop_per_mpx:.0f} | {size:.1f} MB | {speed:.2f}"
         print(f"| `{bundle.spec.name}` | {cost} | {mpx:,.0f} Mpx | {seen.get('minutes', float('nan')):.0f} min |")
