@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geoseg
-from geoseg.training.folder import write_aside
+from geoseg.outputs.aside import write_text
 from geoseg.training.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_card(
         _limits(recipe, metrics),
     ]
     path = folder / CARD
-    write_aside(path, "\n\n".join(sections) + "\n")
+    write_text(path, "\n\n".join(sections) + "\n")
     return path
 
 

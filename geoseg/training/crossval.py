@@ -11,7 +11,7 @@ from typing import Any
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.training.folder import write_aside
+from geoseg.outputs.aside import write_text
 from geoseg.training.library import find_recipe
 from geoseg.training.recipe import Recipe, Source, load_recipe
 
@@ -125,7 +125,7 @@ def cross_validate(
         [metrics["all"]["classes"] for metrics in figures],
         {cut.source.name: cut.way for cut in cuts},
     )
-    write_aside(folder / "crossval.json", json.dumps(found.to_dict(), indent=1))
+    write_text(folder / "crossval.json", json.dumps(found.to_dict(), indent=1))
     return found
 
 

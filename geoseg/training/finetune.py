@@ -14,8 +14,8 @@ from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bu
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.evaluate.table import write_table
+from geoseg.outputs.aside import write_text
 from geoseg.scene import is_remote, list_files
-from geoseg.training.folder import write_aside
 from geoseg.training.recipe import Recipe, load_recipe
 from geoseg.training.schema import override
 from geoseg.training.toml import recipe_text
@@ -195,7 +195,7 @@ def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: Finetune
             "Choose another folder with --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(wanted, indent=1))
+    write_text(path, json.dumps(wanted, indent=1))
 
 
 def _meaning(codes: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -276,7 +276,7 @@ def _plan(
     for key, value in settings.overrides.items():
         override(recipe, key, value)
     path = folder / "recipe.toml"
-    write_aside(path, recipe_text(recipe))
+    write_text(path, recipe_text(recipe))
     return load_recipe(path)
 
 
@@ -440,5 +440,5 @@ def _keep_if_better(
 def _write(result: Finetuning) -> Finetuning:
     values = {key: value for key, value in asdict(result).items() if key != "folder"}
     values |= {"bundle": result.bundle and result.bundle.name, "gain": result.gain, "better": result.bundle is not None}
-    write_aside(result.folder / "finetune.json", json.dumps(values, indent=1, default=str))
+    write_text(result.folder / "finetune.json", json.dumps(values, indent=1, default=str))
     return result

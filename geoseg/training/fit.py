@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.networks import build_network, network_facts, network_stride
+from geoseg.outputs.aside import write_text
 from geoseg.training.averaging import WeightAverage
 from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
-from geoseg.training.folder import claim_folder, write_aside
+from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe
 from geoseg.training.losses import LossMeans, weigh_means
@@ -273,7 +274,7 @@ def _write_results(run: _Run) -> Path:
     metrics = facts | _write_bundle(run, "best-iou", path, facts)
     if (run.folder / "checkpoints" / "best-loss.ckpt").exists():
         metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts, measured=metrics)
-    write_aside(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
+    write_text(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
     _load(run, "best-iou")
     _show(run, metrics, path)
     log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import RecipeError
+from geoseg.outputs.aside import write_text
 from geoseg.training.recipe import Recipe
 
-__all__ = ["claim_folder", "write_aside"]
+__all__ = ["claim_folder"]
 
 RECIPE_FILE = "recipe.json"
 
@@ -45,7 +46,7 @@ def claim_folder(plan: Recipe, folder: Path) -> None:
         before = _flatten(json.loads(path.read_text(encoding="utf-8")))
         _refuse_changes(folder, before, _flatten(now))
     folder.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(now, indent=1))
+    write_text(path, json.dumps(now, indent=1))
 
 
 def _refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -70,10 +71,3 @@ def _flatten(value: Any, where: str = "") -> dict[str, Any]:
     else:
         return {where: value}
     return {k: v for key, item in items for k, v in _flatten(item, f"{where}.{key}".lstrip(".")).items()}
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+from geoseg.outputs.aside import write_aside
+
 __all__ = ["draw_curves", "read_history", "write_row"]
 
 log = logging.getLogger(__name__)
@@ -41,13 +43,11 @@ def write_row(path: Path, row: Mapping[str, float]) -> None:
         path.replace(aside)
         kept = []
     kept = [old for old in kept if float(old[_ABSCISSA]) < row[_ABSCISSA]]
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(row)
         writer.writerows(old.values() for old in kept)
         writer.writerow(f"{value:.6g}" if value % 1 else f"{value:.0f}" for value in row.values())
-    part.replace(path)
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
@@ -99,9 +99,8 @@ def draw_curves(table: Path, picture: Path) -> Path:
         _draw_panel(axis, title, {name: columns[name] for name in names}, columns[_ABSCISSA])
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    part = picture.with_name(picture.name + ".part")
-    figure.savefig(part, dpi=110, format="png")
-    part.replace(picture)
+    with write_aside(picture) as part:
+        figure.savefig(part, dpi=110, format="png")
     return picture
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import choose_colours
 from geoseg.datasets.labels import UNSURE, Labels
+from geoseg.outputs.aside import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,9 +161,8 @@ def draw_predictions(
     if title:
         figure.suptitle(title)
     _add_legend(figure, palette, samples)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=150, format="png")
-    part.replace(path)
+    with write_aside(path) as part:
+        figure.savefig(part, dpi=150, format="png")
     return path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.training.folder import write_aside
+from geoseg.outputs.aside import write_text
 from geoseg.training.library import find_recipe
 from geoseg.training.recipe import Recipe, Source, load_recipe
 from geoseg.training.space import Dimension
@@ -139,7 +139,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     if all(trial.value is None for trial in found):
         raise TrainingError(f"all {len(found)} trials failed; the first: {found[0].error}")
     best = job.folder / "best.toml"
-    write_aside(best, recipe_text(_best_plan(job, _best(found))))
+    write_text(best, recipe_text(_best_plan(job, _best(found))))
     result = Search(job.folder, found, best)
     _write(result)
     return replace(result, bundle=_retrain(job, result.best)) if settings.retrain else result
@@ -219,7 +219,7 @@ def _claim(job: _Job) -> None:
             f"{job.folder} holds a search of another recipe or space, whose figures do not compare. Continue it with "
             "the same, or choose another folder with --out."
         )
-    write_aside(path, json.dumps(plan, indent=1))
+    write_text(path, json.dumps(plan, indent=1))
 
 
 def _finished(study: "Study") -> int:
@@ -293,7 +293,7 @@ def _write(result: Search) -> None:
         for t in result.trials
     ]
     values = {"best": {"number": best.number, "value": best.value, "values": best.values}, "trials": trials}
-    write_aside(result.folder / "search.json", json.dumps(values, indent=1))
+    write_text(result.folder / "search.json", json.dumps(values, indent=1))
 
 
 def _retrain(job: _Job, best: TrialResult) -> Path:
@@ -309,7 +309,7 @@ def _retrain(job: _Job, best: TrialResult) -> Path:
     plan = replace(plan, fit=fit, threshold=float(metrics.get("best_threshold", plan.threshold)))
     log.info("training on all the data for %d steps, those that were best; no validation figure is possible", fit.steps)
     folder = job.folder / "retrained"
-    write_aside(job.folder / "retrained.toml", recipe_text(plan))
+    write_text(job.folder / "retrained.toml", recipe_text(plan))
     return train_plan(plan, data=job.data, folder=folder, beside=job.recipe.parent, cache=job.folder / "prepared")
 
 

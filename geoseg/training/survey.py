@@ -16,6 +16,7 @@ from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, sampling_boxes
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import OutputError
 from geoseg.grid import Window
+from geoseg.outputs.aside import write_aside, write_text
 from geoseg.scene import open_scene
 from geoseg.training.library import find_recipe
 from geoseg.training.recipe import Recipe, Source, load_recipe
@@ -90,14 +91,11 @@ def survey_data(
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> Path:
-    aside = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        aside.replace(path)
     except OSError as err:
         raise OutputError(f"{path} cannot be written ({err.strerror}); choose another folder with --out") from err
-    return path
+    return write_text(path, json.dumps(facts, indent=1))
 
 
 def _facts(source: Source, prepared: PreparedSource, root: Path) -> dict[str, Any]:
@@ -203,9 +201,8 @@ def _draw_source(plan: Recipe, scenes: Sequence[PreparedScene], path: Path) -> P
     for axes, scene in zip(grid, scenes, strict=True):
         _draw_row(axes, scene, palette)
     _add_legend(figure, plan)
-    aside = path.with_suffix(".part")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
+    with write_aside(path) as aside:
+        figure.savefig(aside, format="png")
     return path
 
 
