@@ -328,7 +328,7 @@ def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: "Parts") -> dict[st
         "crop_px": crop,
         "window_px": crop + min(crop // 4, side // 4),
         "minutes": settings.minutes,
-        "validate_every": 25,
+        "validate_every": 50,
         "learning_rate": 2e-4,
         "encoder_rate": 0.3,
         "weight_decay": 0.01,

@@ -112,8 +112,9 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
-        """Average the losses anew."""
+        """Average the losses anew; validation and the files of the epoch before are no waiting for data."""
         self.train_losses = LossMeans()
+        self._ended = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the progress asks for."""
