@@ -6,14 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.outputs.aside import write_text
-from geoseg.training.library import find_recipe
-from geoseg.training.recipe import Recipe, Source, load_recipe
+from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.recipe import Recipe, Source
+
+if TYPE_CHECKING:
+    from geoseg.training.demand import Demand
 
 __all__ = ["CrossValidation", "cross_validate"]
 
@@ -114,7 +117,7 @@ def cross_validate(
     if folds < 2:
         raise UsageError(f"-k {folds} is no cross-validation. Give 2 folds or more; 5 are usual.")
     path = find_recipe(recipe)
-    plan = load_recipe(path, overrides, over=[find_recipe(o) for o in over])
+    plan = open_recipe(path, overrides, over=over)
     folder, root = Path(out or f"{plan.name}_crossval"), Path(data or "data")
     cuts = [_cut(source, plan, folds, root, folder) for source in plan.sources if source.weight > 0]
     _say_left_out(plan)
@@ -174,8 +177,8 @@ def _write_blocks(source: Source, plan: Recipe, folds: int, data: Path, path: Pa
     from geoseg.training.blocks import INSET, choose_side, cut_blocks, dealt_fold, write_areas
     from geoseg.training.demand import plan_demand
 
-    grounds = _grounds(source, plan, data)
     demand = plan_demand(plan)
+    grounds = _grounds(source, demand, data)
     side = choose_side(grounds, stride_px=demand.stride_px, blocks=folds * BLOCKS_PER_FOLD)
     areas: list[tuple[str, Any]] = []
     count, known = 0, 0
@@ -197,13 +200,12 @@ def _write_blocks(source: Source, plan: Recipe, folds: int, data: Path, path: Pa
     return count
 
 
-def _grounds(source: Source, plan: Recipe, data: Path) -> list[Any]:
+def _grounds(source: Source, demand: "Demand", data: Path) -> list[Any]:
     """Return the scenes of a source with the truth that it trains and validates on."""
     from geoseg.training.blocks import survey_ground
-    from geoseg.training.demand import plan_demand
     from geoseg.training.sources import find_images
 
-    demand, grounds = plan_demand(plan), []
+    grounds = []
     named = ", ".join("'" + name.replace("'", "''") + "'" for name in (*source.train, *source.validate))
     for pair in find_images(source, data):
         if pair.labels is None or is_chosen(pair.name, source.test_scenes):

@@ -16,6 +16,7 @@ from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.outputs.aside import write_text
 from geoseg.scene import is_remote, list_files
+from geoseg.training.folder import claim_inputs
 from geoseg.training.recipe import Recipe, load_recipe
 from geoseg.training.schema import override
 from geoseg.training.toml import recipe_text
@@ -158,7 +159,8 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     plan = _plan(folder, name, base, settings, grounds, parts, areas, table)
     candidate = _train(plan, folder, areas, parts)
     candidate = _settle_threshold(candidate, folder / "training" / f"{plan.name}.candidate.safetensors")
-    old, new = (_score(bundle, grounds, areas, settings) for bundle in (base, candidate))
+    held = [(own, path) for own, path, dealt in zip(grounds, areas, parts, strict=True) if dealt["held"]]
+    old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
     result = Finetuning(folder, None, old, new, "mean_iou" if len(plan.network.classes) > 2 else "iou", summary)
     return _write(_keep_if_better(result, base, candidate, files, settings))
 
@@ -188,14 +190,11 @@ def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: Finetune
         "where": settings.where,
         "seed": settings.seed,
     }
-    path = folder / "inputs.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise ExistingResultError(
-            f"{folder} holds a fine-tuning of other scenes, labels, areas, model or seed, or they have changed since. "
-            "Choose another folder with --out."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(wanted, indent=1))
+    refusal = ExistingResultError(
+        f"{folder} holds a fine-tuning of other scenes, labels, areas, model or seed, or they have changed since. "
+        "Choose another folder with --out."
+    )
+    claim_inputs(folder, wanted, refusal)
 
 
 def _meaning(codes: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -378,22 +377,13 @@ def _mean(figures: Mapping[str, float | None]) -> float:
     return sum(known) / max(1, len(known))
 
 
-def _score(
-    bundle: Bundle, grounds: Sequence["Ground"], areas: Sequence[Path], settings: FinetuneSettings
-) -> dict[str, Any]:
+def _score(bundle: Bundle, held: Sequence[tuple["Ground", Path]], settings: FinetuneSettings) -> dict[str, Any]:
     """Score a model on the held-out blocks, through the same inference as `geoseg run`."""
     from geoseg.evaluate.scores import pool
 
     log.info("scoring %s on the held-out blocks", bundle.spec.name)
-    found = [_score_scene(bundle, *pair, settings) for pair in zip(grounds, areas, strict=True) if _has_held(pair[1])]
-    total = pool(found)
+    total = pool([_score_scene(bundle, ground, areas, settings) for ground, areas in held])
     return total.metrics() | {"model": bundle.spec.name, "key": bundle.key, "threshold": bundle.spec.threshold}
-
-
-def _has_held(areas: Path) -> bool:
-    import geopandas
-
-    return "held" in set(geopandas.read_file(areas)["split"])
 
 
 def _score_scene(bundle: Bundle, ground: "Ground", areas: Path, settings: FinetuneSettings) -> "SceneScores":

@@ -24,11 +24,11 @@ from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
-from geoseg.training.library import find_recipe
+from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.pictures import Example, collect_examples, draw_predictions
 from geoseg.training.precision import choose_precision
-from geoseg.training.recipe import Recipe, load_recipe
+from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import SegmentationTask
 
@@ -68,7 +68,7 @@ def train_recipe(
         TrainingError: the loss is no longer a number.
     """
     path = find_recipe(recipe)
-    plan = load_recipe(path, overrides, over=[find_recipe(o) for o in over])
+    plan = open_recipe(path, overrides, over=over)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
 
@@ -271,11 +271,12 @@ def _write_results(run: _Run) -> Path:
     progress = run.task.run_progress
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
     path, other = (run.folder / f"{run.plan.name}{kind}.safetensors" for kind in ("", ".best-loss"))
-    metrics = facts | _write_bundle(run, "best-iou", path, facts)
-    if (run.folder / "checkpoints" / "best-loss.ckpt").exists():
-        metrics["best_loss"] = _write_bundle(run, "best-loss", other, facts, measured=metrics)
+    has_other = (run.folder / "checkpoints" / "best-loss.ckpt").exists()
+    by_loss = _write_bundle(run, "best-loss", other, facts) if has_other else None
+    metrics = facts | _write_bundle(run, "best-iou", path, facts, measured=by_loss)
+    if by_loss is not None:
+        metrics["best_loss"] = by_loss
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
-    _load(run, "best-iou")
     _show(run, metrics, path)
     log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
     return path
@@ -286,10 +287,8 @@ def _write_bundle(
 ) -> dict[str, Any]:
     """Write the averaged weights of a checkpoint and return their figures; those of the same step are not made anew."""
     step = _load(run, checkpoint)
-    if measured is not None and measured["step"] == step:
-        metrics = {key: value for key, value in measured.items() if key not in facts}
-    else:
-        metrics = {"step": step, **_measure(run)}
+    is_measured = measured is not None and measured["step"] == step
+    metrics = dict(measured or {}) if is_measured else {"step": step, **_measure(run)}
     save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
     return metrics
 

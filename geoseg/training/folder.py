@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import RecipeError
+from geoseg.errors import GeosegError, RecipeError
 from geoseg.outputs.aside import write_text
 from geoseg.training.recipe import Recipe
 
-__all__ = ["claim_folder"]
+__all__ = ["claim_folder", "claim_inputs"]
 
 RECIPE_FILE = "recipe.json"
 
@@ -47,6 +47,21 @@ def claim_folder(plan: Recipe, folder: Path) -> None:
         _refuse_changes(folder, before, _flatten(now))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(now, indent=1))
+
+
+def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> None:
+    """Write what decides the results of a folder into it, or compare it with what is there.
+
+    Args:
+        folder: made where there is none.
+        inputs: what decides, in values of JSON.
+        refusal: raised where the folder was made from something else.
+    """
+    path = folder / "inputs.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs:
+        raise refusal
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(inputs, indent=1))
 
 
 def _refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -4,13 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geoseg
 from geoseg.errors import RecipeError
 from geoseg.training.schema import read_table
 
-__all__ = ["describe_recipes", "find_recipe", "list_recipes", "show_recipe"]
+if TYPE_CHECKING:
+    from geoseg.training.recipe import Recipe
+
+__all__ = ["describe_recipes", "find_recipe", "list_recipes", "open_recipe", "show_recipe"]
 
 _PACKAGE = Path(geoseg.__file__).parent
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
@@ -50,6 +53,15 @@ def find_recipe(recipe: str | Path) -> Path:
     return known[str(recipe)]
 
 
+def open_recipe(
+    recipe: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Sequence[str | Path] = ()
+) -> "Recipe":
+    """Read a recipe by name or path, with others by name or path laid over it; see `load_recipe`."""
+    from geoseg.training.recipe import load_recipe
+
+    return load_recipe(find_recipe(recipe), overrides, over=[find_recipe(o) for o in over])
+
+
 def show_recipe(
     recipe: str | Path,
     *,
@@ -68,6 +80,4 @@ def show_recipe(
     path = find_recipe(recipe)
     if not (over or overrides or resolved):
         return path.read_text(encoding="utf-8")
-    from geoseg.training.recipe import load_recipe
-
-    return json.dumps(asdict(load_recipe(path, overrides, over=[find_recipe(o) for o in over])), indent=2)
+    return json.dumps(asdict(open_recipe(path, overrides, over=over)), indent=2)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.outputs.aside import write_text
-from geoseg.training.library import find_recipe
-from geoseg.training.recipe import Recipe, Source, load_recipe
+from geoseg.training.folder import claim_inputs
+from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.recipe import Recipe, Source
 from geoseg.training.space import Dimension
 from geoseg.training.toml import recipe_text
 
@@ -179,8 +180,7 @@ class _Job:
         """Return the recipe with the values of a trial."""
         given = self.settings
         minutes = {"fit.minutes": float(given.minutes)} if given.minutes is not None else {}
-        over = [find_recipe(o) for o in given.over]
-        return load_recipe(self.recipe, {**(given.overrides or {}), **minutes, **values}, over=over)
+        return open_recipe(self.recipe, {**(given.overrides or {}), **minutes, **values}, over=given.over)
 
     def check(self, key: str, dimension: Dimension) -> None:
         """Refuse a key of which no value can be used; single values that do not go together fail as trials."""
@@ -199,7 +199,6 @@ def _open_study(job: _Job) -> "Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    job.folder.mkdir(parents=True, exist_ok=True)
     _claim(job)
     storage = f"sqlite:///{(job.folder / STUDY).absolute()}"
     study = optuna.create_study(storage=storage, study_name="geoseg", direction="maximize", load_if_exists=True)
@@ -212,14 +211,12 @@ def _open_study(job: _Job) -> "Study":
 
 def _claim(job: _Job) -> None:
     """Refuse a folder whose trials had other settings: their figures would not compare."""
-    plan = json.loads(json.dumps({"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}))
-    path = job.folder / "inputs.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
-        raise RecipeError(
-            f"{job.folder} holds a search of another recipe or space, whose figures do not compare. Continue it with "
-            "the same, or choose another folder with --out."
-        )
-    write_text(path, json.dumps(plan, indent=1))
+    inputs = {"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}
+    refusal = RecipeError(
+        f"{job.folder} holds a search of another recipe or space, whose figures do not compare. Continue it with "
+        "the same, or choose another folder with --out."
+    )
+    claim_inputs(job.folder, inputs, refusal)
 
 
 def _finished(study: "Study") -> int:

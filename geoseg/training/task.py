@@ -64,15 +64,17 @@ class SegmentationTask(lightning.LightningModule):
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
         self.total_s = dict(self.seconds)
         self._ended = time.perf_counter()
-        self._begin_counts()
+        self._counted = 0
+        self.train_losses = LossMeans()
+        self._begin_validation()
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
 
-    def _begin_counts(self) -> None:
+    def _begin_validation(self) -> None:
         spec = self.recipe.network
         unscored = self.recipe.fit.unscored
         self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
-        self.losses, self.train_losses = LossMeans(), LossMeans()
+        self.losses = LossMeans()
 
     def forward(self, image: Tensor) -> Tensor:
         """Give logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
@@ -147,8 +149,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def _log_step(self) -> None:
         progress, took = self.run_progress, max(1e-9, self.seconds["step"])
-        steps = progress.step % _LOG_EVERY or _LOG_EVERY
-        mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * steps / took
+        mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * (progress.step - self._counted) / took
         loss = weigh_means(self.recipe.loss, self.train_losses.means())
         shares = (100 * self.seconds[key] / took for key in ("augment", "data"))
         message = "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)"
@@ -158,13 +159,11 @@ class SegmentationTask(lightning.LightningModule):
     def _count_seconds(self) -> None:
         for key, value in self.seconds.items():
             self.total_s[key] += value
-        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self.seconds, self._counted = dict.fromkeys(self.seconds, 0.0), self.run_progress.step
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        train_losses = self.train_losses
-        self._begin_counts()
-        self.train_losses = train_losses
+        self._begin_validation()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the predictions of one batch of chips."""
@@ -215,6 +214,7 @@ class SegmentationTask(lightning.LightningModule):
         """Take the progress up again."""
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
+        self._counted = kept["step"]
         for key, value in checkpoint["geoseg_plateau"].items():
             setattr(self.plateau, key, value)
         self.total_s = dict(checkpoint["geoseg_seconds"])
