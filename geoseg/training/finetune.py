@@ -149,11 +149,11 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     files = _local_files(scenes)
     name = _name_of(base.spec, settings.name, files[0])
     folder = settings.out or Path(f"{files[0].stem}_finetune")
-    _claim(folder, base, files, settings)
     base.weights()  # a damaged or exported file is refused before any work
     table = {"layer": settings.layer, "label_column": settings.column, **_meaning(settings.codes)}
     grounds = [_survey(file, base.spec, settings, table) for file in files]
     parts, side = deal_blocks(grounds, base.spec, _coding(base.spec, table).target[0], settings.seed)
+    _claim(folder, base, files, settings)
     summary = summarise(grounds, parts, side)
     areas = write_blocks(folder, grounds, parts, side)
     plan = _plan(folder, name, base, settings, grounds, parts, areas, table)
