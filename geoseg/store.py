@@ -1,0 +1,405 @@
+"""Where a run keeps its files: a folder, or a place in a bucket. Every object is written whole or not at all."""
+
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import urlparse
+
+from geoseg.errors import MissingFileError, MissingPackageError, OutputError
+
+HTTP_ATTEMPTS = 4
+HTTP_TIMEOUT_S = 30.0
+S3_ATTEMPTS = 8
+"""A bucket that is busy answers 503 for seconds; boto3 waits longer after every attempt."""
+
+ASIDE = ".aside-"
+"""How the names of files under construction begin."""
+
+
+class Store(Protocol):
+    """Named objects below one place. Names are relative and use `/`, such as `parts/r0_c0.npz`. Pickles as its url."""
+
+    @property
+    def url(self) -> str:
+        """The place, as a user names it."""
+
+    def read(self, name: str) -> bytes:
+        """Return an object; raise `MissingFileError` where there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, whole or not at all, in the place of an older one; raise `OutputError` where it cannot."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one; return whether it was written."""
+
+    def upload(self, path: Path, name: str) -> None:
+        """Put a local file in the place of an object; the file itself may be moved."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of all objects below a folder, sorted, those under construction left out."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such an object."""
+
+    def remove(self, prefix: str) -> None:
+        """Remove an object, or a folder with everything below; nothing there is no error."""
+
+
+def open_store(location: str | Path) -> Store:
+    """Return the store at a folder or at `s3://bucket/prefix`.
+
+    Raises:
+        OutputError: If it is another kind of URL.
+        MissingPackageError: If boto3 is needed and missing.
+    """
+    scheme = urlparse(str(location)).scheme
+    if scheme == "s3":
+        _require_boto3(str(location))
+        return S3Store(str(location).rstrip("/"))
+    if "://" in str(location):
+        raise OutputError(f"{location} is no place that geoseg can write to. Give a folder or s3://bucket/prefix.")
+    return LocalStore(Path(location))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A folder; made at the first write.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """The folder's path."""
+        return str(self.folder)
+
+    def read(self, name: str) -> bytes:
+        """See `Store.read`."""
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError as err:
+            raise _missing(f"{self.folder / name}") from err
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store.write`."""
+        with self._aside(name) as (aside, target):
+            aside.write_bytes(data)
+            aside.replace(target)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See `Store.create`: a hard link fails where the name is taken, on network folders too."""
+        with self._aside(name) as (aside, target):
+            aside.write_bytes(data)
+            try:
+                os.link(aside, target)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links
+                return _create_exclusively(target, data)
+            return True
+
+    def upload(self, path: Path, name: str) -> None:
+        """See `Store.upload`: renamed where it can be, else copied aside."""
+        with self._aside(name) as (aside, target):
+            shutil.move(path, aside)
+            aside.replace(target)
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Store.names`."""
+        found = (self.folder / prefix).rglob("*")
+        return sorted(p.relative_to(self.folder).as_posix() for p in found if p.is_file() and _is_whole(p.name))
+
+    def has(self, name: str) -> bool:
+        """See `Store.has`."""
+        return (self.folder / name).is_file()
+
+    def remove(self, prefix: str) -> None:
+        """See `Store.remove`."""
+        path = self.folder / prefix
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _aside(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """Give a place beside an object, of this writer alone, and the object's own."""
+        target = self.folder / name
+        aside = target.with_name(f"{ASIDE}{uuid.uuid4().hex}-{target.name}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield aside, target
+        except OSError as err:
+            raise OutputError(
+                f"{target} cannot be written ({err.strerror or err}; {_free(target)}). Make room or get permission to "
+                "write there, and give the same command again, or name another place with --out."
+            ) from err
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _create_exclusively(target: Path, data: bytes) -> bool:
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """A place in a bucket, by boto3: credentials, region and endpoint come from where boto3 and GDAL look for them.
+
+    Attributes:
+        url: `s3://bucket/prefix`.
+    """
+
+    url: str
+
+    def read(self, name: str) -> bytes:
+        """See `Store.read`."""
+        with _s3_errors(f"{self.url}/{name}"):
+            body: bytes = s3_client().get_object(**self._object(name))["Body"].read()
+            return body
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store.write`: buckets show an object when all of it is there."""
+        with _s3_errors(f"{self.url}/{name}", writing=True):
+            s3_client().put_object(**self._object(name), Body=data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See `Store.create`, by a conditional write."""
+        with _s3_errors(f"{self.url}/{name}", writing=True):
+            try:
+                s3_client().put_object(**self._object(name), Body=data, IfNoneMatch="*")
+            except s3_client().exceptions.ClientError as err:
+                if err.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+                    return False
+                raise
+            return True
+
+    def upload(self, path: Path, name: str) -> None:
+        """See `Store.upload`: large files go in parts, and appear when the last one is there."""
+        where = self._object(name)
+        with _s3_errors(f"{self.url}/{name}", writing=True):
+            s3_client().upload_file(str(path), where["Bucket"], where["Key"])
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Store.names`."""
+        root = self._object("")
+        below = f"{root['Key']}{prefix.strip('/')}".rstrip("/") + "/"
+        with _s3_errors(f"{self.url}/{prefix}"):
+            keys = list_keys(root["Bucket"], below.lstrip("/"))
+        return sorted(key.removeprefix(root["Key"]) for key in keys)
+
+    def has(self, name: str) -> bool:
+        """See `Store.has`."""
+        try:
+            with _s3_errors(f"{self.url}/{name}"):
+                s3_client().head_object(**self._object(name))
+        except MissingFileError:
+            return False
+        return True
+
+    def remove(self, prefix: str) -> None:
+        """See `Store.remove`."""
+        with _s3_errors(f"{self.url}/{prefix}", writing=True):
+            for name in (prefix, *self.names(prefix)):
+                s3_client().delete_object(**self._object(name))
+
+    def _object(self, name: str) -> dict[str, str]:
+        bucket, key = split_s3(f"{self.url}/{name}")
+        return {"Bucket": bucket, "Key": key}
+
+
+def read_bytes(location: str) -> bytes:
+    """Return a small object: a local file, or one over HTTP or S3.
+
+    Raises:
+        MissingFileError: If it is not there or cannot be reached.
+        MissingPackageError: If boto3 is needed and missing.
+    """
+    scheme = urlparse(location).scheme
+    if scheme in ("http", "https"):
+        return _read_http(location)
+    if scheme == "s3":
+        base, _, name = location.rpartition("/")
+        return open_store(base).read(name)
+    path = Path(location)
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise MissingFileError(
+            f"{location} cannot be read ({err.strerror}). Check the path; the working folder is {Path.cwd()}."
+        ) from err
+
+
+def list_names(location: str) -> list[str]:
+    """Return the full names of all objects below `s3://bucket/prefix/`, sorted."""
+    _require_boto3(location)
+    bucket, prefix = split_s3(location)
+    with _s3_errors(location):
+        return sorted(f"s3://{bucket}/{key}" for key in list_keys(bucket, prefix))
+
+
+def glob(pattern: str) -> list[str]:
+    """Return the objects of a bucket that match a pattern; `*` stays within a folder, `**` crosses folders."""
+    fixed = pattern[: min(i for i in map(pattern.find, "*?[") if i >= 0)]
+    return [name for name in list_names(fixed.rpartition("/")[0] + "/") if _matches(name, pattern)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Match part by part, as a path: `**` stands for any number of folders."""
+    return _match_parts(PurePosixPath(name).parts, PurePosixPath(pattern).parts)
+
+
+def _match_parts(name: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_match_parts(name[i:], pattern[1:]) for i in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_parts(name[1:], pattern[1:])
+
+
+def stamp(location: str) -> list[Any]:
+    """Return what tells one version of a file from the next: name, size, time or the server's ETag.
+
+    A server that says nothing leaves the location alone; a local file's folder does not count, as data may be moved.
+    """
+    scheme = urlparse(location).scheme
+    if scheme in ("http", "https"):
+        return [location, *_http_stamp(location)]
+    if scheme == "s3":
+        return [location, *_s3_stamp(location)]
+    try:
+        stat = Path(location).stat()
+    except OSError:
+        return [location]
+    return [Path(location).name, stat.st_size, stat.st_mtime_ns]
+
+
+def split_s3(url: str) -> tuple[str, str]:
+    """Return bucket and key of `s3://bucket/key`."""
+    parsed = urlparse(url, allow_fragments=False)
+    return parsed.netloc, url.split("://", 1)[1].partition("/")[2]
+
+
+def list_keys(bucket: str, prefix: str) -> list[str]:
+    """Return the keys of a bucket that begin with a prefix."""
+    pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def s3_client() -> Any:
+    """Return this process's boto3 client, which threads share."""
+    names = ("AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_REGION", "AWS_NO_SIGN_REQUEST", "AWS_PROFILE")
+    return _s3_client(os.getpid(), *(os.environ.get(name) for name in names))
+
+
+@lru_cache(maxsize=4)
+def _s3_client(
+    pid: int,  # a client does not survive a fork
+    endpoint_url: str | None,
+    gdal_endpoint: str | None,
+    https: str | None,
+    region: str | None,
+    unsigned: str | None,
+    profile: str | None,
+) -> Any:
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    if endpoint_url is None and gdal_endpoint is not None:
+        scheme = "http" if (https or "YES").upper() in ("NO", "FALSE", "OFF", "0") else "https"
+        endpoint_url = f"{scheme}://{gdal_endpoint}"
+    signing = {"signature_version": UNSIGNED} if (unsigned or "").upper() == "YES" else {}
+    config = Config(retries={"max_attempts": S3_ATTEMPTS, "mode": "standard"}, **signing)
+    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+
+
+@contextmanager
+def _s3_errors(url: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn boto3's errors into geoseg's."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (ClientError, BotoCoreError, Boto3Error) as err:
+        if writing:
+            raise OutputError(f"{url} cannot be written ({err}). Check bucket, credentials and endpoint.") from err
+        raise MissingFileError(f"{url} cannot be read ({err}). Check bucket, credentials and endpoint.") from err
+
+
+def _require_boto3(location: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("boto3") is None:
+        raise MissingPackageError(f"{location} needs the package boto3. Install it: pip install 'geoseg[cluster]'")
+
+
+def _read_http(url: str) -> bytes:
+    for attempt in range(HTTP_ATTEMPTS):
+        try:
+            with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as answer:
+                body: bytes = answer.read()
+                return body
+        except OSError as err:
+            is_final = isinstance(err, urllib.error.HTTPError) and err.code < 500 and err.code != 429
+            if is_final or attempt == HTTP_ATTEMPTS - 1:
+                raise MissingFileError(f"{url} cannot be read ({err}). Check the address and the connection.") from err
+            time.sleep(0.5 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _http_stamp(url: str) -> list[str]:
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+            found = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
+    except OSError:
+        return []
+    return [value for value in found if value]
+
+
+def _s3_stamp(url: str) -> list[str]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = split_s3(url)
+    try:
+        head = s3_client().head_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError):
+        return []
+    return [head["ETag"], str(head["ContentLength"])]
+
+
+def _missing(location: str) -> MissingFileError:
+    return MissingFileError(f"There is no {location}. Check the path; the working folder is {Path.cwd()}.")
+
+
+def _is_whole(name: str) -> bool:
+    return not name.startswith(ASIDE)
+
+
+def _free(path: Path) -> str:
+    for folder in path.parents:
+        try:
+            return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
+        except OSError:
+            continue
+    return "free space unknown"
