@@ -1,6 +1,9 @@
 """Joined polygons into building footprints: filtered, simplified, placed in the world, measured."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import shapely
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from geoseg.grid import Grid
 from geoseg.vectorize.blocks import BlockPolygons
 from geoseg.vectorize.ground import Ground, measure_polygons, official_crs, pixel_area_m2, to_world
-from geoseg.vectorize.rings import PolygonArray
+from geoseg.vectorize.rings import PolygonArray, first_corners
 from geoseg.vectorize.simplify import simplify_polygons
 
 if TYPE_CHECKING:
@@ -18,6 +21,108 @@ if TYPE_CHECKING:
 
 COLUMNS = ("area_m2", "perimeter_m", "confidence", "edge")
 """Attributes of a footprint, in this order, before its geometry."""
+
+PROBABILITY_SCALE = 1 / 254
+"""Probability of one unit of what blocks sum up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprints:
+    """Finished footprints as plain columns, to be stored and streamed without a look at each.
+
+    Attributes:
+        row: Row of the first vertex before simplification, pixels of the scene, `(footprint,)`. Row and column are the
+            order of footprints in every result.
+        col: Its column, `(footprint,)`.
+        area_m2: Area of the geometry on the ellipsoid, in units of the coordinates without a CRS, `(footprint,)`.
+        perimeter_m: Perimeter, holes included, `(footprint,)`.
+        confidence: Mean probability inside the unsimplified outline, 0 to 1, `(footprint,)`.
+        edge: Touches the scene's border or a pixel without data, `(footprint,)`.
+        bounds: Left, bottom, right, top in world coordinates, `(footprint, 4)`.
+        wkb: Geometries in world coordinates as well-known binary, one after another, `(byte,)`.
+        wkb_offset: Where each geometry begins, and the end of the last, `(footprint + 1,)`.
+    """
+
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    area_m2: NDArray[np.float64]
+    perimeter_m: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    edge: NDArray[np.bool_]
+    bounds: NDArray[np.float64]
+    wkb: NDArray[np.uint8]
+    wkb_offset: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of footprints."""
+        return len(self.row)
+
+    @property
+    def geometry(self) -> PolygonArray:
+        """The geometries as Shapely polygons, `(footprint,)`."""
+        data, limits = self.wkb.tobytes(), self.wkb_offset.tolist()
+        found = [data[start:stop] for start, stop in pairwise(limits)]
+        geometry: PolygonArray = np.asarray(shapely.from_wkb(np.array(found, dtype=object)), dtype=object)
+        return geometry
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no footprints."""
+        number, flag, bounds = np.zeros(0), np.zeros(0, dtype=bool), np.zeros((0, 4))
+        place, offset = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        return cls(place, place, number, number, number, flag, bounds, np.zeros(0, dtype=np.uint8), offset)
+
+    def between(self, start: int, stop: int) -> Self:
+        """Return the footprints from `start` to `stop - 1`."""
+        columns = {name: getattr(self, name)[start:stop] for name in _BY_FOOTPRINT}
+        first, last = int(self.wkb_offset[start]), int(self.wkb_offset[stop])
+        offset = self.wkb_offset[start : stop + 1] - first
+        return type(self)(**columns, wkb=self.wkb[first:last], wkb_offset=offset)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Put the footprints of several parts one after another."""
+        parts = parts or [cls.empty()]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*_BY_FOOTPRINT, "wkb")}
+        ends = np.cumsum([0, *(len(part.wkb) for part in parts)])
+        offset = [part.wkb_offset[:-1] + start for part, start in zip(parts, ends, strict=False)]
+        return cls(**columns, wkb_offset=np.concatenate((*offset, ends[-1:])))
+
+
+_BY_FOOTPRINT = ("row", "col", "area_m2", "perimeter_m", "confidence", "edge", "bounds")
+"""Columns with an entry per footprint."""
+
+
+def measure_footprints(polygons: BlockPolygons, outlines: PolygonArray, grid: Grid) -> Footprints:
+    """Place outlines in the world and measure them.
+
+    Args:
+        polygons: What is outlined, in pixels and not simplified.
+        outlines: The outlines in pixels, simplified or not, `(polygon,)`.
+        grid: Grid of the whole scene's pixels.
+    """
+    if not len(polygons):
+        return Footprints.empty()
+    geometry = place_polygons(outlines, grid.transform)
+    area, perimeter = measure_polygons(geometry, Ground.of(grid.crs))
+    wkb = shapely.to_wkb(geometry, byte_order=1).tolist()
+    return Footprints(
+        *first_corners(polygons.polygons),
+        area_m2=area,
+        perimeter_m=perimeter,
+        confidence=polygons.probability_sum / polygons.pixel_count * PROBABILITY_SCALE,
+        edge=polygons.edge,
+        bounds=shapely.bounds(geometry),
+        wkb=np.frombuffer(b"".join(wkb), dtype=np.uint8),
+        wkb_offset=np.cumsum([0, *map(len, wkb)]),
+    )
+
+
+def keep_large(polygons: BlockPolygons, grid: Grid, min_area_m2: float) -> BlockPolygons:
+    """Drop polygons whose pixels cover less ground than `min_area_m2`; what is off the map has no area and stays."""
+    if not len(polygons) or min_area_m2 <= 0:
+        return polygons
+    return polygons.take(~(pixel_areas(polygons, grid, Ground.of(grid.crs)) < min_area_m2))
 
 
 def finish_footprints(

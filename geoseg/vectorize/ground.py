@@ -1,6 +1,7 @@
 """Square metres and metres on the ground, whatever the coordinate reference system."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Ground:
     degrees: float = 1.0
 
     @classmethod
+    @lru_cache(maxsize=16)  # PROJ takes a tenth of a second to find it
     def of(cls, crs: object) -> "Ground":
         """Find the ellipsoid below a CRS; a missing or an engineering CRS has none."""
         if crs is None:

@@ -80,6 +80,24 @@ def open_rings(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.in
     return xy[keep].astype(np.int64), ring[keep], polygon[ring[keep]]
 
 
+def first_corners(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row and column of the first vertex of polygons that `outline` drew, `(polygon,)` each.
+
+    It is the upper left corner of a polygon's first pixel, so no two polygons of a scene share it.
+    """
+    if not len(polygons):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    _, xy, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons)
+    first = xy[ring_offset[polygon_offset[:-1]]].astype(np.int64)
+    return first[:, 1], first[:, 0]
+
+
+def reading_order(polygons: PolygonArray) -> NDArray[np.int64]:
+    """Return the order of polygons by the row and the column of their first vertex."""
+    row, col = first_corners(polygons)
+    return np.lexsort((col, row))
+
+
 def _merge(corners: Corners) -> Corners:
     """Sum the weights of each region at each place, sort by (region, row, col), and repeat where the sum is two."""
     top, left = corners.row.min(), corners.col.min()

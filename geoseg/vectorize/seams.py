@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from geoseg.vectorize.blocks import BlockPolygons, add_by_region
 from geoseg.vectorize.components import connected_components
-from geoseg.vectorize.rings import PolygonArray, corners_of, open_rings, outline
+from geoseg.vectorize.rings import PolygonArray, corners_of, open_rings, outline, reading_order
 from geoseg.vectorize.runs import expand_ranges
 
 
@@ -28,7 +28,7 @@ def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
     """
     parts = BlockPolygons.concatenate(blocks)
     joined = BlockPolygons.concatenate([parts.take(~parts.open), _join(parts.take(parts.open))])
-    return joined.take(_reading_order(joined.polygons))
+    return joined.take(reading_order(joined.polygons))
 
 
 def _join(parts: BlockPolygons) -> BlockPolygons:
@@ -81,12 +81,3 @@ def _shared_edges(
 def _check_disjoint(start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
     if (start[1:] < stop[:-1]).any():
         raise ValueError("polygons overlap, so the blocks overlap; join the polygons of disjoint blocks, each once")
-
-
-def _reading_order(polygons: PolygonArray) -> NDArray[np.int64]:
-    """Return the order of polygons by the row and the column of their first vertex."""
-    if not len(polygons):
-        return np.zeros(0, dtype=np.int64)
-    xy, _, polygon = open_rings(polygons)
-    first = xy[np.flatnonzero(np.diff(polygon, prepend=-1))]
-    return np.lexsort((first[:, 0], first[:, 1]))

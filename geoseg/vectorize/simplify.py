@@ -1,4 +1,10 @@
-"""Fewer vertices, without breaking what was right: valid polygons that do not overlap."""
+"""Fewer vertices, without breaking what was right: valid polygons that do not overlap.
+
+Whether a polygon is simplified is a function of the polygon and its direct neighbours, so that it can be told in parts
+of a scene: it keeps its outline where its simplified one is no faithful stand-in, and where it clashes with a
+neighbour. Two polygons clash where the simplified outline of one overlaps the simplified or the original outline of
+the other; then both keep theirs. Originals never overlap, so nothing does afterwards, and no second look is needed.
+"""
 
 import numpy as np
 import shapely
@@ -9,27 +15,56 @@ from geoseg.vectorize.rings import PolygonArray
 MAX_AREA_CHANGE = 0.25
 """Largest change of area, relative, that a simplified polygon may bring; a building of few pixels keeps its outline."""
 
+REACH = 4
+"""Tolerances beyond which a simplified polygon reaches no point outside its original.
 
-def simplify_polygons(polygons: PolygonArray, tolerance: float) -> PolygonArray:
+GEOS drops a vertex within one tolerance of the new edge, and then the first vertex of a ring within one tolerance of
+the edge that takes its place: every point of the old outline lies within two tolerances of the new edge that stands
+for it, and the other way round. What the two enclose lies within two tolerances of that edge, so within four of the
+old outline. Nor does a simplified polygon leave the box of its original: it has no vertices of its own.
+"""
+
+
+def simplify_polygons(
+    polygons: PolygonArray, tolerance: float, *, kept: NDArray[np.bool_] | None = None
+) -> PolygonArray:
     """Simplify polygons by Douglas and Peucker's rule, each from the start of its rings.
 
     A polygon keeps its outline where the simplified one is invalid, lost a hole, changed its area by more than
-    `MAX_AREA_CHANGE` or overlaps a neighbour that it did not overlap before.
+    `MAX_AREA_CHANGE`, or clashes with a neighbour.
 
     Args:
         polygons: Valid polygons whose interiors are disjoint, `(polygon,)`.
         tolerance: Largest distance of a dropped vertex from the new outline, in the polygons' unit.
+        kept: True where a polygon keeps its outline whatever is found here, `(polygon,)`.
     """
     if tolerance <= 0 or not len(polygons):
         return polygons
+    simple = simplify_each(polygons, tolerance)
+    keeps = find_clashes(polygons, simple)
+    return np.where(keeps if kept is None else keeps | kept, polygons, simple)
+
+
+def simplify_each(polygons: PolygonArray, tolerance: float) -> PolygonArray:
+    """Simplify polygons without a look at their neighbours; those with no faithful stand-in are returned themselves."""
     simple = shapely.simplify(polygons, tolerance, preserve_topology=True)
-    simple = np.where(_is_faithful(simple, polygons), simple, polygons)
-    while len(clashing := _overlapping(simple)):
-        undone = clashing[simple[clashing] != polygons[clashing]]
-        if not len(undone):
-            return simple
-        simple[undone] = polygons[undone]
-    return simple
+    return np.where(_is_faithful(simple, polygons), simple, polygons)
+
+
+def find_clashes(polygons: PolygonArray, simple: PolygonArray) -> NDArray[np.bool_]:
+    """Say which polygons clash with a neighbour.
+
+    Args:
+        polygons: Polygons whose interiors are disjoint, `(polygon,)`.
+        simple: What `simplify_each` made of them, `(polygon,)`.
+    """
+    a, b = _near_pairs(polygons)
+    is_new = simple != polygons
+    a, b = a[is_new[a] | is_new[b]], b[is_new[a] | is_new[b]]
+    clash = _overlap(simple[a], simple[b]) | _overlap(simple[a], polygons[b]) | _overlap(polygons[a], simple[b])
+    clashing = np.zeros(len(polygons), dtype=bool)
+    clashing[a[clash]] = clashing[b[clash]] = True
+    return clashing
 
 
 def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.bool_]:
@@ -41,9 +76,17 @@ def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.boo
     return faithful
 
 
-def _overlapping(polygons: PolygonArray) -> NDArray[np.int64]:
-    """Return the positions of polygons whose interiors meet."""
-    a, b = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+def _near_pairs(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List the pairs whose boxes share more than a border: no others can clash."""
+    a, b = shapely.STRtree(polygons).query(polygons)
     a, b = a[a < b], b[a < b]
-    meet = shapely.relate_pattern(polygons[a], polygons[b], "T********")
-    return np.unique(np.concatenate((a[meet], b[meet])))
+    box = shapely.bounds(polygons)
+    low, high = np.maximum(box[a, :2], box[b, :2]), np.minimum(box[a, 2:], box[b, 2:])
+    share = (low < high).all(axis=1)
+    return a[share], b[share]
+
+
+def _overlap(a: PolygonArray, b: PolygonArray) -> NDArray[np.bool_]:
+    """Say which pairs have interiors that meet."""
+    meet: NDArray[np.bool_] = shapely.relate_pattern(a, b, "T********")
+    return meet

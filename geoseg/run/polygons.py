@@ -1,0 +1,135 @@
+"""Outlines of the buildings: finished block by block on the workers, joined along seams and written by the client.
+
+The client holds the pending polygons of all blocks, the footprints of one row of blocks and one batch of them; the
+files are streams.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoseg.errors import MissingFileError
+from geoseg.grid import Block
+from geoseg.inference import NODATA, BlockPixels, Plan
+from geoseg.run.parts import read_finished, read_pending
+from geoseg.store import Store
+from geoseg.vectorize import BlockOutlines, Footprints, Pending, finish_block, finish_pending, polygonize_block
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(slots=True)
+class FootprintCounts:
+    """What the footprints of a whole scene add up to.
+
+    Attributes:
+        count: Footprints.
+        at_edge: Those at the edge of the data.
+        area_m2: Their ground, square metres.
+    """
+
+    count: int = 0
+    at_edge: int = 0
+    area_m2: float = 0.0
+
+    def add(self, batch: "pyarrow.RecordBatch") -> None:
+        """Count a batch."""
+        self.count += len(batch)
+        self.at_edge += int(batch["edge"].to_numpy(zero_copy_only=False).sum())
+        self.area_m2 += float(batch["area_m2"].to_numpy().sum())
+
+
+def outline_block(
+    plan: Plan, pixels: BlockPixels, block: Block, *, threshold: int, min_area_m2: float, simplify_px: float
+) -> BlockOutlines:
+    """Outline one block's buildings and finish those that no other block can change.
+
+    Args:
+        plan: The plan of the run.
+        pixels: What `predict_block` gave.
+        block: Which block.
+        threshold: Smallest stored probability that counts as a building.
+        min_area_m2: Drop buildings whose pixels cover less ground than this.
+        simplify_px: Tolerance of the simplification in pixels; 0 keeps the pixels' outline.
+    """
+    grid, ring = plan.scene.grid, block.window.expand(1)
+    inside = ring.intersect(grid.window)
+    assert inside is not None
+    cut = inside.relative_to(ring).slices
+    probability = np.pad(pixels.probability, 1, constant_values=NODATA)[cut]
+    is_building = (probability >= threshold) & (probability != NODATA)
+    polygons = polygonize_block(is_building, probability, pixels.valid[cut], block.window, scene_shape=grid.shape)
+    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
+
+
+def write_footprints(
+    plan: Plan, blocks: Sequence[Block], store: Store, folder: Path, *, min_area_m2: float, simplify_px: float
+) -> FootprintCounts:
+    """Join the parts' polygons along seams and write `buildings.gpkg` and `buildings.parquet`.
+
+    Footprints are sorted by the row and the column of their first pixel, however the scene was cut.
+
+    Args:
+        plan: The plan of the run.
+        blocks: Its blocks; those without a part have no buildings.
+        store: Where the parts are.
+        folder: Where the files go.
+        min_area_m2: As for `outline_block`.
+        simplify_px: As for `outline_block`.
+
+    Returns:
+        What was written, counted.
+
+    Raises:
+        OutputError: If a file cannot be written.
+        DamagedPartError: If a part is not whole.
+    """
+    from geoseg.outputs.footprints import rebatch, write_footprint_files
+
+    grid, counts = plan.scene.grid, FootprintCounts()
+    pending = Pending.concatenate([_pending(store, block) for block in blocks])
+    joined = finish_pending(pending, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
+    batches = _counted(rebatch(_bands(blocks, store, joined)), counts)
+    write_footprint_files(batches, grid.crs, folder / "buildings.gpkg", folder / "buildings.parquet")
+    return counts
+
+
+def _bands(blocks: Sequence[Block], store: Store, joined: Footprints) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the footprints of each row of blocks, from the top; those that were pending where they begin."""
+    from geoseg.outputs.footprints import to_batch
+
+    yield to_batch(Footprints.empty())
+    begin = 0
+    for stop, row in groupby(sorted(blocks, key=_place), key=lambda block: block.window.rows.stop):
+        end = int(np.searchsorted(joined.row, stop))
+        yield to_batch(Footprints.concatenate([*(_finished(store, b) for b in row), joined.between(begin, end)]))
+        begin = end
+
+
+def _place(block: Block) -> tuple[int, int]:
+    return block.window.row, block.window.col
+
+
+def _counted(batches: "Iterator[pyarrow.RecordBatch]", counts: FootprintCounts) -> "Iterator[pyarrow.RecordBatch]":
+    for batch in batches:
+        counts.add(batch)
+        yield batch
+
+
+def _pending(store: Store, block: Block) -> Pending:
+    try:
+        return read_pending(store, block)
+    except MissingFileError:
+        return Pending.concatenate([])
+
+
+def _finished(store: Store, block: Block) -> Footprints:
+    try:
+        return read_finished(store, block)
+    except MissingFileError:
+        return Footprints.empty()
