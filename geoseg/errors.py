@@ -1,7 +1,7 @@
 """What can go wrong, one class per fact.
 
 Every message says what was found, what was expected and what to do next. The command line prints the message alone and
-leaves with exit code 2; everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
+leaves with exit code 2, or 3 where the same command goes on; everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
 """
 
 
@@ -39,6 +39,10 @@ class MissingCRSError(GeosegError):
 
 class SceneMismatchError(GeosegError):
     """Several files cannot be one scene."""
+
+
+class MissingDatetimeError(GeosegError):
+    """A scene's datetime is needed and nobody said it."""
 
 
 class AOIError(GeosegError):
@@ -111,3 +115,39 @@ class UnknownLabelError(LabelError):
 
 class ScoredFileError(GeosegError):
     """A run folder, mask or footprints to be scored cannot be read, or do not fit."""
+
+
+class OutsideAOIError(AOIError):
+    """A scene and the area of interest share no ground."""
+
+
+class BusyError(GeosegError):
+    """Another client works on the same run folder."""
+
+
+class ClusterError(GeosegError):
+    """A dask cluster cannot be reached, went away, or does not see what the client sees."""
+
+
+class UnfinishedError(GeosegError):
+    """Some blocks or scenes could not be done; everything else is, and the same command goes on from there."""
+
+
+class DamagedPartError(GeosegError):
+    """A finished block's file is not whole, as after a power failure."""
+
+
+class SourceError(GeosegError):
+    """What was named gives no scene, or it is not clear which."""
+
+
+class ManifestError(SourceError):
+    """A table of scenes cannot be read, or some of its rows say nothing usable."""
+
+
+class CatalogError(SourceError):
+    """A STAC document cannot be read, or does not lead to rasters."""
+
+
+class AssetError(CatalogError):
+    """A STAC Item has no raster asset, or several and no rule to choose one."""

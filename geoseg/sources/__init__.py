@@ -1,0 +1,7 @@
+"""Which scenes a user means: files, folders, globs, STAC, manifests; nothing of a raster is opened here."""
+
+from geoseg.sources.footprints import filter_sources
+from geoseg.sources.inputs import list_sources
+from geoseg.sources.source import SceneSource
+
+__all__ = ["SceneSource", "filter_sources", "list_sources"]

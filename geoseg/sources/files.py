@@ -1,0 +1,127 @@
+"""Rasters by name: a folder of them, a pattern, a prefix of a bucket. Names are listed, nothing is opened."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from geoseg import store
+from geoseg.errors import MissingFileError, SourceError
+from geoseg.scene import RASTER_SUFFIXES
+from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
+from geoseg.sources.results import RUN_FOLDER, leave_out_results, local_names
+
+SHOWN = 5
+"""Names that a message lists before it counts the others."""
+
+
+def list_folder(folder: str) -> list[str]:
+    """Return the rasters that lie in a folder, sorted; neither hidden ones nor those of folders below.
+
+    Raises:
+        MissingFileError: If there is none.
+    """
+    inside = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    rasters = [path.as_posix() for path in inside if path.suffix.lower() in RASTER_SUFFIXES and path.is_file()]
+    kept = leave_out_results(rasters, local_names(), folder)
+    if not kept:
+        raise MissingFileError(
+            f"The folder {folder} holds no raster to segment ({', '.join(RASTER_SUFFIXES)}). "
+            f"Found: {_show(path.name + '/' * path.is_dir() for path in inside)}. Name the file itself if it has "
+            f"another suffix; for the folders below, quote a pattern: '{folder.rstrip('/')}/**/*.tif'."
+        )
+    return kept
+
+
+def list_prefix(prefix: str) -> list[str]:
+    """Return the rasters that lie directly below `s3://bucket/prefix/`, sorted.
+
+    Raises:
+        MissingFileError: If there is none.
+    """
+    below = _objects(f"{prefix}*")
+    rasters = [name for name in below if suffix_of(name) in RASTER_SUFFIXES and not _is_hidden(name, prefix)]
+    kept = _without_results(rasters, below, prefix)
+    if not kept:
+        raise MissingFileError(
+            f"{prefix} holds no raster to segment ({', '.join(RASTER_SUFFIXES)}). "
+            f"Found: {_show(name.removeprefix(prefix) for name in below)}. "
+            f"For everything below, quote a pattern: '{prefix}**/*.tif'."
+        )
+    return kept
+
+
+def list_pattern(pattern: str) -> list[str]:
+    """Return the files that match a pattern, sorted; `**` stands for any folders.
+
+    A pattern that ends in a suffix of its own (`*.dat`) takes every file that matches, another one only rasters.
+
+    Raises:
+        SourceError: If the place cannot be listed.
+        MissingFileError: If nothing matches.
+    """
+    if not is_local(pattern) and not is_s3(pattern):
+        raise SourceError(
+            f"{pattern} is a pattern, and a web server cannot be asked what it holds. Name the files, a manifest "
+            "(CSV, GeoParquet) or a STAC catalogue; patterns work for local files and s3://bucket/prefix/*.tif."
+        )
+    matches = _match_s3(pattern) if is_s3(pattern) else _match_local(pattern)
+    if not matches:
+        raise MissingFileError(
+            f"No scene matches {pattern}. Check the pattern: * stays within a folder, ** crosses folders"
+            f"{f'; the working folder is {Path.cwd()}' if is_local(pattern) else ''}."
+        )
+    return matches
+
+
+def is_pattern(location: str) -> bool:
+    """Tell whether a location stands for several; a file that is there and a URL's query do not."""
+    if not is_local(location) and not is_s3(location):
+        return "*" in location.partition("?")[0]
+    return any(sign in location for sign in MAGIC) and not (is_local(location) and Path(location).exists())
+
+
+def _match_local(pattern: str) -> list[str]:
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
+    files = [Path(path).as_posix() for path in found]
+    return leave_out_results(_wanted(files, pattern), local_names(), pattern)
+
+
+def _match_s3(pattern: str) -> list[str]:
+    parent, _, last = pattern.rpartition("/")
+    everything = _objects(f"{parent}/*" if last != "**" else f"{pattern}/*")
+    fixed = pattern[: min(pattern.find(sign) for sign in MAGIC if sign in pattern)]
+    matching = [name for name in everything if fnmatchcase(name.rpartition("/")[2], last)]
+    seen = [name for name in matching if not _is_hidden(name, fixed.rpartition("/")[0])]
+    return _without_results(_wanted(seen, pattern), everything, pattern)
+
+
+def _objects(pattern: str) -> list[str]:
+    """Return the objects of a bucket that match; names that end in a slash are folders that a console made."""
+    return [name for name in store.glob(pattern) if not name.endswith("/")]
+
+
+def _without_results(files: Sequence[str], everything: Sequence[str], where: str) -> list[str]:
+    folders: dict[str, set[str]] = {}
+    for name in everything:
+        run, is_part, _ = name.partition(f"/{RUN_FOLDER}/")
+        folder, last = (run, RUN_FOLDER) if is_part else name.rpartition("/")[::2]
+        folders.setdefault(folder, set()).add(last)
+    return leave_out_results(files, lambda folder: frozenset(folders.get(folder, ())), where)
+
+
+def _wanted(files: Iterable[str], pattern: str) -> list[str]:
+    suffix = PurePosixPath(pattern).suffix
+    if suffix and not any(sign in suffix for sign in MAGIC):
+        return list(files)
+    return [file for file in files if suffix_of(file) in RASTER_SUFFIXES]
+
+
+def _is_hidden(name: str, below: str) -> bool:
+    return any(part.startswith(".") for part in name.removeprefix(below).split("/"))
+
+
+def _show(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return (", ".join(listed[:SHOWN]) or "nothing") + more

@@ -1,0 +1,87 @@
+"""A location: a local path, a URL or a path of GDAL's virtual file systems, as text; nothing is opened."""
+
+import os
+import posixpath
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urljoin, urlparse
+from urllib.request import url2pathname
+
+from geoseg.scene import is_remote
+
+MAGIC = "*?["
+"""What makes a path a pattern."""
+
+
+def clean(text: str) -> str:
+    """Return a location as the rest of geoseg takes it.
+
+    `file://` and `~` become local paths; what a web URL must not hold, such as spaces, is escaped.
+    """
+    if text.startswith("file:"):
+        return url2pathname(unquote(urlparse(text).path))
+    if is_web(text):
+        return _escape(text)
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - Path would drop a last slash
+
+
+def _escape(url: str) -> str:
+    """Escape what is not allowed in a URL, and nothing twice."""
+    return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+
+
+def is_local(location: str) -> bool:
+    """Return True for what the file system itself holds."""
+    return not is_remote(location) and not location.startswith("/vsi")
+
+
+def is_web(location: str) -> bool:
+    """Return True for http(s) URLs."""
+    return urlparse(location).scheme in ("http", "https")
+
+
+def is_s3(location: str) -> bool:
+    """Return True for `s3://bucket/key`."""
+    return location.startswith("s3://")
+
+
+def path_of(location: str) -> PurePosixPath:
+    """Return the path alone: of a web URL without host, query and escapes; of a bucket's object its key."""
+    if is_s3(location):
+        return PurePosixPath(location.removeprefix("s3://").partition("/")[2])
+    if is_remote(location):
+        return PurePosixPath(unquote(urlparse(location).path))
+    return PurePosixPath(Path(location).as_posix())
+
+
+def suffix_of(location: str) -> str:
+    """Return the last suffix of the file, in lower case."""
+    return path_of(location).suffix.lower()
+
+
+def parent_of(location: str) -> str:
+    """Return the name of the folder that a file lies in; of a bucket's or a server's top, its own."""
+    path = PurePosixPath(Path(location).absolute().as_posix()) if is_local(location) else path_of(location)
+    return path.parent.name or urlparse(location).netloc
+
+
+def join(base: str, href: str) -> str:
+    """Return where `href` leads from the document at `base`: beside it, unless it is absolute."""
+    href = clean(href)
+    if not is_local(href) or (is_local(base) and Path(href).is_absolute()):
+        return href
+    if is_web(base):
+        return _escape(urljoin(base, href))
+    if is_local(base) or base.startswith("/vsi"):
+        return os.path.normpath(Path(base).parent / href)
+    scheme, rest = base.split("://", 1)
+    bucket, _, key = rest.partition("/")
+    inside = posixpath.normpath(posixpath.join("/", posixpath.dirname(key), href)).lstrip("/")
+    return f"{scheme}://{bucket}/{inside}"
+
+
+def identity(location: str) -> str:
+    """Return a text that two spellings of one place share."""
+    for prefix, scheme in (("/vsicurl/", ""), ("/vsis3/", "s3://"), ("/vsigs/", "gs://"), ("/vsiaz/", "az://")):
+        if location.startswith(prefix):
+            return scheme + location.removeprefix(prefix)
+    return str(Path(os.path.normpath(Path(location).absolute()))) if is_local(location) else location

@@ -1,0 +1,78 @@
+"""Names are unique, safe for files, and the same each time."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg.errors import SourceError
+from geoseg.sources.names import MAX_NAME, name_sources, safe_name
+from geoseg.sources.source import Found
+
+
+def names(*paths: str) -> list[str]:
+    return [source.name for source in name_sources([Found(path) for path in paths])]
+
+
+def test_stems_are_names_and_clashes_keep_their_suffix() -> None:
+    assert names("x/a.tif", "x/b.tif", "x/b.png") == ["a", "b_tif", "b_png"]
+
+
+def test_further_clashes_are_told_apart_by_folder() -> None:
+    assert names("x/a.tif", "y/a.tif", "y/a.png") == ["x_a", "y_a", "a_png"]
+    assert names("s3://bucket/a.tif", "https://host/y/a.tif") == ["bucket_a", "y_a"]
+    assert names("x/a.tif", "x/a.png", "y/a.tif", "y/a.png") == ["x_a_tif", "x_a_png", "y_a_tif", "y_a_png"]
+
+
+def test_a_name_that_is_taken_is_not_given_again() -> None:
+    assert names("x/a.tif", "y/a.tif", "z/x_a.tif") == ["x_a_tif", "y_a", "x_a"]
+
+
+def test_letter_case_alone_tells_nothing_apart() -> None:
+    assert names("x/A.tif", "y/a.tif") == ["x_A", "y_a"]
+
+
+def test_scenes_that_cannot_be_told_apart_are_an_error() -> None:
+    with pytest.raises(SourceError, match=r"1/x/a\.tif and 2/x/a\.tif would share the name x_a_tif.*manifest"):
+        names("1/x/a.tif", "2/x/a.tif")
+
+
+def test_a_given_name_comes_first_and_its_collection_tells_it_apart() -> None:
+    found = [Found("p/i.tif", name="7", parent="north"), Found("p/j.tif", name="7", parent="south"), Found("p/k.tif")]
+    assert [source.name for source in name_sources(found)] == ["north_7", "south_7", "k"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a/b\\c:d*e", "a_b_c_d_e"),
+        (".geoseg", "_geoseg"),
+        ("..", "scene"),
+        ("", "scene"),
+        (" Zürich 2023. ", "Zürich 2023"),
+        ("line\nbreak", "line_break"),
+    ],
+)
+def test_names_are_safe_for_files(text: str, expected: str) -> None:
+    assert safe_name(text) == expected
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    one, other = safe_name("x" * 300 + "1"), safe_name("x" * 300 + "2")
+    assert len(one) == len(other) == MAX_NAME
+    assert one != other
+
+
+@given(
+    st.sets(st.tuples(st.sampled_from("xyz"), st.sampled_from(["a", "b", "x_a", "A"]), st.sampled_from(["tif", "png"])))
+)
+def test_names_do_not_depend_on_the_order(parts: set[tuple[str, str, str]]) -> None:
+    paths = [f"{folder}/{stem}.{suffix}" for folder, stem, suffix in sorted(parts)]
+    try:
+        given_names = dict(zip(paths, names(*paths), strict=True))
+    except SourceError:
+        return
+    assert len({name.casefold() for name in given_names.values()}) == len(paths)
+    shuffled = random.Random(1).sample(paths, len(paths))
+    assert dict(zip(shuffled, names(*shuffled), strict=True)) == given_names
