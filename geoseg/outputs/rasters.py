@@ -3,68 +3,173 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetWriter
-from rasterio.windows import Window as RasterioWindow
+from rasterio.io import DatasetWriter, MemoryFile
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs.aside import output_error, reported, write_aside, write_text
+from geoseg.outputs.aside import reported, write_aside, write_text
+from geoseg.outputs.cog import Entry, read_entries, write_cog
+from geoseg.outputs.overviews import NODATA, halve_average, halve_majority
+from geoseg.outputs.pyramid import Derivation, Layer, Pyramid
 from geoseg.outputs.styles import category_xml, class_qml
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 """Disjoint windows of a scene with their `(y, x)` uint8 pixels, in any order."""
 
-NODATA = 255
 PROBABILITY_STEPS = 254
 """A probability p is stored as the integer `254 * p`; 255 means no data."""
 
-MASK_COLOURS = {0: (38, 38, 38, 255), 1: (255, 122, 26, 255), NODATA: (0, 0, 0, 0)}
-"""Background dark grey, buildings orange; TIFF keeps no alpha, but GDAL and QGIS draw no data as transparent."""
+MASK_NAMES = ("background", "building")
+MASK_COLOURS = ("#262626", "#ff7a1a")
+"""Background dark grey, buildings orange."""
 
-BLOCK_PX = 512
 OVERVIEW_PX = 256
-"""The smallest overview is no larger than this, so that a whole scene is drawn from one small block."""
+"""The smallest overview is no larger than this, so that a whole scene is drawn from one TIFF tile."""
 
-CACHE_BYTES = 128 * 2**20
-"""Room for two rows of blocks of a scene 100,000 px wide."""
+DESCRIBING = (262, 320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+"""TIFF tags that GDAL writes for us: photometry, colours; scale, tie point or matrix, CRS; metadata and no data."""
 
 GDAL_FAILURES = (RasterioError, CPLE_BaseError, SystemError)
 """What rasterio raises when GDAL fails; SystemError where GDAL gave no reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class RasterKind:
-    """What tells one result raster from another.
+class RasterFile:
+    """A result raster that is to be written: one band of uint8 pixels, 255 = no data.
 
     Attributes:
-        description: Default description of the band.
-        resampling: How overviews are made; no data never counts.
+        path: The file to be.
+        layer: How its overviews are made and its tiles compressed.
+        description: Description of the band.
+        tags: Metadata of the file.
         scale: Real value of one step, or None.
-        colours: Colours by value, or None.
-        creation: More options of GDAL's COG driver.
+        colours: Colours `#RRGGBB` by value, or none for grey levels.
+        beside: Texts by the path of the file that holds them, written after the raster.
     """
 
+    path: Path
+    layer: Layer
     description: str
-    resampling: str
+    tags: Mapping[str, str] = field(default_factory=dict)
     scale: float | None = None
-    colours: Mapping[int, tuple[int, int, int, int]] | None = None
-    creation: Mapping[str, str] = field(default_factory=dict)
+    colours: Sequence[str] = ()
+    beside: Mapping[Path, str] = field(default_factory=dict)
 
 
-PROBABILITY = RasterKind(
-    "building probability", "AVERAGE", scale=1 / PROBABILITY_STEPS, creation={"PREDICTOR": "STANDARD"}
-)
-MASK = RasterKind("building mask: 0 background, 1 building", "MODE", colours=MASK_COLOURS)
+PROBABILITY_LAYER = Layer(halve_average, predict=True)
+CLASS_LAYER = Layer(halve_majority, predict=False)
+
+
+def probability_file(
+    path: str | Path, *, description: str = "building probability", tags: Mapping[str, str] | None = None
+) -> RasterFile:
+    """Describe a raster of probabilities: values 0 to 254 with scale 1/254 in the file, averaged overviews."""
+    return RasterFile(Path(path), PROBABILITY_LAYER, description, tags or {}, scale=1 / PROBABILITY_STEPS)
+
+
+def mask_file(
+    path: str | Path,
+    *,
+    names: Sequence[str] = MASK_NAMES,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> RasterFile:
+    """Describe a mask: 0 and 1 by name, with a colour table, overviews by majority and a QGIS style beside it."""
+    target = Path(path)
+    said = description or f"{names[1]} mask: 0 {names[0]}, 1 {names[1]}"
+    beside = {target.with_suffix(".qml"): class_qml(names, MASK_COLOURS)}
+    return RasterFile(target, CLASS_LAYER, said, tags or {}, colours=MASK_COLOURS, beside=beside)
+
+
+def class_file(
+    path: str | Path, *, names: Sequence[str], colours: Sequence[str], tags: Mapping[str, str] | None = None
+) -> RasterFile:
+    """Describe a raster of class indices, with a colour table, overviews by majority and two files of names."""
+    target = Path(path)
+    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
+    beside = {category_path(target): category_xml(names), target.with_suffix(".qml"): class_qml(names, colours)}
+    return RasterFile(target, CLASS_LAYER, f"classes: {listed}", tags or {}, colours=colours, beside=beside)
+
+
+class RastersWriter:
+    """Several rasters of one scene that are being written in one pass."""
+
+    def __init__(self, pyramid: Pyramid, grid: Grid, target: Path, inputs: int) -> None:
+        """Write through `pyramid`; failures are told of `target`."""
+        self._pyramid, self._grid, self._target, self._inputs = pyramid, grid, target, inputs
+
+    def put(self, window: Window, pixels: NDArray[np.uint8]) -> None:
+        """Take the `(input, y, x)` pixels of a window, disjoint from all others.
+
+        Raises:
+            OutputError: If there is no room for them.
+            ValueError: If they are not uint8, have another shape than the window, lie outside the grid or overlap.
+        """
+        _check_block(window, pixels, self._inputs, self._grid)
+        with reported(self._target):
+            self._pyramid.put(window, pixels)
+
+    def finish_above(self, row: int) -> None:
+        """Say that no more pixels come above a row of the scene: what waits for them is finished, and given back."""
+        with reported(self._target):
+            self._pyramid.finish_above(row)
+
+
+@contextmanager
+def open_rasters(
+    rasters: Sequence[RasterFile],
+    grid: Grid,
+    *,
+    derive: Derivation | None = None,
+    inputs: int | None = None,
+    threads: int | None = None,
+) -> Iterator[RastersWriter]:
+    """Write several rasters of one scene in one pass; the files appear when the block ends well, and only then.
+
+    Memory does not grow with the scene: see `Pyramid`. The files are a function of the pixels alone, byte for byte,
+    whatever the windows, their order and the threads. Pixels that nothing is put at are no data.
+
+    Args:
+        rasters: What to write; older files are replaced.
+        grid: Grid of the whole scene.
+        derive: Makes the pixels of all rasters from those put in; None where they are the same.
+        inputs: Rasters put in, where they are not those written.
+        threads: Threads that compress; one per core by default.
+
+    Raises:
+        OutputError: If a file cannot be written; nothing of it is left then.
+    """
+    target, inputs = rasters[0].path, inputs or len(rasters)
+    levels = 1 + overview_count(grid.shape)
+    with ExitStack() as files:
+        asides = [files.enter_context(write_aside(raster.path)) for raster in rasters]
+        spool = asides[0].with_name(f"{asides[0].name}.spool")
+        layers = [raster.layer for raster in rasters]
+        with reported(target):
+            pyramid = Pyramid(grid.shape, layers, spool, levels=levels, derive=derive, inputs=inputs, threads=threads)
+        with closing(pyramid):
+            yield RastersWriter(pyramid, grid, target, inputs)
+            _write_files(rasters, asides, grid, pyramid)
+    for raster in rasters:
+        for path, text in raster.beside.items():
+            write_text(path, text)
+
+
+def _write_files(rasters: Sequence[RasterFile], asides: Sequence[Path], grid: Grid, pyramid: Pyramid) -> None:
+    """Complete the tiles and lay them out as files."""
+    with reported(rasters[0].path):
+        pyramid.finish()
+    for raster, aside, tables in zip(rasters, asides, pyramid.tables, strict=True):
+        with reported(raster.path, *GDAL_FAILURES):
+            write_cog(aside, _describe(raster, grid), tables, pyramid.spool.read, predict=raster.layer.predict)
 
 
 def write_probability_cog(
@@ -72,7 +177,7 @@ def write_probability_cog(
     blocks: Blocks,
     grid: Grid,
     *,
-    description: str = PROBABILITY.description,
+    description: str = "building probability",
     tags: Mapping[str, str] | None = None,
 ) -> Path:
     """Write probabilities as a COG: values 0 to 254 with scale 1/254 in the file, 255 = no data, averaged overviews.
@@ -91,9 +196,9 @@ def write_probability_cog(
 
     Raises:
         OutputError: If the file cannot be written; nothing of it is left then.
-        ValueError: If a block is not uint8, has another shape than its window or lies outside the grid.
+        ValueError: If a block is not uint8, has another shape than its window, lies outside the grid or overlaps.
     """
-    return _write_cog(path, blocks, grid, PROBABILITY, description, tags or {})
+    return _write_blocks(probability_file(path, description=description, tags=tags), blocks, grid)
 
 
 def write_mask_cog(
@@ -101,14 +206,16 @@ def write_mask_cog(
     blocks: Blocks,
     grid: Grid,
     *,
-    description: str = MASK.description,
+    names: Sequence[str] = MASK_NAMES,
+    description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a mask as a COG: 0 background, 1 building, 255 no data, with a colour table and overviews by majority.
 
-    See `write_probability_cog` for arguments, result and errors.
+    A QGIS style of the same stem is written beside it, without which QGIS would list all 256 colours of the table.
+    `names` are those of 0 and 1. See `write_probability_cog` for the other arguments, result and errors.
     """
-    return _write_cog(path, blocks, grid, MASK, description, tags or {})
+    return _write_blocks(mask_file(path, names=names, description=description, tags=tags), blocks, grid)
 
 
 def write_class_cog(
@@ -140,13 +247,14 @@ def write_class_cog(
         OutputError: If a file cannot be written; nothing of it is left then.
         ValueError: See `write_probability_cog`.
     """
-    target = Path(path)
-    table = {index: (*rgb(colour), 255) for index, colour in enumerate(colours)} | {NODATA: (0, 0, 0, 0)}
-    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
-    _write_cog(target, blocks, grid, replace(MASK, colours=table), f"classes: {listed}", tags or {})
-    write_text(category_path(target), category_xml(names))
-    write_text(target.with_suffix(".qml"), class_qml(names, colours))
-    return target
+    return _write_blocks(class_file(path, names=names, colours=colours, tags=tags), blocks, grid)
+
+
+def _write_blocks(raster: RasterFile, blocks: Blocks, grid: Grid) -> Path:
+    with open_rasters([raster], grid) as writer:
+        for window, pixels in blocks:
+            writer.put(window, pixels[np.newaxis])
+    return raster.path
 
 
 def category_path(path: Path) -> Path:
@@ -169,86 +277,35 @@ def overview_count(shape: tuple[int, int]) -> int:
     return max(halvings, 1 if max(shape) > 1 else 0)
 
 
-def _write_cog(
-    path: str | Path, blocks: Blocks, grid: Grid, kind: RasterKind, description: str, tags: Mapping[str, str]
-) -> Path:
-    """Write the blocks into a flat tiled file aside, and let GDAL's COG driver make the result from that."""
-    target = Path(path)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), write_aside(target) as aside:
-        flat = aside.with_name(f"{aside.name}.flat.tif")
-        with _flat_file(flat, target, grid) as dataset:
-            _describe(dataset, kind, description, tags)
-            expected = _write_blocks(dataset, target, blocks, grid)
-        with reported(target, *GDAL_FAILURES):
-            rasterio.shutil.copy(flat, aside, driver="COG", **_cog_options(grid, kind))
-            found = _sum_values(aside)
-        if found != expected:
-            raise output_error(target, f"pixels that sum to {found} instead of {expected} after writing")
-    return target
-
-
-@contextmanager
-def _flat_file(flat: Path, target: Path, grid: Grid) -> Iterator[DatasetWriter]:
-    """Open a sparse tiled GeoTIFF, which holds no data wherever nothing is written, and close it again."""
+def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
+    """Return the TIFF tags of place, colours and description, from a file of one pixel that GDAL writes in memory."""
     place = {} if grid.crs is None and grid.transform == Affine.identity() else {"transform": grid.transform}
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "crs": grid.crs, **place}
-    layout = {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "sparse_ok": True, "bigtiff": "IF_SAFER"}
-    with reported(target, *GDAL_FAILURES), _quiet_about_pictures():
-        dataset = rasterio.open(flat, "w", height=grid.height, width=grid.width, **profile, **layout)
-    try:
-        yield dataset
-    finally:
-        with reported(target, *GDAL_FAILURES):
-            dataset.close()
+    with _quiet_about_pictures(), MemoryFile() as file:
+        with file.open(height=1, width=1, ENDIANNESS="LITTLE", **profile) as dataset:
+            _say(dataset, raster)
+        return read_entries(file.read(), DESCRIBING)
 
 
-def _describe(dataset: DatasetWriter, kind: RasterKind, description: str, tags: Mapping[str, str]) -> None:
-    """Say in the file what its band holds."""
-    dataset.set_band_description(1, description)
-    dataset.update_tags(**tags)
-    if kind.scale is not None:
-        dataset.scales, dataset.offsets = (kind.scale,), (0.0,)
-    if kind.colours is not None:
-        dataset.write_colormap(1, dict(kind.colours))
+def _say(dataset: DatasetWriter, raster: RasterFile) -> None:
+    """Say in the file what its band holds; TIFF keeps no alpha, but GDAL and QGIS draw no data as transparent."""
+    dataset.set_band_description(1, raster.description)
+    dataset.update_tags(**raster.tags)
+    if raster.scale is not None:
+        dataset.scales, dataset.offsets = (raster.scale,), (0.0,)
+    if raster.colours:
+        table = {index: (*rgb(colour), 255) for index, colour in enumerate(raster.colours)}
+        dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
 
 
-def _write_blocks(dataset: DatasetWriter, target: Path, blocks: Blocks, grid: Grid) -> int:
-    """Write all blocks; return the sum of the scene's pixels, those without a block counted as no data."""
-    total, covered = 0, 0
-    for window, values in blocks:
-        _check_block(window, values, grid)
-        with reported(target, *GDAL_FAILURES):
-            dataset.write(values, 1, window=RasterioWindow(window.col, window.row, window.width, window.height))
-        total, covered = total + int(values.sum(dtype=np.int64)), covered + values.size
-    missing = grid.height * grid.width - covered
-    if missing < 0:
-        raise ValueError(f"the blocks cover {-missing} pixels more than the scene has; they must not overlap")
-    return total + NODATA * missing
-
-
-def _check_block(window: Window, values: NDArray[np.uint8], grid: Grid) -> None:
-    if values.dtype != np.uint8 or values.shape != window.shape:
+def _check_block(window: Window, pixels: NDArray[np.uint8], inputs: int, grid: Grid) -> None:
+    if pixels.dtype != np.uint8 or pixels.shape != (inputs, *window.shape):
         raise ValueError(
-            f"found {values.dtype} pixels of shape {values.shape} for {window}, expected uint8 of its shape"
+            f"found {pixels.dtype} pixels of shape {pixels.shape[1:]} for {window}, expected uint8 of its shape"
+            + (f", for {inputs} rasters" if inputs > 1 else "")
         )
     if window.intersect(Window(0, 0, *grid.shape)) != window:
         raise ValueError(f"{window} does not lie inside the grid of {grid.height} x {grid.width} pixels")
-
-
-def _cog_options(grid: Grid, kind: RasterKind) -> dict[str, str]:
-    """Return creation options of the COG driver (https://gdal.org/drivers/raster/cog.html)."""
-    count = overview_count(grid.shape)
-    overviews = {"OVERVIEW_COUNT": str(count)} if count else {"OVERVIEWS": "NONE"}
-    overviews["OVERVIEW_RESAMPLING"] = kind.resampling
-    layout = {"BLOCKSIZE": str(BLOCK_PX), "COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
-    return {**layout, **overviews, **kind.creation}
-
-
-def _sum_values(path: Path) -> int:
-    """Read a raster once, block by block, and sum its pixels: GDAL tells of a full disk neither always nor at once."""
-    with _quiet_about_pictures(), rasterio.open(path) as dataset:
-        blocks = (dataset.read(1, window=window) for _, window in dataset.block_windows(1))
-        return sum(int(values.sum(dtype=np.int64)) for values in blocks)
 
 
 @contextmanager

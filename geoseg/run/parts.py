@@ -183,11 +183,3 @@ def _codec() -> Any:
     import pyarrow as pa
 
     return pa.Codec("zstd", compression_level=1)
-
-
-def read_probability(folder: Any, block: Block) -> Any:
-    """Goes with the old write_rasters."""
-    raise NotImplementedError
-
-
-read_classes = read_probability
