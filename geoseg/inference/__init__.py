@@ -3,6 +3,7 @@
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block, stored_threshold
 from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
+from geoseg.inference.mosaic import RULES, Rule, plan_mosaic
 from geoseg.inference.plan import BLOCK_PX, EngineRecipe, Plan, plan_inference
 from geoseg.inference.scene import predict_scene
 
@@ -15,10 +16,13 @@ __all__ = [
     "EngineRecipe",
     "GridChoice",
     "Plan",
+    "RULES",
+    "Rule",
     "Stopwatch",
     "choose_bands",
     "fit_scene",
     "plan_inference",
+    "plan_mosaic",
     "predict_block",
     "predict_scene",
     "read_aoi",

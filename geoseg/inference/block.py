@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
+from geoseg.inference.passes import Predicted, ValidReader, counted, mean_of_passes
 from geoseg.inference.plan import Plan
 from geoseg.inference.stitch import Blended, Cropped, Probabilities
+from geoseg.scene import Scene
 
 if TYPE_CHECKING:
     from geoseg.datasets import SceneDataset
@@ -72,18 +74,28 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
     Memory is that of the block: its pixels with their halos, and a float32 per pixel, or per pixel and class where the
     model has more than two.
     """
+    watch, passes = Stopwatch(), plan.passes(block.window.expand(1))
+    stitched, valid = mean_of_passes(passes, lambda scene: _predict_pass(plan, scene, block, watch))
+    return _finish(plan, stitched, valid, watch)
+
+
+def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> Predicted:
+    """Predict the pixels of one block from one scene."""
     from geoseg.datasets import SceneDataset
 
-    watch, start = Stopwatch(), time.perf_counter()
+    start = time.perf_counter()
     chips = _chips(plan, block)
-    dataset = SceneDataset(plan.scene, cached=_reach(plan.lattice, chips, block))
-    valid = _valid(plan, dataset, block)
-    watch.add("read", start)
+    reach = _reach(plan.lattice, chips, block)
+    dataset = SceneDataset(scene, cached=reach)
+    mask = counted(scene, dataset, reach)
+    valid = _valid(plan, mask, block)
+    start = watch.add("read", start)
     if not valid[1:-1, 1:-1].any():
-        return _finish(plan, None, valid, watch)
+        return None, valid
     stitch = (Blended if plan.blend else Cropped)(plan.lattice, block.window, len(plan.channels))
     engine = plan.open_engine()
-    for batch, pixels in _batches(plan, dataset, chips, engine, watch):
+    wanted = [chip for chip in chips if _is_wanted(plan, mask, chip)]
+    for batch, pixels in _batches(plan, dataset, wanted, engine, watch):
         start = time.perf_counter()
         predicted = _predict(engine, pixels, plan)
         start = watch.add("network", start)
@@ -91,7 +103,7 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
             stitch.add(chip, probabilities)
         watch.add("stitch", start)
         watch.chips += len(batch)
-    return _finish(plan, stitch.result(), valid, watch)
+    return stitch.result(), valid
 
 
 def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_], watch: Stopwatch) -> BlockPixels:
@@ -153,20 +165,19 @@ def _reach(lattice: Lattice, chips: list[tuple[int, int]], block: Block) -> Wind
     return Window(row, col, bottom - row, right - col)
 
 
-def _valid(plan: Plan, dataset: "SceneDataset", block: Block) -> NDArray[np.bool_]:
+def _valid(plan: Plan, mask: ValidReader, block: Block) -> NDArray[np.bool_]:
     """Return the valid mask of a block and one pixel around it, AOI included."""
     ring = block.window.expand(1)
-    valid = dataset.read_valid(ring)
+    valid = mask.read_valid(ring)
     return valid if plan.aoi is None else valid & plan.aoi.mask(ring)
 
 
 def _batches(
-    plan: Plan, dataset: "SceneDataset", chips: list[tuple[int, int]], engine: "Engine", watch: Stopwatch
+    plan: Plan, dataset: "SceneDataset", wanted: list[tuple[int, int]], engine: "Engine", watch: Stopwatch
 ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.generic]]]:
-    """Yield chips with anything to predict, in batches of the engine's size, as torchgeo's sampler orders them."""
+    """Yield the wanted chips in batches of the engine's size, as torchgeo's sampler orders them."""
     from geoseg.datasets import LatticeSampler
 
-    wanted = [chip for chip in chips if _is_wanted(plan, dataset, chip)]
     batch: list[NDArray[np.generic]] = []
     for index, query in enumerate(LatticeSampler(dataset, plan.lattice, wanted), 1):
         start = time.perf_counter()
@@ -180,7 +191,7 @@ def _batches(
             watch.add("read", start)
 
 
-def _is_wanted(plan: Plan, dataset: "SceneDataset", chip: tuple[int, int]) -> bool:
+def _is_wanted(plan: Plan, mask: ValidReader, chip: tuple[int, int]) -> bool:
     """Return True where a chip gives any pixel that is valid and asked for.
 
     A chip with nothing valid in what it gives is left out whatever block asks, so blending stays a function of the
@@ -190,4 +201,4 @@ def _is_wanted(plan: Plan, dataset: "SceneDataset", chip: tuple[int, int]) -> bo
     gives = core.expand(plan.lattice.halo_px).intersect(plan.scene.grid.window) if plan.blend else core
     assert gives is not None
     wanted = plan.aoi is None or plan.aoi.touches(gives)
-    return wanted and bool(dataset.read_valid(gives).any())
+    return wanted and bool(mask.read_valid(gives).any())

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from geoseg.bundle import Bundle, load_bundle
+from geoseg.bundle import Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
 from geoseg.errors import UsageError
-from geoseg.grid import Block, Lattice, fit_lattice
+from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
+from geoseg.mosaic import Composite
 from geoseg.scene import Paths, Scene, open_scene
 
 BLOCK_PX = 2048
@@ -83,9 +84,16 @@ class Plan:
         return range(len(self.classes)) if self.has_class_raster else range(self.channel, self.channel + 1)
 
     def blocks(self, block_px: int) -> list[Block]:
-        """Return the blocks that share ground with the AOI."""
+        """Return the blocks that share ground with the AOI, and of a mosaic with a scene."""
         blocks = self.lattice.plan_blocks(block_px)
+        if isinstance(self.scene, Composite):
+            met = self.scene.meets([b.window for b in blocks])
+            blocks = [b for b, is_met in zip(blocks, met, strict=True) if is_met]
         return [b for b in blocks if self.aoi is None or self.aoi.touches(b.window)]
+
+    def passes(self, window: Window) -> tuple[Scene, ...]:
+        """Return what goes through the network for a window: the scene, or a mosaic once for each scene in it."""
+        return self.scene.passes(window) if isinstance(self.scene, Composite) else (self.scene,)
 
     def choose_block_px(self, threads: int) -> int:
         """Return a block size that keeps `threads` busy and memory flat; the results do not depend on it."""
@@ -137,14 +145,50 @@ def plan_inference(
     Raises:
         GeosegError: If scene, bands or AOI do not fit.
     """
-    spec = bundle.spec
+    check_chips(bundle.spec, chip_px, halo_px)
+    scene = fit_scene(open_scene(paths, crs=crs), bundle.spec, bands=bands, grid=grid)
+    area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
+    return lay_chips(
+        scene,
+        area,
+        bundle,
+        blend=blend,
+        device=device,
+        precision=precision,
+        threads=threads,
+        chip_px=chip_px,
+        halo_px=halo_px,
+    )
+
+
+def check_chips(spec: ModelSpec, chip_px: int | None, halo_px: int | None) -> tuple[int, int]:
+    """Return side and halo of a chip: those asked for, else the model's.
+
+    Raises:
+        UsageError: If such chips keep nothing or do not fit the network.
+    """
     chip, halo = chip_px or spec.chip_px, spec.halo_px if halo_px is None else halo_px
     if halo < 0 or chip <= 2 * halo:
         raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
     if chip % spec.stride_px:
         raise UsageError(f"Chips of {chip} px do not fit the network. Give a multiple of {spec.stride_px}.")
-    scene = fit_scene(open_scene(paths, crs=crs), spec, bands=bands, grid=grid)
-    area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
+    return chip, halo
+
+
+def lay_chips(
+    scene: Scene,
+    area: AOI | None,
+    bundle: Bundle,
+    *,
+    blend: bool,
+    device: str,
+    precision: str,
+    threads: int | None,
+    chip_px: int | None,
+    halo_px: int | None,
+) -> Plan:
+    """Lay a model's chips over a scene that fits it; the options are those of `plan_inference`."""
+    spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, chip_px, halo_px)
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
     engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads, precision)
     return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes)

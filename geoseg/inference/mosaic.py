@@ -1,0 +1,220 @@
+"""Several scenes planned as one: a mosaic."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+import rasterio
+import shapely
+
+from geoseg.bundle import Bundle, ModelSpec
+from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
+from geoseg.grid import Grid, Window
+from geoseg.inference.aoi import AOI, read_aoi
+from geoseg.inference.fit import GridChoice, fit_scene
+from geoseg.inference.plan import Plan, check_chips, lay_chips
+from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice
+from geoseg.scene import Scene, open_scene, parse_crs, quiet_georeference
+
+Rule = Literal["first", "latest", "mean"]
+"""Where scenes overlap: the first named, the newest, or the mean of the probabilities of all."""
+
+RULES: tuple[Rule, ...] = ("first", "latest", "mean")
+OPENERS = 16
+"""Headers read at a time: of remote files most of it is waiting."""
+
+
+class Source(Protocol):
+    """What is known of a scene before it is opened; `geoseg.sources.SceneSource` is one."""
+
+    @property
+    def name(self) -> str:
+        """File-safe, unique."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The scene's files or URLs."""
+
+    @property
+    def datetime(self) -> datetime | None:
+        """When it was taken."""
+
+    @property
+    def crs(self) -> str | None:
+        """The CRS to use where the file has none."""
+
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        """One-based band numbers."""
+
+
+def plan_mosaic(
+    sources: Sequence[Source],
+    bundle: Bundle,
+    *,
+    rule: Rule = "first",
+    target_crs: str | None = None,
+    bands: Sequence[int] | None = None,
+    crs: str | None = None,
+    grid: GridChoice = "model",
+    aoi: str | Path | None = None,
+    aoi_where: str | None = None,
+    blend: bool = False,
+    device: str = "auto",
+    precision: str = "f32",
+    threads: int | None = None,
+    chip_px: int | None = None,
+    halo_px: int | None = None,
+) -> Plan:
+    """Open scenes for a model, put them on one grid and lay chips over it; reads headers, and levels like one scene.
+
+    Scenes that are sheets of one grid become what the one whole file would be. Others are warped to the mosaic's own.
+
+    Args:
+        sources: The scenes; under `first` an earlier one lies over a later one.
+        bundle: The model.
+        rule: What counts where scenes overlap: `first`, `latest` (by datetime), `mean` (of the probabilities).
+        target_crs: CRS of the mosaic. Else that of the first scene if it is projected, else its UTM zone.
+        bands: One-based bands for the model's, of scenes whose source does not say.
+        crs: CRS of scenes that have none and whose source does not say.
+        grid: The model's GSD, or the finest scene's.
+        aoi: Vector file with the area asked for: the mosaic reaches no further.
+        aoi_where: OGR attribute filter on it.
+        blend: See `geoseg.inference.Plan`.
+        device: See `geoseg.engines.choose_device`.
+        precision: See `geoseg.engines.load_engine`.
+        threads: CPU threads in all.
+        chip_px: Another chip size than the model's.
+        halo_px: Another halo than the model's.
+
+    Raises:
+        MissingDatetimeError: If a scene has no datetime and the rule is `latest`.
+        MissingCRSError: If a scene has no CRS.
+        SceneMismatchError: If scenes differ in what the model takes as it is, or have no place in the CRS.
+        UsageError: If the mosaic would be absurdly large.
+        GeosegError: If a scene, bands or AOI do not fit.
+    """
+    if not sources:
+        raise UsageError("No scene was named for the mosaic. Name rasters, folders or a manifest.")
+    check_chips(bundle.spec, chip_px, halo_px)
+    ranked, spec = rank(sources, rule), bundle.spec
+    wanted_crs = parse_crs(target_crs) if target_crs is not None else None
+    opened = _open_all(sources, spec, bands, crs)
+    order = [opened[sources.index(source)] for source in ranked]
+    whole = _as_one(ranked, order, spec, rule, bands=bands, crs=crs, target_crs=wanted_crs, grid=grid)
+    if whole is not None:
+        scene, area = whole, read_aoi(aoi, whole.grid, where=aoi_where) if aoi is not None else None
+    else:
+        frame = choose_grid(opened, crs=wanted_crs, gsd_m=spec.gsd_m if grid == "model" else None)
+        frame, area = _clip(frame, aoi, aoi_where)
+        scene = compose(order, check_size(frame, opened), mean=rule == "mean")
+    return lay_chips(
+        scene,
+        area,
+        bundle,
+        blend=blend,
+        device=device,
+        precision=precision,
+        threads=threads,
+        chip_px=chip_px,
+        halo_px=halo_px,
+    )
+
+
+def rank(sources: Sequence[Source], rule: Rule) -> list[Source]:
+    """Return scenes in the order in which they lie over each other, the uppermost first.
+
+    Raises:
+        MissingDatetimeError: If the newest is wanted and a scene has no datetime.
+        UsageError: If there is no such rule.
+    """
+    if rule not in RULES:
+        raise UsageError(f"There is no rule {rule} for overlaps. Choose one of {', '.join(RULES)}.")
+    if rule != "latest":
+        return list(sources)
+    missing = [source.name for source in sources if source.datetime is None]
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise MissingDatetimeError(
+            f"{len(missing)} of {len(sources)} scenes have no datetime, so nobody knows which is the latest: {named}. "
+            "Give it in a manifest's column `datetime` or a STAC item, or choose the rule first or mean."
+        )
+    return sorted(sources, key=lambda source: -_seconds(source.datetime))
+
+
+def _seconds(moment: datetime | None) -> float:
+    """Return seconds since 1970; without a time zone it counts as UTC."""
+    assert moment is not None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _open_all(sources: Sequence[Source], spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> list[Scene]:
+    """Open every scene with its own pixels, the model's bands and levels."""
+    with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
+        return list(pool.map(partial(_open_one, spec=spec, bands=bands, crs=crs), sources))
+
+
+def _open_one(source: Source, *, spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> Scene:
+    scene = open_scene(source.paths, crs=_missing_crs(source, crs))
+    return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or bands, grid="scene")
+
+
+def _missing_crs(source: Source, crs: str | None) -> str | None:
+    """Return the CRS said of a source, or of all, where its file has none of its own."""
+    said = source.crs or crs
+    if said is None:
+        return None
+    try:
+        with quiet_georeference(), rasterio.open(source.paths[0]) as src:
+            return said if src.crs is None else None
+    except rasterio.errors.RasterioError:  # a folder, or no raster: open_scene says which
+        return said
+
+
+def _as_one(
+    sources: Sequence[Source],
+    scenes: Sequence[Scene],
+    spec: ModelSpec,
+    rule: Rule,
+    *,
+    bands: Sequence[int] | None,
+    crs: str | None,
+    target_crs: rasterio.crs.CRS | None,
+    grid: GridChoice,
+) -> Scene | None:
+    """Return the scene that sheets of one grid are together; None where they are not."""
+    first, grids = sources[0], [scene.native for scene in scenes]
+    plain = all(s.bands == first.bands and (s.crs or crs) == (first.crs or crs) for s in sources)
+    wants_other = target_crs is not None and target_crs != grids[0].crs
+    if wants_other or not plain or not shares_lattice(grids) or (rule == "mean" and overlap(grids)):
+        return None
+    files = [path for source in reversed(sources) for path in source.paths]  # a later file lies over an earlier one
+    try:
+        scene = open_scene(files, crs=_missing_crs(first, crs))
+    except SceneMismatchError:
+        return None
+    name = first.name if len(sources) == 1 else "mosaic"
+    return fit_scene(replace(scene, name=name), spec, bands=first.bands or bands, grid=grid)
+
+
+def _clip(grid: Grid, aoi: str | Path | None, where: str | None) -> tuple[Grid, AOI | None]:
+    """Return the grid as far as the area reaches, and the area on it."""
+    if aoi is None:
+        return grid, None
+    polygons = read_aoi(aoi, grid, where=where).polygons
+    window = _around(polygons.bounds).intersect(grid.window)
+    assert window is not None, "the area touches the grid"
+    moved = shapely.transform(polygons, lambda xy: xy - (window.col, window.row))
+    return crop_grid(grid, window), AOI(moved)
+
+
+def _around(bounds: tuple[float, float, float, float]) -> Window:
+    """Return the whole pixels around bounds in pixel coordinates."""
+    left, top, right, bottom = bounds
+    col, row = math.floor(left), math.floor(top)
+    return Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))

@@ -1,0 +1,20 @@
+"""Several scenes of different CRS and GSD as one image on one grid."""
+
+from geoseg.mosaic.composite import Composite, CountedMask, compose
+from geoseg.mosaic.grid import check_size, choose_grid, crop_grid, utm_zone
+from geoseg.mosaic.place import overlap, place, shares_lattice
+from geoseg.mosaic.warp import Warped
+
+__all__ = [
+    "Composite",
+    "CountedMask",
+    "Warped",
+    "check_size",
+    "choose_grid",
+    "compose",
+    "crop_grid",
+    "overlap",
+    "place",
+    "shares_lattice",
+    "utm_zone",
+]

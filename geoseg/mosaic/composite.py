@@ -1,0 +1,196 @@
+"""Several scenes as one image on one grid."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoseg.errors import BandMismatchError, SceneMismatchError
+from geoseg.grid import Grid, Window
+from geoseg.mosaic.place import place
+from geoseg.mosaic.warp import Warped
+from geoseg.scene import Pixels, Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Composite(Scene):
+    """A scene made of scenes: every pixel is that of the first one that is valid there.
+
+    Attributes:
+        parts: The scenes on the grid, in the order of their rank.
+        mean: Predict each scene on top of the others in turn, and average the probabilities.
+        top: Number of the scene that lies over all others, whatever its rank: the one that this pass is about.
+    """
+
+    parts: tuple[Warped, ...] = ()
+    mean: bool = False
+    top: int | None = None
+
+    @property
+    def counted(self) -> Warped | None:
+        """The scene whose pixels alone this pass predicts; the others are context."""
+        return self.parts[self.top] if self.top is not None else None
+
+    def passes(self, window: Window) -> tuple["Composite", ...]:
+        """Return what has to be predicted for a window: the image, or one for each scene that meets the window."""
+        meeting = [k for k, part in enumerate(self.parts) if self.mean and part.window.intersect(window) is not None]
+        return tuple(replace(self, top=k) for k in meeting) or (self,)
+
+    def meets(self, windows: Sequence[Window]) -> NDArray[np.bool_]:
+        """Return for each window whether any scene may lie there; reads nothing."""
+        tree = shapely.STRtree([_box(part.window) for part in self.parts])
+        met = np.zeros(len(windows), bool)
+        met[tree.query([_box(w) for w in windows], predicate="intersects")[0]] = True
+        return met
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window: from the first scene, then from each next one what is missing still."""
+        values, valid = np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool)
+        for part in self._ranked(window):
+            here = _missing(valid, window, part.window)
+            if here is not None:
+                found, place_ = part.read(here), here.relative_to(window).slices
+                fresh = found.valid & ~valid[place_]
+                np.copyto(values[:, *place_], found.values, where=fresh)
+                valid[place_] |= fresh
+        return Pixels(values, valid)
+
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Read the `(y, x)` valid mask of a window."""
+        valid = np.zeros(window.shape, bool)
+        for part in self._ranked(window):
+            here = _missing(valid, window, part.window)
+            if here is not None:
+                valid[here.relative_to(window).slices] |= part.read_valid(here)
+        return valid
+
+    def _ranked(self, window: Window) -> Iterator[Warped]:
+        """Yield the scenes that meet a window, the one on top first."""
+        if self.counted is not None:
+            yield self.counted
+        yield from (p for p in self.parts if p is not self.counted and p.window.intersect(window) is not None)
+
+    def at_gsd(self, gsd_m: float) -> "Composite":
+        """Return the mosaic on the grid of the same extent nearest to `gsd_m` metres per pixel on the ground."""
+        return self.at_shape(self.native.resampled(gsd_m).shape)
+
+    def at_shape(self, shape: tuple[int, int]) -> "Composite":
+        """Return the mosaic on the grid of the same extent with this height and width."""
+        if shape == self.grid.shape:
+            return self
+        grid = self.native.reshaped(shape) if shape != self.native.shape else self.native
+        placed = (place(part.scene, grid) for part in self.parts)
+        return replace(self, grid=grid, parts=tuple(part for part in placed if part is not None), top=None)
+
+    def with_bands(self, bands: Sequence[int]) -> "Composite":
+        """Return the mosaic as it is: bands are chosen scene by scene.
+
+        Raises:
+            BandMismatchError: If others are asked for.
+        """
+        if tuple(bands) != self.bands:
+            raise BandMismatchError(f"A mosaic has bands {self.bands}; choose others where it is planned.")
+        return self
+
+    def with_levels(self) -> "Composite":
+        """Return the mosaic as it is: levels are measured scene by scene."""
+        return self
+
+
+def compose(scenes: Sequence[Scene], grid: Grid, *, mean: bool = False, name: str = "mosaic") -> Composite:
+    """Put scenes on a grid.
+
+    Args:
+        scenes: The scenes by rank, with their bands and levels.
+        grid: The mosaic's grid.
+        mean: See `Composite`.
+        name: File-safe name.
+
+    Raises:
+        SceneMismatchError: If the scenes differ in bands or type, or none of them meets the grid.
+    """
+    grids = _Shared()
+    placed = [place(replace(s, native=grids(s.native), grid=grids(s.grid)), grid) for s in scenes]
+    parts = tuple(part for part in placed if part is not None)
+    if not parts:
+        raise SceneMismatchError(f"None of {len(scenes)} scenes meets the mosaic's grid {grid.bounds} in {grid.crs}.")
+    bands = tuple(range(1, len(parts[0].scene.bands) + 1))
+    return Composite(
+        name=name,
+        paths=tuple(path for part in parts for path in part.scene.paths),
+        source=name,
+        native=grid,
+        grid=grid,
+        bands=bands,
+        band_count=len(bands),
+        dtype=_one_dtype([part.scene for part in parts]),
+        nodata=None,
+        has_mask=True,
+        data_bands=bands,
+        parts=parts,
+        mean=mean,
+    )
+
+
+class _Shared:
+    """Makes equal CRSs one object, so that a thousand scenes pickle with one."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Grid] = {}
+
+    def __call__(self, grid: Grid) -> Grid:
+        crs = self.seen.setdefault(grid.crs.to_wkt(), grid).crs if grid.crs is not None else None
+        return Grid(crs, grid.transform, grid.shape)
+
+
+def _one_dtype(scenes: Sequence[Scene]) -> str:
+    types = {"uint8" if scene.levels else scene.dtype: scene.name for scene in reversed(scenes)}
+    if len(types) > 1:
+        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(types.items()))
+        raise SceneMismatchError(
+            f"The scenes have pixels of types {found}; the model takes them as they are, so a mosaic needs one type. "
+            "Convert them with `gdal_translate -ot`, or run each on its own."
+        )
+    return next(iter(types))
+
+
+def _missing(valid: NDArray[np.bool_], window: Window, part: Window) -> Window | None:
+    """Return the smallest window within a part's that holds every pixel of it that is not valid yet."""
+    here = part.intersect(window)
+    if here is None:
+        return None
+    missing = ~valid[here.relative_to(window).slices]
+    rows, cols = np.flatnonzero(missing.any(axis=1)), np.flatnonzero(missing.any(axis=0))
+    if not rows.size:
+        return None
+    height, width = int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1
+    return Window(here.row + int(rows[0]), here.col + int(cols[0]), height, width)
+
+
+def _box(window: Window) -> shapely.Polygon:
+    """Return a window's pixels as a box a little smaller, so that neighbours do not meet."""
+    return shapely.box(window.col + 0.25, window.row + 0.25, window.cols.stop - 0.25, window.rows.stop - 0.25)
+
+
+class CountedMask:
+    """Where one scene of a mosaic is valid: what a pass about it gives."""
+
+    def __init__(self, part: Warped, reach: Window) -> None:
+        """Read the mask of a scene inside a window, which may hang over the mosaic's border."""
+        self.part, self.reach = part, reach
+        self._mask: NDArray[np.bool_] | None = None
+
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Return the `(y, x)` mask of a window inside the reach; False where the scene is not."""
+        if self._mask is None:
+            self._mask = self._read()
+        return self._mask[window.relative_to(self.reach).slices]
+
+    def _read(self) -> NDArray[np.bool_]:
+        mask = np.zeros(self.reach.shape, bool)
+        here = self.part.window.intersect(self.reach)
+        if here is not None:
+            mask[here.relative_to(self.reach).slices] = self.part.read_valid(here)
+        return mask

@@ -1,0 +1,251 @@
+"""One scene read on the grid of a mosaic: in another CRS, turned, or at another GSD.
+
+What a pixel holds is a function of the scene and the mosaic's grid alone, never of the window it is read through:
+
+- places are exact at nodes, every `step_px` pixels of the grid's world coordinates, and interpolated in between in
+  whole numbers: nodes are rounded to 1/4096 of the scene's pixel, and weights are whole numbers over a power of two, so
+  the sums are exact in float64;
+- the scene is first averaged to about the grid's GSD (`Scene.at_gsd`, exact too), where it is finer;
+- values are bilinear with weights of 1/256; 8-bit ones are whole-number sums, others the same few operations per pixel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geoseg.grid import Grid, Window
+from geoseg.mosaic.bilinear import ONE, Places, sample
+from geoseg.scene import Pixels, Scene
+
+STEP_PX = 64
+"""Pixels between nodes, a power of two; fewer where the projections bend more."""
+
+BEND_PX = 0.05
+"""Pixels by which an interpolated place may be off the exact one."""
+
+NODE_ONE = 4096
+"""Nodes are rounded to this fraction of a scene's pixel."""
+
+NOWHERE = -(2.0**48)
+"""Place of a node that the scene's CRS has no coordinates for: no pixel next to it lies on the scene."""
+
+ALIGNED_PX = 1 / (2 * ONE)
+"""Offset below which the weights of 1/256 would copy pixels anyway."""
+
+SLACK = 2
+"""1/256 pixels by which a place may lie beyond the scene's border: rounding leaves no gap between neighbours."""
+
+OUTLINE_POINTS = 64
+CHUNK_PX = 512
+"""Side of the part of a window that is sampled at a time: its arrays stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warped:
+    """A scene on the grid of a mosaic.
+
+    Attributes:
+        scene: The scene, on a working grid of about the mosaic's GSD.
+        grid: The mosaic's grid: north-up.
+        window: The pixels of the grid that the scene may cover.
+        step_px: Pixels between nodes.
+        shift: Rows and columns from a pixel of the grid to the same pixel of the scene, where both are one lattice.
+    """
+
+    scene: Scene
+    grid: Grid
+    window: Window
+    step_px: int = STEP_PX
+    shift: tuple[int, int] | None = None
+
+    def read(self, window: Window) -> Pixels:
+        """Read a window of the mosaic's grid.
+
+        Returns:
+            `(band, y, x)` values, zeros where there are none, and the `(y, x)` valid mask: True where the scene's pixel
+            nearest to the centre is valid. Values are made of the valid ones among the four nearest.
+
+        Raises:
+            ReadError: If the pixels cannot be read.
+        """
+        bands, dtype = len(self.scene.bands), np.dtype("uint8" if self.scene.levels else self.scene.dtype)
+        out = Pixels(np.zeros((bands, *window.shape), dtype), np.zeros(window.shape, bool))
+        if self.shift is not None:
+            self._copy(window, self.shift, out)
+        else:
+            self._sample(window, out)
+        return out
+
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Read the `(y, x)` valid mask of a window, from places alone where the scene has no mask."""
+        if self.scene.has_mask or self.scene.dtype.startswith("float"):
+            return self.read(window).valid
+        valid = np.zeros(window.shape, bool)
+        if self.shift is not None:
+            there = _shifted(window, self.shift)
+            here = there.intersect(self.scene.grid.window)
+            if here is not None:
+                valid[here.relative_to(there).slices] = True
+            return valid
+        for part in _chunks(window.shape):
+            valid[part.slices] = self._places(_within(part, window)).inside(self.scene.grid.shape, SLACK)
+        return valid
+
+    def _copy(self, window: Window, shift: tuple[int, int], out: Pixels) -> None:
+        there = _shifted(window, shift)
+        here = there.intersect(self.scene.grid.window)
+        if here is not None:
+            pixels, part = self.scene.read(here), here.relative_to(there).slices
+            out.values[:, *part] = np.where(pixels.valid, pixels.values, 0)
+            out.valid[part] = pixels.valid
+
+    def _sample(self, window: Window, out: Pixels) -> None:
+        """Read what a window needs of the scene at once, and sample it part by part."""
+        needed = self._hull(window).span(self.scene.grid.shape)
+        if needed is None:
+            return
+        pixels = self.scene.read(needed)
+        for part in _chunks(window.shape):
+            places = self._places(_within(part, window))
+            inside = places.inside(self.scene.grid.shape, SLACK)
+            region = places.moved(needed.row, needed.col).span(needed.shape)
+            if region is None or not inside.any():
+                continue
+            cut = Pixels(pixels.values[:, *region.slices], pixels.valid[region.slices])
+            found = sample(cut, places.moved(needed.row + region.row, needed.col + region.col), inside)
+            out.values[:, *part.slices], out.valid[part.slices] = found.values, found.valid
+
+    def _places(self, window: Window) -> Places:
+        """Return where the centres of a window's pixels lie on the scene."""
+        return self._places_at(*(np.arange(s.start, s.stop) for s in window.slices))
+
+    def _hull(self, window: Window) -> Places:
+        """Return the places between which all those of a window lie: at the nodes and along its border."""
+        spans = zip(window.slices, origin(self.grid), strict=True)
+        return self._places_at(*(_knots(span, first, self.step_px) for span, first in spans))
+
+    def _places_at(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Places:
+        """Return the places of pixels in these rows and these columns of the grid."""
+        first_row, first_col = origin(self.grid)
+        down, across = _Nodes.of(rows + first_row, self.step_px), _Nodes.of(cols + first_col, self.step_px)
+        x, y = _world(self.grid, down.numbers[:, None], across.numbers[None, :])
+        col, row = places_of(self.scene.grid, self.grid.crs, x, y)
+        return Places(*(_interpolate(_rounded(nodes), down, across) for nodes in (row, col)))
+
+
+def origin(grid: Grid) -> tuple[int, int]:
+    """Return the numbers of a north-up grid's first row and column, counted from the zero of its CRS."""
+    return round(grid.transform.f / grid.transform.e), round(grid.transform.c / grid.transform.a)
+
+
+def _world(grid: Grid, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return x and y of the centres of pixels, by their numbers from the zero of the CRS.
+
+    On a grid whose corner is a whole number of pixels from there, a pixel's coordinates do not depend on the corner.
+    """
+    t, (first_row, first_col) = grid.transform, origin(grid)
+    x = (cols + 0.5) * t.a + (t.c - first_col * t.a)
+    y = (rows + 0.5) * t.e + (t.f - first_row * t.e)
+    return np.broadcast_arrays(x, y)  # type: ignore[return-value]
+
+
+def places_of(
+    grid: Grid, crs: CRS | None, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return columns and rows of world coordinates on a grid of another CRS; infinite where it has no such place."""
+    if crs != grid.crs:
+        assert crs is not None
+        assert grid.crs is not None
+        x, y = _transformer(crs.to_wkt(), grid.crs.to_wkt()).transform(x, y)
+    inverse = ~grid.transform
+    with np.errstate(invalid="ignore"):
+        return inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str):  # type: ignore[no-untyped-def]  # pyproj is imported here alone
+    """Return what transforms coordinates; shared by threads (https://pyproj4.github.io/pyproj/stable/advanced_examples.html)."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """The nodes along one axis of a window: their pixel numbers, and for each pixel its node and the steps from it."""
+
+    numbers: NDArray[np.int64]
+    before: NDArray[np.int64]
+    steps: NDArray[np.float64]
+    step_px: int
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.int64], step_px: int) -> "_Nodes":
+        """Return the nodes around pixels, by their numbers from the zero of the CRS, in rising order."""
+        before = pixels // step_px
+        numbers = np.arange(before[0], before[-1] + 2) * step_px
+        return cls(numbers, before - before[0], (pixels % step_px).astype(np.float64), step_px)
+
+
+def _knots(span: slice, first: int, step_px: int) -> NDArray[np.int64]:
+    """Return the pixels of a span that are nodes, its first and its last."""
+    pixels = np.arange(span.start, span.stop)
+    keep = (pixels + first) % step_px == 0
+    keep[[0, -1]] = True
+    return np.asarray(pixels[keep])
+
+
+def _rounded(nodes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(nodes), np.round(nodes * NODE_ONE), NOWHERE)
+
+
+def _interpolate(nodes: NDArray[np.float64], rows: _Nodes, cols: _Nodes) -> NDArray[np.int64]:
+    """Interpolate between `(node, node)` places: `(y, x)` in whole 1/256 pixels, rounded down; every sum is exact."""
+    left, right = nodes[:, cols.before], nodes[:, cols.before + 1]
+    across = left * cols.step_px + (right - left) * cols.steps
+    above, below = across[rows.before], across[rows.before + 1]
+    below -= above
+    below *= rows.steps[:, None]
+    above *= rows.step_px
+    above += below
+    above *= ONE / (NODE_ONE * rows.step_px * cols.step_px)  # a power of two
+    return np.asarray(np.floor(above, out=above), np.int64)
+
+
+def _chunks(shape: tuple[int, int]) -> Iterator[Window]:
+    for row in range(0, shape[0], CHUNK_PX):
+        for col in range(0, shape[1], CHUNK_PX):
+            yield Window(row, col, min(CHUNK_PX, shape[0] - row), min(CHUNK_PX, shape[1] - col))
+
+
+def _within(part: Window, window: Window) -> Window:
+    """Return a part of a window in the window's own coordinates."""
+    return Window(window.row + part.row, window.col + part.col, part.height, part.width)
+
+
+def _shifted(window: Window, shift: tuple[int, int]) -> Window:
+    return Window(window.row + shift[0], window.col + shift[1], window.height, window.width)
+
+
+def outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return world coordinates along the border of a grid, `OUTLINE_POINTS` to a side."""
+    t = np.linspace(0, 1, OUTLINE_POINTS)
+    zero, one = np.zeros_like(t), np.ones_like(t)
+    col, row = np.concatenate((t, one, t, zero)) * grid.width, np.concatenate((zero, t, one, t)) * grid.height
+    m = grid.transform
+    return m.a * col + m.b * row + m.c, m.d * col + m.e * row + m.f
+
+
+def extent(scene: Grid, grid: Grid) -> tuple[float, float, float, float] | None:
+    """Return first and last row, first and last column of a scene's extent on another grid; None where it has none."""
+    col, row = places_of(grid, scene.crs, *outline(scene))
+    known = np.isfinite(col) & np.isfinite(row)
+    if not known.any():
+        return None
+    col, row = col[known], row[known]
+    return float(row.min()), float(row.max()), float(col.min()), float(col.max())
