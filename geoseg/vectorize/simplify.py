@@ -21,7 +21,7 @@ REACH = 4
 GEOS drops a vertex within one tolerance of the new edge, and then the first vertex of a ring within one tolerance of
 the edge that takes its place: every point of the old outline lies within two tolerances of the new edge that stands
 for it, and the other way round. What the two enclose lies within two tolerances of that edge, so within four of the
-old outline. Nor does a simplified polygon leave the box of its original: it has no vertices of its own.
+old outline. Nor does a simplified polygon leave the box of its original: its edges join vertices of that.
 """
 
 
@@ -46,9 +46,16 @@ def simplify_polygons(
 
 
 def simplify_each(polygons: PolygonArray, tolerance: float) -> PolygonArray:
-    """Simplify polygons without a look at their neighbours; those with no faithful stand-in are returned themselves."""
-    simple = shapely.simplify(polygons, tolerance, preserve_topology=True)
-    return np.where(_is_faithful(simple, polygons), simple, polygons)
+    """Simplify polygons without a look at their neighbours; those with no faithful stand-in are returned themselves.
+
+    GEOS has two ways: the plain one takes a tenth of the time, the other one never breaks a polygon. The second is left
+    to those that the first breaks, one in fifty.
+    """
+    simple = shapely.simplify(polygons, tolerance, preserve_topology=False)
+    broken = np.flatnonzero(~_is_faithful(simple, polygons))
+    careful = shapely.simplify(polygons[broken], tolerance, preserve_topology=True)
+    simple[broken] = np.where(_is_faithful(careful, polygons[broken]), careful, polygons[broken])
+    return simple
 
 
 def find_clashes(polygons: PolygonArray, simple: PolygonArray) -> NDArray[np.bool_]:
