@@ -13,7 +13,7 @@ from geoseg.vectorize import BlockPolygons, polygonize_block
 Cut = Callable[..., list[BlockPolygons]]
 
 
-def cut_blocks(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[BlockPolygons]:
+def cut_windows(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[tuple[Window, BlockPolygons]]:
     """Polygonise a mask in the blocks between the given inner rows and columns; without any, as one block."""
     probability = np.full(mask.shape, 254, np.uint8) if probability is None else probability
     valid = np.ones(mask.shape, bool) if valid is None else valid
@@ -23,8 +23,13 @@ def cut_blocks(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[
             window = Window(top, left, bottom - top, right - left)
             seen = window.expand(1).intersect(scene).slices
             arrays = mask[seen], probability[seen], valid[seen]
-            blocks.append(polygonize_block(*arrays, window, scene_shape=mask.shape))
+            blocks.append((window, polygonize_block(*arrays, window, scene_shape=mask.shape)))
     return blocks
+
+
+def cut_blocks(*arrays, **lines) -> list[BlockPolygons]:
+    """Polygonise a mask in blocks, without their windows."""
+    return [polygons for _, polygons in cut_windows(*arrays, **lines)]
 
 
 def check_equal(found: BlockPolygons, expected: BlockPolygons) -> None:
@@ -37,6 +42,11 @@ def check_equal(found: BlockPolygons, expected: BlockPolygons) -> None:
 @pytest.fixture(scope="session")
 def cut() -> Cut:
     return cut_blocks
+
+
+@pytest.fixture(scope="session")
+def cut_with_windows() -> Callable[..., list[tuple[Window, BlockPolygons]]]:
+    return cut_windows
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,81 @@
+"""Blocks finished on their own, and what was pending together, are the scene finished in one piece."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from rasterio.crs import CRS
+
+from geoseg.grid import Grid
+from geoseg.vectorize import Footprints, Pending, finish_block, finish_pending
+
+UTM = (CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981))
+PICTURE = (None, Affine.identity())
+
+
+def finish_in_blocks(cut, mask, grid, *, probability=None, valid=None, rows=(), cols=(), **options):
+    """Return what the blocks finished and what was pending, joined, each in reading order."""
+    done = [
+        finish_block(polygons, window, grid, **options)
+        for window, polygons in cut(mask, probability, valid, rows=rows, cols=cols)
+    ]
+    joined = finish_pending(Pending.concatenate([block.pending for block in done]), grid, **options)
+    return Footprints.concatenate([block.finished for block in done]), joined
+
+
+def in_reading_order(footprints):
+    order = np.lexsort((footprints.col, footprints.row))
+    one_by_one = [footprints.between(i, i + 1) for i in order.tolist()]
+    return Footprints.concatenate(one_by_one)
+
+
+def check_equal(found, expected):
+    for field in fields(Footprints):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        np.testing.assert_array_equal(a, b, err_msg=field.name)
+
+
+@st.composite
+def roofs(draw, shape):
+    """A mask of stairs, bars and crosses that lie side by side, in one another and corner to corner."""
+    rows, cols = np.indices(shape)
+    slope, step = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0, -0.4, 3.0])), draw(st.integers(3, 9))
+    stripes = (rows - slope * cols) % step < draw(st.integers(1, step - 1))
+    walls = (cols + slope * rows) % draw(st.integers(4, 20)) >= draw(st.integers(0, 3))
+    noise = draw(arrays(bool, shape, elements=st.booleans(), fill=st.just(False)))
+    return (stripes & walls) ^ noise
+
+
+@st.composite
+def scenes(draw):
+    """A mask with its probabilities, valid pixels and any cut into blocks."""
+    shape = draw(array_shapes(min_dims=2, max_dims=2, max_side=draw(st.sampled_from([12, 40]))))
+    random = arrays(bool, shape, elements=st.booleans(), fill=st.booleans())
+    mask = draw(st.one_of(random, roofs(shape)))
+    probability = draw(arrays(np.uint8, shape, fill=st.just(200)))
+    hole = draw(arrays(bool, shape, fill=st.just(False)))
+    rows, cols = (sorted(draw(st.sets(st.integers(1, max(1, n - 1))))) if n > 1 else [] for n in shape)
+    return mask, probability, ~hole, rows, cols
+
+
+@settings(max_examples=500)
+@given(
+    scenes(),
+    st.sampled_from([UTM, PICTURE]),
+    st.sampled_from([0.0, 0.5, 1.0, 2.5, 6.0]),
+    st.sampled_from([0.0, 0.3, 2.0]),
+)
+def test_blocks_and_joined_rest_equal_the_scene_in_one_piece(cut_with_windows, scene, place, simplify_px, min_area_m2):
+    mask, probability, valid, rows, cols = scene
+    options = {"simplify_px": simplify_px, "min_area_m2": min_area_m2, "probability": probability, "valid": valid}
+    grid = Grid(*place, mask.shape)
+    whole, rest = finish_in_blocks(cut_with_windows, mask, grid, **options)
+    assert len(rest) == 0
+    finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=rows, cols=cols, **options)
+    check_equal(joined, in_reading_order(joined))
+    check_equal(in_reading_order(Footprints.concatenate([finished, joined])), whole)
