@@ -70,7 +70,13 @@ def _path(row: Mapping[str | None, Any]) -> str:
 
 
 def _asset_href(row: Mapping[str | None, Any], wanted: str | None) -> str:
-    cells = {key: cell for key, cell in (row["assets"] or {}).items() if cell and cell.get("href")}
+    struct = row["assets"] or {}
+    if not isinstance(struct, dict):
+        raise ManifestError(
+            f"assets hold {type(struct).__name__}; a struct of assets with href, type and roles is expected, as "
+            "stac-geoparquet writes it."
+        )
+    cells = {key: cell for key, cell in struct.items() if cell and cell.get("href")}
     assets = [
         Asset(key, str(cell["href"]), _text(cell.get("type")), tuple(cell.get("roles") or ()))
         for key, cell in cells.items()

@@ -155,7 +155,7 @@ def test_results_in_a_bucket_are_no_scenes(bucket: Bucket, caplog: pytest.LogCap
         "o/mask.tif",
     ]
     url = bucket(dict.fromkeys(names, b""))
-    assert paths(f"{url}/**/*.tif") == [f"{url}/mask.tif"]
+    assert paths(f"{url}/**/*.tif") == [f"{url}/o/mask.tif"]
     assert "are results of geoseg" in caplog.text
 
 
