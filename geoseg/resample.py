@@ -5,17 +5,25 @@ Shrinking averages over the area of the new pixel; enlarging is bilinear between
 Whole-number weights make every sum of 8-bit pixels exact in float32 (at most 255 * 2**16 < 2**24) and of 16-bit
 pixels exact in float64, so a pixel's value depends neither on the window it was read through, nor on the order of
 summation, nor on the machine. GDAL's own averaging depends on the window in the last grey level.
+
+Almost all weights are zero: a target pixel sees three or four source pixels of an axis. So rows are added up one by one
+in whole numbers (255 * 256 fits into 16 bits), and columns in small groups, by matrix products.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 WEIGHT_ONE = 256
 STRIP_ROWS = 32
-STRIP_COLS = 64
+STRIP_COLS = 12
+"""Target columns in one matrix product; more would multiply more zeros."""
+
+ROW_SUMS = {"uint8": np.uint16, "uint16": np.uint32}
+"""The type that holds a pixel times 256, where sums of rows are whole numbers."""
 
 ReadSource = Callable[[slice, slice], tuple[NDArray[np.generic], NDArray[np.bool_] | None]]
 """Read source rows and columns -> `(band, y, x)` pixels and `(y, x)` valid mask, None where all are valid."""
@@ -36,31 +44,40 @@ class Axis:
         last, _ = self._between(stop - 1)
         return slice(max(0, first), min(self.source, last + 2))
 
+    def terms(self, start: int, stop: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the source pixels that each target pixel is made of, and their weights.
+
+        Returns:
+            Two `(stop - start, n)` arrays: source pixels, and whole-number weights that add up to 256. A source pixel
+            may stand there with a weight of 0, or twice.
+        """
+        return (self._area if self.source >= self.target else self._bilinear)(np.arange(start, stop)[:, None])
+
     def weights(self, start: int, stop: int, dtype: type[np.floating]) -> NDArray[np.floating]:
         """Return `(stop - start, source pixels of source_span)` whole-number weights; each row adds up to 256."""
         span = self.source_span(start, stop)
-        fill = self._area if self.source >= self.target else self._bilinear
         out = np.zeros((stop - start, span.stop - span.start), dtype)
-        for row, target in enumerate(range(start, stop)):
-            fill(out[row], target, span.start)
+        pixels, weights = self.terms(start, stop)
+        np.add.at(out, (np.arange(stop - start)[:, None], pixels - span.start), weights)
         return out
 
-    def _between(self, target: int) -> tuple[int, float]:
-        """Return the source pixel left of a target pixel's centre, and the fraction on to the next one."""
-        doubled = (2 * target + 1) * self.source - self.target
-        return doubled // (2 * self.target), (doubled % (2 * self.target)) / (2 * self.target)
+    def _between(self, target: int) -> tuple[int, int]:
+        """Return the source pixel left of a target pixel's centre, and the way on to the next one times 2 `target`."""
+        return divmod((2 * target + 1) * self.source - self.target, 2 * self.target)
 
-    def _area(self, row: NDArray[np.floating], target: int, offset: int) -> None:
-        lo, hi = target * self.source, (target + 1) * self.source
-        first, last = lo // self.target, -(-hi // self.target)
-        edges = np.clip(np.arange(first, last + 1) * self.target, lo, hi) - lo
-        row[first - offset : last - offset] = np.diff((edges * WEIGHT_ONE + self.source // 2) // self.source)
+    def _area(self, targets: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        low, high = targets * self.source, (targets + 1) * self.source
+        first, stop = low // self.target, -(-high // self.target)
+        pixels = first + np.arange((stop - first).max() + 1)
+        edges = np.clip(pixels * self.target, low, high) - low
+        weights = np.diff((edges * WEIGHT_ONE + self.source // 2) // self.source)
+        return np.minimum(pixels[:, :-1], stop - 1), weights
 
-    def _bilinear(self, row: NDArray[np.floating], target: int, offset: int) -> None:
-        left, fraction = self._between(target)
-        right_weight = round(fraction * WEIGHT_ONE)
-        row[max(0, left) - offset] += WEIGHT_ONE - right_weight
-        row[min(self.source - 1, left + 1) - offset] += right_weight
+    def _bilinear(self, targets: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        left, way = np.divmod((2 * targets + 1) * self.source - self.target, 2 * self.target)
+        right_weight = np.round(way / (2 * self.target) * WEIGHT_ONE).astype(np.intp)
+        pixels = np.clip(left + np.arange(2), 0, self.source - 1)
+        return pixels, np.concatenate((WEIGHT_ONE - right_weight, right_weight), axis=1)
 
 
 def resample(
@@ -80,19 +97,27 @@ def resample(
         `(band, y, x)` pixels of `dtype` and the `(y, x)` valid mask: True where at least half of the weight lies on
         valid pixels, of which alone the value is made.
     """
-    exact = np.float32 if dtype == np.uint8 else np.float64
     out = np.zeros((bands, rows.stop - rows.start, cols.stop - cols.start), dtype)
     valid = np.ones(out.shape[1:], bool)
-    column_weights = _column_weights(axes[1], cols, exact)
+    columns = _column_weights(axes[1], cols, exact_type(dtype))
     span = axes[1].source_span(cols.start, cols.stop)
     for top in range(rows.start, rows.stop, STRIP_ROWS):
         bottom = min(top + STRIP_ROWS, rows.stop)
         here = slice(top - rows.start, bottom - rows.start)
-        pixels, mask = read(axes[0].source_span(top, bottom), span)
-        row_weights = axes[0].weights(top, bottom, exact)
-        out[:, here], valid[here] = _weigh_strip(pixels, mask, row_weights, column_weights, dtype)
+        source = axes[0].source_span(top, bottom)
+        pixels, mask = read(source, span)
+        lines, weights = axes[0].terms(top, bottom)
+        out[:, here], valid[here] = _weigh_strip(pixels, mask, (lines - source.start, weights), columns)
     return out, valid
 
+
+def exact_type(dtype: np.dtype[np.generic]) -> type[np.floating]:
+    """Return the floating type that holds every sum of pixels of a type exactly."""
+    return np.float32 if dtype == np.uint8 else np.float64
+
+
+RowTerms = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""What `Axis.terms` returns, the first row of the strip being 0."""
 
 ColumnWeights = list[tuple[slice, slice, NDArray[np.floating]]]
 
@@ -105,38 +130,52 @@ def _column_weights(axis: Axis, cols: slice, exact: type[np.floating]) -> Column
         right = min(left + STRIP_COLS, cols.stop)
         span = axis.source_span(left, right)
         source = slice(span.start - base, span.stop - base)
-        groups.append((slice(left - cols.start, right - cols.start), source, axis.weights(left, right, exact).T))
+        groups.append((slice(left - cols.start, right - cols.start), source, axis.weights(left, right, exact)))
     return groups
 
 
 def _weigh_strip(
-    pixels: NDArray[np.generic],
-    mask: NDArray[np.bool_] | None,
-    row_weights: NDArray[np.floating],
-    column_weights: ColumnWeights,
-    dtype: np.dtype[np.generic],
+    pixels: NDArray[np.generic], mask: NDArray[np.bool_] | None, rows: RowTerms, columns: ColumnWeights
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Average one strip of source pixels, all valid or partly."""
-    one = float(WEIGHT_ONE * WEIGHT_ONE)
-    values = pixels.astype(row_weights.dtype)
+    """Average one strip of source pixels, all valid or partly; `(band, y, x)` and `(y, x)`."""
+    one, shape = WEIGHT_ONE * WEIGHT_ONE, (len(rows[0]), columns[-1][0].stop)
     if mask is None or mask.all():
-        sums = _apply(values, row_weights, column_weights)
-        return _divide(sums, one, dtype), np.ones(sums.shape[1:], bool)
-    weight = _apply(mask[None].astype(row_weights.dtype), row_weights, column_weights)[0]
-    sums = _apply(np.where(mask, values, 0), row_weights, column_weights)
-    return _divide(sums, np.maximum(weight, 1), dtype), weight >= one / 2
+        return _divide(_apply(pixels, rows, columns), one, pixels.dtype), np.ones(shape, bool)
+    if not mask.any():
+        return np.zeros((len(pixels), *shape), pixels.dtype), np.zeros(shape, bool)
+    weight = _apply(mask[None].view(np.uint8), rows, columns)
+    sums = _apply(pixels * mask, rows, columns)
+    return _divide(sums, np.maximum(weight, 1), pixels.dtype), (weight[:, 0] >= one / 2).T
 
 
-def _apply(values: NDArray[np.floating], rows: NDArray[np.floating], columns: ColumnWeights) -> NDArray[np.floating]:
-    tall = rows @ values
-    out = np.empty((*tall.shape[:2], columns[-1][0].stop), tall.dtype)
+def _apply(pixels: NDArray[Any], rows: RowTerms, columns: ColumnWeights) -> NDArray[Any]:
+    """Return the weighted sums of `(band, y, x)` source pixels for the target, as `(x, band, y)`."""
+    tall = _add_rows(pixels, rows)
+    lines = tall.reshape(-1, tall.shape[2])
+    exact = columns[0][2].dtype
+    out = np.empty((columns[-1][0].stop, len(lines)), exact)
     for target, source, weights in columns:
-        out[..., target] = tall[..., source] @ weights
+        np.matmul(weights, lines[:, source].T.astype(exact, order="C"), out=out[target])
+    return out.reshape(-1, *tall.shape[:2])
+
+
+def _add_rows(pixels: NDArray[Any], rows: RowTerms) -> NDArray[Any]:
+    """Return `(band, y, x)` weighted sums of rows, whole numbers where the pixels are."""
+    kind = np.dtype(ROW_SUMS.get(pixels.dtype.name, np.float64))
+    out = np.zeros((len(pixels), len(rows[0]), pixels.shape[2]), kind)
+    term = np.empty_like(out[:, 0])
+    for row, (lines, weights) in enumerate(zip(*rows, strict=True)):
+        for line, weight in zip(lines, weights.astype(kind), strict=True):
+            if weight:
+                out[:, row] += np.multiply(pixels[:, line], weight, out=term)
     return out
 
 
-def _divide(
-    sums: NDArray[np.floating], weight: NDArray[np.floating] | float, dtype: np.dtype[np.generic]
-) -> NDArray[np.generic]:
-    mean = sums / weight
-    return (np.floor(mean + 0.5) if np.issubdtype(dtype, np.integer) else mean).astype(dtype)
+def _divide(sums: NDArray[Any], weight: NDArray[Any] | float, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Return `(band, y, x)` means of `(x, band, y)` sums, rounded where the pixels are whole numbers."""
+    mean = np.divide(sums, weight, out=sums)
+    if np.issubdtype(dtype, np.integer):
+        mean += 0.5
+        np.floor(mean, out=mean)
+    means: NDArray[np.generic] = mean.astype(dtype).transpose(1, 2, 0)
+    return means

@@ -27,17 +27,28 @@ def fill_invalid(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]
     out = values.copy()
     has_data = np.asarray(valid.any(axis=1))
     partly = np.flatnonzero(has_data & ~valid.all(axis=1))
-    out[:, partly] = np.take_along_axis(values[:, partly], _mirrors(valid[partly])[None], axis=2)
-    return out if has_data.all() else out[:, _mirrors(has_data[None])[0]]
+    row, col, source = _mirrors(valid[partly])
+    row = partly[row]
+    out[:, row, col] = values[:, row, source]
+    _, empty, source = _mirrors(has_data[None])
+    out[:, empty] = out[:, source]
+    return out
 
 
-def _mirrors(valid: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return for each pixel of `(row, x)` the column whose value it takes; every row has a valid pixel."""
+def _mirrors(valid: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return row and column of each invalid pixel of `(row, x)`, and the column whose value it takes.
+
+    Every row has a valid pixel. The work is that of the invalid pixels, run by run.
+    """
     width = valid.shape[1]
-    here, beyond = np.arange(width), 2 * width
-    left = np.maximum.accumulate(np.where(valid, here, -beyond), axis=1)
-    right = np.minimum.accumulate(np.where(valid, here, beyond)[:, ::-1], axis=1)[:, ::-1]
-    near = np.where(here - left <= right - here, left, right)
-    far = 2 * near - here
-    mirrored = np.take_along_axis(valid, np.clip(far, 0, width - 1), axis=1) & (far >= 0) & (far < width)
-    return np.asarray(np.where(mirrored, far, near), np.intp)
+    edges = np.diff(np.pad(~valid, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    (rows, starts), stops = np.nonzero(edges == 1), np.nonzero(edges == -1)[1]
+    lengths = stops - starts
+    row = np.repeat(rows, lengths)
+    col = np.arange(row.size) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
+    left = np.repeat(np.where(starts > 0, starts - 1, -2 * width), lengths)
+    right = np.repeat(np.where(stops < width, stops, 3 * width), lengths)
+    near = np.where(col - left <= right - col, left, right)
+    far = 2 * near - col
+    mirrored = (far >= 0) & (far < width) & valid[row, np.clip(far, 0, width - 1)]
+    return row, col, np.where(mirrored, far, near)
