@@ -1,5 +1,6 @@
 """Where a run keeps its files: a folder, or a place in a bucket. Every object is written whole or not at all."""
 
+import http.client
 import os
 import shutil
 import time
@@ -359,7 +360,7 @@ def _read_http(url: str) -> bytes:
             with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as answer:
                 body: bytes = answer.read()
                 return body
-        except OSError as err:
+        except (OSError, http.client.HTTPException) as err:  # HTTPException: an answer that was cut short
             is_final = isinstance(err, urllib.error.HTTPError) and err.code < 500 and err.code != 429
             if is_final or attempt == HTTP_ATTEMPTS - 1:
                 raise MissingFileError(f"{url} cannot be read ({err}). Check the address and the connection.") from err

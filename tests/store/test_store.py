@@ -171,6 +171,11 @@ class Flaky(http.server.BaseHTTPRequestHandler):
         elif Flaky.failures:
             Flaky.failures -= 1
             self.send_error(503)
+        elif self.path == "/short":
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            self.wfile.write(b"{}")
         else:
             self.send_response(200)
             self.end_headers()
@@ -188,4 +193,6 @@ def test_a_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
         assert read_bytes(f"{base}/item.json") == b"{}"
         with pytest.raises(MissingFileError, match="404"):
             read_bytes(f"{base}/missing")
+        with pytest.raises(MissingFileError, match="IncompleteRead"):
+            read_bytes(f"{base}/short")
         server.shutdown()
