@@ -25,9 +25,6 @@ from geoseg.scene import Pixels, Scene
 STEP_PX = 64
 """Pixels between nodes, a power of two; fewer where the projections bend more."""
 
-BEND_PX = 0.05
-"""Pixels by which an interpolated place may be off the exact one."""
-
 NODE_ONE = 4096
 """Nodes are rounded to this fraction of a scene's pixel."""
 
@@ -37,7 +34,7 @@ NOWHERE = -(2.0**48)
 ALIGNED_PX = 1 / (2 * ONE)
 """Offset below which the weights of 1/256 would copy pixels anyway."""
 
-SLACK = 2
+SLACK = 1
 """1/256 pixels by which a place may lie beyond the scene's border: rounding leaves no gap between neighbours."""
 
 OUTLINE_POINTS = 64
@@ -205,7 +202,7 @@ def _rounded(nodes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interpolate(nodes: NDArray[np.float64], rows: _Nodes, cols: _Nodes) -> NDArray[np.int64]:
-    """Interpolate between `(node, node)` places: `(y, x)` in whole 1/256 pixels, rounded down; every sum is exact."""
+    """Interpolate between `(node, node)` places: `(y, x)`, rounded to whole 1/256 pixels; every sum is exact."""
     left, right = nodes[:, cols.before], nodes[:, cols.before + 1]
     across = left * cols.step_px + (right - left) * cols.steps
     above, below = across[rows.before], across[rows.before + 1]
@@ -214,6 +211,7 @@ def _interpolate(nodes: NDArray[np.float64], rows: _Nodes, cols: _Nodes) -> NDAr
     above *= rows.step_px
     above += below
     above *= ONE / (NODE_ONE * rows.step_px * cols.step_px)  # a power of two
+    above += 0.5
     return np.asarray(np.floor(above, out=above), np.int64)
 
 
