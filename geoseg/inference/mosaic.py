@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import rasterio
 import shapely
@@ -20,6 +20,7 @@ from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.inference.plan import Plan, check_chips, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice
 from geoseg.scene import Scene, open_scene, parse_crs, quiet_georeference
+from geoseg.sources import SceneSource
 
 Rule = Literal["first", "latest", "mean"]
 """Where scenes overlap: the first named, the newest, or the mean of the probabilities of all."""
@@ -29,32 +30,8 @@ OPENERS = 16
 """Headers read at a time: of remote files most of it is waiting."""
 
 
-class Source(Protocol):
-    """What is known of a scene before it is opened; `geoseg.sources.SceneSource` is one."""
-
-    @property
-    def name(self) -> str:
-        """File-safe, unique."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The scene's files or URLs."""
-
-    @property
-    def datetime(self) -> datetime | None:
-        """When it was taken."""
-
-    @property
-    def crs(self) -> str | None:
-        """The CRS to use where the file has none."""
-
-    @property
-    def bands(self) -> tuple[int, ...] | None:
-        """One-based band numbers."""
-
-
 def plan_mosaic(
-    sources: Sequence[Source],
+    sources: Sequence[SceneSource],
     bundle: Bundle,
     *,
     rule: Rule = "first",
@@ -126,7 +103,7 @@ def plan_mosaic(
     )
 
 
-def rank(sources: Sequence[Source], rule: Rule) -> list[Source]:
+def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
     """Return scenes in the order in which they lie over each other, the uppermost first.
 
     Raises:
@@ -153,18 +130,20 @@ def _seconds(moment: datetime | None) -> float:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _open_all(sources: Sequence[Source], spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> list[Scene]:
+def _open_all(
+    sources: Sequence[SceneSource], spec: ModelSpec, bands: Sequence[int] | None, crs: str | None
+) -> list[Scene]:
     """Open every scene with its own pixels, the model's bands and levels."""
     with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
         return list(pool.map(partial(_open_one, spec=spec, bands=bands, crs=crs), sources))
 
 
-def _open_one(source: Source, *, spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> Scene:
+def _open_one(source: SceneSource, *, spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> Scene:
     scene = open_scene(source.paths, crs=_missing_crs(source, crs))
     return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or bands, grid="scene")
 
 
-def _missing_crs(source: Source, crs: str | None) -> str | None:
+def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
     """Return the CRS said of a source, or of all, where its file has none of its own."""
     said = source.crs or crs
     if said is None:
@@ -177,7 +156,7 @@ def _missing_crs(source: Source, crs: str | None) -> str | None:
 
 
 def _as_one(
-    sources: Sequence[Source],
+    sources: Sequence[SceneSource],
     scenes: Sequence[Scene],
     spec: ModelSpec,
     rule: Rule,
