@@ -2,7 +2,7 @@
 
 from geoseg.mosaic.composite import Composite, CountedMask, compose
 from geoseg.mosaic.grid import check_size, choose_grid, crop_grid, utm_zone
-from geoseg.mosaic.place import overlap, place, shares_lattice
+from geoseg.mosaic.placement import overlap, place, shares_lattice
 from geoseg.mosaic.warp import Warped
 
 __all__ = [

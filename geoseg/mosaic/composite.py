@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import BandMismatchError, SceneMismatchError
 from geoseg.grid import Grid, Window
-from geoseg.mosaic.place import place
+from geoseg.mosaic.placement import place
 from geoseg.mosaic.warp import Warped
 from geoseg.scene import Pixels, Scene
 

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 
 from geoseg.errors import MissingCRSError, UsageError
 from geoseg.grid import GSD_TOLERANCE, Grid, Window
-from geoseg.mosaic.place import window_of
+from geoseg.mosaic.placement import window_of
 from geoseg.mosaic.warp import places_of
 from geoseg.scene import Scene
 
