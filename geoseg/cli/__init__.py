@@ -7,9 +7,21 @@ from contextlib import contextmanager
 
 import typer
 
-from geoseg.cli import crossval, data, evaluate, finetune, info, models, recipes, run, search, train  # each registers
+from geoseg.cli import (  # each registers itself
+    crossval,
+    data,
+    evaluate,
+    finetune,
+    info,
+    models,
+    recipes,
+    run,
+    search,
+    status,
+    train,
+)
 from geoseg.cli.app import app
-from geoseg.errors import GeosegError
+from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
 __all__ = [
     "app",
@@ -23,21 +35,26 @@ __all__ = [
     "recipes",
     "run",
     "search",
+    "status",
     "train",
 ]
 
 
+INPUT_REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
+"""Exit codes; with 3 the same command goes on from what is done."""
+
+
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """Turn what a user can act upon into one line and exit code 2."""
+    """Turn what a user can act upon into a message and an exit code."""
     try:
         yield
     except GeosegError as err:
         typer.echo(f"Error: {err}", err=True)
-        sys.exit(2)
+        sys.exit(UNFINISHED if isinstance(err, UnfinishedError | ClusterError) else INPUT_REFUSED)
     except KeyboardInterrupt:
         typer.echo("Interrupted. The same command begins again, or continues where it can.", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Thread
 from geoseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from geoseg.run import BatchResult
+    from geoseg.run import BatchResult, RunSettings
 
 SOME_FAILED = 3
-"""Exit code of a batch in which some images failed."""
+"""Exit code of a batch in which some scenes failed."""
 
 
 class PrecisionOption(StrEnum):
@@ -24,6 +24,21 @@ class PrecisionOption(StrEnum):
     F32 = "f32"
     BF16 = "bf16"
     F16 = "f16"
+
+
+class MosaicOption(StrEnum):
+    """What holds where scenes overlap."""
+
+    FIRST = "first"
+    LATEST = "latest"
+    MEAN = "mean"
+
+
+class ErrorsOption(StrEnum):
+    """What becomes of blocks that cannot be done."""
+
+    STOP = "stop"
+    NODATA = "nodata"
 
 
 class GridOption(StrEnum):
@@ -36,12 +51,37 @@ class GridOption(StrEnum):
 @app.command("run", no_args_is_help=True)
 def run(
     scene: Annotated[
-        list[str], typer.Argument(help="Raster, URL or folder; several of one grid are one scene.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Rasters, folders, 'globs', URLs, s3://, STAC items, collections and catalogues, manifests (CSV, "
+            "GeoParquet). Several scenes give a result each, or one with --mosaic.",
+            show_default=False,
+        ),
     ],
     model: Model = DEFAULT_MODEL,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Result folder; <scene name>_geoseg by default.", show_default=False),
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Result folder or s3://bucket/prefix; <scene name>_geoseg by default. Of several scenes, the folder "
+            "of their result folders.",
+            show_default=False,
+        ),
+    ] = None,
+    mosaic: Annotated[
+        MosaicOption | None,
+        typer.Option(
+            help="One mosaic of all scenes; where they overlap the first named holds, the latest, or the mean "
+            "probability.",
+            show_default=False,
+        ),
+    ] = None,
+    target_crs: Annotated[
+        str | None, typer.Option(help="CRS of the mosaic; by default the first scene's.", show_default=False)
+    ] = None,
+    asset: Annotated[
+        str | None, typer.Option(help="Asset of STAC items that holds the pixels.", show_default=False)
     ] = None,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area asked for.", show_default=False)] = None,
     aoi_where: Annotated[
@@ -75,10 +115,27 @@ def run(
         PrecisionOption, typer.Option(help="On a GPU bf16 and f16 are faster, and not the same to the last digit.")
     ] = PrecisionOption.F32,
     threads: Threads = None,
-    each: Annotated[
-        bool,
-        typer.Option("--each", help="Every file is a scene of its own, with a result folder of its name inside --out."),
-    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Worker processes on this machine, --threads each; by default one process. With GPUs each takes one.",
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A dask cluster to work on: tcp://HOST:PORT or a scheduler file.", show_default=False),
+    ] = None,
+    block_px: Annotated[
+        int | None,
+        typer.Option(help="Side of what one worker computes at a time, pixels; chosen by itself.", show_default=False),
+    ] = None,
+    errors: Annotated[
+        ErrorsOption,
+        typer.Option(
+            help="Blocks that cannot be read after several attempts: stop without a result, or leave them nodata."
+        ),
+    ] = ErrorsOption.STOP,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
@@ -87,15 +144,16 @@ def run(
 ) -> None:
     """Segment a scene: probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json.
 
-    Models of more than two classes also give classes.tif. With --each, many images or plain pictures are segmented one
-    by one: finished ones are skipped when the command is given again, and one that fails does not stop the others
-    (exit code 3, and a list at the end).
+    Models of more than two classes also give classes.tif. The scene may have any CRS and pixel size: it is resampled
+    on the fly to the model's. Files, /vsicurl/, https:// and s3:// are read in place.
 
-    The scene may have any CRS and pixel size: it is resampled on the fly to the model's. Files, /vsicurl/, https:// and
-    s3:// are read in place. Exit code 2 means that the input cannot be used; the message says why.
+    Several scenes give a result each, in folders of their names inside --out; --mosaic makes one result of them.
+
+    A run that was stopped, whatever stopped it, goes on where it was when the same command is given again. Exit code 2
+    means that the input cannot be used, and 3 that some blocks or scenes could not be done: the message says why.
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.run import RunSettings, run_each, run_scene
+    from geoseg.run import RunSettings
 
     settings = RunSettings(
         model=model,
@@ -112,15 +170,30 @@ def run(
         device=device.value,
         precision=precision.value,
         threads=threads,
+        block_px=block_px,
         overwrite=overwrite,
         picture=picture,
+        mosaic=mosaic.value if mosaic is not None else None,
+        target_crs=target_crs,
+        asset=asset,
+        errors=errors.value,
+        scheduler=scheduler,
+        workers=workers,
     )
-    if each:
-        _report_batch(run_each(scene, settings, quiet=quiet))
+    _run(scene, settings, quiet=quiet)
+
+
+def _run(inputs: list[str], settings: "RunSettings", *, quiet: bool) -> None:
+    """Run one scene, one mosaic or many scenes; print what was made."""
+    from geoseg.run import BatchResult, run_inputs
+
+    result = run_inputs(inputs, settings, quiet=quiet)
+    if isinstance(result, BatchResult):
+        _report_batch(result)
         return
-    result = run_scene(scene, settings, quiet=quiet)
     counts, seconds = result.report["counts"], result.report["seconds"]
-    logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
+    if result.is_new:
+        logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
     for path in result.paths:
         typer.echo(path)
 
@@ -130,7 +203,10 @@ def _report_batch(result: "BatchResult") -> None:
     for folder in (*result.skipped, *result.done):
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
-    logging.getLogger(__name__).info("%d images segmented, %d finished before, %d failed", done, skipped, failed)
+    outside = f", {len(result.outside)} outside the AOI" if result.outside else ""
+    logging.getLogger(__name__).info(
+        "%d scenes segmented, %d finished before, %d failed%s", done, skipped, failed, outside
+    )
     for file, message in result.failed.items():
         typer.echo(f"Failed: {file}: {message}", err=True)
     if result.failed:

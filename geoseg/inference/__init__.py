@@ -1,6 +1,6 @@
 """Chips of one block -> stitched probabilities; a whole scene as one lazy array."""
 
-from geoseg.inference.aoi import AOI, read_aoi
+from geoseg.inference.aoi import AOI, read_aoi, read_aoi_bounds
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block, stored_threshold
 from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
 from geoseg.inference.mosaic import RULES, Rule, plan_mosaic
@@ -26,5 +26,6 @@ __all__ = [
     "predict_block",
     "predict_scene",
     "read_aoi",
+    "read_aoi_bounds",
     "stored_threshold",
 ]

@@ -9,7 +9,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from geoseg.errors import AOIError
+from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.scene import quiet_georeference
 
@@ -54,7 +54,8 @@ def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
         where: OGR attribute filter, such as `split = 'test'`.
 
     Raises:
-        AOIError: If the file cannot be read, holds no polygon, or the polygons lie outside the scene.
+        AOIError: If the file cannot be read or holds no polygon.
+        OutsideAOIError: If the polygons lie outside the scene.
     """
     frame = _read_frame(path, where)
     if grid.crs is not None and frame.crs is not None:
@@ -64,11 +65,24 @@ def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
     pixels = shapely.transform(area, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])))
     aoi = AOI(pixels)
     if not aoi.touches(grid.window):
-        raise AOIError(
+        raise OutsideAOIError(
             f"The AOI {path} lies outside the scene: its bounds are {_numbers(area.bounds)} in the scene's CRS, the "
             f"scene's {_numbers(grid.bounds)}. Check the CRS of both files."
         )
     return aoi
+
+
+def read_aoi_bounds(path: str | Path, *, where: str | None = None) -> tuple[float, float, float, float] | None:
+    """Return the bounds of an AOI as west, south, east, north in degrees (EPSG:4326); None where it has no CRS.
+
+    Raises:
+        AOIError: If the file cannot be read or holds no polygon.
+    """
+    frame = _read_frame(path, where)
+    if frame.crs is None:
+        return None
+    west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
+    return west, south, east, north
 
 
 def _read_frame(path: str | Path, where: str | None):  # type: ignore[no-untyped-def]  # geopandas has no types

@@ -1,142 +1,298 @@
-"""Many images, each a scene of its own: one result folder per file, and none that fails stops the others."""
+"""Many scenes, each with a result of its own: one queue for the cluster, and no scene that fails stops the others."""
 
+import json
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
 
 from geoseg.bundle import Bundle, load_bundle
-from geoseg.engines import worker_threads
-from geoseg.errors import GeosegError, OutputError, UsageError
-from geoseg.run.cluster import local_client
-from geoseg.run.identity import is_finished, run_key
+from geoseg.errors import (
+    BundleError,
+    ClusterError,
+    DamagedPartError,
+    DeviceError,
+    GeosegError,
+    OutputError,
+    OutsideAOIError,
+)
+from geoseg.inference import Plan
+from geoseg.run.cluster import dashboard_of, open_client, threads_of
+from geoseg.run.finish import finish_run
+from geoseg.run.folder import check_place
+from geoseg.run.identity import run_facts
+from geoseg.run.job import Job
+from geoseg.run.ledger import base_store
 from geoseg.run.progress import track
-from geoseg.run.run import limit_gdal_cache, plan_run, run_plan
+from geoseg.run.report import Ending, Stages
+from geoseg.run.run import block_task, limit_gdal_cache, note, plan_run
+from geoseg.run.schedule import Outcome, Task, run_tasks
+from geoseg.run.session import Session, has_all, is_finished, open_session
 from geoseg.run.settings import RunSettings
-from geoseg.scene import Paths, is_remote, list_files
+from geoseg.sources import SceneSource, list_sources
+from geoseg.store import LocalStore, open_store
 
 if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
 
-REPETITIVE = ("geoseg.scene", "geoseg.inference.fit")
+REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
 """Loggers that say of every picture what is true of all."""
 
+BATCH = "batch.json"
+"""In the work folder of a batch: the names of its scenes, so that `geoseg status` knows how many they are."""
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One file and the folder of its result."""
+PLANNED_AHEAD = 4
+"""Scenes whose headers are read while others are computed."""
 
-    file: str
-    folder: Path
+OPEN_AT_ONCE = 64
+"""Scenes whose blocks are on the cluster; each keeps a heartbeat."""
+
+CONCERN_ALL = (OutputError, ClusterError, DeviceError, BundleError)
+"""Errors that every scene would meet alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of every file.
+    """What became of every scene.
 
     Attributes:
         done: Result folders that were made.
         skipped: Result folders that were there already.
-        failed: What went wrong, by file.
+        outside: Scenes that share no ground with the AOI.
+        failed: What went wrong, by scene.
     """
 
-    done: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
+    def in_order(self, folders: Sequence[str]) -> "BatchResult":
+        """Return the same with its folders in the order of the scenes, not of their ends."""
+        done, skipped = ([f for f in folders if f in set(found)] for found in (self.done, self.skipped))
+        return BatchResult(done, skipped, self.outside, self.failed)
 
-def run_each(paths: Paths, settings: RunSettings | None = None, *, quiet: bool = False) -> BatchResult:
-    """Segment every file as a scene of its own; finished ones are skipped, failed ones are told at the end.
+
+def run_each(
+    inputs: Sequence[str | Path] | str | Path, settings: RunSettings | None = None, *, quiet: bool = False
+) -> BatchResult:
+    """Segment every scene on its own; finished ones are skipped, begun ones continued, failed ones told at the end.
 
     Args:
-        paths: Rasters or pictures, URLs, folders of them.
-        settings: See `RunSettings`; `out` is the folder of the result folders, which are named like the files.
+        inputs: What `geoseg.sources.list_sources` takes: rasters, folders, globs, STAC, manifests.
+        settings: See `RunSettings`; `out` is the folder of the result folders, which are named like the scenes.
         quiet: Show no progress.
 
     Raises:
-        GeosegError: For what concerns all files: the model, the device, the settings, the folder.
+        GeosegError: For what concerns all scenes: the inputs, the model, the device, the settings, the folder.
     """
-    limit_gdal_cache()
     settings = settings or RunSettings()
-    bundle, jobs = load_bundle(settings.model), plan_jobs(list_files(paths), settings.out)
-    result = BatchResult()
-    with _result_folder(settings.out), _say_once():
-        todo = [job for job in jobs if settings.overwrite or _is_open(job, bundle, settings, result)]
-        if todo:
-            with local_client(worker_threads(settings.device, settings.threads, bundle.form)) as client:
-                for job in track(todo, total=len(todo), what="image", quiet=quiet):
-                    _run_job(job, bundle, settings, client, result)
-    return result
+    named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    return run_sources(list_sources(named, asset=settings.asset), settings, quiet=quiet)
 
 
-def plan_jobs(files: Sequence[str], out: Path | None) -> list[Job]:
-    """Name every file's result folder: `<out>/<stem>`, or `<stem>_geoseg` without `out`.
+def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet: bool = False) -> BatchResult:
+    """Segment every source on its own; see `run_each`."""
+    limit_gdal_cache()
+    bundle, result = load_bundle(settings.model), BatchResult()
+    with (
+        _batch_folder(settings, [source.name for source in sources]),
+        _say_once(),
+        open_client(settings, bundle) as own,
+    ):
+        batch = _Batch(own, bundle, settings, result, sources)
+        try:
+            for _ in track(batch.run(), total=len(sources), what="scene", quiet=quiet):
+                pass
+        finally:
+            batch.close()
+    return result.in_order([str(own_settings(source, settings).out) for source in sources])
 
-    Files that differ in their suffix alone keep it.
 
-    Raises:
-        UsageError: If two files would share a folder.
+def own_settings(source: SceneSource, settings: RunSettings) -> RunSettings:
+    """Return a scene's settings: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`.
+
+    What a manifest says of the scene's CRS and bands goes before what the user says of all.
     """
-    paths = [Path(urlparse(file).path if is_remote(file) else file) for file in files]
-    stems = Counter(path.stem for path in paths)
-    names = [path.stem if stems[path.stem] == 1 else path.name.replace(".", "_") for path in paths]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        both = [file for file, name in zip(files, names, strict=True) if name == twice[0]]
-        raise UsageError(
-            f"{' and '.join(both[:2])} would share the result folder {twice[0]}. Run their folders one by one, "
-            "each with its own --out."
-        )
-    folders = [Path(f"{name}_geoseg") if out is None else out / name for name in names]
-    return [Job(file, folder) for file, folder in zip(files, folders, strict=True)]
+    out = f"{source.name}_geoseg" if settings.out is None else f"{str(settings.out).rstrip('/')}/{source.name}"
+    return replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
+
+
+class _Batch:
+    """The scenes that are open, and the queue of what they want done."""
+
+    def __init__(
+        self,
+        client: "Client",
+        bundle: Bundle,
+        settings: RunSettings,
+        result: BatchResult,
+        sources: Sequence[SceneSource],
+    ) -> None:
+        self.client, self.bundle, self.settings, self.result = client, bundle, settings, result
+        self.dashboard = dashboard_of(client)
+        self.threads = threads_of(client)
+        self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
+        self.waiting = deque(sources)
+        self.planned: deque[tuple[SceneSource, Future[Plan | None]]] = deque()
+        self.sessions: dict[int, tuple[SceneSource, Session]] = {}
+        self.ready: deque[Task] = deque()
+        self.ended = 0
+
+    def run(self) -> Iterator[None]:
+        """Work through the scenes; yield once per scene that has ended."""
+        told = 0
+        for outcome in run_tasks(self.client, self._next_task, check=self._check):
+            self._take(outcome)
+            while told < self.ended:
+                told += 1
+                yield
+        while told < self.ended:
+            told += 1
+            yield
+
+    def close(self) -> None:
+        """Let go of every run folder."""
+        self.pool.shutdown(cancel_futures=True)
+        for _, session in self.sessions.values():
+            session.close()
+        self.sessions.clear()
+
+    def _check(self) -> None:
+        for _, session in list(self.sessions.values()):
+            if session.lease is not None:
+                session.lease.check()
+
+    def _next_task(self) -> Task | None:
+        """Give the next thing to do: finish a scene, compute a block of an open scene, open another scene."""
+        while True:
+            if self.ready:
+                return self.ready.popleft()
+            for _, session in self.sessions.values():
+                block = session.next_block()
+                if block is not None:
+                    return block_task(session.job, block)
+            if len(self.sessions) >= OPEN_AT_ONCE or not self._open_next():
+                return None
+
+    def _open_next(self) -> bool:
+        """Open the next scene; return False where there is none."""
+        while self.waiting and len(self.planned) < PLANNED_AHEAD:
+            source = self.waiting.popleft()
+            own = own_settings(source, self.settings)
+            self.planned.append((source, self.pool.submit(_plan, source, self.bundle, own)))
+        if not self.planned:
+            return False
+        source, plan = self.planned.popleft()
+        with self._keeping_failures(source):
+            self._open(source, plan.result())
+        return True
+
+    def _open(self, source: SceneSource, plan: Plan | None) -> None:
+        own = own_settings(source, self.settings)
+        session = None if plan is None else open_session(plan, self.bundle, own, Stages(), self.threads)
+        if session is None:
+            self.result.skipped.append(str(own.out))
+            self.ended += 1
+            return
+        session.dashboard = self.dashboard
+        self.sessions[id(session.job)] = (source, session)
+        if session.is_complete:
+            self._end(source, session)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Note what became of a task."""
+        if id(outcome.task.shared) not in self.sessions:  # of a scene that has failed meanwhile
+            return
+        source, session = self.sessions[id(outcome.task.shared)]
+        with self._keeping_failures(source, session):
+            if isinstance(outcome.task.argument, Ending):
+                self._finished(source, session, outcome)
+                return
+            note(session, outcome)
+            if session.is_complete:
+                self._end(source, session)
+
+    def _end(self, source: SceneSource, session: Session) -> None:
+        """Give a worker the rest of a scene whose blocks are done."""
+        session.stages.done("blocks")
+        self.ready.append(Task(f"finish-{source.name}", _finish, session.job, session.ending()))
+
+    def _finished(self, source: SceneSource, session: Session, outcome: Outcome) -> None:
+        if isinstance(outcome.error, DamagedPartError):
+            session.forget_damaged(outcome.error)
+        elif outcome.error is not None:
+            raise outcome.error
+        else:
+            self._drop(session)
+            self.result.done.append(session.job.out.url)
+            self.ended += 1
+
+    def _drop(self, session: Session) -> None:
+        self.sessions.pop(id(session.job), None)
+        session.close()
+
+    @contextmanager
+    def _keeping_failures(self, source: SceneSource, session: Session | None = None) -> Iterator[None]:
+        """Write down what goes wrong with one scene, unless it concerns all of them."""
+        try:
+            yield
+        except OutsideAOIError:
+            self.result.outside.append(source.name)
+        except (GeosegError, OSError) as err:
+            if isinstance(err, CONCERN_ALL):
+                raise
+            self.result.failed[source.paths[0]] = str(err)
+        except Exception as err:  # a defect in one scene of a thousand: told in full, and the others go on
+            log.exception("%s: geoseg failed; please report this", source.name)
+            self.result.failed[source.paths[0]] = f"{type(err).__name__}: {err}"
+        else:
+            return
+        self.ended += 1
+        if session is not None:
+            self._drop(session)
+
+
+def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
+    """Plan one scene; None where its result is there: that is seen without opening it."""
+    facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
+    if not settings.overwrite and is_finished(out, facts) and has_all(out, settings):
+        return None
+    return plan_run(source.paths, bundle, settings)
+
+
+def _finish(job: Job, ending: Ending) -> dict[str, Any]:
+    """Finish a scene on a worker; its error must pickle."""
+    ending.stages.move()
+    try:
+        return finish_run(job, ending)
+    except GeosegError as err:
+        failure = type(err)(str(err))
+    raise failure
 
 
 @contextmanager
-def _result_folder(out: Path | None) -> Iterator[None]:
-    """Make the folder of the result folders; remove it again where nothing came into it."""
-    is_new = out is not None and not out.exists()
-    try:
-        if out is not None:
-            out.mkdir(exist_ok=True)
-    except OSError as err:
-        raise OutputError(
-            f"{out} cannot be made the folder of the results ({err.strerror}). Choose another one with --out."
-        ) from err
+def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]:
+    """Make the folder of the result folders, and say in it what belongs to the batch; nothing stays of an empty one."""
+    if settings.out is None:
+        yield
+        return
+    out = open_store(settings.out)
+    check_place(out)
+    base = base_store(out)
+    base.write(BATCH, json.dumps({"names": list(names)}).encode())
     try:
         yield
     finally:
-        if is_new and out is not None:
-            with suppress(OSError):  # not empty
-                out.rmdir()
-
-
-def _is_open(job: Job, bundle: Bundle, settings: RunSettings, result: BatchResult) -> bool:
-    """Tell whether a job is still to be done; write down those that are not."""
-    try:
-        if not is_finished(job.folder, run_key([job.file], bundle, settings), picture=settings.picture):
-            return True
-        result.skipped.append(job.folder)
-    except GeosegError as err:
-        result.failed[job.file] = str(err)
-    return False
-
-
-def _run_job(job: Job, bundle: Bundle, settings: RunSettings, client: "Client", result: BatchResult) -> None:
-    own = replace(settings, out=job.folder)
-    try:
-        run_plan(plan_run(job.file, bundle, own), bundle, own, quiet=True, client=client)
-        result.done.append(job.folder)
-    except GeosegError as err:
-        result.failed[job.file] = str(err)
-    except Exception as err:  # a defect in one image of a thousand: told in full, and the others go on
-        log.exception("%s: geoseg failed; please report this", job.file)
-        result.failed[job.file] = f"{type(err).__name__}: {err}"
+        base.remove("")
+        if isinstance(out, LocalStore) and out.folder.is_dir() and not any(out.folder.iterdir()):
+            out.folder.rmdir()
 
 
 class _Once(logging.Filter):
@@ -157,7 +313,7 @@ class _Once(logging.Filter):
 
 @contextmanager
 def _say_once() -> Iterator[None]:
-    """Say once what would be said of every image, and at the end how often it was true."""
+    """Say once what would be said of every scene, and at the end how often it was true."""
     once, loggers = _Once(), [logging.getLogger(name) for name in REPETITIVE]
     for logger in loggers:
         logger.addFilter(once)
@@ -168,4 +324,4 @@ def _say_once() -> Iterator[None]:
             logger.removeFilter(once)
         for kind, count in once.more.items():
             if count:
-                log.warning("%d more images like this: %s", count, once.first[kind])
+                log.warning("%d more scenes like this: %s", count, once.first[kind])

@@ -1,54 +1,171 @@
-"""Blocks as dask tasks on a cluster sized to this machine."""
+"""The dask cluster of a run: threads in this process, processes on this machine, or somebody's cluster."""
 
+import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoseg.engines import choose_device, usable_cores, worker_threads
+from geoseg.errors import ClusterError, MissingPackageError
+from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+    from geoseg.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 30
+READING_THREADS = 1
+"""Task threads beyond the engine's: one block is read while the others are in the network."""
+
+LOCAL_CONFIG = {
+    "distributed.admin.tick.limit": "60s",  # a block holds Python's lock for as long as it likes
+    "distributed.worker.memory.target": False,  # results of tasks are a few numbers: nothing to spill, ...
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,  # ... and a paused worker would wait for ever
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    "distributed.diagnostics.nvml": False,  # the dashboard's look at GPUs takes a second of every start
+}
 
 
 @contextmanager
-def local_client(threads: int) -> "Iterator[Client]":
-    """Give a dask client of one worker in this process with as many threads as the engine wants.
+def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
+    """Give the dask client that the settings ask for.
 
-    Threads, not processes: reading, the network and the writing release Python's lock, and one process holds the
-    network and torch once instead of once per core.
+    By default one worker with threads in this process: reading, the network and the writing release Python's lock, and
+    one process holds the network and torch once.
+
+    Raises:
+        ClusterError: If a scheduler does not answer.
     """
     import dask
 
     # distributed configures its loggers when it is imported, and again from these names.
     dask.config.set({"logging.distributed": "error"})
-    from distributed import Client, LocalCluster
+    import distributed  # noqa: F401  # loggers first
 
     for name in ("distributed", "distributed.client", "distributed.http"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)  # tells of failed tasks, which geoseg lists
+    with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
+        if settings.scheduler is not None:
+            client = stack.enter_context(_connect(settings.scheduler))
+        elif settings.workers is not None:
+            client = stack.enter_context(_processes(settings, bundle))
+        else:
+            client = stack.enter_context(_threads(settings, bundle))
+        yield client
+
+
+@contextmanager
+def _connect(address: str) -> "Iterator[Client]":
+    """Connect to a running scheduler, by its address or by the file that it wrote."""
+    from distributed import Client
+
+    if "://" not in address and not Path(address).is_file():
+        raise ClusterError(
+            f"--scheduler {address} is neither an address nor a file that is there. Give one such as "
+            "tcp://10.0.0.1:8786, or the file that `dask scheduler --scheduler-file` wrote."
+        )
+    where = {"address": address} if "://" in address else {"scheduler_file": address}
+    try:
+        client = Client(**where, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as err:
+        raise ClusterError(
+            f"The dask scheduler at {address} does not answer ({err}). Check that it runs, and that this machine "
+            "reaches its port."
+        ) from err
+    with client:
+        _say_dashboard(client)
+        yield client
+
+
+@contextmanager
+def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
+    """Start worker processes here, each with a nanny that starts it again; on a machine with GPUs each takes one."""
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    count = settings.workers or 1
+    threads = settings.threads or max(1, usable_cores() // count)
+    is_gpu = choose_device(settings.device, bundle.form) == "cuda"
+    own: dict[str, Any] = {"nthreads": worker_threads(settings.device, threads, bundle.form), "local_directory": None}
+    workers = {
+        index: {
+            "cls": Nanny,
+            "options": own
+            | {"memory_limit": _memory_share(count), "silence_logs": logging.CRITICAL}
+            | ({"env": {"CUDA_VISIBLE_DEVICES": str(index % _gpu_count())}} if is_gpu else {}),
+        }
+        for index in range(count)
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}}
     with (
-        dask.config.set({"distributed.admin.tick.limit": "60s", "distributed.scheduler.allowed-failures": 0}),
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
+    ):
+        _say_dashboard(client)
+        yield client
+
+
+@contextmanager
+def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
+    from distributed import Client, LocalCluster
+
+    threads = worker_threads(settings.device, settings.threads, bundle.form)
+    with (
         LocalCluster(  # type: ignore[no-untyped-call]  # distributed is partly annotated
             n_workers=1,
-            threads_per_worker=threads,
+            threads_per_worker=threads + READING_THREADS,
             processes=False,
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=None,  # bokeh would take a second of every start
             memory_limit=0,
             silence_logs=logging.ERROR,
         ) as cluster,
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
+        Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
 
 
-def run_tasks(client: "Client", function: Callable[[Task], Result], tasks: Sequence[Task]) -> "Iterable[Result]":
-    """Run tasks and yield their results as they come; the first failure ends the others and is raised here."""
-    from distributed import as_completed
+def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:
+    """Return the threads of a worker's engine; None where it is as many as the worker has threads."""
+    in_process = settings.scheduler is None and settings.workers is None
+    return worker_threads(settings.device, settings.threads, bundle.form) if in_process else settings.threads
 
-    futures = client.map(function, tasks, pure=False, retries=0)
+
+def threads_of(client: Any) -> int:
+    """Return the threads of all workers of a cluster now."""
+    return sum(client.nthreads().values())
+
+
+def dashboard_of(client: "Client") -> str | None:
+    """Return the address of the cluster's dashboard; None where it has none."""
+    services = client.scheduler_info(n_workers=0).get("services", {})
+    return client.dashboard_link if "dashboard" in services else None
+
+
+def _say_dashboard(client: "Client") -> None:
+    address = dashboard_of(client)
+    if address is None or importlib.util.find_spec("bokeh") is None:
+        log.info("Install geoseg[cluster] where the scheduler runs for dask's dashboard.")
+    else:
+        log.info("Dashboard: %s", address)
+
+
+def _memory_share(count: int) -> int:
+    """Return a worker's share of the machine's memory, bytes."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT / count)
+
+
+def _gpu_count() -> int:
     try:
-        for _, result in as_completed(futures, with_results=True):  # type: ignore[no-untyped-call]
-            yield result
-    finally:
-        client.cancel([f for f in futures if not f.done()])  # type: ignore[no-untyped-call]
+        import torch
+    except ImportError as err:
+        raise MissingPackageError("Running on a GPU needs torch. Install it: pip install torch") from err
+    return max(1, torch.cuda.device_count())

@@ -1,18 +1,21 @@
-"""The result folder: filled aside, shown when complete."""
+"""The files of a result, and how they come into the run folder: complete, `run.json` last."""
 
-import errno
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from geoseg.errors import ExistingResultError, OutputError
+from geoseg.run.ledger import WORK
+from geoseg.store import LocalStore, Store
 
 RESULTS = (
     "probability.tif",
     "mask.tif",
+    "mask.qml",
     "classes.tif",
     "classes.tif.aux.xml",
     "classes.qml",
@@ -23,95 +26,94 @@ RESULTS = (
 )
 """Every file that a result may have, in the order of their making; `run.json` comes last."""
 
-BYTES_PER_PIXEL = 2
-"""Room asked for in advance, per raster: its parts, itself before and after compression, with a margin."""
+BYTES_PER_PIXEL = 1.5
+"""Room asked for in advance, per raster: its parts and itself, with a margin."""
+
+DOWNLOADS = 8
 
 
-def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that already holds a result, or that is a file.
+def check_place(out: Store) -> None:
+    """Refuse a run folder that cannot be made.
 
     Raises:
-        ExistingResultError: If a result is there and `overwrite` is False.
-        OutputError: If the path is taken by something else.
+        OutputError: If a file is in its place, or the folder that it would lie in is missing.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; a folder for the results is expected. Choose another one with --out.")
-    found = [name for name in RESULTS if (folder / name).exists()]
-    if found and not overwrite:
+    if not isinstance(out, LocalStore):
+        return
+    if out.folder.exists() and not out.folder.is_dir():
+        raise OutputError(f"{out.folder} is a file; a folder for the results is expected. Choose another with --out.")
+    parent = out.folder.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(
+            f"There is no folder {parent} to make {out.folder.name} in. Make it, or choose another one with --out."
+        )
+
+
+def check_room(out: Store, pixels: int, rasters: int) -> None:
+    """Refuse a disk that is too full for a result.
+
+    Raises:
+        OutputError: If less is free than rasters of so many pixels may take.
+    """
+    if not isinstance(out, LocalStore):
+        return
+    parent, size = out.folder.absolute().parent, pixels * rasters * BYTES_PER_PIXEL
+    free = shutil.disk_usage(parent).free
+    if free < size:
+        raise OutputError(
+            f"{parent} has {free / 1e6:,.0f} MB free; about {size / 1e6:,.0f} MB are needed. "
+            "Make room, or choose another disk with --out."
+        )
+
+
+def check_free(out: Store) -> None:
+    """Refuse a run folder that holds results of something else.
+
+    Raises:
+        ExistingResultError: If one of a result's files is there.
+    """
+    found = [name for name in RESULTS if out.has(name)]
+    if found:
         raise ExistingResultError(
-            f"{folder} already holds {', '.join(found)}. "
+            f"{out.url} already holds {', '.join(found)}. "
             "Choose another folder with --out, or replace it with --overwrite."
         )
 
 
 @contextmanager
-def staging(folder: Path, *, pixels: int, rasters: int = 2) -> Iterator[Path]:
-    """Give a hidden folder beside `folder`; move its files there when the block ends well, else remove it.
-
-    Args:
-        folder: The result folder; made if needed.
-        pixels: Pixels of the result, to ask for room.
-        rasters: Rasters of the result.
-
-    Raises:
-        OutputError: If nothing can be written there, or the disk is full.
-    """
-    aside = _make_aside(folder, pixels * rasters * BYTES_PER_PIXEL)
-    try:
-        yield aside
-        _publish(aside, folder)
-    except OSError as err:
-        raise _cannot_write(folder, err) from err
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def building_site(out: Store) -> Iterator[Path]:
+    """Give a local folder to make the results in: on their own disk where that is local, so that renaming is enough."""
+    if isinstance(out, LocalStore):
+        site = out.folder / WORK / f"ready-{uuid4().hex[:8]}"
+        site.mkdir(parents=True)
+        try:
+            yield site
+        finally:
+            shutil.rmtree(site, ignore_errors=True)
+    else:
+        with tempfile.TemporaryDirectory(prefix="geoseg-") as site_name:
+            yield Path(site_name)
 
 
-def _make_aside(folder: Path, size: int) -> Path:
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(
-            f"There is no folder {parent} to make {folder.name} in. Make it, or choose another one with --out."
-        )
-    try:
-        free = shutil.disk_usage(parent).free
-        if free < size:
-            raise OutputError(
-                f"{parent} has {free / 1e6:,.0f} MB free; about {size / 1e6:,.0f} MB are needed. "
-                "Make room, or choose another disk with --out."
-            )
-        if folder.is_dir() and not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-        return Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=parent))
-    except OSError as err:
-        raise _cannot_write(folder, err) from err
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    """Move the finished files; in a fresh folder all of them at once. What an older result had beside them goes."""
-    finished = [aside / name for name in RESULTS if (aside / name).exists()]
-    ready = aside / "ready"
-    ready.mkdir()
-    ready.chmod(0o777 & ~_umask())
-    for path in finished:
-        path.rename(ready / path.name)
-    if not folder.exists():
-        ready.rename(folder)
-        return
+def publish(site: Path, out: Store) -> None:
+    """Put the finished files in their place, `run.json` last; what an older result had beside them goes first."""
+    made = [name for name in RESULTS if (site / name).exists()]
+    out.remove(RESULTS[-1])
     for name in RESULTS:
-        if (ready / name).exists():
-            (ready / name).replace(folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
+        if name not in made:
+            out.remove(name)
+    for name in made:
+        out.upload(site / name, name)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(folder: Path, err: OSError) -> OutputError:
-    reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-    return OutputError(
-        f"The results cannot be written to {folder}: {reason}. Make room, or choose another folder with --out."
-    )
+@contextmanager
+def near(work: Store, names: Sequence[str]) -> Iterator[Store]:
+    """Give the parts as local files: those in a bucket are fetched once, as each is read several times."""
+    if isinstance(work, LocalStore):
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="geoseg-parts-") as folder, ThreadPoolExecutor(DOWNLOADS) as pool:
+        local = LocalStore(Path(folder))
+        for _ in pool.map(lambda name: local.write(name, work.read(name)), names):
+            pass
+        yield local

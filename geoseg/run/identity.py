@@ -8,8 +8,10 @@ from typing import Any
 
 from geoseg.bundle import Bundle
 from geoseg.errors import ExistingResultError
+from geoseg.inference import Plan
 from geoseg.run.settings import RunSettings
 from geoseg.scene import is_remote
+from geoseg.store import stamp
 
 DECIDING = (
     "aoi_where",
@@ -23,52 +25,81 @@ DECIDING = (
     "precision",
     "chip_px",
     "halo_px",
+    "mosaic",
+    "target_crs",
+    "errors",
 )
-"""Settings that change what is found; blocks, threads and devices do not."""
+"""Settings that change what is found; blocks, threads, workers and devices do not."""
+
+SHOWN = 4
+"""Most differences that an error lists."""
+
+Facts = dict[str, Any]
 
 
-def run_key(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> str:
-    """Return a short hash of what decides a result; `run.json` keeps it.
+def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> Facts:
+    """Return what decides a result, by name, in plain types; `run.json` keeps it.
 
-    Files count with name, size and time of their last change, not with their folder: a data set may be moved.
+    Files count with name, size and time of their last change, remote ones with what the server says of them; local
+    ones not with their folder: a data set may be moved.
     """
-    aoi = [settings.aoi] if settings.aoi is not None else []
-    facts = {
-        "model": bundle.key,
-        "settings": {name: getattr(settings, name) for name in DECIDING},
-        "files": [_stamp(str(file)) for file in (*files, *aoi)],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    facts: Facts = {"model": bundle.key}
+    facts |= {name: getattr(settings, name) for name in DECIDING}
+    facts["aoi"] = stamp(str(settings.aoi)) if settings.aoi is not None else None
+    facts["files"] = [stamp(part) for file in files for part in _parts(str(file))]
+    plain: Facts = json.loads(json.dumps(facts, sort_keys=True, default=str))
+    return plain
 
 
-def is_finished(folder: Path, key: str, *, picture: bool = False) -> bool:
-    """Tell whether a folder holds the result of a run with this key, and its picture where one is wanted.
-
-    Raises:
-        ExistingResultError: If it holds the result of another run.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        return False
-    if _read_key(path) != key:
-        raise ExistingResultError(
-            f"{folder} already holds the result of another image, model or setting. "
-            "Choose another folder with --out, or replace it with --overwrite."
-        )
-    return not picture or (folder / "preview.png").is_file()
+def plan_facts(plan: Plan, bundle: Bundle, settings: RunSettings) -> Facts:
+    """Return what decides the result of a plan: see `run_facts`."""
+    return run_facts(plan.scene.paths, bundle, settings)
 
 
-def _read_key(path: Path) -> Any:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report.get("key") if isinstance(report, dict) else None
+def key_of(facts: Facts) -> str:
+    """Return a short hash of facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _stamp(file: str) -> list[Any]:
-    path = Path(file)
-    if is_remote(file) or not path.is_file():
+def differences(before: Facts, now: Facts) -> list[str]:
+    """Name what differs between two runs: `threshold: 0.5 before, 0.7 now`."""
+    names = [name for name in sorted(before.keys() | now.keys()) if name != "files"]
+    found = [
+        f"{name}: {before.get(name)} before, {now.get(name)} now" for name in names if before.get(name) != now.get(name)
+    ]
+    return found + _file_differences(before.get("files") or [], now.get("files") or [])
+
+
+def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:
+    """Say why a folder's run is another one."""
+    found = differences(before, now)
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ExistingResultError(
+        f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with --out, give "
+        "the same scene, model and settings as before, or replace it with --overwrite."
+    )
+
+
+def _file_differences(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
+    """Name the files that changed, came or went; a file's first fact is its name."""
+    old, new = ({str(file[0]): file[1:] for file in files} for files in (before, now))
+    changed = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
+    gone = [f"{name} is missing now" for name in old if name not in new]
+    come = [f"{name} is new" for name in new if name not in old]
+    if not (changed or gone or come) and before != now:
+        return ["the files come in another order"]
+    return changed + gone + come
+
+
+def _parts(file: str) -> list[str]:
+    """Return a file, and the files behind it where it is a virtual raster."""
+    if not file.lower().endswith(".vrt") or is_remote(file):
         return [file]
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(file) as dataset:
+            return [str(part) for part in dataset.files]
+    except RasterioError:
+        return [file]

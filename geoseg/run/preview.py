@@ -13,6 +13,8 @@ from geoseg.outputs.picture import write_picture
 from geoseg.outputs.rasters import rgb
 from geoseg.scene import Scene, quiet_georeference
 
+PICTURE = "preview.png"
+
 PREVIEW_PX = 1024
 """Longest side of each of the two panels, pixels; smaller scenes keep their working grid."""
 

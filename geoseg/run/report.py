@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geoseg
-from geoseg.bundle import Bundle
 from geoseg.inference import Plan, Stopwatch
-from geoseg.run.identity import run_key
+from geoseg.run.identity import Facts, key_of
+from geoseg.run.job import Job
 from geoseg.run.mosaic import Counts
-from geoseg.run.settings import RunSettings
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
+from geoseg.run.polygons import FootprintCounts
 
 PACKAGES = ("torch", "torchgeo", "openvino", "rasterio", "geopandas", "shapely", "dask", "numpy")
 
@@ -33,53 +30,77 @@ class Stages:
     def done(self, stage: str) -> None:
         """Close a stage."""
         now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
+        self.seconds[stage], self._last = self.seconds.get(stage, 0.0) + now - self._last, now
+
+    def move(self) -> None:
+        """Go on from now, on another machine or after waiting for somebody else's work."""
+        self._last = time.perf_counter()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the client knows of a run whose blocks are done.
+
+    Attributes:
+        stages: The clock.
+        facts: What decides the result.
+        failed: Why blocks could not be done, by their name; they are nodata.
+        engine: Name and threads of the workers' engine; None where no block needed one.
+        resumed: Blocks that an earlier client had done.
+        write_s: Seconds that writing the parts took, of all threads.
+    """
+
+    stages: Stages
+    facts: Facts
+    failed: dict[str, str] = field(default_factory=dict)
+    engine: tuple[str, int] | None = None
+    resumed: int = 0
+    write_s: float = 0.0
 
 
 def describe_run(
-    plan: Plan,
-    bundle: Bundle,
-    settings: RunSettings,
-    stages: Stages,
-    watches: Sequence[Stopwatch],
-    pixels: Counts,
-    footprints: "GeoDataFrame",
+    job: Job, ending: Ending, watches: Sequence[Stopwatch], pixels: Counts, footprints: FootprintCounts
 ) -> dict[str, Any]:
     """Collect the report of a finished run."""
-    spec, engine = bundle.spec, plan.open_engine() if watches else None
+    plan, spec, stages = job.plan, job.bundle.spec, ending.stages
     wall = sum(stages.seconds.values())
     in_blocks = {key: sum(w.seconds.get(key, 0.0) for w in watches) for key in _stage_names(watches)}
-    threads = engine.threads if engine else 1
+    in_blocks["write"] = ending.write_s
+    engine, threads = ending.engine or (None, 1)
     return {
         "geoseg": geoseg.__version__,
         "started": stages.began.isoformat(timespec="seconds"),
         "command": sys.argv,
         "scene": describe_scene(plan),
-        "key": run_key(plan.scene.paths, bundle, settings),
+        "key": key_of(ending.facts),
+        "facts": ending.facts,
         "model": {
             "name": spec.name,
             "version": spec.version,
-            "key": bundle.key,
+            "key": job.bundle.key,
             "licence": spec.licence,
             "target": spec.target,
         },
-        "settings": {key: _plain(value) for key, value in asdict(settings).items()},
-        "threshold": spec.threshold if settings.threshold is None else settings.threshold,
-        "min_area_m2": spec.min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2,
-        "engine": engine.name if engine else None,
+        "settings": {key: _plain(value) for key, value in asdict(job.settings).items()},
+        "threshold": spec.threshold if job.settings.threshold is None else job.settings.threshold,
+        "min_area_m2": job.min_area_m2,
+        "engine": engine,
         "threads": threads,
         "lattice": {"chip": plan.lattice.chip_shape, "core": plan.lattice.core, "halo_px": plan.lattice.halo_px},
         "counts": {
             "blocks": len(watches),
+            "blocks_done_before": ending.resumed,
+            "blocks_failed": len(ending.failed),
             "chips": sum(w.chips for w in watches),
             "pixels": plan.scene.grid.height * plan.scene.grid.width,
             "valid_pixels": pixels.valid,
             "building_pixels": pixels.building,
-            "buildings": len(footprints),
-            "buildings_at_edge": int(footprints["edge"].sum()) if len(footprints) else 0,
+            "buildings": footprints.count,
+            "buildings_at_edge": footprints.at_edge,
         },
         "classes": pixels.describe_classes(spec, plan.scene.grid) if plan.has_class_raster else None,
-        "area_m2": round(float(footprints["area_m2"].sum()), 1) if len(footprints) else 0.0,
+        "area_m2": round(footprints.area_m2, 1),
+        "failed_blocks": _describe_failed(job, ending.failed),
         "seconds": {key: round(value, 3) for key, value in stages.seconds.items()} | {"total": round(wall, 3)},
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
         "network_share_of_wall": round(in_blocks.get("network", 0.0) / threads / wall, 4) if wall else 0.0,
@@ -87,6 +108,22 @@ def describe_run(
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }
+
+
+def _describe_failed(job: Job, failed: dict[str, str]) -> list[dict[str, Any]]:
+    """Say where the result is nodata for want of a block, and why."""
+    grid = job.plan.scene.grid
+    return [
+        {
+            "block": block.name,
+            "rows": [block.window.rows.start, block.window.rows.stop],
+            "cols": [block.window.cols.start, block.window.cols.stop],
+            "bounds": grid.crop(block.window).bounds,
+            "error": failed[block.name],
+        }
+        for block in (job.blocks() if failed else [])
+        if block.name in failed
+    ]
 
 
 def describe_scene(plan: Plan) -> dict[str, Any]:

@@ -1,40 +1,40 @@
-"""The main job: one scene in, rasters and footprints out."""
+"""The main job: one scene, or a mosaic of several, in; rasters and footprints out."""
 
 import logging
 import os
-import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geoseg.bundle import Bundle, load_bundle
-from geoseg.engines import worker_threads
-from geoseg.errors import GeosegError
-from geoseg.grid import Block
-from geoseg.inference import NODATA, Plan, Stopwatch, plan_inference, predict_block, stored_threshold
-from geoseg.run.cluster import local_client, run_tasks
-from geoseg.run.folder import RESULTS, check_free, staging
-from geoseg.run.mosaic import write_rasters
-from geoseg.run.parts import read_polygons, write_part
-from geoseg.run.preview import write_preview
+from geoseg.errors import DamagedPartError, GeosegError
+from geoseg.inference import EngineRecipe, Plan, plan_inference
+from geoseg.run.cluster import dashboard_of, open_client, threads_of
+from geoseg.run.finish import finish_run
+from geoseg.run.folder import RESULTS
+from geoseg.run.job import Job, open_engine, run_block
+from geoseg.run.ledger import read_json
 from geoseg.run.progress import track
-from geoseg.run.report import Stages, describe_run
+from geoseg.run.report import Stages
+from geoseg.run.schedule import Outcome, Task, run_tasks
+from geoseg.run.session import Session, open_session, out_of
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_readers
+from geoseg.store import Store, open_store
 
 if TYPE_CHECKING:
     from distributed import Client
-    from geopandas import GeoDataFrame
 
 log = logging.getLogger(__name__)
 
 GDAL_CACHE_MB = "256"
 """GDAL otherwise takes 5 % of the machine's memory for decoded pixels that geoseg reads once."""
+
+MENDINGS = 3
+"""How often damaged parts are computed again; a disk that damages more is beyond repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +42,31 @@ class RunResult:
     """Where the results lie, and what `run.json` says.
 
     Attributes:
-        folder: The result folder.
+        out: The run folder.
         report: The contents of `run.json`.
+        is_new: False where the result was there already.
     """
 
-    folder: Path
+    out: Store
     report: dict[str, Any]
+    is_new: bool = True
 
     @property
-    def paths(self) -> list[Path]:
+    def folder(self) -> Path:
+        """The run folder, where it is local."""
+        return Path(self.out.url)
+
+    @property
+    def paths(self) -> list[str]:
         """The files, in the order of their making."""
-        return [self.folder / name for name in RESULTS if (self.folder / name).exists()]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockReport:
-    """What a block's task tells: chips predicted, seconds per stage."""
-
-    block: Block
-    watch: Stopwatch
+        return [f"{self.out.url}/{name}" for name in RESULTS if self.out.has(name)]
 
 
 def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool = False) -> RunResult:
-    """Segment a scene and write rasters, footprints and a report.
+    """Segment a scene and write rasters, footprints and a report; continue where an earlier run was stopped.
 
     Args:
-        paths: A raster, a URL, a folder of rasters, or several of these as one scene.
+        paths: A raster, a URL, a folder of rasters, or several of these as one scene of one grid.
         settings: See `RunSettings`.
         quiet: Show no progress.
 
@@ -75,7 +74,8 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
         The result folder and the report.
 
     Raises:
-        GeosegError: For everything that a user can act upon; nothing is left behind then.
+        UnfinishedError: If blocks could not be done; the others are kept, and the same call goes on from there.
+        GeosegError: For everything else that a user can act upon; nothing is left behind where nothing was done.
     """
     limit_gdal_cache()
     settings = settings or RunSettings()
@@ -110,32 +110,85 @@ def run_plan(
         client: The dask client to work with, where there is one already.
     """
     stages = stages or Stages()
-    folder = settings.out or Path(f"{plan.scene.name}_geoseg")
-    check_free(folder, overwrite=settings.overwrite)
-    threshold = stored_threshold(bundle.spec.threshold if settings.threshold is None else settings.threshold)
-    rasters = 3 if plan.has_class_raster else 2
-    with staging(folder, pixels=plan.scene.grid.height * plan.scene.grid.width, rasters=rasters) as aside:
-        threads = worker_threads(settings.device, settings.threads, bundle.form)
-        blocks = plan.blocks(settings.block_px or plan.choose_block_px(threads))
+    with (
+        ExitStack() as last,  # the cluster is closed before: no task writes then to a folder that was given up
+        nullcontext(client) if client is not None else open_client(settings, bundle) as own,
+    ):
+        session = open_session(plan, bundle, settings, stages, threads_of(own))
+        if session is None:
+            return finished_result(open_store(out_of(plan, settings)))
+        last.callback(session.close)
+        session.dashboard = dashboard_of(own)
         stages.done("open")
-        with nullcontext(client) if client is not None else local_client(threads) as own:
-            reports = _run_blocks(own, plan, threshold, blocks, aside, quiet=quiet)
-        stages.done("blocks")
-        counts = write_rasters(plan, bundle.spec, threshold, blocks, aside)
-        stages.done("mosaic")
-        footprints = _write_footprints(plan, bundle, settings, blocks, aside)
-        stages.done("polygons")
-        if settings.picture:
-            write_preview(plan, bundle.spec, aside, aside / "preview.png")
-            stages.done("picture")
-        report = describe_run(plan, bundle, settings, stages, [r.watch for r in reports], counts, footprints)
-        _write_report(aside, report)
+        report = _complete(own, session, quiet=quiet)
     close_readers()
-    return RunResult(folder, report)
+    return RunResult(session.job.out, report)
+
+
+def finished_result(out: Store) -> RunResult:
+    """Return the result that is there."""
+    log.info("%s is finished already", out.url)
+    return RunResult(out, read_json(out, "run.json") or {}, is_new=False)
+
+
+def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, Any]:
+    """Compute what is left and make the results; compute again what turns out to be damaged."""
+    if not (client.cluster is None or session.job.settings.workers):
+        Thread(target=_warm_up, args=(session.job,), daemon=True).start()
+    for mending in range(MENDINGS):
+        for _ in track(_compute(client, session), total=session.left, what="block", quiet=quiet):
+            pass
+        session.stages.done("blocks")
+        session.write_progress()
+        try:
+            return finish_run(session.job, session.ending())
+        except DamagedPartError as err:
+            if mending + 1 == MENDINGS:
+                raise
+            session.forget_damaged(err)
+    raise AssertionError("unreachable")
+
+
+def _compute(client: "Client", session: Session) -> Iterator[Outcome]:
+    """Compute the blocks of a session, and yield an outcome per block."""
+
+    def next_task() -> Task | None:
+        block = session.next_block()
+        return None if block is None else block_task(session.job, block)
+
+    assert session.lease is not None
+    for outcome in run_tasks(client, next_task, check=session.lease.check):
+        note(session, outcome)
+        yield outcome
+
+
+def block_task(job: Job, block: Any) -> Task:
+    """Return the task of a block."""
+    return Task(f"block-{block.name}", run_block, job, block)
+
+
+def note(session: Session, outcome: Outcome) -> None:
+    """Tell a session what became of a block."""
+    if outcome.error is not None:
+        session.block_failed(outcome.task.argument, outcome.error)
+    else:
+        session.block_done(outcome.result)
+
+
+def _warm_up(job: Job) -> None:
+    """Load the engine while torchgeo is being imported and the first pixels are read; a failure shows in the blocks."""
+    if isinstance(job.plan.engine, EngineRecipe):
+        with suppress(GeosegError):
+            open_engine(job)
 
 
 def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
     """Plan the inference of a run."""
+    return plan_inference(paths, bundle, **plan_options(settings))
+
+
+def plan_options(settings: RunSettings) -> dict[str, Any]:
+    """Return the settings that planning takes."""
     names = (
         "bands",
         "crs",
@@ -149,78 +202,4 @@ def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
         "chip_px",
         "halo_px",
     )
-    return plan_inference(paths, bundle, **{name: getattr(settings, name) for name in names})
-
-
-def _run_blocks(
-    client: "Client", plan: Plan, threshold: int, blocks: list[Block], folder: Path, *, quiet: bool
-) -> list[BlockReport]:
-    Thread(target=_warm_up, args=(plan,), daemon=True).start()
-    results = run_tasks(client, partial(run_block, plan, folder, threshold), blocks)
-    return list(track(results, total=len(blocks), what="block", quiet=quiet))
-
-
-def _warm_up(plan: Plan) -> None:
-    """Load the engine while torchgeo is being imported and the first pixels are read; a failure shows in the blocks."""
-    with suppress(GeosegError):
-        plan.open_engine()
-
-
-def run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockReport:
-    """Predict one block, outline its buildings and write its part.
-
-    Args:
-        plan: The plan of the run.
-        folder: Where the parts go.
-        threshold: Smallest stored probability that counts as a building.
-        block: Which block.
-
-    Raises:
-        GeosegError: If the pixels cannot be read or the engine cannot be loaded.
-    """
-    try:
-        return _run_block(plan, folder, threshold, block)
-    except GeosegError as err:
-        failure = type(err)(str(err))
-    # Without its cause, which GDAL makes unpicklable: dask would otherwise pass on a bare Exception.
-    raise failure
-
-
-def _run_block(plan: Plan, folder: Path, threshold: int, block: Block) -> BlockReport:
-    from geoseg.vectorize import polygonize_block
-
-    pixels = predict_block(plan, block)
-    start = time.perf_counter()
-    ring = block.window.expand(1)
-    inside = ring.intersect(plan.scene.grid.window)
-    assert inside is not None
-    cut = inside.relative_to(ring).slices
-    probability = np.pad(pixels.probability, 1, constant_values=NODATA)[cut]
-    is_building = (probability >= threshold) & (probability != NODATA)
-    polygons = polygonize_block(
-        is_building, probability, pixels.valid[cut], block.window, scene_shape=plan.scene.grid.shape
-    )
-    start = pixels.watch.add("polygonize", start)
-    write_part(folder, block, pixels, polygons)
-    pixels.watch.add("write", start)
-    return BlockReport(block, pixels.watch)
-
-
-def _write_footprints(
-    plan: Plan, bundle: Bundle, settings: RunSettings, blocks: list[Block], folder: Path
-) -> "GeoDataFrame":
-    from geoseg.outputs import write_geopackage, write_geoparquet
-    from geoseg.vectorize import finish_footprints, join_seams
-
-    joined = join_seams([read_polygons(folder, block) for block in blocks])
-    min_area_m2 = bundle.spec.min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2
-    footprints = finish_footprints(joined, plan.scene.grid, min_area_m2=min_area_m2, simplify_px=settings.simplify_px)
-    write_geopackage(footprints, folder / "buildings.gpkg")
-    write_geoparquet(footprints, folder / "buildings.parquet")
-    return footprints
-
-
-def _write_report(folder: Path, report: dict[str, Any]) -> None:
-    from geoseg.outputs import write_run_json
-
-    write_run_json(folder / "run.json", report)
+    return {name: getattr(settings, name) for name in names}

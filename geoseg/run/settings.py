@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.errors import UsageError
 from geoseg.inference import BLOCK_PX, GridChoice
+
+MosaicRule = Literal["first", "latest", "mean"]
+"""What holds where scenes of a mosaic overlap: the first of them, the latest, or the mean of their probabilities."""
+
+OnFailure = Literal["stop", "nodata"]
+"""What becomes of a run in which blocks cannot be done: no result, or one with nodata in their place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +22,7 @@ class RunSettings:
 
     Attributes:
         model: Name of a shipped model, or path of a bundle.
-        out: Result folder; `<scene name>_geoseg` in the working folder by default.
+        out: Result folder, or `s3://bucket/prefix`; `<scene name>_geoseg` in the working folder by default.
         aoi: Vector file with the area asked for.
         aoi_where: OGR attribute filter on it, such as `split = 'test'`.
         threshold: Probability from which a pixel is a building.
@@ -28,16 +34,22 @@ class RunSettings:
         blend: Blend chips over their halos.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `f32`, or `bf16` or `f16` on a GPU; see `geoseg.engines.load_engine`.
-        threads: CPU threads in all.
+        threads: CPU threads in all; with `workers`, of each of them.
         block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
         overwrite: Replace an existing result.
         picture: Also write `preview.png`: image and prediction side by side.
+        mosaic: Make one mosaic of several scenes, and what holds where they overlap; None makes a result per scene.
+        target_crs: CRS of the mosaic; by default that of the first scene.
+        asset: Which asset of STAC items holds the pixels.
+        errors: `stop` ends without a result where blocks cannot be done; `nodata` leaves them out of it.
+        scheduler: Address or scheduler file of a dask cluster to work on.
+        workers: Local worker processes to work on; on a machine with GPUs each takes one.
     """
 
     model: str | Path = DEFAULT_MODEL
-    out: Path | None = None
+    out: str | Path | None = None
     aoi: Path | None = None
     aoi_where: str | None = None
     threshold: float | None = None
@@ -55,6 +67,12 @@ class RunSettings:
     halo_px: int | None = None
     overwrite: bool = False
     picture: bool = False
+    mosaic: MosaicRule | None = None
+    target_crs: str | None = None
+    asset: str | None = None
+    errors: OnFailure = "stop"
+    scheduler: str | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
@@ -84,5 +102,22 @@ class RunSettings:
             (
                 self.block_px is None or self.block_px > 0,
                 f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}.",
+            ),
+            (
+                self.mosaic is None or self.mosaic in get_args(MosaicRule),
+                f"--mosaic {self.mosaic} is no rule for overlaps. Choose first, latest or mean.",
+            ),
+            (
+                self.target_crs is None or self.mosaic is not None,
+                "--target-crs is for a mosaic; a scene of its own keeps its CRS. Add --mosaic, or leave it out.",
+            ),
+            (self.errors in get_args(OnFailure), f"--errors {self.errors} is unknown. Choose stop or nodata."),
+            (
+                self.workers is None or self.workers > 0,
+                f"--workers {self.workers} is below 1. Give a number of worker processes.",
+            ),
+            (
+                self.workers is None or self.scheduler is None,
+                "--workers starts workers here and --scheduler uses those of a cluster: give one of the two.",
             ),
         ]

@@ -50,7 +50,8 @@ def test_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(repository: Path,
     done = geoseg("run", repository / "sample_data" / "scene.tif", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.splitlines()]
-    assert [p.name for p in paths] == ["probability.tif", "mask.tif", "buildings.gpkg", "buildings.parquet", "run.json"]
+    rasters, footprints = ["probability.tif", "mask.tif", "mask.qml"], ["buildings.gpkg", "buildings.parquet"]
+    assert [p.name for p in paths] == [*rasters, *footprints, "run.json"]
     assert all((tmp_path / p).is_file() and p.parent.name == "scene_geoseg" for p in paths)
     assert "buildings on 1.0 Mpx" in done.stderr
     assert "Warning" not in done.stderr
@@ -59,7 +60,7 @@ def test_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(repository: Path,
 def test_quiet_run_says_nothing_but_the_paths(repository: Path, tmp_path: Path) -> None:
     done = geoseg("run", repository / "sample_data" / "scene.tif", "--quiet", "--out", tmp_path / "out")
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 5
+    assert len(done.stdout.splitlines()) == 6
     assert done.stderr == ""
 
 
@@ -96,14 +97,14 @@ def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
 ) -> None:
     asked = {}
 
-    def run_each(paths: list[str], settings: run.RunSettings, *, quiet: bool) -> run.BatchResult:
-        asked.update(paths=paths, out=settings.out, picture=settings.picture)
-        return run.BatchResult([Path("out/a")], [Path("out/c")], failed)
+    def run_inputs(inputs: list[str], settings: run.RunSettings, *, quiet: bool) -> run.BatchResult:
+        asked.update(inputs=inputs, out=settings.out, picture=settings.picture)
+        return run.BatchResult(["out/a"], ["out/c"], [], failed)
 
-    monkeypatch.setattr(run, "run_each", run_each)
-    result = invoke("run", "pictures", "--each", "--picture", "--out", "out")
+    monkeypatch.setattr(run, "run_inputs", run_inputs)
+    result = invoke("run", "pictures", "--picture", "--out", "out")
     assert result.exit_code == code
-    assert asked == {"paths": ["pictures"], "out": Path("out"), "picture": True}
+    assert asked == {"inputs": ["pictures"], "out": "out", "picture": True}
     assert result.stdout.splitlines() == ["out/c", "out/a"]
     assert ("Failed: b.png: b.png is empty" in result.stderr) == bool(failed)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import OutputError, SceneMismatchError, UsageError
+from geoseg.errors import OutputError, SceneMismatchError
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, batch, run_each
@@ -26,14 +26,14 @@ class Runs:
     """Stands where the model and the network would be, and writes down what was run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.files: list[str] = []
+        self.files: list[str] = []  # in the order of their planning, which threads do
         self.bundle = Bundle(SPEC, Path("none"), "0")
         monkeypatch.setattr(batch, "load_bundle", lambda _: self.bundle)
         monkeypatch.setattr(batch, "plan_run", self.plan)
 
-    def plan(self, file: str, bundle: Bundle, settings: RunSettings) -> Plan:
-        self.files.append(Path(file).name)
-        scene = open_scene(file)
+    def plan(self, files: tuple[str, ...], bundle: Bundle, settings: RunSettings) -> Plan:
+        self.files.append(Path(files[0]).name)
+        scene = open_scene(files)
         return Plan(scene, fit_lattice(scene.grid.shape, chip_px=64, halo_px=8), ThresholdSegmenter())
 
 
@@ -64,7 +64,7 @@ def names(folder: Path) -> list[str]:
 def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path, tmp_path: Path) -> None:
     result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
     assert (result.skipped, result.failed) == ([], {})
-    assert [folder.name for folder in result.done] == ["a", "b", "c"]
+    assert [Path(folder).name for folder in result.done] == ["a", "b", "c"]
     for seed, name, shape in ((0, "a", (40, 60)), (2, "c", (48, 48))):
         with rasterio.open(tmp_path / "out" / name / "mask.tif") as mask:
             np.testing.assert_array_equal(mask.read(1), values(seed, shape) >= 128)
@@ -82,7 +82,7 @@ def test_without_out_results_lie_in_the_working_folder(
 def test_a_damaged_picture_does_not_stop_the_others(runs: Runs, pictures: Path, tmp_path: Path) -> None:
     (pictures / "b.jpg").write_bytes((pictures / "b.jpg").read_bytes()[:40])
     result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
-    assert [folder.name for folder in result.done] == ["a", "c"]
+    assert [Path(folder).name for folder in result.done] == ["a", "c"]
     assert list(result.failed) == [str(pictures / "b.jpg")]
     assert "cannot be opened" in result.failed[str(pictures / "b.jpg")]
     assert names(tmp_path / "out") == ["a", "c"]
@@ -91,10 +91,10 @@ def test_a_damaged_picture_does_not_stop_the_others(runs: Runs, pictures: Path, 
 def test_a_defect_in_one_picture_is_told_in_full_and_does_not_stop_the_others(
     runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def plan(file: str, bundle: Bundle, settings: RunSettings) -> Plan:
-        if file.endswith("a.png"):
+    def plan(files: tuple[str, ...], bundle: Bundle, settings: RunSettings) -> Plan:
+        if files[0].endswith("a.png"):
             raise ZeroDivisionError("oops")
-        return runs.plan(file, bundle, settings)
+        return runs.plan(files, bundle, settings)
 
     monkeypatch.setattr(batch, "plan_run", plan)
     result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
@@ -112,8 +112,8 @@ def test_finished_pictures_are_skipped_and_failed_ones_tried_again(runs: Runs, p
     runs.files.clear()
     again = run_each(pictures, RunSettings(out=tmp_path / "out", threads=1, block_px=64), quiet=True)
     assert runs.files == ["b.jpg"]
-    assert [folder.name for folder in again.skipped] == ["a", "c"]
-    assert [folder.name for folder in again.done] == ["b"]
+    assert [Path(folder).name for folder in again.skipped] == ["a", "c"]
+    assert [Path(folder).name for folder in again.done] == ["b"]
     assert (tmp_path / "out" / "a" / "run.json").read_text() == before
 
 
@@ -122,7 +122,7 @@ def test_results_of_another_model_setting_or_picture_are_not_taken_for_these(
 ) -> None:
     run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True)
     other = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", threshold=0.7), quiet=True)
-    assert "another image, model or setting" in other.failed[str(pictures / "a.png")]
+    assert "threshold: None before, 0.7 now" in other.failed[str(pictures / "a.png")]
     Image.fromarray(values(9, (40, 60))).save(pictures / "a.png")
     assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).failed
     runs.bundle = Bundle(SPEC, Path("none"), "1")
@@ -133,13 +133,13 @@ def test_results_of_another_model_setting_or_picture_are_not_taken_for_these(
     assert report["model"]["key"] == runs.bundle.key
 
 
-def test_a_result_without_the_picture_asked_for_is_not_finished(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+def test_a_finished_result_without_the_picture_asked_for_gets_it(runs: Runs, pictures: Path, tmp_path: Path) -> None:
     run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True)
+    before = (tmp_path / "out" / "a" / "mask.tif").stat().st_mtime_ns
     again = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", picture=True), quiet=True)
-    assert "--overwrite" in again.failed[str(pictures / "a.png")]
-    run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", picture=True, overwrite=True), quiet=True)
+    assert (again.skipped, again.failed) == ([str(tmp_path / "out" / "a")], {})
     assert (tmp_path / "out" / "a" / "preview.png").is_file()
-    assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).skipped
+    assert (tmp_path / "out" / "a" / "mask.tif").stat().st_mtime_ns == before
 
 
 def test_what_is_true_of_all_pictures_is_said_once(
@@ -150,19 +150,9 @@ def test_what_is_true_of_all_pictures_is_said_once(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert said[0].startswith("a has no CRS")
-    assert said[1].startswith("2 more images like this: a has no CRS")
+    assert said[1].startswith("2 more scenes like this: a has no CRS")
     open_scene(pictures / "b.jpg")
     assert len(caplog.records) == 3
-
-
-def test_files_that_differ_in_their_suffix_alone_keep_it(tmp_path: Path) -> None:
-    jobs = batch.plan_jobs(["x/a.png", "y/a.tif", "b.png"], tmp_path)
-    assert [job.folder.name for job in jobs] == ["a_png", "a_tif", "b"]
-
-
-def test_two_files_for_one_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"x/a\.png and y/a\.png would share"):
-        batch.plan_jobs(["x/a.png", "y/a.png", "b.png"], tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp_path: Path) -> None:
@@ -179,5 +169,5 @@ def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
-    with pytest.raises(SceneMismatchError, match="--each"):
+    with pytest.raises(SceneMismatchError, match="without --mosaic"):
         open_scene(pictures)

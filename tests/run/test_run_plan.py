@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,10 @@ from affine import Affine
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import AOIError, ExistingResultError, OutputError, ReadError, UsageError
+from geoseg.errors import AOIError, ExistingResultError, OutputError, UnfinishedError, UsageError
 from geoseg.grid import fit_lattice
 from geoseg.inference import AOI, Plan
 from geoseg.run import RunResult, RunSettings, run_plan, run_scene
-from geoseg.run import run as run_module
 from geoseg.scene import open_scene
 
 SPEC = ModelSpec(name="fake", network="none", bands=("gray",), gsd_m=0.3, mean=(0.0,), std=(1.0,), min_area_m2=0.0)
@@ -111,7 +111,8 @@ def test_report_says_what_was_run(tmp_path: Path) -> None:
     assert report["model"]["name"] == "fake"
     assert report["seconds"]["total"] > 0
     assert {"read", "network", "stitch", "polygonize", "write"} <= report["thread_seconds_in_blocks"].keys()
-    assert [p.exists() for p in result.paths] == [True] * 5
+    names = ["probability.tif", "mask.tif", "mask.qml", "buildings.gpkg", "buildings.parquet", "run.json"]
+    assert result.paths == [str(tmp_path / "out" / name) for name in names]
 
 
 def test_scene_without_buildings_gives_empty_layers(tmp_path: Path) -> None:
@@ -149,8 +150,9 @@ def test_existing_result_is_kept_unless_overwrite(tmp_path: Path) -> None:
     run_fake(scene, tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     before = (tmp_path / "out" / "run.json").read_text()
-    with pytest.raises(ExistingResultError, match="--overwrite"):
-        run_fake(scene, tmp_path / "out")
+    with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.7 now.*--overwrite"):
+        run_fake(scene, tmp_path / "out", threshold=0.7)
+    assert not run_fake(scene, tmp_path / "out").is_new
     assert (tmp_path / "out" / "run.json").read_text() == before
     run_fake(scene, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "run.json").read_text() != before
@@ -159,11 +161,14 @@ def test_existing_result_is_kept_unless_overwrite(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, data: bytes) -> int:
+        if path.suffix == ".npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
 
-    monkeypatch.setattr(run_module, "write_part", full)
-    with pytest.raises(OutputError, match="disk is full"):
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left on device"):
         run_fake(write_raster(tmp_path / "scene.tif", blobs(60, 60)), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
@@ -175,21 +180,58 @@ def test_too_small_a_disk_is_refused_before_any_work(tmp_path: Path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
 
-def test_damaged_pixels_end_the_run_with_their_place(tmp_path: Path) -> None:
-    path = tmp_path / "scene.tif"
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630", "transform": TRANSFORM}
-    with rasterio.open(
-        path, "w", height=128, width=128, tiled=True, blockxsize=64, blockysize=64, compress="deflate", **profile
-    ) as dst:
-        dst.write(blobs(128, 128)[None])
+def damage(path: Path) -> None:
+    """Spoil one TIFF tile of a raster."""
     data = bytearray(path.read_bytes())
     with rasterio.open(path) as src:
         offset = int(src.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
     data[offset : offset + 40] = bytes(40)
     path.write_bytes(bytes(data))
-    with pytest.raises(ReadError, match="rows"):
-        run_fake(path, tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def write_tiled(path: Path, pixels: np.ndarray) -> Path:
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630", "transform": TRANSFORM}
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    with rasterio.open(path, "w", height=pixels.shape[0], width=pixels.shape[1], **layout, **profile) as dst:
+        dst.write(pixels[None])
+    return path
+
+
+def test_blocks_that_cannot_be_read_end_the_run_with_a_list_and_the_others_are_kept(tmp_path: Path) -> None:
+    path = write_tiled(tmp_path / "scene.tif", blobs(128, 128))
+    whole, stamp = path.read_bytes(), path.stat()
+    damage(path)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(UnfinishedError, match=r"9 of 16 blocks could not be done(.|\n)*r32_c32: .*rows 24-72"):
+        run_fake(path, tmp_path / "out", block_px=32)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".geoseg"]
+    assert len(list((tmp_path / "out" / ".geoseg").glob("*/parts/*"))) == 7
+    path.write_bytes(whole)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    mended = run_fake(path, tmp_path / "out", block_px=32)
+    assert mended.report["counts"]["blocks_done_before"] == 7
+    direct = run_fake(path, tmp_path / "direct")
+    for name in ("probability.tif", "mask.tif"):
+        assert (mended.folder / name).read_bytes() == (direct.folder / name).read_bytes()
+
+
+def test_with_errors_nodata_failed_blocks_are_nodata_and_listed(tmp_path: Path) -> None:
+    pixels = np.full((128, 128), 200, np.uint8)
+    path = write_tiled(tmp_path / "scene.tif", pixels)
+    damage(path)
+    result = run_fake(path, tmp_path / "out", block_px=32, errors="nodata")
+    probability, mask, footprints = read_all(result)
+    failed = np.zeros((128, 128), bool)
+    failed[32:, 32:] = True
+    np.testing.assert_array_equal(probability, np.where(failed, 255, 254))
+    np.testing.assert_array_equal(mask, np.where(failed, 255, 1))
+    assert result.report["counts"]["blocks_failed"] == 9
+    assert result.report["counts"]["valid_pixels"] == (~failed).sum()
+    first = result.report["failed_blocks"][0]
+    assert (first["block"], first["rows"], first["cols"]) == ("r32_c32", [32, 64], [32, 64])
+    assert first["bounds"] == pytest.approx([500_009.6, 599_980.8, 500_019.2, 599_990.4])
+    assert len(footprints) == 1
+    assert footprints["edge"].all()
 
 
 def test_result_folder_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""`geoseg status`."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geoseg.cli.app import app
+
+if TYPE_CHECKING:
+    from geoseg.run.status import RunStatus
+
+MOST = 20
+"""Most scenes and blocks that are listed."""
+
+
+@app.command("status", no_args_is_help=True)
+def status(
+    run: Annotated[str, typer.Argument(help="Run folder, or the folder of many: what --out named, s3:// too.")],
+    every: Annotated[bool, typer.Option("--all", help="List every scene and every failed block.")] = False,
+) -> None:
+    """Say how far a run is: blocks done, failed and left, who works on it, when it will end.
+
+    Works on any machine that sees the run folder, while the run goes on and after it was stopped. Exit code 2 means
+    that there is no run.
+    """
+    from geoseg.run.status import read_status
+
+    found = read_status(run)
+    most = len(found) + sum(len(each.failed) for each in found) if every else MOST
+    if len(found) == 1:
+        _say_one(found[0], most)
+    else:
+        _say_many(found, most)
+
+
+def _say_one(found: "RunStatus", most: int) -> None:
+    """Print one run."""
+    typer.echo(f"{found.name}: {found.state}, {_progress(found)}")
+    typer.echo(f"run folder: {found.url}")
+    if found.holder and found.state == "working":
+        holder = found.holder
+        typer.echo(f"worked on by: process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}")
+    if found.dashboard:
+        typer.echo(f"dashboard: {found.dashboard}")
+    if found.state == "stopped":
+        typer.echo("Nobody works on it. The same command that began it goes on from here.")
+    for name, error in list(found.failed.items())[:most]:
+        typer.echo(f"failed: {name}: {error}")
+    if len(found.failed) > most:
+        typer.echo(f"and {len(found.failed) - most} more failed blocks: --all lists them")
+
+
+def _say_many(found: "list[RunStatus]", most: int) -> None:
+    """Print a batch: sums, then what is not finished."""
+    states = Counter(each.state for each in found)
+    typer.echo(f"{len(found)} scenes: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+    blocks, done = sum(each.blocks for each in found), sum(each.done for each in found)
+    typer.echo(f"{done:,} of {blocks:,} blocks done in the scenes that were begun")
+    for address in sorted({each.dashboard for each in found if each.dashboard}):
+        typer.echo(f"dashboard: {address}")
+    open_scenes = [each for each in found if each.state in ("working", "stopped") or each.failed]
+    for each in open_scenes[:most]:
+        typer.echo(f"{each.name}: {each.state}, {_progress(each)}")
+    if len(open_scenes) > most:
+        typer.echo(f"and {len(open_scenes) - most} more: --all lists them")
+
+
+def _progress(found: "RunStatus") -> str:
+    eta = f", about {_duration(found.eta_s)} left" if found.eta_s is not None else ""
+    return f"{found.done:,} of {found.blocks:,} blocks done, {len(found.failed):,} failed, {found.left:,} left{eta}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,92 @@
+"""What `geoseg run` was given: one scene, many of them, or a mosaic."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from geoseg.bundle import load_bundle
+from geoseg.errors import OutsideAOIError, UsageError
+from geoseg.inference import plan_mosaic, read_aoi_bounds
+from geoseg.run.batch import BatchResult, run_sources
+from geoseg.run.report import Stages
+from geoseg.run.run import RunResult, limit_gdal_cache, plan_options, plan_run, run_plan
+from geoseg.run.settings import RunSettings
+from geoseg.sources import SceneSource, filter_sources, list_sources
+
+log = logging.getLogger(__name__)
+
+
+def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bool = False) -> RunResult | BatchResult:
+    """Segment what the inputs name: one scene into the run folder, several into a folder each, or all as one mosaic.
+
+    Args:
+        inputs: What `geoseg.sources.list_sources` takes.
+        settings: See `RunSettings`.
+        quiet: Show no progress.
+
+    Raises:
+        GeosegError: See `run_scene` and `run_each`.
+    """
+    stages = Stages()
+    sources = sources_within(list_sources(inputs, asset=settings.asset), settings)
+    if settings.mosaic is not None:
+        return run_mosaic(sources, settings, stages=stages, quiet=quiet)
+    if len(sources) > 1:
+        log.info("%d scenes, each with a result of its own; --mosaic makes one of them", len(sources))
+        return run_sources(sources, settings, quiet=quiet)
+    return _run_source(sources[0], settings, stages, quiet=quiet)
+
+
+def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Sequence[SceneSource]:
+    """Leave out the scenes that a catalogue or manifest places outside the AOI; they are not opened.
+
+    A mosaic without a CRS of its own takes the first scene's, whatever the AOI: all its scenes are looked at.
+
+    Raises:
+        OutsideAOIError: If no scene is left.
+    """
+    if settings.aoi is None or (settings.mosaic is not None and settings.target_crs is None):
+        return sources
+    bounds = read_aoi_bounds(settings.aoi, where=settings.aoi_where)
+    left = filter_sources(sources, bounds) if bounds is not None else sources
+    if not left:
+        raise OutsideAOIError(
+            f"None of the {len(sources)} scenes meets the AOI {settings.aoi}, by the footprints that the catalogue "
+            "or manifest gives. Check both, or leave --aoi out."
+        )
+    if len(left) < len(sources):
+        log.info("%d of %d scenes lie outside the AOI", len(sources) - len(left), len(sources))
+    return left
+
+
+def run_mosaic(
+    sources: Sequence[SceneSource], settings: RunSettings, *, stages: Stages | None = None, quiet: bool = False
+) -> RunResult:
+    """Segment several scenes as one mosaic; seams between them are joined like seams between blocks.
+
+    Args:
+        sources: The scenes; their order is that of the rule `first`.
+        settings: See `RunSettings`; `mosaic` names the rule for overlaps.
+        stages: The clock, where it is running already.
+        quiet: Show no progress.
+
+    Raises:
+        UsageError: If no rule is named.
+        GeosegError: See `run_scene`.
+    """
+    if settings.mosaic is None:
+        raise UsageError("A mosaic needs a rule for overlaps. Give mosaic='first', 'latest' or 'mean'.")
+    limit_gdal_cache()
+    bundle = load_bundle(settings.model)
+    plan = plan_mosaic(sources, bundle, rule=settings.mosaic, target_crs=settings.target_crs, **plan_options(settings))
+    return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
+
+
+def _run_source(source: SceneSource, settings: RunSettings, stages: Stages, *, quiet: bool) -> RunResult:
+    """Run one scene; what its manifest says of it goes before what the user says of all."""
+    limit_gdal_cache()
+    bundle = load_bundle(settings.model)
+    out = settings.out or f"{source.name}_geoseg"
+    own = replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
+    return run_plan(plan_run(source.paths, bundle, own), bundle, own, stages=stages, quiet=quiet)

@@ -1,0 +1,182 @@
+"""One client per run folder: a lock with a heartbeat, which outlives neither its owner nor a network folder's delays.
+
+A second client is refused while the first one's heart beats. After kill -9 the next client on the same machine sees
+that the process is gone; on another machine it waits for `LEASE_S` without a beat. Two clients that both believe to be
+the one do no harm: blocks are functions of the scene and the model, and are written whole.
+"""
+
+import getpass
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from geoseg.errors import BusyError, GeosegError, MissingFileError
+from geoseg.store import Store
+
+log = logging.getLogger(__name__)
+
+LOCK = "lock"
+BEAT_S = 5.0
+LEASE_S = 30.0
+"""Longer than network file systems keep what they last saw of a folder or file."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to work on a run folder.
+
+    Attributes:
+        store: The run's work folder.
+        owner: Who holds it, as other clients are told.
+        lost: True after another client took it over.
+    """
+
+    store: Store
+    owner: dict[str, Any]
+    lost: bool = False
+    _beats: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise `BusyError` where another client took the run folder over, as after this one was suspended."""
+        if self.lost:
+            raise BusyError(
+                f"Another client has taken over {self.store.url}, as this one was not heard of for {LEASE_S:.0f} s. "
+                "Nothing is lost; watch it with geoseg status."
+            )
+
+    def payload(self) -> bytes:
+        """Return what the lock says."""
+        return json.dumps(self.owner | {"beat": self._beats}).encode()
+
+    def beat(self) -> bool:
+        """Show that the owner lives; return False where the lock is gone, as when the run is finished."""
+        holder = read_holder(self.store)
+        if holder is None:
+            return False
+        self.lost = holder.get("token") != self.owner["token"]
+        if not self.lost:
+            self._beats += 1
+            self.store.write(LOCK, self.payload())
+        return not self.lost
+
+    def release(self) -> None:
+        """Let others in."""
+        self._stop.set()
+        holder = read_holder(self.store)
+        if holder is not None and holder.get("token") == self.owner["token"]:
+            self.store.remove(LOCK)
+
+
+@contextmanager
+def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
+    """Hold the run folder while the block runs.
+
+    Args:
+        store: The run's work folder.
+        on_beat: Called with every beat, from another thread: progress is written then.
+
+    Raises:
+        BusyError: If another client holds it.
+    """
+    lease = Lease(store, _describe_owner())
+    _acquire(lease)
+    beating = threading.Thread(target=_keep_beating, args=(lease, on_beat), daemon=True)
+    beating.start()
+    try:
+        yield lease
+    finally:
+        lease._stop.set()
+        beating.join()
+        with suppress(GeosegError):
+            lease.release()
+
+
+def read_holder(store: Store) -> dict[str, Any] | None:
+    """Return what the lock of a run says; None where nobody holds it."""
+    try:
+        found = json.loads(store.read(LOCK))
+    except MissingFileError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_alive(holder: dict[str, Any]) -> bool | None:
+    """Tell whether a lock's owner lives; None where only its next beat can tell (another machine)."""
+    import psutil
+
+    if holder.get("host") != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        is_same = abs(process.create_time() - float(holder["started"])) < 1
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+
+
+def _acquire(lease: Lease) -> None:
+    while not lease.store.create(LOCK, lease.payload()):
+        holder = read_holder(lease.store)
+        if holder is None:
+            continue
+        if is_alive(holder) or (is_alive(holder) is None and _beats_on(lease.store, holder)):
+            raise BusyError(
+                f"{lease.store.url} is being worked on by process {holder.get('pid')} of {holder.get('user')} on "
+                f"{holder.get('host')} since {holder.get('since')}. Watch it with geoseg status, or choose another "
+                "folder with --out."
+            )
+        if (read_holder(lease.store) or {}).get("token") == holder.get("token"):
+            log.info("Taking over from process %s on %s, which is gone.", holder.get("pid"), holder.get("host"))
+            lease.store.remove(LOCK)
+
+
+def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
+    """Watch another machine's lock for as long as its lease lasts."""
+    log.info("Waiting up to %.0f s to see whether %s still works on %s", LEASE_S, holder.get("host"), store.url)
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, LEASE_S / 10))
+        now = read_holder(store)
+        if now is None:
+            return False
+        if now != holder:
+            return True
+    return False
+
+
+def _keep_beating(lease: Lease, on_beat: Callable[[], None]) -> None:
+    while not lease._stop.wait(BEAT_S) and not lease.lost:
+        try:
+            if lease.beat():
+                on_beat()
+        except GeosegError as err:  # a full disk or a network that is away: the blocks will say so
+            log.debug("no heartbeat: %s", err)
+
+
+def _describe_owner() -> dict[str, Any]:
+    import psutil
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return {
+        "token": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "user": user,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,157 @@
+"""What is done of a run, in its run folder: the parts of the blocks are the ledger.
+
+`OUT/.geoseg/` holds `plan.json` (what is being run, and cut into which blocks), `lock`, `progress.json`, and a folder
+named in the plan with a file in `parts/` per finished block and one in `failed/` per block that could not be done. A
+part is there whole or not at all, so whatever is killed whenever, the parts say what is done. Every run that is begun
+has a folder of its own: what a lost worker still writes for an earlier one is never mixed in. When the results are
+complete they move into `OUT/`, `run.json` last, and `.geoseg` goes.
+"""
+
+import json
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import geoseg
+from geoseg.errors import ExistingResultError, MissingFileError
+from geoseg.grid import Block
+from geoseg.run.identity import Facts, key_of, refuse_other
+from geoseg.store import Store, open_store
+
+log = logging.getLogger(__name__)
+
+WORK = ".geoseg"
+PLAN, PROGRESS = "plan.json", "progress.json"
+FORMAT = 1
+"""Of the parts and of `plan.json`; another one is not continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The work folder of a run.
+
+    Attributes:
+        out: The run folder.
+        base: `.geoseg` in it.
+        work: The folder of parts in that.
+        block_px: Height and width of a block, about, as the run was begun.
+        is_new: True where this client began the run.
+    """
+
+    out: Store
+    base: Store
+    work: Store
+    block_px: int
+    is_new: bool
+
+    def done(self) -> set[str]:
+        """Return the names of the finished blocks' parts."""
+        return set(self.work.names("parts"))
+
+    def fail(self, block: Block, error: str) -> None:
+        """Keep why a block could not be done."""
+        self.work.write(f"failed/{block.name}.json", json.dumps({"block": block.name, "error": error}).encode())
+
+    def failed(self) -> dict[str, str]:
+        """Return why blocks could not be done, by their name."""
+        return read_failed(self.work)
+
+    def close(self) -> None:
+        """Remove everything but the results."""
+        self.base.remove("")
+
+    def give_up(self) -> None:
+        """Leave nothing behind of a run that this client began and in which no block was done."""
+        if self.is_new and not self.done():
+            self.close()
+
+
+def base_store(out: Store) -> Store:
+    """Return the store of everything but the results."""
+    return open_store(f"{out.url}/{WORK}")
+
+
+def work_store(out: Store, plan: dict[str, Any]) -> Store:
+    """Return the store of the parts of the run that `plan.json` describes."""
+    return open_store(f"{out.url}/{WORK}/{plan.get('run')}")
+
+
+def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str) -> Ledger:
+    """Begin a run, or continue the one that is there.
+
+    Args:
+        out: The run folder.
+        facts: What decides the result.
+        block_px: Size of a block where the run is new; a run is continued with the blocks that it was begun with.
+        blocks: How many they are, at this size.
+        name: Of the scene.
+
+    Raises:
+        ExistingResultError: If another run was begun there.
+    """
+    base = base_store(out)
+    plan = read_json(base, PLAN)
+    if plan is None:
+        plan = _describe(facts, block_px=block_px, blocks=blocks, name=name)
+        base.write(PLAN, json.dumps(plan, indent=1).encode())
+        return Ledger(out, base, work_store(out, plan), block_px, is_new=True)
+    _check_same(out, plan, facts)
+    ledger = Ledger(out, base, work_store(out, plan), int(plan["block_px"]), is_new=False)
+    log.info("%d blocks of %s were done before", len(ledger.done()), out.url)
+    ledger.work.remove("failed")
+    return ledger
+
+
+def _describe(facts: Facts, *, block_px: int, blocks: int, name: str) -> dict[str, Any]:
+    """Return what `plan.json` says of a run that begins."""
+    now = datetime.now(UTC)
+    return {
+        "format": FORMAT,
+        "geoseg": geoseg.__version__,
+        "key": key_of(facts),
+        "facts": facts,
+        "name": name,
+        "run": f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+        "block_px": block_px,
+        "blocks": blocks,
+        "begun": now.isoformat(timespec="seconds"),
+    }
+
+
+def _check_same(out: Store, plan: dict[str, Any], facts: Facts) -> None:
+    if plan.get("key") != key_of(facts):
+        raise refuse_other(out.url, plan.get("facts") or {}, facts)
+    found, expected = (plan.get("format"), plan.get("geoseg")), (FORMAT, geoseg.__version__)
+    if found != expected:
+        raise ExistingResultError(
+            f"{out.url} was begun with geoseg {found[1]}; this is geoseg {expected[1]}, which may compute other "
+            "pixels. Finish it with that version, or begin again with --overwrite."
+        )
+
+
+def finished_facts(out: Store) -> Facts | None:
+    """Return what decided the finished result in a run folder; None where there is none."""
+    report = read_json(out, "run.json")
+    return None if report is None else report.get("facts") or {}
+
+
+def read_failed(work: Store) -> dict[str, str]:
+    """Return why blocks could not be done, by their name."""
+    found = [read_json(work, name) or {} for name in work.names("failed")]
+    return {str(entry.get("block")): str(entry.get("error")) for entry in found}
+
+
+def read_json(store: Store, name: str) -> dict[str, Any] | None:
+    """Return a JSON object; None where there is none that can be read."""
+    try:
+        found = json.loads(store.read(name))
+    except (MissingFileError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def is_done(block: Block, done: set[str]) -> bool:
+    """Tell whether a block's part is among those that are there."""
+    return f"parts/{block.name}.npz" in done

@@ -1,0 +1,196 @@
+"""Tasks on a dask cluster, a window at a time: the graph never holds more than the workers are about to need."""
+
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from geoseg.errors import ClusterError, ReadError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often a task is given to the cluster before it has failed for good."""
+
+PER_THREAD, AT_LEAST = 2, 4
+"""Tasks on the cluster at a time: two per thread, so that none waits for the client."""
+
+LOOK_EVERY_S = 1.0
+NO_WORKERS_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A call for a worker: `function(shared, argument)`.
+
+    Attributes:
+        name: What dask's dashboard shows.
+        function: The function; a module's own, so that it pickles by name.
+        shared: What many tasks share (the plan); sent to each worker once.
+        argument: What this task has for itself.
+        attempt: How often it was tried.
+    """
+
+    name: str
+    function: Callable[[Any, Any], Any]
+    shared: Any
+    argument: Any
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: its result, or why it failed for good."""
+
+    task: Task
+    result: Any = None
+    error: Exception | None = None
+
+
+def run_tasks(
+    client: "Client", next_task: Callable[[], Task | None], *, check: Callable[[], None] = lambda: None
+) -> Iterator[Outcome]:
+    """Keep the cluster busy and yield outcomes as they come.
+
+    A task whose pixels could not be read, or whose worker died, is tried `ATTEMPTS` times, at the end of the queue.
+
+    Args:
+        client: The cluster.
+        next_task: Gives a task, or None where there is none now; asked again after every outcome.
+        check: Called about every second; what it raises ends the run.
+
+    Raises:
+        ClusterError: If the scheduler is gone.
+    """
+    flight = _Flight(client)
+    try:
+        while flight.fill(next_task):
+            yield from flight.wait(check)
+    finally:
+        flight.cancel()
+
+
+class _Flight:
+    """The tasks that are on the cluster now."""
+
+    def __init__(self, client: "Client") -> None:
+        from distributed import as_completed
+
+        self.client: Any = client  # distributed is partly annotated
+        self.completed: Any = as_completed(with_results=True, raise_errors=False, loop=client.loop)  # type: ignore[no-untyped-call]
+        self.tasks: dict[Future[Any], Task] = {}
+        self.again: deque[Task] = deque()
+        self.shared: dict[int, tuple[Any, Future[Any]]] = {}
+        self.threads, self.looked = 0, 0.0
+        self.alone_since: float | None = None
+
+    def fill(self, next_task: Callable[[], Task | None]) -> bool:
+        """Submit as many tasks as fit; return False where nothing is left to wait for."""
+        window = self._window()
+        while len(self.tasks) < window:
+            task = next_task() or (self.again.popleft() if self.again else None)
+            if task is None:
+                break
+            self._submit(task)
+        return bool(self.tasks)
+
+    def wait(self, check: Callable[[], None]) -> Iterator[Outcome]:
+        """Wait for the next tasks to end; yield the outcomes that are final."""
+        while not self.completed.has_ready():
+            with self.completed.thread_condition:
+                self.completed.thread_condition.wait(timeout=LOOK_EVERY_S)
+            check()
+            self._warn_without_workers()
+        for future, result in self.completed.next_batch(block=False):
+            task = self.tasks.pop(future)
+            self._forget_shared()
+            outcome = self._judge(task, future, result)
+            if outcome is not None:
+                yield outcome
+
+    def cancel(self) -> None:
+        """Take back what is still on the cluster."""
+        futures = [*self.tasks, *(future for _, future in self.shared.values())]
+        self.tasks.clear()
+        self.shared.clear()
+        if futures and self.client.status == "running":
+            self.client.cancel(futures)
+
+    def _judge(self, task: Task, future: Any, result: Any) -> Outcome | None:
+        """Turn a finished future into an outcome; None where its task is tried again."""
+        if future.cancelled() or isinstance(result, BaseException):
+            raise ClusterError(
+                "The dask scheduler went away, or took the tasks back. What is done is kept: give the same command "
+                "again when it is there."
+            )
+        if future.status != "error":
+            return Outcome(task, result)
+        error = result[1] if isinstance(result, tuple) else result
+        if task.attempt >= ATTEMPTS or not _is_passing(error):
+            return Outcome(task, error=error)
+        log.info("%s failed (%s); trying again", task.name, error)
+        self.again.append(replace(task, attempt=task.attempt + 1))
+        return None
+
+    def _submit(self, task: Task) -> None:
+        future = self.client.submit(
+            task.function,
+            self._share(task.shared),
+            task.argument,
+            key=f"{task.name}-{uuid.uuid4().hex[:12]}",
+            pure=False,
+            retries=0,
+        )
+        self.tasks[future] = task
+        self.completed.add(future)
+
+    def _share(self, shared: Any) -> "Future[Any]":
+        """Return the future of what tasks share: a task itself, so that it comes back when its worker dies."""
+        if id(shared) not in self.shared:
+            future = self.client.submit(_itself, shared, key=f"plan-{uuid.uuid4().hex[:12]}", pure=False)
+            self.shared[id(shared)] = (shared, future)
+        return self.shared[id(shared)][1]
+
+    def _forget_shared(self) -> None:
+        """Let the cluster forget what no task shares any more, but for the last."""
+        used = {id(task.shared) for task in (*self.tasks.values(), *self.again)}
+        for key in [key for key in list(self.shared)[:-1] if key not in used]:
+            del self.shared[key]
+
+    def _window(self) -> int:
+        now = time.monotonic()
+        if now - self.looked >= LOOK_EVERY_S or not self.looked:
+            try:
+                self.threads, self.looked = sum(self.client.nthreads().values()), now
+            except (OSError, TimeoutError) as err:
+                raise ClusterError(
+                    f"The dask scheduler does not answer ({err}). What is done is kept: give the same command again."
+                ) from err
+        return max(AT_LEAST, PER_THREAD * self.threads)
+
+    def _warn_without_workers(self) -> None:
+        """Say that a cluster has no workers: nothing goes on, and nothing else would say so."""
+        self._window()
+        now = time.monotonic()
+        if self.threads or self.alone_since is None:
+            self.alone_since = now
+        elif now - self.alone_since > NO_WORKERS_S:
+            log.warning("The cluster has had no worker for %.0f s; waiting for one.", NO_WORKERS_S)
+            self.alone_since = now
+
+
+def _itself(shared: Any) -> Any:
+    return shared
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tell whether a failure may pass: a read over a network, a worker that was killed."""
+    from distributed.scheduler import KilledWorker
+
+    return isinstance(error, ReadError | KilledWorker | OSError)  # OSError: dask's own, between machines

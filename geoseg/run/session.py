@@ -1,0 +1,230 @@
+"""One result being made: the lease on its run folder, the blocks that are left, those that failed."""
+
+import json
+import logging
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from geoseg.bundle import Bundle
+from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
+from geoseg.grid import Block
+from geoseg.inference import Plan
+from geoseg.run.cluster import engine_threads
+from geoseg.run.folder import check_free, check_place, check_room
+from geoseg.run.identity import Facts, key_of, plan_facts, refuse_other
+from geoseg.run.job import BlockReport, Job
+from geoseg.run.lease import Lease, hold
+from geoseg.run.ledger import PLAN, PROGRESS, WORK, Ledger, base_store, begin, finished_facts, is_done, read_json
+from geoseg.run.parts import is_sound
+from geoseg.run.preview import PICTURE, write_preview
+from geoseg.run.report import Ending, Stages
+from geoseg.run.settings import RunSettings
+from geoseg.store import LocalStore, Store, open_store
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Most failed blocks that an error lists."""
+
+
+class Session:
+    """A run that this client works on. Close it, whatever happens.
+
+    Attributes:
+        job: What the workers are told.
+        left: How many blocks are to be done, when it was opened.
+    """
+
+    def __init__(self, job: Job, facts: Facts, ledger: Ledger, stages: Stages, stack: ExitStack) -> None:
+        """Take over an open run folder; see `open_session`."""
+        self.job, self.facts, self.ledger, self.stages = job, facts, ledger, stages
+        self.lease: Lease | None = None
+        self._stack = stack
+        self.dashboard: str | None = None
+        self._plan_blocks()
+
+    def _plan_blocks(self) -> None:
+        self.blocks = self.job.blocks()
+        done = self.ledger.done()
+        todo = [block for block in self.blocks if not is_done(block, done)]
+        self.left, self.resumed = len(todo), len(self.blocks) - len(todo)
+        self.computed, self.began = 0, time.time()
+        self.failed: dict[str, str] = {}
+        self.engine: tuple[str, int] | None = None
+        self.write_s = 0.0
+        self._todo = iter(todo)
+
+    def next_block(self) -> Block | None:
+        """Give a block to compute; None where all were given."""
+        return next(self._todo, None)
+
+    def block_done(self, report: BlockReport) -> None:
+        """Count a finished block."""
+        self.computed += 1
+        self.engine = report.engine or self.engine
+        self.write_s += report.write_s
+
+    def block_failed(self, block: Block, error: Exception) -> None:
+        """Keep why a block could not be done; raise what concerns more than this block."""
+        if isinstance(error, GeosegError) and not isinstance(error, ReadError):
+            raise error
+        self.failed[block.name] = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
+        self.ledger.fail(block, self.failed[block.name])
+        log.info("Block %s could not be done: %s", block.name, self.failed[block.name])
+
+    @property
+    def is_complete(self) -> bool:
+        """True where every block has ended, one way or the other."""
+        return self.computed + len(self.failed) >= self.left
+
+    def ending(self) -> Ending:
+        """Return what finishing needs to know.
+
+        Raises:
+            UnfinishedError: If blocks failed, and the result is not to be without them.
+        """
+        if self.failed and self.job.settings.errors == "stop":
+            raise self._unfinished()
+        return Ending(self.stages, self.facts, dict(self.failed), self.engine, self.resumed, self.write_s)
+
+    def forget_damaged(self, error: DamagedPartError) -> None:
+        """Forget the parts that are not whole, so that their blocks are computed again."""
+        log.warning("%s", error)
+        for block in self.blocks:
+            if not is_sound(self.job.work, block):
+                self.job.work.remove(f"parts/{block.name}.npz")
+        self._plan_blocks()
+
+    def write_progress(self) -> None:
+        """Say how far this client is, for `geoseg status` on any machine."""
+        facts = {
+            "session_began": self.began,
+            "now": time.time(),
+            "blocks": len(self.blocks),
+            "done_before": self.resumed,
+            "done": self.resumed + self.computed,
+            "failed": len(self.failed),
+            "dashboard": self.dashboard,
+        }
+        self.ledger.base.write(PROGRESS, json.dumps(facts).encode())
+
+    def close(self) -> None:
+        """Let others in; leave nothing behind of a run in which nothing was done."""
+        self.ledger.give_up()
+        self._stack.close()
+        _remove_if_empty(self.ledger.out)
+
+    def _unfinished(self) -> UnfinishedError:
+        failed = [block.name for block in self.blocks if block.name in self.failed]
+        listed = "\n".join(f"  {name}: {self.failed[name]}" for name in failed[:SHOWN])
+        more = f"\n  and {len(self.failed) - SHOWN} more: geoseg status lists them" if len(self.failed) > SHOWN else ""
+        return UnfinishedError(
+            f"{len(self.failed)} of {len(self.blocks)} blocks could not be done; the others are kept in "
+            f"{self.ledger.base.url}. Mend the cause and give the same command again, or add --errors nodata for a "
+            f"result without them.\n{listed}{more}"
+        )
+
+
+def open_session(
+    plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
+) -> Session | None:
+    """Begin or continue the run of a plan; None where its result is there already.
+
+    Args:
+        plan: The scene, its chips and the engine.
+        bundle: The model.
+        settings: See `RunSettings`.
+        stages: The clock.
+        cluster_threads: Threads of the cluster, to choose a block's size where the run is new.
+
+    Raises:
+        ExistingResultError: If the folder holds another run or result.
+        BusyError: If another client works on it.
+        OutputError: If nothing can be written there.
+    """
+    out, facts = open_store(out_of(plan, settings)), plan_facts(plan, bundle, settings)
+    check_place(out)
+    if not settings.overwrite and is_finished(out, facts):
+        _add_picture(plan, bundle, settings, out)
+        return None
+    block_px = settings.block_px or plan.choose_block_px(cluster_threads)
+    base, stack = base_store(out), ExitStack()
+    is_new_folder = _is_missing(out)
+    try:
+        if is_new_folder or not base.has(PLAN):
+            grid = plan.scene.grid
+            check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
+        session: list[Session] = []
+        lease = stack.enter_context(hold(base, lambda: session[0].write_progress() if session else None))
+        ledger = _begin(out, facts, plan, block_px, settings)
+        job = Job(
+            plan, bundle, settings, out, ledger.base, ledger.work, ledger.block_px, engine_threads(settings, bundle)
+        )
+        session.append(Session(job, facts, ledger, stages, stack))
+        session[0].lease = lease
+        session[0].write_progress()
+        return session[0]
+    except BaseException:
+        stack.close()
+        _remove_if_empty(out)
+        raise
+
+
+def out_of(plan: Plan, settings: RunSettings) -> str | Path:
+    """Return the run folder: as named, or `<scene name>_geoseg`."""
+    return settings.out or f"{plan.scene.name}_geoseg"
+
+
+def is_finished(out: Store, facts: Facts) -> bool:
+    """Tell whether a folder holds the result of a run with these facts.
+
+    Raises:
+        ExistingResultError: If it holds the result of another run, or of something else.
+    """
+    found = finished_facts(out)
+    if found is None:
+        if not base_store(out).has(PLAN):  # else results that a killed client was moving there
+            check_free(out)
+        return False
+    if found != facts:
+        raise refuse_other(out.url, found, facts)
+    return True
+
+
+def has_all(out: Store, settings: RunSettings) -> bool:
+    """Tell whether a finished result has the picture too, where one is asked for."""
+    return not settings.picture or out.has(PICTURE)
+
+
+def _add_picture(plan: Plan, bundle: Bundle, settings: RunSettings, out: Store) -> None:
+    """Draw the picture of a finished result that has none."""
+    if not has_all(out, settings) and isinstance(out, LocalStore):
+        write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+
+
+def _begin(out: Store, facts: Facts, plan: Plan, block_px: int, settings: RunSettings) -> Ledger:
+    """Begin or continue; an overwritten run loses its parts first, if they are another's."""
+    blocks = len(plan.blocks(block_px))
+    base = base_store(out)
+    if settings.overwrite:
+        begun = read_json(base, PLAN)
+        if begun is not None and begun.get("key") != key_of(facts):
+            base.remove(str(begun.get("run")))
+            base.remove(PLAN)
+    ledger = begin(out, facts, block_px=block_px, blocks=blocks, name=plan.scene.name)
+    if settings.block_px is not None and ledger.block_px != settings.block_px:
+        log.info("The run goes on with the blocks that it was begun with: --block-px %d", ledger.block_px)
+    return ledger
+
+
+def _is_missing(out: Store) -> bool:
+    return isinstance(out, LocalStore) and not out.folder.exists()
+
+
+def _remove_if_empty(out: Store) -> None:
+    """Remove a local folder in which nothing came to be, and its empty work folder."""
+    if isinstance(out, LocalStore):
+        for folder in (out.folder / WORK, out.folder):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
