@@ -1,7 +1,7 @@
 """From a mask to building footprints: outlines of blocks, seams joined exactly, attributes and areas."""
 
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
-from geoseg.vectorize.footprints import Footprints, finish_footprints
+from geoseg.vectorize.footprints import Footprints
 from geoseg.vectorize.outlines import BlockOutlines, Pending, finish_block, finish_pending
 from geoseg.vectorize.seams import join_seams
 
@@ -11,7 +11,6 @@ __all__ = [
     "Footprints",
     "Pending",
     "finish_block",
-    "finish_footprints",
     "finish_pending",
     "join_seams",
     "polygonize_block",

@@ -5,13 +5,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 
 from geoseg.grid import Grid
-from geoseg.vectorize.rings import PolygonArray
 
 Floats = NDArray[np.float64]
 
@@ -59,24 +57,114 @@ def official_crs(crs: object) -> CRS:
     return official if official == known else known
 
 
-def measure_polygons(polygons: PolygonArray, ground: Ground) -> tuple[Floats, Floats]:
+def measure_polygons(
+    xy: Floats, ring_offset: NDArray[np.int64], polygon_offset: NDArray[np.int64], ground: Ground
+) -> tuple[Floats, Floats]:
     """Measure area and perimeter, holes subtracted from the one and added to the other.
 
-    On an ellipsoid edges are geodesics between vertices (Karney, "Algorithms for geodesics", 2013), as in PROJ and in
-    QGIS's `$area` and `$perimeter`.
+    Args:
+        xy: Vertices in world coordinates, `(vertex, xy)`.
+        ring_offset: Where each ring begins, and the end of the last.
+        polygon_offset: Where each polygon's rings begin, exterior first, and the end of the last.
+        ground: The ellipsoid, or the plane.
 
     Returns:
         Areas in square metres and perimeters in metres, `(polygon,)`; in units of the coordinates on the plane.
     """
-    if ground.geod is None or not len(polygons):
-        return shapely.area(polygons).astype(np.float64), shapely.length(polygons).astype(np.float64)
-    _, xy, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons)
+    area, length = measure_rings(xy, ring_offset, ground)
+    exterior = polygon_offset[:-1]
+    return 2 * area[exterior] - np.add.reduceat(area, exterior), np.add.reduceat(length, exterior)
+
+
+def measure_rings(xy: Floats, ring_offset: NDArray[np.int64], ground: Ground) -> tuple[Floats, Floats]:
+    """Measure what closed rings enclose and how long they are.
+
+    On an ellipsoid edges are geodesics between vertices, as in PROJ and in QGIS's `$area` and `$perimeter`. Rings whose
+    edges are shorter than `SHORT` are measured by series, many at once and to a part in 10^8, which is better than
+    PROJ does for houses: it measures from the equator and loses 10^-4 m^2. Others are measured by PROJ (Karney,
+    "Algorithms for geodesics", 2013), one by one.
+
+    Args:
+        xy: Vertices in world coordinates, `(vertex, xy)`.
+        ring_offset: Where each ring begins, and the end of the last; the last vertex of a ring is its first.
+        ground: The ellipsoid, or the plane.
+
+    Returns:
+        Areas in square metres, not negative, and lengths in metres, `(ring,)`; in units of the coordinates on the
+        plane.
+    """
+    if ground.geod is None:
+        return _measure_on_plane(xy, ring_offset)
     lon, lat = ground.lonlat(xy[:, 0], xy[:, 1])
-    rings = zip(ring_offset[:-1].tolist(), ring_offset[1:].tolist(), strict=True)
-    measured = [ground.geod.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in rings]
-    area, perimeter = np.abs(np.array(measured, dtype=np.float64)).T
-    area[np.setdiff1d(np.arange(len(area)), polygon_offset[:-1])] *= -1
-    return np.add.reduceat(area, polygon_offset[:-1]), np.add.reduceat(perimeter, polygon_offset[:-1])
+    area, length, is_short = _measure_short(np.radians(lon), np.radians(lat), ring_offset, ground.geod)
+    for ring in np.flatnonzero(~is_short).tolist():
+        own = slice(ring_offset[ring], ring_offset[ring + 1] - 1)
+        area[ring], length[ring] = ground.geod.polygon_area_perimeter(lon[own], lat[own])
+    return np.abs(area), length
+
+
+SHORT = 1.6e-4
+"""Radians: a kilometre on the Earth. Edges up to here are measured by series."""
+
+STEEP = 0.996
+"""Sine of the latitude (85 degrees) up to which edges are measured by series."""
+
+
+def _measure_on_plane(xy: Floats, ring_offset: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    begin, edge = _edges(ring_offset)
+    x, y = _from_first(xy[:, 0], ring_offset), _from_first(xy[:, 1], ring_offset)
+    dx, dy = x[edge + 1] - x[edge], y[edge + 1] - y[edge]
+    return np.abs(np.add.reduceat((y[edge] + dy / 2) * dx, begin)), np.add.reduceat(np.hypot(dx, dy), begin)
+
+
+def _edges(ring_offset: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the edges of each ring begin, and the first vertex of every edge."""
+    is_edge = np.ones(ring_offset[-1], dtype=bool)
+    is_edge[ring_offset[1:] - 1] = False
+    return ring_offset[:-1] - np.arange(len(ring_offset) - 1), np.flatnonzero(is_edge)
+
+
+def _from_first(value: Floats, ring_offset: NDArray[np.int64]) -> Floats:
+    """Return values less that of the ring's first vertex: nothing is lost in sums of small differences."""
+    return value - np.repeat(value[ring_offset[:-1]], np.diff(ring_offset))
+
+
+def _measure_short(
+    lon: Floats, lat: Floats, ring_offset: NDArray[np.int64], geod: Geod
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Measure rings of short edges, in radians; say which rings have no others.
+
+    Lengths by Gauss's mid-latitude formula. Areas in the equal-area cylindrical projection, where the ground below a
+    straight edge is a trapezium, and the geodesic bends away from it: by Clairaut's relation the second derivative of
+    its ordinate `_authalic(sin(lat))` is -sin(lat) (east^2 + 3 north^2) / (a^2 (1 - es)) per edge, with the edge's
+    metres to the east and to the north; a twelfth of it times `dlon` lies in between.
+    """
+    begin, edge = _edges(ring_offset)
+    sine = np.sin(lat)
+    height = _from_first(_authalic(sine, geod.es), ring_offset)
+    dlon, dlat = lon[edge + 1] - lon[edge], lat[edge + 1] - lat[edge]
+    middle = (sine[edge] + sine[edge + 1]) / 2 * (1 + dlat * dlat / 8)
+    squash = 1 - geod.es * middle * middle
+    east, north = dlon * dlon * (1 - middle * middle) / squash, dlat * dlat * (1 - geod.es) ** 2 / squash**3
+    bend = dlon * middle * (east + 3 * north) / (12 * (1 - geod.es))
+    area = np.add.reduceat((height[edge] + height[edge + 1]) / 2 * dlon + bend, begin)
+    length = np.add.reduceat(np.sqrt(east + north), begin)
+    is_short = (east + north <= SHORT**2) & (np.abs(middle) <= STEEP)
+    return geod.a**2 * (1 - geod.es) * area, geod.a * length, np.logical_and.reduceat(is_short, begin)
+
+
+def _authalic(sine: Floats, es: float) -> Floats:
+    """Return the area between the equator and a latitude, per radian of longitude, in units of a^2 (1 - es).
+
+    `q / 2 / (1 - es)` of Snyder, "Map projections", 1987, eq. 3-12, by its series in the sine of the latitude, which is
+    exact to the last bits for the flattening of any planet.
+    """
+    x = es * sine * sine
+    series = np.zeros_like(x)
+    for power in range(9, -1, -1):
+        series = series * x + (1 + 1 / (2 * power + 1)) / 2
+    total: Floats = sine * series
+    return total
 
 
 def pixel_area_m2(grid: Grid, col: Floats, row: Floats, ground: Ground) -> Floats:

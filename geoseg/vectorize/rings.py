@@ -85,11 +85,8 @@ def first_corners(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np
 
     It is the upper left corner of a polygon's first pixel, so no two polygons of a scene share it.
     """
-    if not len(polygons):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    _, xy, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons)
-    first = xy[ring_offset[polygon_offset[:-1]]].astype(np.int64)
-    return first[:, 1], first[:, 0]
+    first = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
+    return shapely.get_y(first).astype(np.int64), shapely.get_x(first).astype(np.int64)
 
 
 def reading_order(polygons: PolygonArray) -> NDArray[np.int64]:

@@ -51,7 +51,7 @@ def simplify_each(polygons: PolygonArray, tolerance: float) -> PolygonArray:
     GEOS has two ways: the plain one takes a tenth of the time, the other one never breaks a polygon. The second is left
     to those that the first breaks, one in fifty.
     """
-    simple = shapely.simplify(polygons, tolerance, preserve_topology=False)
+    simple: PolygonArray = shapely.simplify(polygons, tolerance, preserve_topology=False)
     broken = np.flatnonzero(~_is_faithful(simple, polygons))
     careful = shapely.simplify(polygons[broken], tolerance, preserve_topology=True)
     simple[broken] = np.where(_is_faithful(careful, polygons[broken]), careful, polygons[broken])

@@ -3,10 +3,8 @@
 from dataclasses import fields
 
 import numpy as np
-import pytest
-import shapely
 from affine import Affine
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.crs import CRS
