@@ -45,17 +45,26 @@ def halve_majority(pixels: Pixels) -> Pixels:
         pixels: `(2y, 2x)` uint8, 255 = no data.
     """
     a, b, c, d = _split_cells(pixels)
-    winner = _vote(a, b, c, d)
-    is_cut = (a == NODATA) | (b == NODATA) | (c == NODATA) | (d == NODATA)
-    if is_cut.any():
-        winner[is_cut] = _vote_with_gaps(np.stack([corner[is_cut] for corner in (a, b, c, d)]))
+    winner = a.copy()
+    _elect(winner, (a != b) & (a != c), (a, b, c, d), _vote)
+    if (pixels == NODATA).any():
+        _elect(winner, (a == NODATA) | (b == NODATA) | (c == NODATA) | (d == NODATA), (a, b, c, d), _vote_with_gaps)
     return winner
 
 
-def _vote(a: Pixels, b: Pixels, c: Pixels, d: Pixels) -> Pixels:
-    """Elect among four values that all count."""
-    b_or_later = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
-    return np.where((a == b) | (a == c), a, b_or_later)
+def _elect(
+    winner: Pixels, where: NDArray[np.bool_], corners: tuple[Pixels, ...], vote: Callable[[Pixels], Pixels]
+) -> None:
+    """Put the winners of some cells in their places; most cells hold one value, and the first wins."""
+    cells = np.flatnonzero(where)
+    winner.flat[cells] = vote(np.stack([corner.ravel()[cells] for corner in corners]))
+
+
+def _vote(corners: Pixels) -> Pixels:
+    """Elect among `(4, cell)` values that all count and of which the first differs from the second and the third."""
+    a, b, c, d = corners
+    winner: Pixels = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+    return winner
 
 
 def _vote_with_gaps(corners: Pixels) -> Pixels:
@@ -78,5 +87,10 @@ def _sum_cells(pixels: Pixels) -> NDArray[np.uint16]:
 def _split_cells(pixels: Pixels) -> tuple[Pixels, Pixels, Pixels, Pixels]:
     """Return upper left, upper right, lower left and lower right of every two by two pixels."""
     pairs = np.ascontiguousarray(pixels).view("<u2")
-    left, right = pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)
-    return left[0::2], right[0::2], left[1::2], right[1::2]
+    upper, lower = pairs[0::2], pairs[1::2]
+    return (
+        upper.astype(np.uint8),
+        (upper >> 8).astype(np.uint8),
+        lower.astype(np.uint8),
+        (lower >> 8).astype(np.uint8),
+    )

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 Derivation = Callable[[Pixels, int, int], Pixels]
 """`(input, y, x)` pixels of one tile, its row and its column, to `(raster, y, x)`; 255 stays 255. Runs in threads."""
 
-PENDING_BYTES = 16 * 2**20
+PENDING_BYTES = 8 * 2**20
 """Memory for tiles that wait, at full resolution and once more for all overviews."""
 
 MOST_THREADS = 8

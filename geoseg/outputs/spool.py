@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,28 @@ class TileTable:
 
 
 class Spool:
-    """A file that is written at its end and read anywhere."""
+    """A file that is written at its end, and read anywhere once all is written."""
 
     def __init__(self, path: Path) -> None:
         """Make the file."""
         self._path, self._end = path, 0
-        self._file = path.open("w+b", buffering=BUFFER_BYTES)
+        self._written = path.open("wb", buffering=BUFFER_BYTES)
+        self._read: FileIO | None = None
 
     def append(self, data: bytes) -> int:
         """Write bytes and return their place."""
         place = self._end
-        self._file.seek(place)
-        self._file.write(data)
+        self._written.write(data)
         self._end += len(data)
         return place
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes that were written before."""
-        self._file.seek(offset)
-        data = self._file.read(size)
+        """Return bytes that were written before; nothing may be appended after."""
+        if self._read is None:
+            self._written.close()
+            self._read = FileIO(self._path)
+        self._read.seek(offset)
+        data = self._read.read(size)
         if len(data) != size:
             raise OSError(f"{self._path} ends at {offset + len(data)}, expected {size} bytes from {offset}")
         return data
@@ -52,4 +56,6 @@ class Spool:
     def close(self) -> None:
         """Give the file back; what was not written yet is of no value any more."""
         with suppress(OSError):
-            self._file.close()
+            self._written.close()
+        if self._read is not None:
+            self._read.close()
