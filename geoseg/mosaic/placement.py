@@ -18,8 +18,12 @@ BEND_PX = 0.05
 PROBES = 5
 """Cells between nodes along each axis where that is measured, at the middle, where a bend shows most."""
 
-FINER = 1.5
-"""A scene this many times finer than the grid is averaged first; bilinear weights alone would leave pixels out."""
+OVERSAMPLING = 1.5
+"""Pixels along an axis per pixel of the grid that a finer scene is averaged to before bilinear weights.
+
+With one, averaging and weights together blur: the default network lost 0.3 to 0.4 points of IoU on Accra's validation
+area, and nothing with 1.5 or with two, which reads more.
+"""
 
 MARGIN_PX = 1
 """Pixels around an extent: its border bends between the points where it is transformed."""
@@ -78,15 +82,15 @@ def _shift(native: Grid, grid: Grid) -> tuple[int, int] | None:
 
 
 def _near(scene: Scene, grid: Grid, window: Window) -> Scene:
-    """Return the scene averaged to about the grid's GSD, where it is much finer; else with its own pixels."""
-    wanted = pixel_m(grid, window)
-    own = scene.native.gsd_m
-    if own is None or wanted is None or wanted / max(own) < FINER:
+    """Return the scene averaged to a little finer than the grid, where it is finer still; else with its own pixels."""
+    own, side = scene.native.gsd_m, _pixel_m(grid, window)
+    wanted = side / OVERSAMPLING if side is not None else None
+    if own is None or wanted is None or max(own) >= wanted:
         return scene.at_shape(scene.native.shape)
     return scene.at_gsd(wanted)
 
 
-def pixel_m(grid: Grid, window: Window) -> float | None:
+def _pixel_m(grid: Grid, window: Window) -> float | None:
     """Return the smaller side of a grid's pixel on the ground, metres, at the middle of a window."""
     sides = grid.crop(window).gsd_m
     return min(sides) if sides is not None else None
