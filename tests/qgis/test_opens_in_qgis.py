@@ -225,6 +225,10 @@ def test_qgis_draws_the_mask_with_its_colour_table(look: Look) -> None:
         assert tuple(drawn) == table[value][:3], f"value {value}"
 
 
+def test_qgis_lists_background_and_building_alone(look: Look) -> None:
+    assert look.facts["mask.tif"]["legend"] == [[0, "background", "#262626"], [1, "building", "#ff7a1a"]]
+
+
 def test_qgis_leaves_nodata_of_the_mask_undrawn(look: Look) -> None:
     assert look.facts["mask.tif"]["nodata"] == 255
     assert (look.picture("mask.tif")[:, 100, -20:-2] == 255).all()
