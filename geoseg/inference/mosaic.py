@@ -18,7 +18,7 @@ from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.inference.plan import Plan, check_chips, lay_chips
-from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice
+from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs, quiet_georeference
 from geoseg.sources import SceneSource
 
@@ -83,14 +83,16 @@ def plan_mosaic(
     wanted_crs = parse_crs(target_crs) if target_crs is not None else None
     opened = _open_all(sources, spec, bands, crs)
     order = [opened[sources.index(source)] for source in ranked]
-    whole = _as_one(ranked, order, spec, rule, bands=bands, crs=crs, target_crs=wanted_crs, grid=grid)
-    if whole is not None:
-        scene, area = whole, read_aoi(aoi, whole.grid, where=aoi_where) if aoi is not None else None
+    scene = _as_one(ranked, order, spec, rule, bands=bands, crs=crs, target_crs=wanted_crs, grid=grid)
+    if scene is not None:
+        covered = sheet_windows([sheet.native for sheet in opened], scene.grid)
+        area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
     else:
         frame = choose_grid(opened, crs=wanted_crs, gsd_m=spec.gsd_m if grid == "model" else None)
         frame, area = _clip(frame, aoi, aoi_where)
         scene = compose(order, check_size(frame, opened), mean=rule == "mean")
-    return lay_chips(
+        covered = tuple(part.window for part in scene.parts)
+    plan = lay_chips(
         scene,
         area,
         bundle,
@@ -101,6 +103,7 @@ def plan_mosaic(
         chip_px=chip_px,
         halo_px=halo_px,
     )
+    return replace(plan, covered=covered if len(sources) > 1 else ())
 
 
 def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:

@@ -12,7 +12,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
-from geoseg.mosaic import Composite
+from geoseg.mosaic import Composite, find_meeting
 from geoseg.scene import Paths, Scene, open_scene
 
 BLOCK_PX = 2048
@@ -63,6 +63,7 @@ class Plan:
         aoi: The area asked for; None is everywhere.
         blend: Blend neighbouring chips over their halos instead of cutting at the core's border.
         classes: Names of the engine's classes, in the order of its channels.
+        covered: Windows outside which there is nothing, such as those of a mosaic's scenes; none where that is unknown.
     """
 
     scene: Scene
@@ -72,6 +73,7 @@ class Plan:
     aoi: AOI | None = None
     blend: bool = False
     classes: tuple[str, ...] = ("building",)
+    covered: tuple[Window, ...] = ()
 
     @property
     def has_class_raster(self) -> bool:
@@ -84,10 +86,10 @@ class Plan:
         return range(len(self.classes)) if self.has_class_raster else range(self.channel, self.channel + 1)
 
     def blocks(self, block_px: int) -> list[Block]:
-        """Return the blocks that share ground with the AOI, and of a mosaic with a scene."""
+        """Return the blocks that share ground with the AOI and with what is covered."""
         blocks = self.lattice.plan_blocks(block_px)
-        if isinstance(self.scene, Composite):
-            met = self.scene.meets([b.window for b in blocks])
+        if self.covered:
+            met = find_meeting([b.window for b in blocks], self.covered)
             blocks = [b for b, is_met in zip(blocks, met, strict=True) if is_met]
         return [b for b in blocks if self.aoi is None or self.aoi.touches(b.window)]
 

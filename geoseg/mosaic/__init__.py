@@ -2,7 +2,7 @@
 
 from geoseg.mosaic.composite import Composite, CountedMask, compose
 from geoseg.mosaic.grid import check_size, choose_grid, crop_grid, utm_zone
-from geoseg.mosaic.placement import overlap, place, shares_lattice
+from geoseg.mosaic.placement import find_meeting, overlap, place, shares_lattice, sheet_windows
 from geoseg.mosaic.warp import Warped
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "choose_grid",
     "compose",
     "crop_grid",
+    "find_meeting",
     "overlap",
     "place",
     "shares_lattice",
+    "sheet_windows",
     "utm_zone",
 ]

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import BandMismatchError, SceneMismatchError
@@ -35,15 +34,8 @@ class Composite(Scene):
 
     def passes(self, window: Window) -> tuple["Composite", ...]:
         """Return what has to be predicted for a window: the image, or one for each scene that meets the window."""
-        meeting = [k for k, part in enumerate(self.parts) if self.mean and part.window.intersect(window) is not None]
+        meeting = [k for k, part in enumerate(self.parts) if self.mean and _meet(part.window, window)]
         return tuple(replace(self, top=k) for k in meeting) or (self,)
-
-    def meets(self, windows: Sequence[Window]) -> NDArray[np.bool_]:
-        """Return for each window whether any scene may lie there; reads nothing."""
-        tree = shapely.STRtree([_box(part.window) for part in self.parts])
-        met = np.zeros(len(windows), bool)
-        met[tree.query([_box(w) for w in windows], predicate="intersects")[0]] = True
-        return met
 
     def read(self, window: Window) -> Pixels:
         """Read a window: from the first scene, then from each next one what is missing still."""
@@ -70,7 +62,7 @@ class Composite(Scene):
         """Yield the scenes that meet a window, the one on top first."""
         if self.counted is not None:
             yield self.counted
-        yield from (p for p in self.parts if p is not self.counted and p.window.intersect(window) is not None)
+        yield from (p for p in self.parts if p is not self.counted and _meet(p.window, window))
 
     def at_gsd(self, gsd_m: float) -> "Composite":
         """Return the mosaic on the grid of the same extent nearest to `gsd_m` metres per pixel on the ground."""
@@ -156,6 +148,12 @@ def _one_dtype(scenes: Sequence[Scene]) -> str:
     return next(iter(types))
 
 
+def _meet(a: Window, b: Window) -> bool:
+    """Return True where two windows share a pixel; asked of every scene for every window, so it makes no objects."""
+    rows = a.row < b.row + b.height and b.row < a.row + a.height
+    return rows and a.col < b.col + b.width and b.col < a.col + a.width
+
+
 def _missing(valid: NDArray[np.bool_], window: Window, part: Window) -> Window | None:
     """Return the smallest window within a part's that holds every pixel of it that is not valid yet."""
     here = part.intersect(window)
@@ -167,11 +165,6 @@ def _missing(valid: NDArray[np.bool_], window: Window, part: Window) -> Window |
         return None
     height, width = int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1
     return Window(here.row + int(rows[0]), here.col + int(cols[0]), height, width)
-
-
-def _box(window: Window) -> shapely.Polygon:
-    """Return a window's pixels as a box a little smaller, so that neighbours do not meet."""
-    return shapely.box(window.col + 0.25, window.row + 0.25, window.cols.stop - 0.25, window.rows.stop - 0.25)
 
 
 class CountedMask:

@@ -64,9 +64,7 @@ def window_of(scene: Scene, grid: Grid) -> Window:
             f"{scene.name} (bounds {tuple(round(b, 6) for b in scene.native.bounds)} in {scene.native.crs}) has no "
             f"place in {grid.crs}. Choose another CRS for the mosaic, or leave the scene out."
         )
-    slack = 1e-6  # rounding of coordinates
-    top, left = math.floor(found[0] + slack), math.floor(found[2] + slack)
-    return Window(top, left, max(1, math.ceil(found[1] - slack) - top), max(1, math.ceil(found[3] - slack) - left))
+    return _window(found)
 
 
 def _shift(native: Grid, grid: Grid) -> tuple[int, int] | None:
@@ -126,16 +124,36 @@ def _places(scene: Grid, grid: Grid, rows: NDArray[np.float64], cols: NDArray[np
     return np.stack(places_of(scene, grid.crs, x, y))
 
 
-def overlap(grids: Sequence[Grid]) -> bool:
-    """Return True where the extents of any two of these grids, which share one lattice, share a pixel."""
-    boxes = [_box(extent(grid, grids[0])) for grid in grids]
+def sheet_windows(natives: Sequence[Grid], grid: Grid) -> tuple[Window, ...]:
+    """Return the pixels of a grid that sheets of one lattice cover, and one more around each for resampling."""
+    return tuple(_window(extent(native, grid)).expand(1) for native in natives)
+
+
+def overlap(natives: Sequence[Grid]) -> bool:
+    """Return True where the extents of any two grids of one lattice share a pixel."""
+    boxes = _boxes([_window(extent(native, natives[0])) for native in natives])
     return bool(shapely.STRtree(boxes).query(boxes, predicate="intersects").shape[1] > len(boxes))
 
 
-def _box(found: tuple[float, float, float, float] | None) -> shapely.Polygon:
-    """Return rows and columns as a box, half a pixel smaller on every side, so that neighbours do not meet."""
+def find_meeting(windows: Sequence[Window], covered: Sequence[Window]) -> NDArray[np.bool_]:
+    """Return for each window whether it shares a pixel with any of the covered ones."""
+    met = np.zeros(len(windows), bool)
+    met[shapely.STRtree(_boxes(covered)).query(_boxes(windows), predicate="intersects")[0]] = True
+    return met
+
+
+def _boxes(windows: Sequence[Window]) -> NDArray[np.object_]:
+    """Return windows as boxes a little smaller, so that neighbours do not meet."""
+    left, top, width, height = np.array([(w.col, w.row, w.width, w.height) for w in windows], float).T
+    return np.asarray(shapely.box(left + 0.25, top + 0.25, left + width - 0.25, top + height - 0.25))
+
+
+def _window(found: tuple[float, float, float, float] | None) -> Window:
+    """Return the pixels whose centres may lie between first and last row, first and last column."""
     assert found is not None
-    return shapely.box(found[2] + 0.5, found[0] + 0.5, found[3] - 0.5, found[1] - 0.5)
+    slack = 0.06  # what a sheet may be off its lattice (geoseg.vrt)
+    top, left = math.floor(found[0] + slack), math.floor(found[2] + slack)
+    return Window(top, left, max(1, math.ceil(found[1] - slack) - top), max(1, math.ceil(found[3] - slack) - left))
 
 
 def shares_lattice(grids: Sequence[Grid]) -> bool:

@@ -469,6 +469,18 @@ def test_blocks_in_gaps_are_not_planned(tmp_path: Path, bundle: Bundle) -> None:
     np.testing.assert_array_equal(np.isnan(lazy), found == NODATA)
 
 
+def test_blocks_between_sheets_are_not_planned_either(tmp_path: Path, bundle: Bundle) -> None:
+    sheets = [
+        write(tmp_path / "a.tif", grey(50), nodata=0),
+        write(tmp_path / "b.tif", grey(200), at(1_500, 900), nodata=0),
+    ]
+    plan = identity(plan_mosaic(sheets, bundle, **CHIPS))
+    assert not isinstance(plan.scene, Composite)
+    assert len(plan.blocks(200)) <= 8 < len(plan.lattice.plan_blocks(200)) / 4
+    everywhere = predict_all(replace(plan, covered=()), 200)
+    np.testing.assert_array_equal(predict_all(plan, 200), everywhere)
+
+
 def test_scenes_far_apart_are_refused_unless_an_area_cuts_them(tmp_path: Path, bundle: Bundle) -> None:
     near = write(tmp_path / "near.tif", grey(50))
     far = write(tmp_path / "far.tif", grey(200), Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4), "EPSG:4326")

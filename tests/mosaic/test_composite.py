@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from geoseg.errors import BandMismatchError, SceneMismatchError
 from geoseg.grid import Grid, Window
-from geoseg.mosaic import Composite, CountedMask, choose_grid, compose
+from geoseg.mosaic import Composite, CountedMask, choose_grid, compose, find_meeting, sheet_windows
 from geoseg.scene import Scene, close_readers
 
 WriteScene = Callable[..., Scene]
@@ -113,10 +113,13 @@ def trio(write_scene: WriteScene) -> Composite:
 
 
 def test_windows_beside_every_scene_meet_none_and_neighbours_do_not_count(write_scene: WriteScene) -> None:
-    scenes = [write_scene(grey(1)), write_scene(grey(2), "EPSG:32630", shift=(200, 100))]
-    mosaic = mosaic_of(scenes)
-    windows = [Window(0, 0, 10, 10), Window(0, 70, 40, 100), Window(50, 0, 40, 60), Window(90, 190, 30, 30)]
-    assert list(mosaic.meets(windows)) == [True, False, False, True]
+    covered = [Window(0, 0, 40, 60), Window(100, 200, 40, 60)]
+    windows = [Window(0, 0, 10, 10), Window(0, 60, 40, 100), Window(40, 0, 40, 60), Window(90, 190, 11, 11)]
+    assert list(find_meeting(windows, covered)) == [True, False, False, True]
+    sheets = [write_scene(grey(1)), write_scene(grey(2), shift=(60, 0)), write_scene(grey(2), shift=(120, 100))]
+    half = sheets[0].native.reshaped((20, 30))
+    expected = (Window(-1, -1, 22, 32), Window(-1, 29, 22, 32), Window(49, 59, 22, 32))
+    assert sheet_windows([s.native for s in sheets], half) == expected
 
 
 def test_only_scenes_that_meet_a_window_are_opened(write_scene: WriteScene) -> None:
