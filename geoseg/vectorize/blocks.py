@@ -90,7 +90,7 @@ def polygonize_block(
     runs = find_runs(own)
     count, region = label_runs(runs)
     at_scene, at_block = _border_runs(runs, window, scene_shape)
-    at_edge = at_scene | (_sum_runs(runs, _beside_nodata(valid)[inner][own]) > 0)
+    at_edge = at_scene if valid.all() else at_scene | (_sum_runs(runs, _beside_nodata(valid)[inner][own]) > 0)
     return BlockPolygons(
         polygons=outline(_corners_of_runs(runs, region, window)),
         pixel_count=add_by_region(region, runs.length, count),
@@ -150,11 +150,10 @@ def _border_runs(
 def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say which pixels have a pixel without data among their 4-neighbours."""
     beside = np.zeros(valid.shape, dtype=bool)
-    if not valid.all():
-        beside[1:] |= ~valid[:-1]
-        beside[:-1] |= ~valid[1:]
-        beside[:, 1:] |= ~valid[:, :-1]
-        beside[:, :-1] |= ~valid[:, 1:]
+    beside[1:] |= ~valid[:-1]
+    beside[:-1] |= ~valid[1:]
+    beside[:, 1:] |= ~valid[:, :-1]
+    beside[:, :-1] |= ~valid[:, 1:]
     return beside
 
 

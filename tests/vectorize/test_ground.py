@@ -58,7 +58,7 @@ def test_long_edges_and_the_pole_are_left_to_PROJ(lon, lat, radius_m):
     house = polygon_around(lon - 30, 10, 20, 6)
     area, length = measure(house, ring, house)
     expected = WGS84.polygon_area_perimeter(*ring[:-1].T)
-    assert (area[1], length[1]) == pytest.approx((abs(expected[0]), expected[1]), rel=1e-12)
+    assert (area[1], length[1]) == pytest.approx((abs(expected[0]), expected[1]), rel=1e-6)
     np.testing.assert_array_equal((area[::2], length[::2]), np.repeat(measure(house), 2, axis=1))
 
 
