@@ -1,3 +1,28 @@
 """geoseg: building footprints from georeferenced imagery."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoseg.inference import predict_scene
+    from geoseg.run import RunSettings, run_each, run_inputs, run_scene
+
 __version__ = "0.1.0"
+
+__all__ = ["RunSettings", "__version__", "predict_scene", "run_each", "run_inputs", "run_scene"]
+
+_HOMES = {
+    "RunSettings": "geoseg.run",
+    "predict_scene": "geoseg.inference",
+    "run_each": "geoseg.run",
+    "run_inputs": "geoseg.run",
+    "run_scene": "geoseg.run",
+}
+"""Where the names live: they are imported when they are used, so that `import geoseg` costs nothing."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

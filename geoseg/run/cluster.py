@@ -122,7 +122,8 @@ def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
             n_workers=1,
             threads_per_worker=threads + READING_THREADS,
             processes=False,
-            dashboard_address=None,  # bokeh would take a second of every start
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},  # bokeh would take a second of every start
             memory_limit=0,
             silence_logs=logging.ERROR,
         ) as cluster,

@@ -11,6 +11,7 @@ from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block, stored_threshold
 from geoseg.run.ledger import PLAN, read_json
+from geoseg.run.memory import peak_memory_mb
 from geoseg.run.parts import write_part
 from geoseg.run.polygons import outline_block
 from geoseg.run.settings import RunSettings
@@ -65,10 +66,12 @@ class BlockReport:
     Attributes:
         engine: Name and threads of the engine; None where the block needed none.
         write_s: Seconds that writing the part took.
+        peak_memory_mb: Of the worker until now; None where unknown.
     """
 
     engine: tuple[str, int] | None = None
     write_s: float = 0.0
+    peak_memory_mb: float | None = None
 
 
 def run_block(job: Job, block: Block) -> BlockReport:
@@ -102,10 +105,8 @@ def _run_block(job: Job, block: Block) -> BlockReport:
     start = pixels.watch.add("polygonize", start)
     write_part(job.work, block, pixels, outlines)
     write_s = time.perf_counter() - start
-    if not pixels.watch.chips:
-        return BlockReport(None, write_s)
-    engine = plan.open_engine()
-    return BlockReport((engine.name, engine.threads), write_s)
+    engine = plan.open_engine() if pixels.watch.chips else None
+    return BlockReport((engine.name, engine.threads) if engine else None, write_s, peak_memory_mb())
 
 
 def open_engine(job: Job) -> Engine:

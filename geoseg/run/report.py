@@ -13,6 +13,7 @@ import geoseg
 from geoseg.inference import Plan, Stopwatch
 from geoseg.run.identity import Facts, key_of
 from geoseg.run.job import Job
+from geoseg.run.memory import peak_memory_mb
 from geoseg.run.mosaic import Counts
 from geoseg.run.polygons import FootprintCounts
 
@@ -48,6 +49,7 @@ class Ending:
         engine: Name and threads of the workers' engine; None where no block needed one.
         resumed: Blocks that an earlier client had done.
         write_s: Seconds that writing the parts took, of all threads.
+        worker_memory_mb: The largest peak of a worker.
     """
 
     stages: Stages
@@ -56,6 +58,7 @@ class Ending:
     engine: tuple[str, int] | None = None
     resumed: int = 0
     write_s: float = 0.0
+    worker_memory_mb: float | None = None
 
 
 def describe_run(
@@ -105,6 +108,7 @@ def describe_run(
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
         "network_share_of_wall": round(in_blocks.get("network", 0.0) / threads / wall, 4) if wall else 0.0,
         "peak_memory_mb": peak_memory_mb(),
+        "worker_peak_memory_mb": ending.worker_memory_mb,
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }
@@ -151,16 +155,6 @@ def _stage_names(watches: Sequence[Stopwatch]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | list | tuple) else str(value)
-
-
-def peak_memory_mb() -> float | None:
-    """Return the peak resident memory of this process, which holds every worker thread; None where unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
 
 
 def package_versions() -> dict[str, str | None]:

@@ -53,6 +53,7 @@ class Session:
         self.failed: dict[str, str] = {}
         self.engine: tuple[str, int] | None = None
         self.write_s = 0.0
+        self.memory_mb: float | None = None
         self._todo = iter(todo)
 
     def next_block(self) -> Block | None:
@@ -64,6 +65,7 @@ class Session:
         self.computed += 1
         self.engine = report.engine or self.engine
         self.write_s += report.write_s
+        self.memory_mb = max(self.memory_mb or 0.0, report.peak_memory_mb or 0.0) or None
 
     def block_failed(self, block: Block, error: Exception) -> None:
         """Keep why a block could not be done; raise what concerns more than this block."""
@@ -86,7 +88,9 @@ class Session:
         """
         if self.failed and self.job.settings.errors == "stop":
             raise self._unfinished()
-        return Ending(self.stages, self.facts, dict(self.failed), self.engine, self.resumed, self.write_s)
+        return Ending(
+            self.stages, self.facts, dict(self.failed), self.engine, self.resumed, self.write_s, self.memory_mb
+        )
 
     def forget_damaged(self, error: DamagedPartError) -> None:
         """Forget the parts that are not whole, so that their blocks are computed again."""
