@@ -136,7 +136,7 @@ class _Batch:
         sources: Sequence[SceneSource],
     ) -> None:
         self.client, self.bundle, self.settings, self.result = client, bundle, settings, result
-        self.dashboard = dashboard_of(client)
+        self.dashboard = dashboard_of(client, settings)
         self.threads = threads_of(client)
         self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
         self.waiting = deque(sources)

@@ -54,7 +54,7 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)  # tells of failed tasks, which geoseg lists
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
         if settings.scheduler is not None:
-            client = stack.enter_context(_connect(settings.scheduler))
+            client = stack.enter_context(_connect(settings.scheduler, settings))
         elif settings.workers is not None:
             client = stack.enter_context(_processes(settings, bundle))
         else:
@@ -63,7 +63,7 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
 
 
 @contextmanager
-def _connect(address: str) -> "Iterator[Client]":
+def _connect(address: str, settings: RunSettings) -> "Iterator[Client]":
     """Connect to a running scheduler, by its address or by the file that it wrote."""
     from distributed import Client
 
@@ -81,7 +81,7 @@ def _connect(address: str) -> "Iterator[Client]":
             "reaches its port."
         ) from err
     with client:
-        _say_dashboard(client)
+        _say_dashboard(client, settings)
         yield client
 
 
@@ -108,7 +108,7 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
-        _say_dashboard(client)
+        _say_dashboard(client, settings)
         yield client
 
 
@@ -143,15 +143,18 @@ def threads_of(client: Any) -> int:
     return sum(client.nthreads().values())
 
 
-def dashboard_of(client: "Client") -> str | None:
-    """Return the address of the cluster's dashboard; None where it has none."""
+def dashboard_of(client: Any, settings: RunSettings) -> str | None:
+    """Return the address of the cluster's dashboard; None where it has none: a run in one process, or without bokeh."""
+    if settings.scheduler is None and settings.workers is None:
+        return None
+    has_bokeh = settings.scheduler is not None or importlib.util.find_spec("bokeh") is not None
     services = client.scheduler_info(n_workers=0).get("services", {})
-    return client.dashboard_link if "dashboard" in services else None
+    return str(client.dashboard_link) if has_bokeh and "dashboard" in services else None
 
 
-def _say_dashboard(client: "Client") -> None:
-    address = dashboard_of(client)
-    if address is None or importlib.util.find_spec("bokeh") is None:
+def _say_dashboard(client: Any, settings: RunSettings) -> None:
+    address = dashboard_of(client, settings)
+    if address is None:
         log.info("Install geoseg[cluster] where the scheduler runs for dask's dashboard.")
     else:
         log.info("Dashboard: %s", address)

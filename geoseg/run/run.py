@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -118,7 +118,7 @@ def run_plan(
         if session is None:
             return finished_result(open_store(out_of(plan, settings)))
         last.callback(session.close)
-        session.dashboard = dashboard_of(own)
+        session.dashboard = dashboard_of(own, settings)
         stages.done("open")
         report = _complete(own, session, quiet=quiet)
     close_readers()
@@ -133,11 +133,10 @@ def finished_result(out: Store) -> RunResult:
 
 def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, Any]:
     """Compute what is left and make the results; compute again what turns out to be damaged."""
-    if not (client.cluster is None or session.job.settings.workers):
-        Thread(target=_warm_up, args=(session.job,), daemon=True).start()
     for mending in range(MENDINGS):
-        for _ in track(_compute(client, session), total=session.left, what="block", quiet=quiet):
-            pass
+        with _warming_up(session):
+            for _ in track(_compute(client, session), total=session.left, what="block", quiet=quiet):
+                pass
         session.stages.done("blocks")
         session.write_progress()
         try:
@@ -147,6 +146,24 @@ def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, A
                 raise
             session.forget_damaged(err)
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _warming_up(session: Session) -> Iterator[None]:
+    """Load the engine while torchgeo is being imported and the first pixels are read, where workers are threads here.
+
+    The thread is waited for: a process that ends while a network is being compiled aborts.
+    """
+    job = session.job
+    in_process = job.settings.workers is None and job.settings.scheduler is None
+    thread = Thread(target=_warm_up, args=(job,), daemon=True) if in_process and session.left else None
+    if thread is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        if thread is not None:
+            thread.join()
 
 
 def _compute(client: "Client", session: Session) -> Iterator[Outcome]:
