@@ -92,14 +92,16 @@ class Pyramid:
         self._done = np.zeros(self._counts[0], bool)
         self._uniform: dict[tuple[int, int], int] = {}
         self._tasks: deque[tuple[Key, Future[list[MadeTile]]]] = deque()
-        self._threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
+        threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
+        self._most_tasks = threads * TASKS_PER_THREAD
+        self._finished = 0
         self._stacks = [(inputs or len(layers), TILE_PX, TILE_PX), (len(layers), TILE_PX, TILE_PX)]
         self._pending = [
             PendingTiles(spool.with_name(f"{spool.name}.{name}"), stack, memory=PENDING_BYTES)
             for name, stack in zip(("tiles", "overviews"), self._stacks, strict=True)
         ]
         self.spool = Spool(spool)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="geoseg-tiles")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="geoseg-tiles")
 
     def put(self, window: Window, pixels: Pixels) -> None:
         """Take the `(input, y, x)` pixels of a window that overlaps none put in before.
@@ -114,15 +116,16 @@ class Pyramid:
 
     def finish_above(self, row: int) -> None:
         """Complete the tiles that lie above a row of the scene: no more pixels come there, what is missing has none."""
-        for level in range(len(self._counts)):
-            self._finish_level(level, row // (TILE_PX << level))
-            self._drain(0)
+        if row > self._finished:
+            self._finished = row
+            for level in range(len(self._counts)):
+                self._finish_level(level, row // (TILE_PX << level))
 
     def finish(self) -> None:
         """Complete all tiles."""
         for level, (rows, _) in enumerate(self._counts):
             self._finish_level(level, rows)
-            self._drain(0)
+        self._drain(0)
 
     def close(self) -> None:
         """Stop the threads and give the files back."""
@@ -132,12 +135,14 @@ class Pyramid:
             store.close()
 
     def _finish_level(self, level: int, rows: int) -> None:
-        """Complete the tiles of the first `rows` rows of a level."""
+        """Complete the tiles of the first `rows` rows of a level, when all have come that the level below gives it."""
+        self._drain(0)
         pending = self._pending[level > 0]
         for key in pending.select(lambda key: key.level == level and key.row < rows):
             taken = pending.take(key)
             assert taken is not None
             self._start(key, taken[0])
+            self._drain(self._most_tasks)
 
     def _put_tile(self, key: Key, window: Window, pixels: Pixels) -> None:
         """Copy what the window holds of one tile; compress it when it is complete."""
@@ -160,7 +165,7 @@ class Pyramid:
             self._pending[key.level > 0].keep(key, stack, missing)
         else:
             self._start(key, stack)
-            self._drain(self._threads * TASKS_PER_THREAD)
+            self._drain(self._most_tasks)
 
     def _start(self, key: Key, stack: Pixels) -> None:
         if key.level == 0:
