@@ -44,12 +44,12 @@ BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def write_footprint_files(
-    batches: Iterable["pyarrow.RecordBatch"], crs: object, geopackage: str | Path, geoparquet: str | Path
+    batches: Iterator["pyarrow.RecordBatch"], crs: object, geopackage: str | Path, geoparquet: str | Path
 ) -> None:
     """Write a stream of footprints as GeoPackage and as GeoParquet, in one pass.
 
     Args:
-        batches: What `to_batch` gave, of any size, with the same attributes.
+        batches: What `rebatch` gave.
         crs: CRS of the geometries, or None.
         geopackage: The one file to be; an older one is replaced.
         geoparquet: The other.
@@ -57,7 +57,7 @@ def write_footprint_files(
     Raises:
         OutputError: If a file cannot be written; nothing of either is left then.
     """
-    first, chained = _peek(rebatch(batches))
+    first, chained = _peek(batches)
     with (
         write_aside(geoparquet) as aside,
         reported(geoparquet),
@@ -125,17 +125,17 @@ def to_batch(footprints: "Footprints") -> "pyarrow.RecordBatch":
     return pa.record_batch(columns).take(np.lexsort((footprints.col, footprints.row)))
 
 
-def rebatch(batches: Iterable["pyarrow.RecordBatch"], size: int = BATCH) -> Iterator["pyarrow.RecordBatch"]:
-    """Yield the same rows in batches of `size`, the last one smaller; one empty batch where there are no rows."""
+def rebatch(batches: Iterable["pyarrow.RecordBatch"]) -> Iterator["pyarrow.RecordBatch"]:
+    """Yield the rows of batches of any size in batches of `BATCH`; the last one is smaller, and may be empty."""
     import pyarrow as pa
 
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
-        while (count := sum(map(len, held))) > size:
+        while sum(map(len, held)) > BATCH:
             rows = pa.Table.from_batches(held)
-            yield _as_one(rows.slice(0, size))
-            held = rows.slice(size).to_batches() if count > size else []
+            yield _as_one(rows.slice(0, BATCH))
+            held = rows.slice(BATCH).to_batches()
     yield _as_one(pa.Table.from_batches(held))
 
 
