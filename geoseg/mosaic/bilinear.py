@@ -75,9 +75,7 @@ def sample(pixels: Pixels, places: Places, inside: NDArray[np.bool_]) -> Pixels:
         nearest pixel is. A value is the mean of the valid ones of the four nearest pixels, weighted.
     """
     out = np.zeros((len(pixels.values), *inside.shape), pixels.values.dtype)
-    valid = inside.copy()
-    if not pixels.valid.all():
-        valid &= _nearest(pixels.valid, places)
+    valid = sample_mask(pixels.valid, places, inside)
     if not valid.any():
         return Pixels(out, valid)
     weigh = _weigh_bytes if out.dtype == np.uint8 else _weigh
@@ -85,10 +83,13 @@ def sample(pixels: Pixels, places: Places, inside: NDArray[np.bool_]) -> Pixels:
     return Pixels(out, valid)
 
 
-def _nearest(mask: NDArray[np.bool_], places: Places) -> NDArray[np.bool_]:
+def sample_mask(mask: NDArray[np.bool_], places: Places, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return `(y, x)`, True for the places inside whose nearest pixel is valid."""
+    if mask.all():
+        return inside.copy()
     row = np.clip(places.row >> 8, 0, mask.shape[0] - 1)
     col = np.clip(places.col >> 8, 0, mask.shape[1] - 1)
-    return np.asarray(mask.ravel().take(row * mask.shape[1] + col))
+    return np.asarray(inside & mask.ravel().take(row * mask.shape[1] + col))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid, Window
-from geoseg.mosaic.bilinear import ONE, Places, sample
+from geoseg.mosaic.bilinear import ONE, Places, sample, sample_mask
 from geoseg.scene import Pixels, Scene
 
 STEP_PX = 64
@@ -79,19 +79,27 @@ class Warped:
         return out
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read the `(y, x)` valid mask of a window, from places alone where the scene has no mask."""
-        if self.scene.has_mask or self.scene.dtype.startswith("float"):
-            return self.read(window).valid
+        """Read the `(y, x)` valid mask of a window; where the scene has no mask, from places alone."""
         valid = np.zeros(window.shape, bool)
         if self.shift is not None:
             there = _shifted(window, self.shift)
             here = there.intersect(self.scene.grid.window)
             if here is not None:
-                valid[here.relative_to(there).slices] = True
+                valid[here.relative_to(there).slices] = self._mask(here)
             return valid
-        for part in _chunks(window.shape):
-            valid[part.slices] = self._places(_within(part, window)).inside(self.scene.grid.shape, SLACK)
+        needed = self._hull(window).span(self.scene.grid.shape)
+        if needed is not None:
+            mask = self._mask(needed)
+            for part in _chunks(window.shape):
+                places = self._places(_within(part, window))
+                inside = places.inside(self.scene.grid.shape, SLACK)
+                valid[part.slices] = sample_mask(mask, places.moved(needed.row, needed.col), inside)
         return valid
+
+    def _mask(self, window: Window) -> NDArray[np.bool_]:
+        """Return the valid mask of a window of the scene."""
+        has_mask = self.scene.has_mask or self.scene.dtype.startswith("float")
+        return self.scene.read(window).valid if has_mask else np.broadcast_to(np.True_, window.shape)
 
     def _copy(self, window: Window, shift: tuple[int, int], out: Pixels) -> None:
         there = _shifted(window, shift)
