@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("f32", "bf16", "f16")
+GPU_FEEDERS = 8
+"""Most threads that read for one GPU; each holds a block."""
+
 ONNX_CACHE_ENV = "GEOSEG_CACHE_DIR"
 
 
@@ -94,7 +97,7 @@ def usable_cores() -> int:
 def worker_threads(device: str, threads: int | None = None, form: Form = Form.SAFETENSORS) -> int:
     """Return how many threads should feed the engine of a device; see `docs/benchmarks.md` for the measurement."""
     if choose_device(device, form) != "cpu":
-        return 2
+        return max(2, min(threads or usable_cores(), GPU_FEEDERS))
     return (threads or usable_cores()) if _has_openvino() and form is not Form.PT2 else 1
 
 

@@ -62,24 +62,25 @@ class TorchEngine:
         return np.concatenate(parts)
 
     def _predict_batch(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predict one batch; only the launch is one thread's alone.
+
+        On a GPU all threads share torch's default stream, which runs what is launched in that order: while one thread
+        waits for its result, the next has its pixels copied and its network launched, and the GPU does not wait.
+        """
         index = np.minimum(np.arange(self.batch_size), len(chips) - 1)
         is_mixed = self._dtype != torch.float32
-        with (
-            self._lock,
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self._dtype if is_mixed else None, enabled=is_mixed),
-        ):
-            batch = self._upload(chips[index]).float()
-            out = self._model(batch.contiguous(memory_format=torch.channels_last))
+        staged = self._stage(chips[index])
+        with torch.inference_mode():
+            with self._lock, torch.autocast(self.device.type, self._dtype if is_mixed else None, enabled=is_mixed):
+                batch = staged.to(self.device, non_blocking=True).float()
+                out = self._model(batch.contiguous(memory_format=torch.channels_last))
             probabilities: NDArray[np.float32] = out[: len(chips)].float().cpu().numpy()
         return probabilities
 
-    def _upload(self, chips: NDArray[np.uint8]) -> torch.Tensor:
-        """Return chips on the device, their type unchanged."""
+    def _stage(self, chips: NDArray[np.uint8]) -> torch.Tensor:
+        """Return chips in memory that a GPU can fetch from by itself, their type unchanged."""
         pixels = torch.from_numpy(chips)
-        if self.device.type != "cuda":
-            return pixels.to(self.device)
-        return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
 def load_exported(bundle: Bundle, device: str) -> torch.nn.Module:
