@@ -27,28 +27,38 @@ def fill_invalid(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]
     out = values.copy()
     has_data = np.asarray(valid.any(axis=1))
     partly = np.flatnonzero(has_data & ~valid.all(axis=1))
-    row, col, source = _mirrors(valid[partly])
-    row = partly[row]
-    out[:, row, col] = values[:, row, source]
-    _, empty, source = _mirrors(has_data[None])
-    out[:, empty] = out[:, source]
+    pixels, sources = _mirrors(valid[partly])
+    lines = values[:, partly].reshape(len(values), -1)
+    for band in lines:
+        band[pixels] = band[sources]
+    out[:, partly] = lines.reshape(len(values), *valid[partly].shape)
+    rows, sources = _mirrors(has_data[None])
+    out[:, rows] = out[:, sources]
     return out
 
 
-def _mirrors(valid: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return row and column of each invalid pixel of `(row, x)`, and the column whose value it takes.
+def _mirrors(valid: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the invalid pixels of `(row, x)`, and those whose values they take, by their places in the flat array.
 
-    Every row has a valid pixel. The work is that of the invalid pixels, run by run.
+    Every row has a valid pixel. The work is that of the invalid pixels: each run of them is halved, and each half has
+    its nearest valid pixel.
     """
     width = valid.shape[1]
     edges = np.diff(np.pad(~valid, ((0, 0), (1, 1))).view(np.int8), axis=1)
     (rows, starts), stops = np.nonzero(edges == 1), np.nonzero(edges == -1)[1]
-    lengths = stops - starts
-    row = np.repeat(rows, lengths)
-    col = np.arange(row.size) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
-    left = np.repeat(np.where(starts > 0, starts - 1, -2 * width), lengths)
-    right = np.repeat(np.where(stops < width, stops, 3 * width), lengths)
-    near = np.where(col - left <= right - col, left, right)
-    far = 2 * near - col
-    mirrored = (far >= 0) & (far < width) & valid[row, np.clip(far, 0, width - 1)]
-    return row, col, np.where(mirrored, far, near)
+    left, right = np.where(starts > 0, starts - 1, -2 * width), np.where(stops < width, stops, 3 * width)
+    middles = np.clip((left + right) // 2 + 1, starts, stops)
+    firsts, near, lines = (np.concatenate(pair) for pair in ((starts, middles), (left, right), (rows, rows)))
+    lengths = np.concatenate((middles - starts, stops - middles))
+    low = _repeat(lines * width, lengths)
+    pixels = np.arange(low.size, dtype=np.int32) + _repeat(
+        firsts + lines * width - (np.cumsum(lengths) - lengths), lengths
+    )
+    nearest = _repeat(near + lines * width, lengths)
+    mirrored = 2 * nearest - pixels
+    mirrored = np.where((mirrored >= low) & (mirrored < low + width), mirrored, nearest)
+    return pixels, np.where(valid.reshape(-1)[mirrored], mirrored, nearest)
+
+
+def _repeat(values: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[np.int32]:
+    return np.repeat(values.astype(np.int32), lengths)

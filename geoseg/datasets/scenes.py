@@ -6,6 +6,7 @@ them: torchgeo's own way, a `rasterio.merge` per query, decodes every halo again
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,11 +56,15 @@ class SceneDataset(RasterDataset):
         self.frame = query_frame(scene.grid)
         self._res = (self.frame.a, -self.frame.e)
         self.bands = tuple(str(b) for b in scene.bands)
-        extent = shapely.box(*Grid(None, self.frame, scene.grid.shape).bounds)
-        time = pd.IntervalIndex.from_tuples([(self.mint, self.maxt)], closed="both", name="datetime")
-        crs = None if self.frame != scene.grid.transform else scene.grid.crs
-        self.index = GeoDataFrame({"filepath": [scene.source]}, index=time, geometry=[extent], crs=crs)
         self._pixels: tuple[Pixels, NDArray[np.intp], NDArray[np.intp]] | None = None
+
+    @cached_property
+    def index(self) -> GeoDataFrame:
+        """The scene's extent, as torchgeo wants it; a block without data never asks for it."""
+        extent = shapely.box(*Grid(None, self.frame, self.scene.grid.shape).bounds)
+        time = pd.IntervalIndex.from_tuples([(self.mint, self.maxt)], closed="both", name="datetime")
+        crs = None if self.frame != self.scene.grid.transform else self.scene.grid.crs
+        return GeoDataFrame({"filepath": [self.scene.source]}, index=time, geometry=[extent], crs=crs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -98,9 +103,18 @@ class SceneDataset(RasterDataset):
         return Pixels(fill_invalid(values, valid), valid & _inside(window, self.scene.grid.shape))
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read the `(y, x)` valid mask of a window that may hang over the border, where it is False."""
+        """Read the `(y, x)` valid mask of a window that may hang over the border, where it is False.
+
+        No pixel is decoded where a look at the mask alone tells that there is nothing.
+        """
+        if self._pixels is None and not self._may_hold_data(window):
+            return np.zeros(window.shape, bool)
         pixels, rows, cols = self._mirrored(window)
         return np.asarray(_take(pixels.valid, rows, cols) & _inside(window, self.scene.grid.shape))
+
+    def _may_hold_data(self, window: Window) -> bool:
+        here = window.intersect(self.scene.grid.window)
+        return here is not None and self.scene.may_hold_data(here)
 
     def _mirrored(self, window: Window) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
         """Return pixels, and for each row and column of a window where it lies in them."""

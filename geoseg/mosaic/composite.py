@@ -58,6 +58,10 @@ class Composite(Scene):
                 valid[here.relative_to(window).slices] |= part.read_valid(here)
         return valid
 
+    def may_hold_data(self, window: Window) -> bool:
+        """Return False where no scene meets a window."""
+        return next(self._ranked(window), None) is not None
+
     def _ranked(self, window: Window) -> Iterator[Warped]:
         """Yield the scenes that meet a window, the one on top first."""
         if self.counted is not None:

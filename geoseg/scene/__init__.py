@@ -1,0 +1,27 @@
+"""Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
+
+from geoseg.scene.files import RASTER_SUFFIXES, Paths, is_remote, list_files
+from geoseg.scene.levels import Levels, stretch
+from geoseg.scene.opening import open_scene, parse_crs
+from geoseg.scene.reader import close_readers, open_reader
+from geoseg.scene.remote import REMOTE_ENV, gdal_env
+from geoseg.scene.scene import Pixels, Scene
+from geoseg.scene.silence import quiet_georeference
+
+__all__ = [
+    "RASTER_SUFFIXES",
+    "REMOTE_ENV",
+    "Levels",
+    "Paths",
+    "Pixels",
+    "Scene",
+    "close_readers",
+    "gdal_env",
+    "is_remote",
+    "list_files",
+    "open_reader",
+    "open_scene",
+    "parse_crs",
+    "quiet_georeference",
+    "stretch",
+]

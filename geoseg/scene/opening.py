@@ -1,0 +1,185 @@
+"""Opening: headers are read, and everything that can be checked is checked before any work."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import CRSError, RasterioError
+
+from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
+from geoseg.grid import Grid
+from geoseg.scene.files import Paths, check_complete, check_file, is_remote, list_files
+from geoseg.scene.remote import gdal_env
+from geoseg.scene.scene import Scene
+from geoseg.scene.silence import quiet_georeference
+from geoseg.vrt import mosaic_vrt
+
+log = logging.getLogger("geoseg.scene")
+
+PLAUSIBLE_GSD_M = (1e-3, 1e5)
+"""Metres per pixel outside which coordinates and CRS cannot belong together."""
+
+
+def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None) -> Scene:
+    """Open one or several rasters as one scene; reads headers only.
+
+    Args:
+        paths: A raster, a URL, a folder of rasters, or several of these; several files of one grid become one scene.
+        bands: One-based band numbers; by default red, green and blue as the file marks them, else the first three.
+        crs: Coordinate reference system to use where the file has none.
+
+    Raises:
+        MissingFileError: If a file is not there.
+        NotARasterError: If GDAL reads no raster from it.
+        TruncatedFileError: If the file ends before its pixels do.
+        SceneMismatchError: If several files do not share one grid.
+        BandMismatchError: If the bands are not there.
+        MissingCRSError: If `crs` cannot be understood.
+    """
+    files = list_files(paths)
+    for file in files:
+        check_file(file)
+    with gdal_env(files), quiet_georeference():
+        source = files[0] if len(files) == 1 else _join(files)
+        with _open(source, files[0]) as src:
+            return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+
+
+def _join(files: list[str]) -> str:
+    """Return a VRT over several files, each of them whole."""
+    for file in files:
+        with _open(file, file) as src:
+            _check_complete(src, file)
+    return mosaic_vrt(files)
+
+
+def _open(source: str, name: str) -> rasterio.DatasetReader:
+    try:
+        return rasterio.open(source)
+    except RasterioError as err:
+        kind = MissingFileError if is_remote(name) else NotARasterError
+        next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
+        raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
+
+
+def parse_crs(text: str | CRS) -> CRS:
+    """Understand a coordinate reference system.
+
+    Raises:
+        MissingCRSError: If nobody knows it.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except (CRSError, ValueError) as err:
+        raise MissingCRSError(f"--crs {text} is no coordinate reference system ({err}). Try EPSG:32630.") from err
+
+
+def _describe(
+    src: rasterio.DatasetReader, source: str, files: list[str], bands: Sequence[int] | None, crs: CRS | None
+) -> Scene:
+    name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
+    if src.count == 0:
+        raise NotARasterError(
+            f"{files[0]} holds {len(src.subdatasets)} subdatasets and no bands of its own. "
+            f"Name one of them: {', '.join(src.subdatasets[:3])}"
+        )
+    _check_complete(src, files[0])
+    grid, data_bands = _grid_of(src, name, crs), _data_bands(src, name)
+    scene = Scene(
+        name=name,
+        paths=tuple(files),
+        source=source,
+        native=grid,
+        grid=grid,
+        bands=tuple(bands) if bands else data_bands[:3],
+        band_count=src.count,
+        dtype=_dtype_of(src, name),
+        nodata=src.nodata,
+        has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
+        data_bands=data_bands,
+        overviews=_overview_shapes(src, source),
+    )
+    return scene.with_bands(scene.bands)
+
+
+def _dtype_of(src: rasterio.DatasetReader, name: str) -> str:
+    if len(set(src.dtypes)) > 1 or np.dtype(src.dtypes[0]).kind not in "uif":
+        raise NotARasterError(
+            f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
+            "Convert it with `gdal_translate -ot UInt16`."
+        )
+    return str(src.dtypes[0])
+
+
+def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
+    """Order the bands that are not alpha: red, green, blue first where the file marks them."""
+    meaning = src.colorinterp
+    if meaning[0] == ColorInterp.palette:
+        raise BandMismatchError(
+            f"{name} holds palette indices, not colours. Expand them with `gdal_translate -expand rgb IN OUT`."
+        )
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    first = [meaning.index(colour) + 1 for colour in rgb] if all(colour in meaning for colour in rgb) else []
+    others = [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha and i not in first]
+    return (*first, *others)
+
+
+def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
+    """Build the native grid; without a CRS, say so, and fall back to pixel coordinates where there is no transform."""
+    transform, own = src.transform, src.crs
+    if transform.is_identity and src.gcps[0]:
+        raise MissingCRSError(
+            f"{name} is placed by {len(src.gcps[0])} ground control points, not by a transform. "
+            "Rectify it first: `gdalwarp -r bilinear IN OUT`."
+        )
+    if transform.is_identity and (own or crs):
+        raise MissingCRSError(
+            f"{name} has no transform that places its pixels, so the CRS {crs or own} alone cannot place it. "
+            "Georeference it first (`gdal_translate -a_srs ... -a_ullr ...`), or run it without a CRS: "
+            "the results are in pixel coordinates then."
+        )
+    if own is None and crs is None:
+        log.warning(
+            "%s has no CRS: its own pixels are used as they are and the results are in %s. %s",
+            name,
+            "pixel coordinates (x = column, y = -row)" if transform.is_identity else "its own coordinates",
+            "" if transform.is_identity else "Give --crs EPSG:... if you know it.",
+        )
+    elif own is not None and crs is not None and own != crs:
+        log.warning("%s says its CRS is %s; --crs %s is used instead.", name, own, crs)
+    return _checked_gsd(Grid(crs or own, transform, src.shape), name)
+
+
+def _checked_gsd(grid: Grid, name: str) -> Grid:
+    """Refuse coordinates that do not lie in their CRS: degrees taken for metres, or places beyond the world."""
+    low, high = PLAUSIBLE_GSD_M
+    try:
+        gsd_m = grid.gsd_m
+    except RasterioError:  # PROJ knows no place for the coordinates
+        gsd_m = math.nan, math.nan
+    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):
+        raise MissingCRSError(
+            f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
+            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with --crs."
+        )
+    return grid
+
+
+def _overview_shapes(src: rasterio.DatasetReader, source: str) -> tuple[tuple[int, int], ...]:
+    """Return the shape of every overview, in the file's order; COGs round it down and gdaladdo up, so each is asked."""
+    shapes = []
+    for level in range(len(src.overviews(1))):
+        with rasterio.open(source, overview_level=level) as overview:
+            shapes.append(overview.shape)
+    return tuple(shapes)
+
+
+def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
+    if src.driver in ("GTiff", "COG"):
+        check_complete(name)

@@ -1,0 +1,118 @@
+"""Files behind a network: GDAL's options, and one thread at a time for each part of a file that is on its way."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import Condition
+from urllib.parse import urlparse
+
+import rasterio
+
+from geoseg.scene.files import is_remote
+
+REMOTE_ENV = {
+    # No search for neighbours (.ovr, .msk, .aux.xml), each of which would be a request.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    # A transfer that stands still for this many seconds has failed; one that is slow has not.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    # Ranges fetched in parallel pass by the cache that all threads share, so every halo would be fetched again.
+    "GDAL_HTTP_MULTIRANGE": "SERIAL",
+    "CPL_VSIL_CURL_CACHE_SIZE": str(256 << 20),
+    # A cache of its own for every open file of every thread, besides the shared one.
+    "VSI_CACHE": "FALSE",
+}
+"""GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); the environment goes first."""
+
+KNOWN_TILES = 1 << 16
+"""Most TIFF tiles remembered as fetched: a few megabytes."""
+
+Tile = tuple[object, ...]
+
+
+@contextmanager
+def gdal_env(files: Sequence[str]) -> Iterator[None]:
+    """Set GDAL's options for remote files, at opening and at every read: they hold for the calling thread only."""
+    reach = reach_of(tuple(files))
+    if reach is None:
+        yield
+        return
+    options = REMOTE_ENV | {"GDAL_DISABLE_READDIR_ON_OPEN": reach} | _endpoint()
+    with rasterio.Env(**{key: value for key, value in options.items() if key not in os.environ}):
+        yield
+
+
+@lru_cache(maxsize=256)
+def reach_of(files: tuple[str, ...]) -> str | None:
+    """Return how GDAL should look for neighbours of files; None where all of them, and what VRTs name, are local."""
+    sources = [source for file in files for source in _sources(file)]
+    remote = [is_remote(source) for source in sources]
+    if not any(remote):
+        return None
+    return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbours
+
+
+def _sources(file: str) -> list[str]:
+    """Return the files that a local VRT names; of any other file, itself."""
+    if is_remote(file) or not file.lower().endswith(".vrt"):
+        return [file]
+    try:
+        text = Path(file).read_text(errors="replace")
+    except OSError:
+        return [file]
+    return re.findall(r"<Source(?:Filename|Dataset)[^>]*>\s*([^<]+?)\s*<", text) or [file]
+
+
+def _endpoint() -> dict[str, str]:
+    """Tell GDAL of the S3 server that boto3's own variables name, unless GDAL's are set.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    """
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url or "AWS_S3_ENDPOINT" in os.environ:
+        return {}
+    parts = urlparse(url)
+    https = "NO" if parts.scheme == "http" else "YES"
+    address = (parts.netloc + parts.path).rstrip("/")
+    return {"AWS_S3_ENDPOINT": address, "AWS_HTTPS": https, "AWS_VIRTUAL_HOSTING": "FALSE"}
+
+
+class Fetches:
+    """TIFF tiles on their way: a thread that needs one waits until it is there, instead of fetching it too."""
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+        self._changed = Condition()
+        self._flying: set[Tile] = set()
+        self._fetched: set[Tile] = set()
+
+    @contextmanager
+    def claim(self, tiles: set[Tile]) -> Iterator[None]:
+        """Fetch tiles, when no other thread is at any of them; those that were fetched before are in GDAL's cache."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._flying.isdisjoint(tiles))
+            mine = tiles - self._fetched
+            self._flying |= mine
+        try:
+            yield
+            self._remember(mine)
+        finally:
+            with self._changed:
+                self._flying -= mine
+                self._changed.notify_all()
+
+    def _remember(self, tiles: set[Tile]) -> None:
+        with self._changed:
+            if len(self._fetched) + len(tiles) > KNOWN_TILES:
+                self._fetched.clear()
+            self._fetched |= tiles
+
+
+fetches = Fetches()
+"""Those of this process."""

@@ -1,0 +1,133 @@
+"""Pixels and masks as they lie in a scene's files."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from geoseg.errors import ReadError
+from geoseg.scene.blank import is_blank
+from geoseg.scene.reader import close_readers, open_reader
+from geoseg.scene.remote import Tile, fetches, gdal_env, reach_of
+
+if TYPE_CHECKING:
+    from geoseg.scene.scene import Scene
+
+log = logging.getLogger("geoseg.scene")
+
+Found = TypeVar("Found")
+
+REMOTE_ATTEMPTS = 2
+"""Times that a remote part is read, the file opened anew, after GDAL has given up its own retries."""
+
+ATTEMPT_DELAY_S = 2.0
+
+
+def read_source(
+    scene: "Scene", rows: slice, cols: slice, level: int | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read rows and columns of the source.
+
+    Args:
+        scene: The scene: its files, bands and mask.
+        rows: Rows of the source.
+        cols: Columns of the source.
+        level: Overview to read instead of the full resolution.
+
+    Returns:
+        `(band, y, x)` pixels and the `(y, x)` valid mask, None where all are valid.
+
+    Raises:
+        ReadError: If they cannot be read.
+    """
+    values, valid = _read(scene, rows, cols, level, lambda reader, window: _pixels_and_mask(scene, reader, window))
+    return (values, _finite(values, valid)) if values.dtype.kind == "f" else (values, valid)
+
+
+def is_blank_source(scene: "Scene", rows: slice, cols: slice) -> bool:
+    """Return True where nothing there is valid, False where something is or only the pixels could tell.
+
+    Raises:
+        ReadError: If the mask cannot be read.
+    """
+    return _read(scene, rows, cols, None, is_blank)
+
+
+def _read(
+    scene: "Scene",
+    rows: slice,
+    cols: slice,
+    level: int | None,
+    look: Callable[[rasterio.DatasetReader, RasterWindow], Found],
+) -> Found:
+    """Look at a window of the open files; what fails at a server is tried again with the files opened anew."""
+    window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+    is_remote = reach_of(scene.paths) is not None
+    for left in reversed(range(REMOTE_ATTEMPTS if is_remote else 1)):
+        try:
+            with gdal_env(scene.paths):
+                reader = open_reader(scene.source, level, files=scene.paths)
+                with fetches.claim(_tiles(scene, reader, window, level) if is_remote else set()):
+                    return look(reader, window)
+        except (RasterioError, OSError) as err:
+            if not left:
+                raise _failure(scene, rows, cols, err) from err
+            log.info("%s: reading is tried again (%s).", scene.name, err)
+            close_readers()
+            time.sleep(ATTEMPT_DELAY_S)
+    raise AssertionError("unreachable")
+
+
+def _failure(scene: "Scene", rows: slice, cols: slice, err: Exception) -> ReadError:
+    place = scene.paths[0] + (f" and {len(scene.paths) - 1} more" if len(scene.paths) > 1 else "")
+    return ReadError(
+        f"{scene.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be read "
+        f"from {place} ({err}). The file may be damaged or cut short; copy or download it again."
+    )
+
+
+def _tiles(scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, level: int | None) -> set[Tile]:
+    """Return the TIFF tiles under a window."""
+    height, width = reader.block_shapes[0]
+    rows = range(window.row_off // height, (window.row_off + window.height - 1) // height + 1)
+    cols = range(window.col_off // width, (window.col_off + window.width - 1) // width + 1)
+    return {(scene.source, level, row, col) for row in rows for col in cols}
+
+
+def _pixels_and_mask(
+    scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    if not scene.has_mask:
+        return np.asarray(reader.read(scene.bands, window=window)), None
+    valid = np.asarray(reader.dataset_mask(window=window) > 0)
+    return _read_valid(scene, reader, window, valid), valid
+
+
+def _read_valid(
+    scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, valid: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Read the columns between the first and the last valid one; the others, which nobody asks for, are zeros."""
+    columns = np.flatnonzero(valid.any(axis=0))
+    if columns.size and columns[-1] - columns[0] + 1 == window.width:
+        return np.asarray(reader.read(scene.bands, window=window))
+    values = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
+    if columns.size:
+        first, stop = int(columns[0]), int(columns[-1]) + 1
+        part = RasterWindow(window.col_off + first, window.row_off, stop - first, window.height)
+        values[:, :, first:stop] = reader.read(scene.bands, window=part)
+    return values
+
+
+def _finite(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Take pixels that are not numbers out of the valid mask, in place of the values too."""
+    finite = np.isfinite(values).all(axis=0)
+    if finite.all():
+        return valid
+    values[:, ~finite] = 0
+    return np.asarray(finite if valid is None else finite & valid)
