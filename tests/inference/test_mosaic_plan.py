@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject, transform
@@ -140,9 +140,9 @@ def write_sheets(
     return whole, sheets
 
 
-@pytest.mark.parametrize("rule", ["first", "mean"])
-@pytest.mark.parametrize("px", [0.3, 0.17, 0.4])
-@pytest.mark.parametrize("blend", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "px", "blend"), [("first", 0.3, False), ("first", 0.17, True), ("mean", 0.4, False), ("mean", 0.17, True)]
+)
 def test_sheets_of_one_file_are_what_the_file_is(
     tmp_path: Path, bundle: Bundle, rule: Any, px: float, blend: bool
 ) -> None:
@@ -221,21 +221,27 @@ def test_the_mean_of_three_is_rounded_once(tmp_path: Path, bundle: Bundle) -> No
     assert (found[5:-5, 5:-5] == 101).all()  # 100.67
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> dict[tuple[str, bool], Plan]:
+    """Three scenes under two rules, blended and not."""
+    sources = three(tmp_path_factory.mktemp("three"))
+    both = [(rule, blend) for rule in ("first", "mean") for blend in (False, True)]
+    return {
+        (rule, blend): replace(plan_mosaic(sources, bundle, rule=rule, blend=blend, **CHIPS), engine=Counting())
+        for rule, blend in both
+    }
+
+
+@settings(max_examples=12, deadline=None)
 @given(
     rule=st.sampled_from(["first", "mean"]),
     blocks=st.tuples(st.integers(20, 260), st.integers(20, 260)),
     blend=st.booleans(),
-    seed=st.integers(0, 5),
 )
 def test_blocks_change_nothing(
-    tmp_path: Path, bundle: Bundle, rule: Any, blocks: tuple[int, int], blend: bool, seed: int
+    plans: dict[tuple[str, bool], Plan], rule: str, blocks: tuple[int, int], blend: bool
 ) -> None:
-    sources = three(tmp_path, seed)
-    first, second = (
-        predict_all(replace(plan_mosaic(sources, bundle, rule=rule, blend=blend, **CHIPS), engine=Counting()), px)
-        for px in blocks
-    )
+    first, second = (predict_all(plans[rule, blend], px) for px in blocks)
     np.testing.assert_array_equal(first, second)
 
 
