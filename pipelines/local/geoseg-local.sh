@@ -12,7 +12,7 @@ set -euo pipefail
 GEOSEG=${GEOSEG:-geoseg}    # cron knows no virtual environment: /path/to/environment/bin/geoseg
 THREADS=${THREADS:-2}       # of a worker
 WORKERS=${WORKERS:-}        # as many as cores and memory allow
-WORKER_MB=${WORKER_MB:-3000}  # memory that a worker may need: about 1 GB, and 0.5 GB for each of its threads, and room
+WORKER_MB=${WORKER_MB:-3000}  # memory that a worker may need: twice what one of two threads takes
 ATTEMPTS=${ATTEMPTS:-5}
 PAUSE_S=${PAUSE_S:-60}      # between attempts
 

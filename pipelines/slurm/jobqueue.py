@@ -8,6 +8,7 @@ A worker's job that is cancelled, preempted or out of time is submitted again wh
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from dask_jobqueue import SLURMCluster
 # --- Change these, here or as options ---------------------------------------------------------------------------------
 JOBS = 8  # one worker each; those that wait in the queue do not hold up the others
 CORES = 2  # threads of a worker: two to four
-MEMORY = "6GB"  # of a worker: about 1 GB, and 0.5 GB for each of its threads, twice
+MEMORY = "4GB"  # of a worker; one of two threads takes about 1.5 GB
 WALLTIME = "04:00:00"  # short jobs find gaps in the queue
 PARTITION = None
 ACCOUNT = None
@@ -33,6 +34,7 @@ SETUP = [  # lines of shell before each worker, such as "module load python/3.11
 
 def main() -> int:
     """Start the cluster, run geoseg on it, return geoseg's exit code: 0 done, 2 input refused, 3 some blocks failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # geoseg and the workers' jobs end too
     options, geoseg_options = read_options()
     if not geoseg_options:
         sys.exit("Nothing to run. Give scenes and an --out folder: python jobqueue.py SCENE... --out OUT")
