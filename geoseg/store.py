@@ -1,5 +1,6 @@
 """Where a run keeps its files: a folder, or a place in a bucket. Every object is written whole or not at all."""
 
+import http
 import http.client
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
-from geoseg.errors import MissingFileError, MissingPackageError, OutputError
+from geoseg.errors import MissingFileError, MissingPackageError, OutputError, ReadError
 
 HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 30.0
@@ -35,7 +36,7 @@ class Store(Protocol):
         """The place, as a user names it."""
 
     def read(self, name: str) -> bytes:
-        """Return an object; raise `MissingFileError` where there is none."""
+        """Return an object; raise `MissingFileError` where there is none, `ReadError` where it cannot be had."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object, whole or not at all, in the place of an older one; raise `OutputError` where it cannot."""
@@ -93,6 +94,10 @@ class LocalStore:
             return (self.folder / name).read_bytes()
         except FileNotFoundError as err:
             raise _missing(f"{self.folder / name}") from err
+        except OSError as err:
+            raise ReadError(
+                f"{self.folder / name} cannot be read ({err.strerror}). Get permission to read it, or see to its disk."
+            ) from err
 
     def write(self, name: str, data: bytes) -> None:
         """See `Store.write`."""
@@ -344,7 +349,14 @@ def _s3_errors(url: str, *, writing: bool = False) -> Iterator[None]:
     except (ClientError, BotoCoreError, Boto3Error) as err:
         if writing:
             raise OutputError(f"{url} cannot be written ({err}). Check bucket, credentials and endpoint.") from err
-        raise MissingFileError(f"{url} cannot be read ({err}). Check bucket, credentials and endpoint.") from err
+        kind = MissingFileError if _is_missing(err) else ReadError
+        raise kind(f"{url} cannot be read ({err}). Check bucket, credentials and endpoint.") from err
+
+
+def _is_missing(err: Exception) -> bool:
+    """Tell an object that is not there from one that cannot be had now: a run would otherwise begin again."""
+    answer = getattr(err, "response", {}).get("ResponseMetadata", {})
+    return bool(answer.get("HTTPStatusCode") == http.HTTPStatus.NOT_FOUND)
 
 
 def _require_boto3(location: str) -> None:

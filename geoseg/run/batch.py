@@ -165,9 +165,10 @@ class _Batch:
         self.sessions.clear()
 
     def _check(self) -> None:
-        for _, session in list(self.sessions.values()):
-            if session.lease is not None:
-                session.lease.check()
+        for source, session in list(self.sessions.values()):
+            with self._keeping_failures(source, session):
+                if session.lease is not None:
+                    session.lease.check()
 
     def _next_task(self) -> Task | None:
         """Give the next thing to do: finish a scene, compute a block of an open scene, open another scene."""
@@ -262,7 +263,7 @@ class _Batch:
 def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
     """Plan one scene; None where its result is there: that is seen without opening it."""
     facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
-    if not settings.overwrite and is_finished(out, facts) and has_all(out, settings):
+    if not settings.overwrite and is_finished(out, facts, settings) and has_all(out, settings):
         return None
     return plan_run(source.paths, bundle, settings)
 

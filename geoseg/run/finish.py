@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from geoseg.errors import DamagedPartError, GeosegError
 from geoseg.grid import Block
 from geoseg.run.folder import building_site, near, publish
 from geoseg.run.job import Job
-from geoseg.run.ledger import is_done
+from geoseg.run.lease import require_lease
+from geoseg.run.ledger import PLAN, is_done
 from geoseg.run.mosaic import write_rasters
 from geoseg.run.parts import read_watch
 from geoseg.run.polygons import write_footprints
@@ -22,16 +24,45 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
 
     Raises:
         OutputError: If there is no room, or no permission.
-        DamagedPartError: If a part is not whole.
+        DamagedPartError: If a part is not whole, or gone.
+        BusyError: If another client has taken the run folder over.
     """
-    done = set(job.work.names("parts"))
-    blocks = [block for block in job.blocks() if is_done(block, done)]
+    try:
+        report = _make_and_publish(job, ending)
+    except (GeosegError, OSError):
+        _check_lease(job, ending)  # another client may have finished the run, and removed what was being read
+        raise
+    job.base.remove(PLAN)
+    job.base.remove("")
+    return report
+
+
+def _make_and_publish(job: Job, ending: Ending) -> dict[str, Any]:
+    blocks = _done_blocks(job, ending)
     with building_site(job.out) as site:
         with near(job.work, [f"parts/{block.name}.npz" for block in blocks]) as parts:
             report = _make(job, ending, blocks, parts, site)
+        _check_lease(job, ending)
         publish(site, job.out)
-    job.base.remove("")
     return report
+
+
+def _check_lease(job: Job, ending: Ending) -> None:
+    if ending.token is not None:
+        require_lease(job.base, ending.token)
+
+
+def _done_blocks(job: Job, ending: Ending) -> list[Block]:
+    """Return the blocks that have a part: all but those that are known to have failed."""
+    done = set(job.work.names("parts"))
+    blocks = [block for block in job.blocks() if block.name not in ending.failed]
+    missing = [block.name for block in blocks if not is_done(block, done)]
+    if missing:
+        raise DamagedPartError(
+            f"{len(missing)} finished blocks have no part in {job.work.url} any more, such as {missing[0]}. Give the "
+            "same command again: they are computed anew."
+        )
+    return blocks
 
 
 def _make(job: Job, ending: Ending, blocks: list[Block], parts: Store, site: Path) -> dict[str, Any]:
@@ -42,7 +73,13 @@ def _make(job: Job, ending: Ending, blocks: list[Block], parts: Store, site: Pat
     pixels = write_rasters(plan, spec, job.threshold, blocks, parts, site)
     stages.done("mosaic")
     footprints = write_footprints(
-        plan, blocks, parts, site, min_area_m2=job.min_area_m2, simplify_px=job.settings.simplify_px
+        plan,
+        blocks,
+        parts,
+        site,
+        min_area_m2=job.min_area_m2,
+        simplify_px=job.settings.simplify_px,
+        gaps=[block.window for block in job.blocks() if block.name in ending.failed] if ending.failed else [],
     )
     stages.done("polygons")
     if job.settings.picture:

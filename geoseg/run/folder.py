@@ -85,7 +85,13 @@ def building_site(out: Store) -> Iterator[Path]:
     """Give a local folder to make the results in: on their own disk where that is local, so that renaming is enough."""
     if isinstance(out, LocalStore):
         site = out.folder / WORK / f"ready-{uuid4().hex[:8]}"
-        site.mkdir(parents=True)
+        try:
+            site.mkdir(parents=True)
+        except OSError as err:
+            raise OutputError(
+                f"{site} cannot be made ({err.strerror}). Make room or get permission to write there, and give the "
+                "same command again."
+            ) from err
         try:
             yield site
         finally:
@@ -96,8 +102,14 @@ def building_site(out: Store) -> Iterator[Path]:
 
 
 def publish(site: Path, out: Store) -> None:
-    """Put the finished files in their place, `run.json` last; what an older result had beside them goes first."""
+    """Put the finished files in their place, `run.json` last; what an older result had beside them goes first.
+
+    Raises:
+        OutputError: If they cannot be written, or are not there any more.
+    """
     made = [name for name in RESULTS if (site / name).exists()]
+    if RESULTS[-1] not in made:
+        raise OutputError(f"{site} was removed while results were made there. Give the same command again.")
     out.remove(RESULTS[-1])
     for name in RESULTS:
         if name not in made:

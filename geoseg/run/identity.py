@@ -27,9 +27,11 @@ DECIDING = (
     "halo_px",
     "mosaic",
     "target_crs",
-    "errors",
 )
-"""Settings that change what is found; blocks, threads, workers and devices do not."""
+"""Settings that change what is found; blocks, threads, workers and devices do not.
+
+Nor does `errors`: it decides what becomes of blocks that cannot be done, and `run.json` lists those.
+"""
 
 SHOWN = 4
 """Most differences that an error lists."""

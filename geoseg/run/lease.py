@@ -45,14 +45,28 @@ class Lease:
     lost: bool = False
     _beats: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
+    _beating: threading.Thread | None = None
 
     def check(self) -> None:
         """Raise `BusyError` where another client took the run folder over, as after this one was suspended."""
         if self.lost:
-            raise BusyError(
-                f"Another client has taken over {self.store.url}, as this one was not heard of for {LEASE_S:.0f} s. "
-                "Nothing is lost; watch it with geoseg status."
-            )
+            raise _taken_over(self.store)
+
+    @property
+    def token(self) -> str:
+        """What tells this owner from every other."""
+        return str(self.owner["token"])
+
+    @property
+    def is_held(self) -> bool:
+        """True while the lock on the run folder is this owner's."""
+        return is_holder(self.store, self.token)
+
+    def rest(self) -> None:
+        """Beat no more, so that what is removed next is not written again."""
+        self._stop.set()
+        if self._beating is not None:
+            self._beating.join()
 
     def payload(self) -> bytes:
         """Return what the lock says."""
@@ -90,13 +104,12 @@ def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
     """
     lease = Lease(store, _describe_owner())
     _acquire(lease)
-    beating = threading.Thread(target=_keep_beating, args=(lease, on_beat), daemon=True)
-    beating.start()
+    lease._beating = threading.Thread(target=_keep_beating, args=(lease, on_beat), daemon=True)
+    lease._beating.start()
     try:
         yield lease
     finally:
-        lease._stop.set()
-        beating.join()
+        lease.rest()
         with suppress(GeosegError):
             lease.release()
 
@@ -110,6 +123,17 @@ def read_holder(store: Store) -> dict[str, Any] | None:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_holder(store: Store, token: str) -> bool:
+    """Tell whether the lock of a run is this owner's."""
+    return (read_holder(store) or {}).get("token") == token
+
+
+def require_lease(store: Store, token: str) -> None:
+    """Raise `BusyError` unless the lock of a run is this owner's, as before results are put into their place."""
+    if not is_holder(store, token):
+        raise _taken_over(store)
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
@@ -154,6 +178,13 @@ def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
         if now != holder:
             return True
     return False
+
+
+def _taken_over(store: Store) -> BusyError:
+    return BusyError(
+        f"Another client has taken over {store.url}, as this one was not heard of for {LEASE_S:.0f} s. "
+        "Nothing is lost; watch it with geoseg status."
+    )
 
 
 def _keep_beating(lease: Lease, on_beat: Callable[[], None]) -> None:

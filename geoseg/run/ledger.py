@@ -78,6 +78,20 @@ def work_store(out: Store, plan: dict[str, Any]) -> Store:
     return open_store(f"{out.url}/{WORK}/{plan.get('run')}")
 
 
+def run_name(work: Store) -> str:
+    """Return the name of a run: that of its folder of parts."""
+    return work.url.rpartition("/")[2]
+
+
+def sweep(out: Store) -> None:
+    """Remove what a client left that was killed after the last file of its result was in its place."""
+    base, report = base_store(out), read_json(out, "run.json") or {}
+    plan = read_json(base, PLAN)
+    if plan is not None and plan.get("run") == report.get("run"):
+        base.remove(PLAN)
+        base.remove("")
+
+
 def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str) -> Ledger:
     """Begin a run, or continue the one that is there.
 
@@ -120,21 +134,23 @@ def _describe(facts: Facts, *, block_px: int, blocks: int, name: str) -> dict[st
     }
 
 
+def is_same(plan: dict[str, Any], facts: Facts) -> bool:
+    """Tell whether what `plan.json` describes can be continued."""
+    return plan.get("key") == key_of(facts) and _version_of(plan) == (FORMAT, geoseg.__version__)
+
+
+def _version_of(plan: dict[str, Any]) -> tuple[Any, Any]:
+    return plan.get("format"), plan.get("geoseg")
+
+
 def _check_same(out: Store, plan: dict[str, Any], facts: Facts) -> None:
     if plan.get("key") != key_of(facts):
         raise refuse_other(out.url, plan.get("facts") or {}, facts)
-    found, expected = (plan.get("format"), plan.get("geoseg")), (FORMAT, geoseg.__version__)
-    if found != expected:
+    if not is_same(plan, facts):
         raise ExistingResultError(
-            f"{out.url} was begun with geoseg {found[1]}; this is geoseg {expected[1]}, which may compute other "
-            "pixels. Finish it with that version, or begin again with --overwrite."
+            f"{out.url} was begun with geoseg {plan.get('geoseg')}; this is geoseg {geoseg.__version__}, which may "
+            "compute other pixels. Finish it with that version, or begin again with --overwrite."
         )
-
-
-def finished_facts(out: Store) -> Facts | None:
-    """Return what decided the finished result in a run folder; None where there is none."""
-    report = read_json(out, "run.json")
-    return None if report is None else report.get("facts") or {}
 
 
 def read_failed(work: Store) -> dict[str, str]:

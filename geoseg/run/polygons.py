@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
+from numpy.typing import NDArray
 
 from geoseg.errors import MissingFileError
-from geoseg.grid import Block
+from geoseg.grid import Block, Window
 from geoseg.inference import NODATA, BlockPixels, Plan
 from geoseg.run.parts import read_finished, read_pending
 from geoseg.store import Store
@@ -68,7 +70,14 @@ def outline_block(
 
 
 def write_footprints(
-    plan: Plan, blocks: Sequence[Block], store: Store, folder: Path, *, min_area_m2: float, simplify_px: float
+    plan: Plan,
+    blocks: Sequence[Block],
+    store: Store,
+    folder: Path,
+    *,
+    min_area_m2: float,
+    simplify_px: float,
+    gaps: Sequence[Window] = (),
 ) -> FootprintCounts:
     """Join the parts' polygons along seams and write `buildings.gpkg` and `buildings.parquet`.
 
@@ -81,6 +90,7 @@ def write_footprints(
         folder: Where the files go.
         min_area_m2: As for `outline_block`.
         simplify_px: As for `outline_block`.
+        gaps: Blocks that could not be done; a footprint that reaches one may go on there, and is at the edge.
 
     Returns:
         What was written, counted.
@@ -93,10 +103,21 @@ def write_footprints(
 
     grid, counts = plan.scene.grid, FootprintCounts()
     pending = Pending.concatenate([_pending(store, block) for block in blocks])
+    pending.polygons.edge[_reach(pending, gaps)] = True
     joined = finish_pending(pending, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
     batches = _counted(rebatch(_bands(blocks, store, joined)), counts)
     write_footprint_files(batches, grid.crs, folder / "buildings.gpkg", folder / "buildings.parquet")
     return counts
+
+
+def _reach(pending: Pending, gaps: Sequence[Window]) -> NDArray[np.int64]:
+    """Return which pending polygons share a piece of their outline with a gap."""
+    boxes = np.array([shapely.box(w.cols.start, w.rows.start, w.cols.stop, w.rows.stop) for w in gaps], dtype=object)
+    polygons = pending.polygons.polygons
+    gap, polygon = shapely.STRtree(polygons).query(boxes, predicate="touches")
+    shared = shapely.length(shapely.intersection(boxes[gap], polygons[polygon]))
+    reaching: NDArray[np.int64] = polygon[shared > 0]
+    return reaching
 
 
 def _bands(blocks: Sequence[Block], store: Store, joined: Footprints) -> "Iterator[pyarrow.RecordBatch]":

@@ -13,6 +13,7 @@ import geoseg
 from geoseg.inference import Plan, Stopwatch
 from geoseg.run.identity import Facts, key_of
 from geoseg.run.job import Job
+from geoseg.run.ledger import run_name
 from geoseg.run.memory import peak_memory_mb
 from geoseg.run.mosaic import Counts
 from geoseg.run.polygons import FootprintCounts
@@ -50,6 +51,7 @@ class Ending:
         resumed: Blocks that an earlier client had done.
         write_s: Seconds that writing the parts took, of all threads.
         worker_memory_mb: The largest peak of a worker.
+        token: Of the client's lease, which must hold when the results are put into their place.
     """
 
     stages: Stages
@@ -59,6 +61,7 @@ class Ending:
     resumed: int = 0
     write_s: float = 0.0
     worker_memory_mb: float | None = None
+    token: str | None = None
 
 
 def describe_run(
@@ -76,6 +79,7 @@ def describe_run(
         "command": sys.argv,
         "scene": describe_scene(plan),
         "key": key_of(ending.facts),
+        "run": run_name(job.work),
         "facts": ending.facts,
         "model": {
             "name": spec.name,

@@ -7,15 +7,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from geoseg.bundle import Bundle
-from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
+from geoseg.errors import DamagedPartError, ExistingResultError, GeosegError, ReadError, UnfinishedError
 from geoseg.grid import Block
 from geoseg.inference import Plan
 from geoseg.run.cluster import engine_threads
 from geoseg.run.folder import check_free, check_place, check_room
-from geoseg.run.identity import Facts, key_of, plan_facts, refuse_other
+from geoseg.run.identity import Facts, plan_facts, refuse_other
 from geoseg.run.job import BlockReport, Job
 from geoseg.run.lease import Lease, hold
-from geoseg.run.ledger import PLAN, PROGRESS, WORK, Ledger, base_store, begin, finished_facts, is_done, read_json
+from geoseg.run.ledger import PLAN, PROGRESS, WORK, Ledger, base_store, begin, is_done, is_same, read_json, sweep
 from geoseg.run.parts import is_sound
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
@@ -89,15 +89,24 @@ class Session:
         if self.failed and self.job.settings.errors == "stop":
             raise self._unfinished()
         return Ending(
-            self.stages, self.facts, dict(self.failed), self.engine, self.resumed, self.write_s, self.memory_mb
+            self.stages,
+            self.facts,
+            dict(self.failed),
+            self.engine,
+            self.resumed,
+            self.write_s,
+            self.memory_mb,
+            self.lease.token if self.lease is not None else None,
         )
 
     def forget_damaged(self, error: DamagedPartError) -> None:
         """Forget the parts that are not whole, so that their blocks are computed again."""
         log.warning("%s", error)
-        for block in self.blocks:
-            if not is_sound(self.job.work, block):
-                self.job.work.remove(f"parts/{block.name}.npz")
+        damaged = [block for block in self.blocks if not is_sound(self.job.work, block)]
+        if not damaged:
+            raise error
+        for block in damaged:
+            self.job.work.remove(f"parts/{block.name}.npz")
         self._plan_blocks()
 
     def write_progress(self) -> None:
@@ -115,9 +124,18 @@ class Session:
 
     def close(self) -> None:
         """Let others in; leave nothing behind of a run in which nothing was done."""
-        self.ledger.give_up()
+        if self.lease is not None and self.lease.is_held:
+            self.lease.rest()
+            self._clear()
         self._stack.close()
         _remove_if_empty(self.ledger.out)
+
+    def _clear(self) -> None:
+        """Remove what the last beat wrote again beside a finished result, or a run in which nothing was done."""
+        if self.ledger.base.has(PLAN):
+            self.ledger.give_up()
+        else:
+            self.ledger.close()
 
     def _unfinished(self) -> UnfinishedError:
         failed = [block.name for block in self.blocks if block.name in self.failed]
@@ -149,7 +167,8 @@ def open_session(
     """
     out, facts = open_store(out_of(plan, settings)), plan_facts(plan, bundle, settings)
     check_place(out)
-    if not settings.overwrite and is_finished(out, facts):
+    if not settings.overwrite and is_finished(out, facts, settings):
+        sweep(out)
         _add_picture(plan, bundle, settings, out)
         return None
     block_px = settings.block_px or plan.choose_block_px(cluster_threads)
@@ -161,6 +180,9 @@ def open_session(
             check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
         session: list[Session] = []
         lease = stack.enter_context(hold(base, lambda: session[0].write_progress() if session else None))
+        if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
+            stack.close()
+            return None
         ledger = _begin(out, facts, plan, block_px, settings)
         job = Job(
             plan, bundle, settings, out, ledger.base, ledger.work, ledger.block_px, engine_threads(settings, bundle)
@@ -180,19 +202,27 @@ def out_of(plan: Plan, settings: RunSettings) -> str | Path:
     return settings.out or f"{plan.scene.name}_geoseg"
 
 
-def is_finished(out: Store, facts: Facts) -> bool:
+def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     """Tell whether a folder holds the result of a run with these facts.
 
     Raises:
-        ExistingResultError: If it holds the result of another run, or of something else.
+        ExistingResultError: If it holds the result of another run, or of something else, or one that lacks blocks
+            where none may be missing.
     """
-    found = finished_facts(out)
-    if found is None:
+    report = read_json(out, "run.json")
+    if report is None:
         if not base_store(out).has(PLAN):  # else results that a killed client was moving there
             check_free(out)
         return False
+    found: Facts = report.get("facts") or {}
     if found != facts:
         raise refuse_other(out.url, found, facts)
+    failed = report.get("failed_blocks") or []
+    if failed and settings.errors == "stop":
+        raise ExistingResultError(
+            f"The result in {out.url} lacks {len(failed)} blocks that could not be done, and was to be made without "
+            "them. Add --errors nodata to keep it so, or --overwrite to make it again."
+        )
     return True
 
 
@@ -213,7 +243,7 @@ def _begin(out: Store, facts: Facts, plan: Plan, block_px: int, settings: RunSet
     base = base_store(out)
     if settings.overwrite:
         begun = read_json(base, PLAN)
-        if begun is not None and begun.get("key") != key_of(facts):
+        if begun is not None and not is_same(begun, facts):
             base.remove(str(begun.get("run")))
             base.remove(PLAN)
     ledger = begin(out, facts, block_px=block_px, blocks=blocks, name=plan.scene.name)

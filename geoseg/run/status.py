@@ -75,10 +75,9 @@ def _status_in_batch(out: Store, name: str) -> RunStatus:
 
 
 def _status_of(out: Store) -> RunStatus | None:
-    plan = read_json(base_store(out), PLAN)
-    if plan is not None:
+    plan, report = read_json(base_store(out), PLAN), read_json(out, "run.json")
+    if plan is not None and (report is None or report.get("run") != plan.get("run")):
         return _unfinished(out, plan)
-    report = read_json(out, "run.json")
     if report is None or "counts" not in report:
         return None
     failed = {entry["block"]: entry["error"] for entry in report.get("failed_blocks") or []}
