@@ -82,7 +82,8 @@ def plan_mosaic(
     ranked, spec = rank(sources, rule), bundle.spec
     wanted_crs = parse_crs(target_crs) if target_crs is not None else None
     opened = _open_all(sources, spec, bands, crs)
-    order = [opened[sources.index(source)] for source in ranked]
+    named = {scene.name: scene for scene in opened}
+    order = [named[source.name] for source in ranked]
     scene = _as_one(ranked, order, spec, rule, bands=bands, crs=crs, target_crs=wanted_crs, grid=grid)
     if scene is not None:
         covered = sheet_windows([sheet.native for sheet in opened], scene.grid)
