@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import lru_cache
 from io import BytesIO
 from typing import Any, Literal
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -194,7 +193,6 @@ def _opened(store: Store, block: Block) -> Iterator[_Part]:
         ) from err
 
 
-@lru_cache(maxsize=1)
 def _codec() -> Any:
     import pyarrow as pa
 

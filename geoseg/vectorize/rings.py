@@ -85,8 +85,9 @@ def first_corners(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np
 
     It is the upper left corner of a polygon's first pixel, so no two polygons of a scene share it.
     """
-    first = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
-    return shapely.get_y(first).astype(np.int64), shapely.get_x(first).astype(np.int64)
+    count = shapely.get_num_coordinates(polygons)
+    first = shapely.get_coordinates(polygons)[np.cumsum(count) - count].astype(np.int64)
+    return first[:, 1], first[:, 0]
 
 
 def reading_order(polygons: PolygonArray) -> NDArray[np.int64]:
