@@ -59,8 +59,9 @@ class Composite(Scene):
         return valid
 
     def may_hold_data(self, window: Window) -> bool:
-        """Return False where no scene meets a window."""
-        return next(self._ranked(window), None) is not None
+        """Return False where no scene has anything valid in a window, as far as a look at their masks tells."""
+        shared = ((part, part.window.intersect(window)) for part in self.parts if _meet(part.window, window))
+        return any(here is not None and part.may_hold_data(here) for part, here in shared)
 
     def _ranked(self, window: Window) -> Iterator[Warped]:
         """Yield the scenes that meet a window, the one on top first."""

@@ -72,48 +72,54 @@ class Warped:
         """
         bands, dtype = len(self.scene.bands), np.dtype("uint8" if self.scene.levels else self.scene.dtype)
         out = Pixels(np.zeros((bands, *window.shape), dtype), np.zeros(window.shape, bool))
+        needed = self._needed(window)
+        if needed is None:
+            return out
         if self.shift is not None:
-            self._copy(window, self.shift, out)
+            self._copy(needed, needed.relative_to(_shifted(window, self.shift)), out)
         else:
-            self._sample(window, out)
+            self._sample(needed, window, out)
         return out
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
         """Read the `(y, x)` valid mask of a window; where the scene has no mask, from places alone."""
-        valid = np.zeros(window.shape, bool)
-        if self.shift is not None:
-            there = _shifted(window, self.shift)
-            here = there.intersect(self.scene.grid.window)
-            if here is not None:
-                valid[here.relative_to(there).slices] = self._mask(here)
-            return valid
-        needed = self._hull(window).span(self.scene.grid.shape)
+        valid, needed = np.zeros(window.shape, bool), self._needed(window)
         if needed is not None:
             mask = self._mask(needed)
+            if self.shift is not None:
+                valid[needed.relative_to(_shifted(window, self.shift)).slices] = mask
+                return valid
             for part in _chunks(window.shape):
                 places = self._places(_within(part, window))
                 inside = places.inside(self.scene.grid.shape, SLACK)
                 valid[part.slices] = sample_mask(mask, places.moved(needed.row, needed.col), inside)
         return valid
 
+    def may_hold_data(self, window: Window) -> bool:
+        """Return False where nothing in a window is valid, as far as a look at the scene's mask tells."""
+        needed = self._needed(window)
+        return needed is not None and self.scene.may_hold_data(needed)
+
+    def _needed(self, window: Window) -> Window | None:
+        """Return the pixels of the scene that a window depends on; None where there are none."""
+        if self.shift is not None:
+            return _shifted(window, self.shift).intersect(self.scene.grid.window)
+        return self._hull(window).span(self.scene.grid.shape)
+
     def _mask(self, window: Window) -> NDArray[np.bool_]:
         """Return the valid mask of a window of the scene."""
+        if not self.scene.may_hold_data(window):
+            return np.zeros(window.shape, bool)
         has_mask = self.scene.has_mask or self.scene.dtype.startswith("float")
         return self.scene.read(window).valid if has_mask else np.broadcast_to(np.True_, window.shape)
 
-    def _copy(self, window: Window, shift: tuple[int, int], out: Pixels) -> None:
-        there = _shifted(window, shift)
-        here = there.intersect(self.scene.grid.window)
-        if here is not None:
-            pixels, part = self.scene.read(here), here.relative_to(there).slices
-            out.values[:, *part] = np.where(pixels.valid, pixels.values, 0)
-            out.valid[part] = pixels.valid
+    def _copy(self, needed: Window, part: Window, out: Pixels) -> None:
+        pixels = self.scene.read(needed)
+        out.values[:, *part.slices] = np.where(pixels.valid, pixels.values, 0)
+        out.valid[part.slices] = pixels.valid
 
-    def _sample(self, window: Window, out: Pixels) -> None:
+    def _sample(self, needed: Window, window: Window, out: Pixels) -> None:
         """Read what a window needs of the scene at once, and sample it part by part."""
-        needed = self._hull(window).span(self.scene.grid.shape)
-        if needed is None:
-            return
         pixels = self.scene.read(needed)
         for part in _chunks(window.shape):
             places = self._places(_within(part, window))

@@ -169,6 +169,19 @@ def test_at_another_shape_it_is_the_same_picture(pair: list[Scene]) -> None:
     assert mosaic.at_gsd(0.6).grid.shape == (20, 45)
 
 
+def test_a_look_at_the_masks_tells_where_nothing_is(write_scene: WriteScene) -> None:
+    hole = np.ones((40, 60), bool)
+    hole[:, 20:50] = False
+    masked = write_scene(grey(ONE), valid=hole)
+    turned = write_scene(grey(TWO, 10, 10), shift=(80, 10), turn=30)
+    mosaic = mosaic_of([masked, turned])
+    assert mosaic.may_hold_data(Window(0, 10, 40, 20))
+    assert not mosaic.may_hold_data(Window(0, 25, 40, 20))
+    assert mosaic.may_hold_data(Window(10, 70, 20, 20))
+    assert not mosaic.may_hold_data(Window(30, 65, 10, 10))
+    assert not mosaic.parts[0].read_valid(Window(0, 25, 40, 20)).any()
+
+
 def test_bands_are_chosen_before_and_levels_measured_before(pair: list[Scene]) -> None:
     mosaic = mosaic_of(pair)
     assert mosaic.with_levels() is mosaic
