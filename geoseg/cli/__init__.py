@@ -1,9 +1,11 @@
 """The command line: parse, one public call, print the paths. Heavy imports wait until a command needs them."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 
-INPUT_REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
+INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; with 3 the same command goes on from what is done."""
 
 
@@ -57,9 +59,15 @@ def _errors_as_messages() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
+def _end(*_: object) -> NoReturn:
+    """Leave in order where a scheduler of jobs asks for it: run folders are let go, so that another machine goes on."""
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line."""
     # Several engines and dask threads share the cores; a BLAS with threads of its own would only get in their way.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, _end)
     with _errors_as_messages():
         app()
