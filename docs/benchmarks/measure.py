@@ -1,6 +1,7 @@
 """Run a command on a fixed number of CPUs; measure its wall time and the peak memory of all its processes."""
 
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -16,10 +17,14 @@ THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command took: `seconds` of wall time and `peak_mb`, proportional set size of the whole process tree."""
+    """What a command took: `seconds` of wall time and `peak_mb`, proportional set size of the whole process tree.
+
+    `cpu_s` are seconds of all its cores together: on a busy machine they say more than the wall.
+    """
 
     seconds: float
     peak_mb: float
+    cpu_s: float
 
 
 def measure(command: Sequence[str], *, cpus: int, log: Path, env: Mapping[str, str] | None = None) -> Measured:
@@ -29,7 +34,7 @@ def measure(command: Sequence[str], *, cpus: int, log: Path, env: Mapping[str, s
         SystemExit: If the command fails; the end of its output is shown.
     """
     with log.open("w") as out:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(_pinned(command, cpus), stdout=out, stderr=subprocess.STDOUT, env=_environment(env))
         peak = _PeakMemory(process.pid)
         peak.start()
@@ -40,7 +45,9 @@ def measure(command: Sequence[str], *, cpus: int, log: Path, env: Mapping[str, s
         raise SystemExit(
             f"{' '.join(command)}\nended with status {status}; the end of {log}:\n{log.read_text()[-3000:]}"
         )
-    return Measured(seconds, peak.peak_bytes / 1e6)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(seconds, peak.peak_bytes / 1e6, cpu_s)
 
 
 def _pinned(command: Sequence[str], cpus: int) -> list[str]:
