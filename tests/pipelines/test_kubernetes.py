@@ -1,8 +1,12 @@
-"""The manifests of pipelines/kubernetes are such as Kubernetes, the dask operator, dask and geoseg take; not run."""
+"""The manifests of pipelines/kubernetes are such as Kubernetes, the dask operator, dask and geoseg take."""
 
 import copy
 import re
+import socket
+import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +199,67 @@ def test_commands_are_such_as_dask_and_geoseg_take(manifests: dict[str, Manifest
         program, command, *options = container(pod)["args"]
         parsers.pop((program, command)).make_context(command, options)  # raises UsageError for an unknown option
     assert not parsers
+
+
+@pytest.mark.slow
+def test_the_pods_commands_work_together_from_bucket_to_bucket(
+    environment: dict[str, str], tmp_path: Path, repository: Path
+) -> None:
+    """Scheduler, worker and client as processes of this machine, with the pods' own arguments and environment."""
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    manifests = build(KUBERNETES / "base")
+    worker, scheduler, client = (container(pod)["args"] for pod in pods(manifests))
+    port = free_port()
+    # What a cluster gives: names of hosts and workers, a scratch volume, the bucket's place and keys.
+    given = {"geoseg-scheduler:8786": f"127.0.0.1:{port}", "--port=8786": f"--port={port}", ":8787": ":0"}
+    given |= {"/scratch": str(tmp_path), "$(DASK_WORKER_NAME)": "worker-1"}
+    pod = environment | {name: fill_in(value, given) for name, value in manifests["ConfigMap"]["data"].items()}
+    pod |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_HTTPS": "NO"}
+    pod["DASK_SCHEDULER_ADDRESS"] = f"tcp://127.0.0.1:{port}"
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        pod |= {"AWS_S3_ENDPOINT": "{}:{}".format(*server.get_host_and_port()), "AWS_VIRTUAL_HOSTING": "FALSE"}
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": pod["AWS_REGION"]}
+        s3 = boto3.client("s3", endpoint_url=f"http://{pod['AWS_S3_ENDPOINT']}", **keys)
+        place = {"LocationConstraint": pod["AWS_REGION"]}
+        s3.create_bucket(Bucket="bucket", CreateBucketConfiguration=place)
+        s3.upload_file(str(repository / "sample_data" / "scene.tif"), "bucket", "scenes/scene.tif")
+        with (
+            running([fill_in(arg, given) for arg in scheduler], pod, tmp_path),
+            running([fill_in(arg, given) for arg in worker], pod, tmp_path),
+        ):
+            subprocess.run([fill_in(arg, given) for arg in client], env=pod, cwd=tmp_path, check=True, timeout=240)
+        found = [item["Key"] for item in s3.list_objects_v2(Bucket="bucket", Prefix="results/")["Contents"]]
+    finally:
+        server.stop()
+    wanted = ("buildings.gpkg", "buildings.parquet", "mask.tif", "probability.tif", "run.json")
+    assert {f"results/2026-11/{name}" for name in wanted} <= set(found)
+    assert not [name for name in found if "/.geoseg/" in name]
+
+
+def fill_in(text: str, given: dict[str, str]) -> str:
+    for name, value in given.items():
+        text = text.replace(name, value)
+    return text
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
+    with (folder / f"{command[1]}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def test_the_image_has_all_that_the_package_is_built_of() -> None:

@@ -78,7 +78,7 @@ class Slurm:
 
     def wait(self, job: str) -> str:
         """Wait until a job and all its processes have ended; return its state."""
-        return until(lambda: (s := self.state(job)) if not re.search("RUN|PEND|ING", self.state(job)) else "", job)
+        return until(lambda: "" if "ING" in (state := self.state(job)) else state, f"the end of job {job}")
 
     def running(self, name: str) -> list[str]:
         """Return the ids of running jobs of a name."""
@@ -161,8 +161,15 @@ def parts(out: Path) -> dict[str, int]:
     return {part.name: part.stat().st_mtime_ns for part in out.rglob("parts/*.npz")}
 
 
-def wait_for_parts(out: Path, at_least: int) -> None:
-    until(lambda: "yes" if len(parts(out)) >= at_least else "", f"{at_least} finished blocks")
+def wait_for_parts(out: Path, at_least: int) -> dict[str, int]:
+    seen: dict[str, int] = {}
+
+    def look() -> str:
+        seen.update(parts(out))
+        return "yes" if len(seen) >= at_least else ""
+
+    until(look, f"{at_least} finished blocks")
+    return seen
 
 
 @pytest.mark.slow
@@ -183,8 +190,7 @@ def test_a_batch_job_that_is_cancelled_and_given_again_ends_in_the_plain_result(
     assert f"stopped, {len(done)} of 9 blocks done" in slurm.call("geoseg", "status", out)
 
     job = slurm.submit(tmp_path, *command)
-    wait_for_parts(out, len(done) + 1)
-    assert parts(out).items() >= done.items()
+    assert wait_for_parts(out, len(done) + 1).items() >= done.items()
     assert slurm.wait(job) == "COMPLETED", (tmp_path / f"geoseg-{job}.log").read_text()
     counts = json.loads((out / "run.json").read_text())["counts"]
     assert counts["blocks_done_before"] == len(done) < counts["blocks"]
