@@ -1,16 +1,21 @@
 """Open rasters, kept by each thread: GDAL's datasets are not thread-safe."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import rasterio
 
-from geoseg.scene.files import stamp_of
+from geoseg.scene.files import Stamp, stamp_of
 from geoseg.scene.remote import gdal_env
 from geoseg.scene.silence import quiet_georeference
 
 OPEN_READERS = 8
+
+MANY_FILES = 16
+STAMPS_KEPT_S = 1.0
+"""Seconds for which the stamps of many files are believed: asking a thousand takes longer than reading a strip."""
 
 _readers = threading.local()
 
@@ -27,7 +32,7 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
         "cache", OrderedDict()
     )
     files = files or (source,)
-    key = (source, level, *map(stamp_of, files))
+    key = (source, level, *_stamps(tuple(files)))
     if key not in cache:
         with gdal_env(files), quiet_georeference():
             cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
@@ -37,7 +42,22 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
     return cache[key]
 
 
+def _stamps(files: tuple[str, ...]) -> tuple[Stamp, ...]:
+    """Return the time and size of each file; of many, as they were up to a second ago."""
+    if len(files) <= MANY_FILES:
+        return tuple(map(stamp_of, files))
+    kept: dict[tuple[str, ...], tuple[float, tuple[Stamp, ...]]] = _readers.__dict__.setdefault("stamps", {})
+    now = time.monotonic()
+    if files not in kept or now - kept[files][0] > STAMPS_KEPT_S:
+        kept.pop(files, None)
+        kept[files] = now, tuple(map(stamp_of, files))
+        while len(kept) > OPEN_READERS:
+            kept.pop(next(iter(kept)))
+    return kept[files][1]
+
+
 def close_readers() -> None:
     """Close the calling thread's open rasters, so that the files may be replaced or removed."""
+    _readers.__dict__.pop("stamps", None)
     for reader in _readers.__dict__.pop("cache", {}).values():
         reader.close()

@@ -16,7 +16,7 @@ from geoseg.errors import (
     UsageError,
 )
 from geoseg.grid import Window
-from geoseg.scene import open_scene
+from geoseg.scene import close_readers, open_scene
 
 
 def at(col: float, row: float, gsd: float = 0.3) -> Affine:
@@ -204,3 +204,17 @@ def test_files_without_CRS_take_the_given_one(write, noise, caplog: pytest.LogCa
         scene = open_scene(files, crs="EPSG:32630")
     assert scene.grid.crs.to_epsg() == 32630
     assert not caplog.records
+
+
+def test_a_thousand_sheets_are_not_asked_for_their_time_at_every_strip(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("geoseg.scene.reader.stamp_of", lambda path: asked.append(path))
+    monkeypatch.setattr("geoseg.scene.reader.STAMPS_KEPT_S", 1_000)
+    sheets = [write(f"{i}.tif", np.full((1, 8, 8), i, np.uint8), transform=at(8 * i, 0)) for i in range(20)]
+    scene = open_scene(sheets)
+    for _ in range(5):
+        assert scene.read(Window(0, 0, 8, 160)).values[0, 0, 159] == 19
+    assert len(asked) == 20
+    close_readers()
+    scene.read(Window(0, 0, 8, 160))
+    assert len(asked) == 40
