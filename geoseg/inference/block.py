@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
+from geoseg.inference.gate import engine_gate
 from geoseg.inference.passes import Predicted, ValidReader, counted, mean_of_passes
 from geoseg.inference.plan import Plan
 from geoseg.inference.stitch import Blended, Cropped, Probabilities
@@ -96,9 +97,8 @@ def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> P
     engine = plan.open_engine()
     wanted = [chip for chip in chips if _is_wanted(plan, mask, chip)]
     for batch, pixels in _batches(plan, dataset, wanted, engine, watch):
+        predicted = _predict(engine, pixels, plan, watch)
         start = time.perf_counter()
-        predicted = _predict(engine, pixels, plan)
-        start = watch.add("network", start)
         for chip, probabilities in zip(batch, predicted, strict=True):
             stitch.add(chip, probabilities)
         watch.add("stitch", start)
@@ -113,32 +113,47 @@ def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_]
         empty = np.full(inside.shape, NODATA, np.uint8)
         return BlockPixels(empty, valid, watch, empty.copy() if plan.has_class_raster else None)
     target = stitched[plan.channels.index(plan.channel)]
-    probability = _where(inside, np.round(target * PROBABILITY_ONE))
     classes = _where(inside, stitched.argmax(axis=0)) if plan.has_class_raster else None
+    target *= PROBABILITY_ONE  # in place, as nobody wants the probabilities any more
+    probability = _where(inside, np.round(target, out=target))
     return BlockPixels(probability, valid, watch, classes)
 
 
 def _where(valid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.where(valid, values.astype(np.uint8), np.uint8(NODATA))
+    stored: NDArray[np.uint8] = values.astype(np.uint8)
+    if not valid.all():
+        stored[~valid] = NODATA
+    return stored
 
 
-def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan) -> NDArray[np.float32]:
+def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatch) -> NDArray[np.float32]:
     """Return the plan's channels of a batch's probabilities, `(n, class, y, x)`.
 
     Raises:
         PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
     """
-    found, count = engine.predict(pixels), len(plan.classes)
-    if found.shape != (pixels.shape[0], count, *pixels.shape[2:]):
+    with engine_gate(engine) as waited:
+        start = time.perf_counter()
+        found = engine.predict(pixels)
+    probabilities = _checked(found, pixels.shape, engine.name, plan)
+    watch.add("network", start)
+    if waited:
+        watch.seconds["wait"] = watch.seconds.get("wait", 0.0) + waited
+    return probabilities
+
+
+def _checked(found: NDArray[np.float32], chips: tuple[int, ...], engine: str, plan: Plan) -> NDArray[np.float32]:
+    count = len(plan.classes)
+    if found.shape != (chips[0], count, *chips[2:]):
         raise PredictionError(
-            f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, class, y, x) with "
+            f"{engine} gave an array of {found.shape} for chips of {chips}; expected (n, class, y, x) with "
             f"{count} classes ({', '.join(plan.classes)}). The model does not fit its specification: export or train "
             "it again."
         )
     probabilities = found[:, plan.channels.start : plan.channels.stop]
     if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
         raise PredictionError(
-            f"{engine.name} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
+            f"{engine} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
             "1. The weights are damaged or overflow: train the model again."
         )
     return probabilities
