@@ -11,21 +11,20 @@ MASK_ROWS = 512
 """Rows of a mask looked at together; where one of them is valid, the rest need no look."""
 
 
-def is_blank(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
+def is_blank(reader: rasterio.DatasetReader, window: RasterWindow, *, is_overview: bool = False) -> bool:
     """Return True where nothing in a window is valid; False where something is, or only the pixels could tell.
 
     A mask or alpha band is looked at until something valid is found. A nodata value stands in the pixels themselves,
-    but TIFF tiles that were never written hold nothing else. Overviews of a mask are not asked: they are made with
-    filters of their own and may miss a pixel.
+    but TIFF tiles that were never written hold nothing else. Only the raster that is to be read is asked: overviews of
+    its mask are made with filters of their own, and may miss a pixel.
 
     Args:
-        reader: The raster at full resolution: overviews have TIFF tiles of their own.
+        reader: The raster that is to be read.
         window: Rows and columns.
+        is_overview: The raster is an overview, whose TIFF tiles GDAL does not tell of.
     """
     flags = {flag for band in reader.mask_flag_enums for flag in band}
-    if MaskFlags.all_valid in flags:
-        return False
-    if flags & {MaskFlags.nodata, MaskFlags.alpha} and _is_unwritten(reader, window):
+    if not is_overview and flags & {MaskFlags.nodata, MaskFlags.alpha} and _is_unwritten(reader, window):
         return True
     return MaskFlags.nodata not in flags and not _has_valid(reader, window)
 
@@ -54,5 +53,5 @@ def _is_unwritten(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
         for name in (f"BLOCK_OFFSET_{x}_{y}" for y in rows for x in cols):
             if reader.get_tag_item(name, "TIFF", bidx=band) is not None:
                 return False
-    first = RasterWindow(window.col_off, window.row_off, 1, 1)  # a nodata value beside the file is not what GDAL fills
+    first = RasterWindow(window.col_off, window.row_off, 1, 1)  # whatever GDAL fills in is its own business
     return not np.any(reader.dataset_mask(window=first))

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Condition
 from urllib.parse import urlparse
 
 import rasterio
+from rasterio.errors import RasterioError
 
 from geoseg.scene.files import is_remote
 
@@ -20,7 +21,7 @@ REMOTE_ENV = {
     # A transfer that stands still for this many seconds has failed; one that is slow has not.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
-    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     # Ranges fetched in parallel pass by the cache that all threads share, so every halo would be fetched again.
     "GDAL_HTTP_MULTIRANGE": "SERIAL",
@@ -29,6 +30,9 @@ REMOTE_ENV = {
     "VSI_CACHE": "FALSE",
 }
 """GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); the environment goes first."""
+
+NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
+"""What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
 
 KNOWN_TILES = 1 << 16
 """Most TIFF tiles remembered as fetched: a few megabytes."""
@@ -46,6 +50,16 @@ def gdal_env(files: Sequence[str]) -> Iterator[None]:
     options = REMOTE_ENV | {"GDAL_DISABLE_READDIR_ON_OPEN": reach} | _endpoint()
     with rasterio.Env(**{key: value for key, value in options.items() if key not in os.environ}):
         yield
+
+
+def forget(files: Sequence[str]) -> None:
+    """Throw away what GDAL keeps of remote files.
+
+    It keeps what came before a connection broke off as if it were all, so a read that failed would fail again.
+    """
+    for source in {source for file in files for source in _sources(file) if is_remote(source)}:
+        with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(RasterioError, OSError):
+            rasterio.open(source).close()
 
 
 @lru_cache(maxsize=256)

@@ -133,9 +133,12 @@ class Scene:
         Raises:
             ReadError: If the mask cannot be read.
         """
-        axes = (Axis(s, t) for s, t in zip(self.native.shape, self.grid.shape, strict=True))
+        if not self.has_mask:
+            return True
+        shape, level = self._best_source()
+        axes = (Axis(s, t) for s, t in zip(shape, self.grid.shape, strict=True))
         rows, cols = (a.source_span(s.start, s.stop) for a, s in zip(axes, window.slices, strict=True))
-        return not self.has_mask or not is_blank_source(self, rows, cols)
+        return not is_blank_source(self, rows, cols, level)
 
     def _best_source(self) -> tuple[tuple[int, int], int | None]:
         """Return the shape and overview level with the fewest pixels that still oversample the working grid."""

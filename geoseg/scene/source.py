@@ -14,7 +14,8 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import ReadError
 from geoseg.scene.blank import is_blank
 from geoseg.scene.reader import close_readers, open_reader
-from geoseg.scene.remote import Tile, fetches, gdal_env, reach_of
+from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
+from geoseg.scene.silence import quiet_georeference
 
 if TYPE_CHECKING:
     from geoseg.scene.scene import Scene
@@ -23,10 +24,11 @@ log = logging.getLogger("geoseg.scene")
 
 Found = TypeVar("Found")
 
-REMOTE_ATTEMPTS = 2
+REMOTE_ATTEMPTS = 4
 """Times that a remote part is read, the file opened anew, after GDAL has given up its own retries."""
 
-ATTEMPT_DELAY_S = 2.0
+ATTEMPT_DELAY_S = 0.5
+"""Seconds before the second attempt; twice as long before each further one."""
 
 
 def read_source(
@@ -50,13 +52,15 @@ def read_source(
     return (values, _finite(values, valid)) if values.dtype.kind == "f" else (values, valid)
 
 
-def is_blank_source(scene: "Scene", rows: slice, cols: slice) -> bool:
+def is_blank_source(scene: "Scene", rows: slice, cols: slice, level: int | None) -> bool:
     """Return True where nothing there is valid, False where something is or only the pixels could tell.
 
     Raises:
         ReadError: If the mask cannot be read.
     """
-    return _read(scene, rows, cols, None, is_blank)
+    return _read(
+        scene, rows, cols, level, lambda reader, window: is_blank(reader, window, is_overview=level is not None)
+    )
 
 
 def _read(
@@ -69,19 +73,26 @@ def _read(
     """Look at a window of the open files; what fails at a server is tried again with the files opened anew."""
     window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
     is_remote = reach_of(scene.paths) is not None
-    for left in reversed(range(REMOTE_ATTEMPTS if is_remote else 1)):
+    for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
         try:
             with gdal_env(scene.paths):
                 reader = open_reader(scene.source, level, files=scene.paths)
                 with fetches.claim(_tiles(scene, reader, window, level) if is_remote else set()):
                     return look(reader, window)
         except (RasterioError, OSError) as err:
-            if not left:
-                raise _failure(scene, rows, cols, err) from err
-            log.info("%s: reading is tried again (%s).", scene.name, err)
-            close_readers()
-            time.sleep(ATTEMPT_DELAY_S)
-    raise AssertionError("unreachable")
+            failure = _failure(scene, rows, cols, err)
+            failure.__cause__ = err
+        if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
+            _start_anew(scene, attempt)
+    raise failure
+
+
+def _start_anew(scene: "Scene", attempt: int) -> None:
+    log.info("%s: reading failed and is tried again.", scene.name)
+    close_readers()
+    time.sleep(ATTEMPT_DELAY_S * 2**attempt)
+    with quiet_georeference():
+        forget(scene.paths)
 
 
 def _failure(scene: "Scene", rows: slice, cols: slice, err: Exception) -> ReadError:

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +18,22 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg import scene as scene_module
-from geoseg.errors import GeosegError, MissingFileError
-from geoseg.grid import Window
-from geoseg.scene import open_scene
+from geoseg.engines import ThresholdSegmenter
+from geoseg.errors import GeosegError, MissingFileError, ReadError
+from geoseg.grid import Window, fit_lattice
+from geoseg.inference import Plan, predict_block
+from geoseg.scene import open_scene, remote, source
+from geoseg.scene.remote import Fetches, reach_of
+from geoseg.vrt import mosaic_vrt
 
 WINDOW = Window(300, 333, 70, 90)
 
 
 def handler_of(folder: Path, log: SimpleNamespace) -> type[BaseHTTPRequestHandler]:
-    """A handler that serves a folder's files by ranges and counts bytes; `log.failures` answers come as 503."""
+    """A handler that serves a folder's files by ranges and counts requests and bytes.
+
+    The next `log.failures` answers come as 503; the next `log.dropped` ones end in the middle.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -57,8 +65,13 @@ def handler_of(folder: Path, log: SimpleNamespace) -> type[BaseHTTPRequestHandle
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(whole)}")
             self.end_headers()
-            if body:
+            if body and log.dropped > 0:
+                log.dropped -= 1
+                self.wfile.write(part[: len(part) // 2])
+                self.close_connection = True
+            elif body:
                 log.sent += len(part)
+                log.requests += 1
                 self.wfile.write(part)
 
     return Handler
@@ -69,7 +82,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
     """A web server over `tmp_path`, on loopback."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    log = SimpleNamespace(sent=0, failures=0)
+    log = SimpleNamespace(sent=0, failures=0, dropped=0, requests=0)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(tmp_path, log))
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -113,8 +126,16 @@ def test_several_web_files_are_one_scene(server, write, noise) -> None:
     np.testing.assert_array_equal(scene.read(scene.grid.window).values, pixels)
 
 
-def test_a_read_that_fails_for_a_moment_is_tried_again(server, cog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scene_module.REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.05")
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries that do not keep a test waiting."""
+    monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    # GDAL opens what a VRT names under the lock of Python, and the server of these tests is Python, too.
+    monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.02)
+
+
+def test_a_read_that_fails_for_a_moment_is_tried_again(server, cog: Path, quick: None) -> None:
     cog = cog.rename(cog.with_name("flaky.tif"))
     scene = open_scene(f"{server.url}/{cog.name}")
     scene.read(Window(0, 0, 8, 8))  # opens the reader
@@ -123,6 +144,71 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(server, cog: Path, monkey
         scene.read(Window(900, 800, 200, 200)).values, open_scene(cog).read(Window(900, 800, 200, 200)).values
     )
     assert server.failures == 0
+
+
+def test_a_connection_that_breaks_off_is_tried_again(server, cog: Path, quick: None) -> None:
+    cog = cog.rename(cog.with_name("dropping.tif"))
+    scene = open_scene(f"{server.url}/{cog.name}")
+    scene.read(Window(0, 0, 8, 8))
+    server.dropped = 3
+    np.testing.assert_array_equal(
+        scene.read(Window(900, 800, 200, 200)).values, open_scene(cog).read(Window(900, 800, 200, 200)).values
+    )
+    assert server.dropped == 0
+
+
+def test_a_read_that_fails_for_good_names_file_and_window(server, cog: Path, quick: None) -> None:
+    cog = cog.rename(cog.with_name("gone for good.tif"))
+    url = f"{server.url}/gone%20for%20good.tif"
+    scene = open_scene(url)
+    scene.read(Window(0, 0, 8, 8))
+    server.failures = 10_000
+    with pytest.raises(ReadError, match=rf"rows 900-1100 and columns 800-1000 cannot be read from {url}"):
+        scene.read(Window(900, 800, 200, 200))
+    server.failures = 0
+    assert scene.read(Window(900, 800, 200, 200)).values.any()
+
+
+@pytest.mark.parametrize("shape", [(1200, 1100), (413, 379)])
+def test_every_byte_is_fetched_once_by_all_threads_and_blocks(server, write, noise, shape: tuple[int, int]) -> None:
+    """Blocks with halos overlap in their TIFF tiles, and threads have files of their own."""
+    path = write(f"once{shape[0]}.tif", noise(3, 1200, 1100), driver="COG", compress="deflate", blocksize=128)
+    with rasterio.open(path) as src:
+        tiles = sum(int(src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1)) for x in range(9) for y in range(10))
+    plan = plan_of(f"{server.url}/{path.name}", shape)
+    server.sent = server.requests = 0
+    blocks = plan.blocks(shape[0] // 5)
+    assert len(blocks) >= 20
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(predict_block, plan), blocks))
+    assert 0.98 * tiles < server.sent <= 1.15 * tiles
+    assert server.requests <= 3 * len(blocks)
+
+
+def plan_of(path: str, shape: tuple[int, int]) -> Plan:
+    """A plan of small chips."""
+    scene = open_scene(path).at_shape(shape)
+    return Plan(
+        scene, fit_lattice(shape, chip_px=shape[0] // 6, halo_px=shape[0] // 40, multiple_px=1), ThresholdSegmenter()
+    )
+
+
+def test_a_VRT_on_disk_reaches_its_web_files_as_they_are_reached_by_name(
+    server, cog: Path, tmp_path: Path, quick: None
+) -> None:
+    cog = cog.rename(cog.with_name("behind.tif"))
+    local = tmp_path / "local.vrt"
+    local.write_text(mosaic_vrt([str(cog)]).replace(str(cog), f"/vsicurl/{server.url}/{cog.name}"))
+    scene = open_scene(local)
+    server.failures = 2
+    np.testing.assert_array_equal(scene.read(WINDOW).values, open_scene(cog).read(WINDOW).values)
+    assert server.failures == 0
+
+
+def test_local_files_in_a_VRT_keep_their_neighbours() -> None:
+    assert reach_of(("https://host/a.tif",)) == "EMPTY_DIR"
+    assert reach_of(("a.tif", "b.tif")) is None
+    assert reach_of(("a.tif", "s3://bucket/b.tif")) == "TRUE"
 
 
 def test_a_URL_that_leads_nowhere_is_an_error(server) -> None:
@@ -195,3 +281,61 @@ def test_options_for_remote_files_do_not_leak_into_the_program(server, cog: Path
     open_scene(f"{server.url}/{cog.name.replace(' ', '%20')}").read(WINDOW)
     with rasterio.Env() as env:
         assert "GDAL_HTTP_MAX_RETRY" not in env.options
+
+
+def test_the_address_that_boto3_knows_serves_GDAL_too(bucket, cog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.upload_file(str(cog), "scenes", "folder/by_url.tif")
+    for name in ("AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.meta.endpoint_url)
+    found = open_scene("s3://scenes/folder/by_url.tif").read(WINDOW).values
+    np.testing.assert_array_equal(found, open_scene(cog).read(WINDOW).values)
+
+
+def test_options_of_the_environment_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000/")
+    monkeypatch.setenv("AWS_HTTPS", "YES")
+    monkeypatch.delenv("AWS_S3_ENDPOINT", raising=False)
+    with remote.gdal_env(["s3://bucket/a.tif"]):
+        options = rasterio.env.getenv()
+    assert "GDAL_HTTP_MAX_RETRY" not in options
+    assert "AWS_HTTPS" not in options
+    assert options["AWS_S3_ENDPOINT"] == "host:9000"
+    assert options["VSI_CACHE"] in ("FALSE", False)
+
+
+def test_a_part_on_its_way_is_waited_for_and_not_fetched_twice() -> None:
+    fetches, order = Fetches(), []
+    inside, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with fetches.claim({("a", 1), ("a", 2)}):
+            inside.set()
+            leave.wait(20)
+            order.append("first")
+
+    def second() -> None:
+        with fetches.claim({("a", 2), ("a", 3)}):
+            order.append("second")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    inside.wait(20)
+    threads[1].start()
+    with fetches.claim({("a", 9)}):
+        order.append("elsewhere")
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["elsewhere", "first", "second"]
+
+
+def test_what_was_fetched_is_read_by_several_at_once_and_what_failed_was_not() -> None:
+    fetches = Fetches()
+    with pytest.raises(OSError, match="broken"), fetches.claim({("a", 1)}):
+        raise OSError("broken")
+    with fetches.claim({("a", 1)}):
+        pass
+    with fetches.claim({("a", 1)}), fetches.claim({("a", 1)}):
+        pass

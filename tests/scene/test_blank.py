@@ -1,0 +1,134 @@
+"""Where nothing is valid, told by the mask alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geoseg.errors import ReadError
+from geoseg.grid import Window
+from geoseg.scene import close_readers, open_scene
+
+TILED = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True}
+SHAPE = (160, 192)
+
+
+def patchy(pixels: np.ndarray, *, row: int = 64, col: int = 96, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that are 0 but in one square, and the mask of it."""
+    mask = np.zeros(pixels.shape[1:], bool)
+    mask[row : row + size, col : col + size] = True
+    return np.where(mask, pixels, 0).astype(pixels.dtype), mask
+
+
+def write_patches(write, noise, kind: str, name: str = "a.tif") -> tuple[Path, np.ndarray]:
+    """A scene with one valid square, told by a nodata value, a mask band or an alpha band."""
+    pixels, mask = patchy(noise(3, *SHAPE))
+    if kind == "nodata":
+        return write(name, pixels, nodata=0, **TILED), mask
+    if kind == "nodata, band by band":
+        return write(name, pixels, nodata=0, interleave="band", **TILED), mask
+    if kind == "mask":
+        return write(name, pixels, mask=mask, **TILED), mask
+    alpha = np.concatenate([pixels, 255 * mask[None].astype(np.uint8)])
+    return write(name, alpha, colours=("red", "green", "blue", "alpha"), **TILED), mask
+
+
+KINDS = ["nodata", "nodata, band by band", "mask", "alpha"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_there_is_data_and_where_there_is_none(write, noise, kind: str) -> None:
+    path, _ = write_patches(write, noise, kind)
+    scene = open_scene(path)
+    assert scene.may_hold_data(Window(60, 90, 5, 7))
+    assert scene.may_hold_data(Window(0, 0, *SHAPE))
+    assert not scene.may_hold_data(Window(0, 0, 64, 192))
+    assert not scene.may_hold_data(Window(100, 128, 60, 64))
+    assert not scene.may_hold_data(Window(40, 10, 1, 1))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kind=st.sampled_from(KINDS), scale=st.sampled_from([1, 0.4, 1.7]))
+def test_nothing_valid_is_ever_missed(write, noise, data: st.DataObject, kind: str, scale: float) -> None:
+    path, _ = write_patches(write, noise, kind, f"{kind}.tif")
+    close_readers()
+    scene = open_scene(path).at_shape((round(SHAPE[0] * scale), round(SHAPE[1] * scale)))
+    row, col = (data.draw(st.integers(0, n - 1)) for n in scene.grid.shape)
+    height, width = (
+        data.draw(st.integers(1, scene.grid.height - row)),
+        data.draw(st.integers(1, scene.grid.width - col)),
+    )
+    window = Window(row, col, height, width)
+    assert scene.may_hold_data(window) or not scene.read(window).valid.any()
+
+
+def test_written_pixels_that_are_all_nodata_are_left_to_the_reading(write) -> None:
+    scene = open_scene(
+        write("a.tif", np.zeros((1, 64, 64), np.uint8), nodata=0, tiled=True, blockxsize=32, blockysize=32)
+    )
+    assert scene.may_hold_data(Window(0, 0, 64, 64))
+    assert not scene.read(Window(0, 0, 64, 64)).valid.any()
+
+
+def test_a_nodata_value_beside_the_file_counts_as_it_does_in_reading(write, noise) -> None:
+    pixels, _ = patchy(noise(1, *SHAPE))
+    path = write("a.tif", pixels, **TILED)
+    band = '<PAMDataset><PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand></PAMDataset>'
+    path.with_name("a.tif.aux.xml").write_text(band)
+    scene = open_scene(path)
+    assert scene.nodata == 7
+    for window in (Window(0, 0, 32, 32), Window(64, 96, 32, 32)):
+        assert scene.may_hold_data(window) == scene.read(window).valid.any()
+
+
+def test_a_scene_without_mask_may_hold_data_everywhere(write, noise) -> None:
+    scene = open_scene(write("a.tif", patchy(noise(1, *SHAPE))[0], **TILED))
+    assert scene.may_hold_data(Window(0, 0, 32, 32))
+
+
+def test_a_look_at_the_mask_decodes_no_pixel(write, noise) -> None:
+    pixels, mask = patchy(noise(1, *SHAPE))
+    path = write("a.tif", pixels, mask=mask, compress="deflate", **TILED)
+    with rasterio.open(path) as src:
+        offset, size = (int(src.get_tag_item(f"BLOCK_{fact}_3_2", "TIFF", bidx=1)) for fact in ("OFFSET", "SIZE"))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = b"\xff" * size
+    path.write_bytes(content)
+    scene = open_scene(path)
+    assert scene.may_hold_data(Window(64, 96, 8, 8))
+    with pytest.raises(ReadError):
+        scene.read(Window(64, 96, 8, 8))
+
+
+def test_an_overview_is_no_witness(write, noise) -> None:
+    """One valid pixel is lost in the overviews of the mask, and found in the mask itself."""
+    pixels, mask = patchy(noise(1, *SHAPE), row=77, col=101, size=1)
+    scene = open_scene(write("a.tif", pixels, mask=mask, overviews=(2, 4, 8), **TILED))
+    assert scene.overviews
+    assert scene.may_hold_data(Window(70, 90, 20, 20))
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha", "nodata"])
+def test_what_an_overview_shows_beyond_the_mask_is_not_missed(write, noise, kind: str) -> None:
+    """An overview that is read says itself where it is valid."""
+    path, _ = write_patches(write, noise, kind)
+    with rasterio.open(path, "r+") as dst:
+        dst.build_overviews([2, 4], rasterio.enums.Resampling.gauss)
+    scene = open_scene(path).at_shape((20, 24))
+    assert scene.overviews
+    for row in range(20):
+        for col in range(24):
+            window = Window(row, col, 1, 1)
+            assert scene.may_hold_data(window) or not scene.read(window).valid.any()
+
+
+def test_a_mask_that_cannot_be_read_is_an_error(write, noise) -> None:
+    path, _ = write_patches(write, noise, "nodata")
+    scene = open_scene(path)
+    path.unlink()
+    close_readers()
+    with pytest.raises(ReadError, match=r"cannot be read from .*a\.tif"):
+        scene.may_hold_data(Window(0, 0, 8, 8))
