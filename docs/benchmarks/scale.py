@@ -137,9 +137,8 @@ def sparse(data: Path, work: Path, side: int) -> None:
     for name, full, report, took in (("dense", dense_side, dense, dense_took), ("5 % valid", side, thin, thin_took)):
         valid = report["counts"]["valid_pixels"] / 1e6
         blocks = report["seconds"]["blocks"]
-        print(
-            f"| {name}, {full:,} x {full:,} px | {valid:,.0f} Mpx | {took.seconds:.1f} s | {took.cpu_s:.1f} s | {blocks:.1f} s |"
-        )
+        times = f"{took.seconds:.1f} s | {took.cpu_s:.1f} s | {blocks:.1f} s"
+        print(f"| {name}, {full:,} x {full:,} px | {valid:,.0f} Mpx | {times} |")
     expected = 20 * dense_took.seconds
     share = 100 * thin_took.seconds / expected
     print(f"\nA scene valid all over would take {expected:.0f} s; 5 % valid took {share:.1f} % of that.")
