@@ -2,7 +2,7 @@
 
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
 from geoseg.vectorize.footprints import Footprints
-from geoseg.vectorize.outlines import BlockOutlines, Pending, finish_block, finish_pending
+from geoseg.vectorize.outlines import BlockOutlines, Pending, SeamSweep, finish_block
 from geoseg.vectorize.seams import join_seams
 
 __all__ = [
@@ -10,8 +10,8 @@ __all__ = [
     "BlockPolygons",
     "Footprints",
     "Pending",
+    "SeamSweep",
     "finish_block",
-    "finish_pending",
     "join_seams",
     "polygonize_block",
 ]

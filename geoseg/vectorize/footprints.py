@@ -71,6 +71,15 @@ class Footprints:
         offset = self.wkb_offset[start : stop + 1] - first
         return type(self)(**columns, wkb=self.wkb[first:last], wkb_offset=offset)
 
+    def in_reading_order(self) -> Self:
+        """Return the footprints sorted by row and column."""
+        order = np.lexsort((self.col, self.row))
+        size = np.diff(self.wkb_offset)[order]
+        offset = np.concatenate(([0], np.cumsum(size)))
+        byte = np.repeat(self.wkb_offset[:-1][order] - offset[:-1], size) + np.arange(offset[-1])
+        columns = {name: getattr(self, name)[order] for name in _BY_FOOTPRINT}
+        return type(self)(**columns, wkb=self.wkb[byte], wkb_offset=offset)
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Put the footprints of several parts one after another."""

@@ -2,13 +2,12 @@
 
 A polygon is open where it touches a border of the block inside the scene: it may go on there. A closed one may still
 clash with a joined one (`geoseg.vectorize.simplify`), and with nothing else beyond the block, as no closed polygon
-leaves its box and so its block. Joined polygons reach `REACH` tolerances beyond their pixels. So what is pending are
-the open polygons, and the closed ones that lie so near to an open one of their block, or to a border beyond which
-there may be one.
+leaves its box and so its block. So what is pending are the open polygons, and the closed ones within `REACH`
+tolerances of an open one of their block, or of a border beyond which there may be one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from geoseg.grid import Grid, Window
 from geoseg.vectorize.blocks import BlockPolygons
 from geoseg.vectorize.footprints import Footprints, keep_large, measure_footprints
-from geoseg.vectorize.rings import PolygonArray, reading_order
-from geoseg.vectorize.seams import join_seams
-from geoseg.vectorize.simplify import REACH, find_clashes, simplify_each, simplify_polygons
+from geoseg.vectorize.rings import PolygonArray
+from geoseg.vectorize.seams import join_open
+from geoseg.vectorize.simplify import REACH, find_clashes, simplify_each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +28,7 @@ class Pending:
 
     Attributes:
         polygons: Polygons in pixels, open and closed.
-        clashing: True where a closed one clashes with a neighbour in its own block, `(polygon,)`.
+        clashing: True where a closed one clashes with a neighbour that is known already, `(polygon,)`.
     """
 
     polygons: BlockPolygons
@@ -83,27 +82,69 @@ def finish_block(
     return BlockOutlines(finished, Pending(pending, clashing))
 
 
-def finish_pending(pending: Pending, grid: Grid, *, min_area_m2: float, simplify_px: float) -> Footprints:
-    """Join the open polygons of all blocks and finish what was pending.
+@dataclass(slots=True, eq=False)
+class SeamSweep:
+    """Joins and finishes what is pending row of blocks by row of blocks, from the top, and holds what is undecided.
 
-    Args:
-        pending: Those of all blocks, in any order.
-        grid: See `finish_block`.
+    Attributes:
+        grid: Grid of the whole scene's pixels.
         min_area_m2: See `finish_block`.
         simplify_px: See `finish_block`.
-
-    Returns:
-        Footprints, sorted by row and column. With the finished ones of the blocks they are those of the scene in one
-        piece.
+        held: Joined polygons that go on below, and closed ones that may clash with one of those.
     """
-    is_open = pending.polygons.open
-    joined = keep_large(join_seams([pending.polygons.take(is_open)]), grid, min_area_m2)
-    polygons = BlockPolygons.concatenate([joined, pending.polygons.take(~is_open)])
-    kept = np.concatenate((np.zeros(len(joined), dtype=bool), pending.clashing[~is_open]))
-    order = reading_order(polygons.polygons)
-    polygons, kept = polygons.take(order), kept[order]
-    outlines = simplify_polygons(polygons.polygons, simplify_px, kept=kept)
-    return measure_footprints(polygons, outlines, grid)
+
+    grid: Grid
+    min_area_m2: float
+    simplify_px: float
+    held: Pending = field(default_factory=lambda: Pending.concatenate([]))
+
+    def add(self, pending: Pending, below: int | None) -> Footprints:
+        """Take the pending polygons of a row of blocks and finish what nothing below can change.
+
+        With what the blocks finished, all the footprints are those of the scene in one piece.
+
+        Args:
+            pending: Those of all blocks of the row.
+            below: First row of pixels below the blocks; None where nothing follows.
+
+        Returns:
+            Footprints in any order.
+        """
+        known = Pending.concatenate([self.held, pending])
+        joined = self._join(known.polygons.take(known.polygons.open), below)
+        goes_on, whole = joined.take(joined.open), keep_large(joined.take(~joined.open), self.grid, self.min_area_m2)
+        closed = BlockPolygons.concatenate([whole, known.polygons.take(~known.polygons.open)])
+        clashing = np.concatenate((np.zeros(len(whole), dtype=bool), known.clashing[~known.polygons.open]))
+        simple, found = _simplify_closed(closed.polygons, self.simplify_px)
+        clashing |= found
+        waits = self._waits(closed.polygons, goes_on.polygons, below)
+        self.held = Pending(
+            BlockPolygons.concatenate([goes_on, closed.take(waits)]),
+            np.concatenate((np.zeros(len(goes_on), dtype=bool), clashing[waits])),
+        )
+        return measure_footprints(closed.take(~waits), np.where(clashing, closed.polygons, simple)[~waits], self.grid)
+
+    def _join(self, parts: BlockPolygons, below: int | None) -> BlockPolygons:
+        """Join open polygons; those that touch what follows stay open."""
+        if below is None:
+            return join_open(parts)
+        return join_open(parts, shapely.bounds(parts.polygons).reshape(-1, 4)[:, 3] >= below)
+
+    def _waits(self, closed: PolygonArray, goes_on: PolygonArray, below: int | None) -> NDArray[np.bool_]:
+        """Say which closed polygons may clash with one that is not known yet."""
+        reach_px = REACH * self.simplify_px
+        if below is None or reach_px <= 0 or not len(closed):
+            return np.zeros(len(closed), dtype=bool)
+        near: NDArray[np.bool_] = shapely.bounds(closed)[:, 3] >= below - reach_px
+        return near | _is_within(closed, goes_on, reach_px)
+
+
+def _is_within(closed: PolygonArray, others: PolygonArray, reach_px: float) -> NDArray[np.bool_]:
+    """Say which closed polygons lie near any of the others."""
+    near = np.zeros(len(closed), dtype=bool)
+    if len(others) and len(closed):
+        near[shapely.STRtree(closed).query(others, predicate="dwithin", distance=reach_px)[1]] = True
+    return near
 
 
 def _simplify_closed(polygons: PolygonArray, tolerance: float) -> tuple[PolygonArray, NDArray[np.bool_]]:
@@ -129,6 +170,4 @@ def _is_near_others(
         (right >= window.cols.stop - reach_px, window.cols.stop == scene_shape[1]),
     ):
         near |= touches & (not is_scene)
-    if len(is_open):
-        near[shapely.STRtree(closed).query(is_open, predicate="dwithin", distance=reach_px)[1]] = True
-    return near
+    return near | _is_within(closed, is_open, reach_px)

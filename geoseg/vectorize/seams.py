@@ -27,21 +27,30 @@ def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
         ValueError: If polygons overlap, so that the blocks cannot be disjoint.
     """
     parts = BlockPolygons.concatenate(blocks)
-    joined = BlockPolygons.concatenate([parts.take(~parts.open), _join(parts.take(parts.open))])
+    joined = BlockPolygons.concatenate([parts.take(~parts.open), join_open(parts.take(parts.open))])
     return joined.take(reading_order(joined.polygons))
 
 
-def _join(parts: BlockPolygons) -> BlockPolygons:
-    """Join open polygons; nothing is open afterwards."""
+def join_open(parts: BlockPolygons, goes_on: NDArray[np.bool_] | None = None) -> BlockPolygons:
+    """Join open polygons.
+
+    Args:
+        parts: Open polygons.
+        goes_on: True where a polygon may go on beyond all of them, `(polygon,)`; none does by default.
+
+    Returns:
+        What they make up, open where a part goes on.
+    """
     if not len(parts):
         return parts
+    goes_on = np.zeros(len(parts), dtype=bool) if goes_on is None else goes_on
     count, region = connected_components(len(parts), *_neighbours(parts.polygons))
     return BlockPolygons(
         polygons=outline(corners_of(parts.polygons, region)),
         pixel_count=add_by_region(region, parts.pixel_count, count),
         probability_sum=add_by_region(region, parts.probability_sum, count),
         edge=add_by_region(region, parts.edge, count) > 0,
-        open=np.zeros(count, dtype=bool),
+        open=add_by_region(region, goes_on, count) > 0,
     )
 
 

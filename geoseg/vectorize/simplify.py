@@ -16,18 +16,17 @@ MAX_AREA_CHANGE = 0.25
 """Largest change of area, relative, that a simplified polygon may bring; a building of few pixels keeps its outline."""
 
 REACH = 4
-"""Tolerances beyond which a simplified polygon reaches no point outside its original.
+"""Tolerances between two polygons beyond which they cannot clash: each reaches two beyond its original.
 
-GEOS drops a vertex within one tolerance of the new edge, and then the first vertex of a ring within one tolerance of
-the edge that takes its place: every point of the old outline lies within two tolerances of the new edge that stands
-for it, and the other way round. What the two enclose lies within two tolerances of that edge, so within four of the
-old outline. Nor does a simplified polygon leave the box of its original: its edges join vertices of that.
+GEOS drops vertices within one tolerance of the new edge. The old outline between the ends of the edge then lies within
+one tolerance of it, and so does what the two enclose; every point of the edge lies within one tolerance of the old
+outline; together that is two. After that GEOS may drop the first vertex of a ring, within one tolerance of the edge
+that takes its place: what is enclosed then lies within one tolerance of edges of which the same holds. Nor does a
+simplified polygon leave the box of its original: its edges join vertices of that.
 """
 
 
-def simplify_polygons(
-    polygons: PolygonArray, tolerance: float, *, kept: NDArray[np.bool_] | None = None
-) -> PolygonArray:
+def simplify_polygons(polygons: PolygonArray, tolerance: float) -> PolygonArray:
     """Simplify polygons by Douglas and Peucker's rule, each from the start of its rings.
 
     A polygon keeps its outline where the simplified one is invalid, lost a hole, changed its area by more than
@@ -36,13 +35,11 @@ def simplify_polygons(
     Args:
         polygons: Valid polygons whose interiors are disjoint, `(polygon,)`.
         tolerance: Largest distance of a dropped vertex from the new outline, in the polygons' unit.
-        kept: True where a polygon keeps its outline whatever is found here, `(polygon,)`.
     """
     if tolerance <= 0 or not len(polygons):
         return polygons
     simple = simplify_each(polygons, tolerance)
-    keeps = find_clashes(polygons, simple)
-    return np.where(keeps if kept is None else keeps | kept, polygons, simple)
+    return np.where(find_clashes(polygons, simple), polygons, simple)
 
 
 def simplify_each(polygons: PolygonArray, tolerance: float) -> PolygonArray:

@@ -1,6 +1,7 @@
 """Blocks finished on their own, and what was pending together, are the scene finished in one piece."""
 
 from dataclasses import fields
+from itertools import groupby
 
 import numpy as np
 from affine import Affine
@@ -10,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid
-from geoseg.vectorize import Footprints, Pending, finish_block, finish_pending
+from geoseg.vectorize import Footprints, Pending, SeamSweep, finish_block
 
 UTM = (CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981))
 PICTURE = (None, Affine.identity())
@@ -18,18 +19,15 @@ PICTURE = (None, Affine.identity())
 
 def finish_in_blocks(cut, mask, grid, *, probability=None, valid=None, rows=(), cols=(), **options):
     """Return what the blocks finished and what was pending, joined, each in reading order."""
-    done = [
-        finish_block(polygons, window, grid, **options)
-        for window, polygons in cut(mask, probability, valid, rows=rows, cols=cols)
-    ]
-    joined = finish_pending(Pending.concatenate([block.pending for block in done]), grid, **options)
-    return Footprints.concatenate([block.finished for block in done]), joined
-
-
-def in_reading_order(footprints):
-    order = np.lexsort((footprints.col, footprints.row))
-    one_by_one = [footprints.between(i, i + 1) for i in order.tolist()]
-    return Footprints.concatenate(one_by_one)
+    sweep, finished, joined = SeamSweep(grid, **options), [], []
+    blocks = cut(mask, probability, valid, rows=rows, cols=cols)
+    for below, row in groupby(blocks, key=lambda block: block[0].rows.stop):
+        done = [finish_block(polygons, window, grid, **options) for window, polygons in row]
+        finished += [block.finished for block in done]
+        joined.append(sweep.add(Pending.concatenate([block.pending for block in done]), below))
+    joined.append(sweep.add(Pending.concatenate([]), None))
+    assert len(sweep.held) == 0
+    return Footprints.concatenate(finished), Footprints.concatenate(joined)
 
 
 def check_equal(found, expected):
@@ -75,5 +73,4 @@ def test_blocks_and_joined_rest_equal_the_scene_in_one_piece(cut_with_windows, s
     whole, rest = finish_in_blocks(cut_with_windows, mask, grid, **options)
     assert len(rest) == 0
     finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=rows, cols=cols, **options)
-    check_equal(joined, in_reading_order(joined))
-    check_equal(in_reading_order(Footprints.concatenate([finished, joined])), whole)
+    check_equal(Footprints.concatenate([finished, joined]).in_reading_order(), whole)
