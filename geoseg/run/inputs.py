@@ -41,12 +41,14 @@ def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bo
 def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Sequence[SceneSource]:
     """Leave out the scenes that a catalogue or manifest places outside the AOI; they are not opened.
 
-    A mosaic without a CRS of its own takes the first scene's, whatever the AOI: all its scenes are looked at.
+    The pixels of a mosaic are those of its first scene (CRS, size of a pixel) or of its finest: no AOI changes them, so
+    the first one stays, and all of them where the finest decides.
 
     Raises:
         OutsideAOIError: If no scene is left.
     """
-    if settings.aoi is None or (settings.mosaic is not None and settings.target_crs is None):
+    is_mosaic = settings.mosaic is not None
+    if settings.aoi is None or (is_mosaic and settings.grid == "scene"):
         return sources
     bounds = read_aoi_bounds(settings.aoi, where=settings.aoi_where)
     left = filter_sources(sources, bounds) if bounds is not None else sources
@@ -57,7 +59,7 @@ def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Seq
         )
     if len(left) < len(sources):
         log.info("%d of %d scenes lie outside the AOI", len(sources) - len(left), len(sources))
-    return left
+    return [source for source in sources if source in left or (is_mosaic and source is sources[0])]
 
 
 def run_mosaic(

@@ -11,6 +11,7 @@ from typing import Any
 
 import geoseg
 from geoseg.inference import Plan, Stopwatch
+from geoseg.mosaic import Composite
 from geoseg.run.identity import Facts, key_of
 from geoseg.run.job import Job
 from geoseg.run.ledger import run_name
@@ -150,7 +151,22 @@ def describe_scene(plan: Plan) -> dict[str, Any]:
         "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
         "bands": scene.bands,
         "levels": scene.levels,
+        "mosaic": _describe_parts(scene) if isinstance(scene, Composite) else None,
     }
+
+
+def _describe_parts(mosaic: Composite) -> list[dict[str, Any]]:
+    """Return what each scene of a mosaic is, the uppermost first."""
+    return [
+        {
+            "name": part.scene.name,
+            "crs": part.scene.native.crs.to_string() if part.scene.native.crs is not None else None,
+            "gsd_m": part.scene.native.gsd_m,
+            "bands": part.scene.bands,
+            "levels": part.scene.levels,
+        }
+        for part in mosaic.parts
+    ]
 
 
 def _stage_names(watches: Sequence[Stopwatch]) -> list[str]:
