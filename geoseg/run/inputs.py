@@ -59,7 +59,8 @@ def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Seq
         )
     if len(left) < len(sources):
         log.info("%d of %d scenes lie outside the AOI", len(sources) - len(left), len(sources))
-    return [source for source in sources if source in left or (is_mosaic and source is sources[0])]
+    kept = {id(source) for source in left}
+    return [source for source in sources if id(source) in kept or (is_mosaic and source is sources[0])]
 
 
 def run_mosaic(
