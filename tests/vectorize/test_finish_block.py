@@ -4,6 +4,7 @@ from dataclasses import fields
 from itertools import groupby
 
 import numpy as np
+import pytest
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,4 +74,22 @@ def test_blocks_and_joined_rest_equal_the_scene_in_one_piece(cut_with_windows, s
     whole, rest = finish_in_blocks(cut_with_windows, mask, grid, **options)
     assert len(rest) == 0
     finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=rows, cols=cols, **options)
+    check_equal(Footprints.concatenate([finished, joined]).in_reading_order(), whole)
+
+
+def slanted_roofs(seed, shape=(150, 140)):
+    rng, (rows, cols) = np.random.default_rng(seed), np.indices(shape)
+    slope, step = rng.choice([0.2, 0.3, 0.5, 1, -0.4]), rng.integers(4, 10)
+    roofs = (rows - slope * cols) % step < step - rng.integers(1, 3)
+    walls = (cols + slope * rows) % rng.integers(8, 20) >= rng.integers(1, 4)
+    return (roofs & walls) ^ (rng.random(shape) < 0.02)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 7])
+def test_clashes_within_a_block_and_with_blocks_below_are_remembered(cut_with_windows, seed):
+    mask = slanted_roofs(seed)
+    grid, options = Grid(*PICTURE, mask.shape), {"simplify_px": 1.5, "min_area_m2": 0.0}
+    whole, _ = finish_in_blocks(cut_with_windows, mask, grid, **options)
+    finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=(31, 70, 75, 118), cols=(67,), **options)
+    assert len(finished) > 5 < len(joined)
     check_equal(Footprints.concatenate([finished, joined]).in_reading_order(), whole)
