@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.engines import choose_device, usable_cores, worker_threads
-from geoseg.errors import ClusterError, MissingPackageError
+from geoseg.errors import ClusterError, MissingPackageError, UsageError
 from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     dask.config.set({"logging.distributed": "error"})
     import distributed  # noqa: F401  # loggers first
 
-    for name in ("distributed", "distributed.client", "distributed.http"):
+    for name in ("distributed", "distributed.http"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)  # tells of failed tasks, which geoseg lists
+    for name in ("distributed.worker", "distributed.client"):  # failed tasks and lost schedulers, which geoseg tells
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
         if settings.scheduler is not None:
             client = stack.enter_context(_connect(settings.scheduler, settings))
@@ -68,7 +69,7 @@ def _connect(address: str, settings: RunSettings) -> "Iterator[Client]":
     from distributed import Client
 
     if "://" not in address and not Path(address).is_file():
-        raise ClusterError(
+        raise UsageError(
             f"--scheduler {address} is neither an address nor a file that is there. Give one such as "
             "tcp://10.0.0.1:8786, or the file that `dask scheduler --scheduler-file` wrote."
         )
