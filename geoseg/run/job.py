@@ -103,6 +103,7 @@ def _run_block(job: Job, block: Block) -> BlockReport:
         simplify_px=job.settings.simplify_px,
     )
     start = pixels.watch.add("polygonize", start)
+    _look.__wrapped__(job.base, job.work)  # not into a run that was ended meanwhile
     write_part(job.work, block, pixels, outlines)
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None

@@ -14,8 +14,20 @@ from geoseg.run.cluster import engine_threads
 from geoseg.run.folder import check_free, check_place, check_room
 from geoseg.run.identity import Facts, plan_facts, refuse_other
 from geoseg.run.job import BlockReport, Job
-from geoseg.run.lease import Lease, hold
-from geoseg.run.ledger import PLAN, PROGRESS, WORK, Ledger, base_store, begin, is_done, is_same, read_json, sweep
+from geoseg.run.lease import Lease, hold, require_lease
+from geoseg.run.ledger import (
+    PLAN,
+    PROGRESS,
+    WORK,
+    Ledger,
+    base_store,
+    begin,
+    is_done,
+    is_same,
+    read_json,
+    run_name,
+    sweep,
+)
 from geoseg.run.parts import is_sound
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
@@ -70,6 +82,8 @@ class Session:
     def block_failed(self, block: Block, error: Exception) -> None:
         """Keep why a block could not be done; raise what concerns more than this block."""
         if isinstance(error, GeosegError) and not isinstance(error, ReadError):
+            if self.lease is not None:
+                require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
             raise error
         self.failed[block.name] = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
         self.ledger.fail(block, self.failed[block.name])
@@ -127,8 +141,16 @@ class Session:
         if self.lease is not None and self.lease.is_held:
             self.lease.rest()
             self._clear()
+        else:
+            self._leave_alone()
         self._stack.close()
         _remove_if_empty(self.ledger.out)
+
+    def _leave_alone(self) -> None:
+        """Remove the parts that came too late for a run that another client has finished; touch nothing else."""
+        plan, own = read_json(self.ledger.base, PLAN) or {}, run_name(self.job.work)
+        if plan.get("run") != own:
+            self.ledger.base.remove(own)
 
     def _clear(self) -> None:
         """Remove what the last beat wrote again beside a finished result, or a run in which nothing was done."""
@@ -182,6 +204,7 @@ def open_session(
         lease = stack.enter_context(hold(base, lambda: session[0].write_progress() if session else None))
         if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
             stack.close()
+            _remove_if_empty(out)
             return None
         ledger = _begin(out, facts, plan, block_px, settings)
         job = Job(

@@ -1,0 +1,291 @@
+"""What the tests of interruptions share: a scene that tells, its result in one piece, and processes to kill."""
+
+import importlib.util
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+SHAPE = (230, 300)
+ACTORS = Path(__file__).with_name("actors.py")
+
+
+def _load_actors() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("geoseg_test_actors", ACTORS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def telling_pixels(shape: tuple[int, int]) -> np.ndarray:
+    """Return `(y, x)` uint8: random blobs as buildings, and in every pixel where it lies, more or less."""
+    rows, cols = np.indices(shape)
+    coarse = np.random.default_rng(7).random((shape[0] // 5 + 2, shape[1] // 5 + 2)) < 0.4
+    is_building = np.kron(coarse, np.ones((5, 5), bool))[2 : shape[0] + 2, 1 : shape[1] + 1]
+    return np.where(is_building, 150, 20).astype(np.uint8) + ((rows * 31 + cols * 17) % 90).astype(np.uint8)
+
+
+def valid_mask(shape: tuple[int, int]) -> np.ndarray:
+    """Return `(y, x)` bool with holes of nodata."""
+    rng = np.random.default_rng(3)
+    return np.kron(rng.random((shape[0] // 23 + 1, shape[1] // 23 + 1)) < 0.85, np.ones((23, 23), bool))[
+        : shape[0], : shape[1]
+    ]
+
+
+@dataclass
+class Place:
+    """A scene, how to run it here, and what must come of it.
+
+    Attributes:
+        scene: The file.
+        client: A dask client on threads of this process.
+        expected: The result folder of a run in one block, None until there is one.
+    """
+
+    scene: Path
+    client: Any
+    actors: ModuleType
+    expected: Path
+
+    def plan(self, scene: Path | str | None = None, **changes: Any) -> Any:
+        """Return a plan of the scene."""
+        return self.actors.make_plan(scene or self.scene, **changes)
+
+    def run(self, out: Path | str, *, plan: Any = None, client: Any = None, model: str = "0", **settings: Any) -> Any:
+        """Run the scene here."""
+        from geoseg.run import RunSettings, run_plan
+
+        plan, bundle = plan or self.plan(), self.actors.make_bundle(model)
+        return run_plan(plan, bundle, RunSettings(out=out, **settings), quiet=True, client=client or self.client)
+
+    def names(self, block_px: int) -> list[str]:
+        """Return the names of all blocks of a size."""
+        return [block.name for block in self.plan().blocks(block_px)]
+
+    def assert_same(self, out: Path) -> None:
+        """Assert that a result is the expected one: files byte for byte, GeoPackage row by row."""
+        for name in ("probability.tif", "mask.tif", "buildings.parquet"):
+            assert (out / name).read_bytes() == (self.expected / name).read_bytes(), name
+        found, expected = rows(out / "buildings.gpkg"), rows(self.expected / "buildings.gpkg")
+        assert len(expected) > 50
+        assert found == expected
+        assert not (out / ".geoseg").exists()
+
+
+def rows(path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows of a GeoPackage's buildings in their order, geometries as bytes."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        found = database.execute("SELECT * FROM buildings ORDER BY rowid").fetchall()
+    database.close()
+    return found
+
+
+def write_scene(path: Path, shape: tuple[int, int] = SHAPE, **profile: Any) -> Path:
+    """Write the scene that tells."""
+    own = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630"} | profile
+    own["transform"] = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", height=shape[0], width=shape[1], **own) as file,
+    ):
+        file.write(telling_pixels(shape)[None])
+        file.write_mask(valid_mask(shape))
+    return path
+
+
+@pytest.fixture(scope="session")
+def threads() -> Iterator[Any]:
+    """A dask client whose workers are threads of this process."""
+    import dask
+
+    from geoseg.run.cluster import LOCAL_CONFIG
+
+    with dask.config.set(LOCAL_CONFIG):
+        from distributed import Client, LocalCluster
+
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, memory_limit=0
+            ) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, threads: Any) -> Place:
+    """A scene of 230 x 300 pixels, and its result in one block."""
+    folder = tmp_path_factory.mktemp("place")
+    place = Place(write_scene(folder / "scene.tif"), threads, _load_actors(), folder / "expected")
+    place.run(place.expected, block_px=4096)
+    return place
+
+
+@dataclass
+class Recorder:
+    """Which blocks this process computes.
+
+    Attributes:
+        begun: Their names, in the order of their beginning.
+        before: Called with a block's name before it is computed.
+        active: How many are being computed.
+    """
+
+    begun: list[str] = field(default_factory=list)
+    before: Callable[[str], None] = lambda _: None
+    active: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, by: int) -> None:
+        """Count who begins and who ends."""
+        with self.lock:
+            self.active += by
+
+    def take(self) -> list[str]:
+        """Return what was begun since the last call."""
+        found, self.begun = self.begun, []
+        return found
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Record the blocks that threads of this process compute."""
+    from geoseg.run import job
+
+    recorder, predict_block, run_block = Recorder(), job.predict_block, job._run_block
+
+    def predict(plan: Any, block: Any) -> Any:
+        recorder.begun.append(block.name)
+        recorder.before(block.name)
+        return predict_block(plan, block)
+
+    def run(own: Any, block: Any) -> Any:
+        recorder.enter(1)
+        try:
+            return run_block(own, block)
+        finally:
+            recorder.enter(-1)
+
+    monkeypatch.setattr(job, "predict_block", predict)
+    monkeypatch.setattr(job, "_run_block", run)
+    return recorder
+
+
+@dataclass
+class Actor:
+    """A process to kill."""
+
+    pid: int
+    stage: "Stage"
+    said: Path
+    code: int | None = None
+
+    def kill(self) -> None:
+        """Kill -9, and wait until it is gone."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(10)
+
+    def story(self) -> str:
+        """Return what it said, and where it is if it lives."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGUSR1)
+            time.sleep(0.3)
+        return self.said.read_text()
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code; None where it lives on."""
+        if self.code is None:
+            self.code = self.stage.ask(wait=self.pid, seconds=seconds)["code"]
+        return self.code
+
+
+class Stage:
+    """Where actors are started; see actors.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.numbers, self.actors = folder, itertools.count(), list[Actor]()
+        self.process = subprocess.Popen(
+            [sys.executable, str(ACTORS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert self.process.stdout is not None
+        assert json.loads(self.process.stdout.readline())["threads"] <= 2  # forking many would hang some day
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Give a command and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def start(self, role: str, **arguments: Any) -> Actor:
+        """Start an actor."""
+        number = next(self.numbers)
+        said = self.folder / f"{role}-{number}.log"
+        own = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+        pid = self.ask(start=role, arguments=own, said=str(said), seed=number)["pid"]
+        self.actors.append(Actor(pid, self, said))
+        return self.actors[-1]
+
+    def clear(self) -> None:
+        """Kill whoever is left."""
+        for actor in self.actors:
+            actor.kill()
+        self.actors.clear()
+
+
+@pytest.fixture(scope="session")
+def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("stage"))
+    yield stage
+    stage.clear()
+    assert stage.process.stdin is not None
+    stage.process.stdin.close()
+    stage.process.wait(10)
+    assert stage.process.stdout is not None
+    stage.process.stdout.close()
+
+
+@pytest.fixture
+def stage(_stage: Stage) -> Iterator[Stage]:
+    """Where processes are started; none outlives the test."""
+    yield _stage
+    _stage.clear()
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait until something is true."""
+
+    def wait(is_true: Callable[[], bool], seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_true():
+            assert time.monotonic() < deadline, "it did not come true"
+            time.sleep(0.005)
+
+    return wait
