@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -116,8 +117,28 @@ def _pixels_and_mask(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     if not scene.has_mask:
         return np.asarray(reader.read(scene.bands, window=window)), None
+    if _is_in_the_pixels(scene, reader):
+        values = np.asarray(reader.read(scene.bands, window=window))
+        return values, np.asarray((values != values.dtype.type(scene.nodata)).any(axis=0))
     valid = np.asarray(reader.dataset_mask(window=window) > 0)
     return _read_valid(scene, reader, window, valid), valid
+
+
+def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
+    """Return True where the bands that are read say by a whole number, each for itself, what is nodata.
+
+    GDAL would go through all of them once more for the mask.
+    """
+    kind, nodata = np.dtype(scene.dtype), scene.nodata
+    return (
+        nodata is not None
+        and kind.kind in "ui"
+        and float(nodata).is_integer()
+        and np.iinfo(kind).min <= nodata <= np.iinfo(kind).max
+        and all(flags == [MaskFlags.nodata] for flags in reader.mask_flag_enums)
+        and set(reader.nodatavals) == {nodata}
+        and set(scene.bands) == set(reader.indexes)
+    )
 
 
 def _read_valid(

@@ -255,3 +255,18 @@ def test_a_scene_resampled_to_a_model_covers_exactly_the_same_ground(write, nois
     np.testing.assert_allclose(coarse.grid.corners, scene.grid.corners, atol=1e-6)
     assert read_all(coarse)[0].shape == (3, *coarse.grid.shape)
     assert coarse.at_gsd(0.3).grid == scene.grid
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("int16", -9999), ("uint16", 65535), ("uint8", 300)])
+def test_the_mask_of_a_nodata_value_is_GDALs(write, noise, dtype: str, nodata: float) -> None:
+    """A pixel is valid where any band has another value; a value that the type cannot hold is nowhere."""
+    pixels = noise(2, 40, 50, dtype)
+    pixels[:, 5:20, 8:30] = nodata if nodata != 300 else 44
+    pixels[0, 5:10] = 1
+    path = write("a.tif", pixels, nodata=nodata if nodata != 300 else None)
+    if nodata == 300:
+        bands = "".join(f'<PAMRasterBand band="{b}"><NoDataValue>300</NoDataValue></PAMRasterBand>' for b in (1, 2))
+        path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    _, valid = read_all(open_scene(path))
+    with rasterio.open(path) as src:
+        np.testing.assert_array_equal(valid, src.dataset_mask() > 0)
