@@ -23,11 +23,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> d
     geoseg.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m geoseg "$@"\n')
     geoseg.chmod(0o755)
     path = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
-    caches = tmp_path_factory.getbasetemp() / "cache"
     return os.environ | {
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": os.pathsep.join([str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(caches)),
     }
 
 
