@@ -26,7 +26,7 @@ from geoseg.run.finish import finish_run
 from geoseg.run.folder import check_place
 from geoseg.run.identity import run_facts
 from geoseg.run.job import Job
-from geoseg.run.ledger import base_store
+from geoseg.run.ledger import base_store, sweep
 from geoseg.run.progress import track
 from geoseg.run.report import Ending, Stages
 from geoseg.run.run import block_task, limit_gdal_cache, note, plan_run
@@ -264,6 +264,7 @@ def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | 
     """Plan one scene; None where its result is there: that is seen without opening it."""
     facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
     if not settings.overwrite and is_finished(out, facts, settings) and has_all(out, settings):
+        sweep(out)
         return None
     return plan_run(source.paths, bundle, settings)
 

@@ -283,8 +283,7 @@ def main() -> None:
     import_all()
     say({"threads": len(list(Path("/proc/self/task").iterdir()))})
     part = serve()
-    if part is not None:
-        leave(play(*part))
+    leave(0 if part is None else play(*part))
 
 
 def play(role: str, arguments: dict[str, Any]) -> int:

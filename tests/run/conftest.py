@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -119,12 +120,20 @@ def threads() -> Iterator[Any]:
 
     from geoseg.run.cluster import LOCAL_CONFIG
 
+    dask.config.set({"logging.distributed": "error"})  # else it logs every task to whoever captures logs
     with dask.config.set(LOCAL_CONFIG):
         from distributed import Client, LocalCluster
 
+        for name in ("distributed", "distributed.scheduler", "distributed.core", "distributed.worker"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         with (
             LocalCluster(
-                n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, memory_limit=0
+                n_workers=1,
+                threads_per_worker=3,
+                processes=False,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
