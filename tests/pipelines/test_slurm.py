@@ -126,8 +126,15 @@ def _start(folder: Path, environment: dict[str, str], stack: ExitStack) -> Slurm
     found = Slurm(environment | {"SLURM_CONF": str(configuration)})
     stack.enter_context(_daemon(["slurmctld", "-D"], found.environment, folder))
     stack.enter_context(_daemon(["slurmd", "-D"], found.environment, folder))
+    stack.callback(_cancel_everything, found)
     until(lambda: "idle" if "idle" in _node_state(found) else "", "an idle node")
     return found
+
+
+def _cancel_everything(slurm: Slurm) -> None:
+    """Leave no job behind, whatever a test left: without slurmd its processes would go on."""
+    slurm.call("scancel", f"--user={getpass.getuser()}")
+    until(lambda: "" if slurm.call("squeue", "--noheader") else "empty", "an empty queue")
 
 
 def _node_state(slurm: Slurm) -> str:
