@@ -18,6 +18,7 @@ import geoseg
 from geoseg.errors import ExistingResultError, MissingFileError
 from geoseg.grid import Block
 from geoseg.run.identity import Facts, key_of, refuse_other
+from geoseg.run.lease import is_alive, read_holder
 from geoseg.store import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,9 @@ def run_name(work: Store) -> str:
 def sweep(out: Store) -> None:
     """Remove what a client left that was killed after the last file of its result was in its place."""
     base, report = base_store(out), read_json(out, "run.json") or {}
-    plan = read_json(base, PLAN)
-    if plan is not None and plan.get("run") == report.get("run"):
+    plan, holder = read_json(base, PLAN), read_holder(base)
+    is_another = plan is not None and plan.get("run") != report.get("run")
+    if not is_another and (holder is None or is_alive(holder) is False):
         base.remove(PLAN)
         base.remove("")
 

@@ -36,7 +36,7 @@ class Shuffled:
             yield Outcome(task, task.function(task.shared, task.argument))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     block_px=st.integers(1, 330),
     stops=st.lists(st.integers(0, 30), max_size=3),
@@ -57,9 +57,9 @@ def test_blocks_their_order_and_interruptions_change_no_byte(
     place.assert_same(out)
 
 
-@pytest.mark.parametrize(("block_px", "threads"), [(37, 1), (90, 2), (150, 5)])
+@pytest.mark.parametrize(("block_px", "count"), [(37, 1), (90, 2), (150, 5)])
 def test_threads_and_the_order_of_their_ends_change_no_byte(
-    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_px: int, threads: int
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_px: int, count: int
 ) -> None:
     predict_block = job.predict_block
 
@@ -70,7 +70,7 @@ def test_threads_and_the_order_of_their_ends_change_no_byte(
     monkeypatch.setattr(job, "predict_block", predict)
     from geoseg.run import RunSettings, run_plan
 
-    settings = RunSettings(out=tmp_path / "out", block_px=block_px, threads=threads)
+    settings = RunSettings(out=tmp_path / "out", block_px=block_px, threads=count)
     run_plan(place.plan(), place.actors.make_bundle(), settings, quiet=True)
     place.assert_same(tmp_path / "out")
 
