@@ -179,8 +179,7 @@ class S3Store:
     def read(self, name: str) -> bytes:
         """See `Store.read`."""
         with _s3_errors(f"{self.url}/{name}"):
-            body: bytes = s3_client().get_object(**self._object(name))["Body"].read()
-            return body
+            return _read_object(self._object(name))
 
     def write(self, name: str, data: bytes) -> None:
         """See `Store.write`: buckets show an object when all of it is there."""
@@ -230,6 +229,21 @@ class S3Store:
     def _object(self, name: str) -> dict[str, str]:
         bucket, key = split_s3(f"{self.url}/{name}")
         return {"Bucket": bucket, "Key": key}
+
+
+def _read_object(where: dict[str, str]) -> bytes:
+    """Return an object; boto3 asks again for an answer that does not come, but not for one that is cut short."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    for attempt in range(S3_ATTEMPTS):
+        try:
+            body: bytes = s3_client().get_object(**where)["Body"].read()
+            return body
+        except (HTTPClientError, IncompleteReadError):
+            if attempt == S3_ATTEMPTS - 1:
+                raise
+            time.sleep(0.05 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def read_bytes(location: str) -> bytes:
@@ -355,7 +369,7 @@ def _s3_errors(url: str, *, writing: bool = False) -> Iterator[None]:
 
 def _is_missing(err: Exception) -> bool:
     """Tell an object that is not there from one that cannot be had now: a run would otherwise begin again."""
-    answer = getattr(err, "response", {}).get("ResponseMetadata", {})
+    answer = (getattr(err, "response", None) or {}).get("ResponseMetadata", {})
     return bool(answer.get("HTTPStatusCode") == http.HTTPStatus.NOT_FOUND)
 
 
