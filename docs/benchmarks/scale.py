@@ -30,10 +30,10 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, run_plan
-from geoseg.run.run import limit_gdal_cache
+from geoseg.run.memory import limit_memory
 from geoseg.scene import open_scene
 
-limit_gdal_cache()
+limit_memory()
 scene, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 spec = ModelSpec(name="threshold", network="none", bands=("gray",), gsd_m=1.0, mean=(0.0,), std=(1.0,), min_area_m2=5.0)
 opened = open_scene(scene).with_bands([1])

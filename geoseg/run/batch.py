@@ -21,15 +21,16 @@ from geoseg.errors import (
     OutsideAOIError,
 )
 from geoseg.inference import Plan
-from geoseg.run.cluster import dashboard_of, open_client, threads_of
+from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import check_place
 from geoseg.run.identity import run_facts
 from geoseg.run.job import Job
 from geoseg.run.ledger import base_store, sweep
+from geoseg.run.memory import limit_memory
 from geoseg.run.progress import track
 from geoseg.run.report import Ending, Stages
-from geoseg.run.run import block_task, limit_gdal_cache, note, plan_run
+from geoseg.run.run import block_task, note, plan_run
 from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, has_all, is_finished, open_session
 from geoseg.run.settings import RunSettings
@@ -99,7 +100,7 @@ def run_each(
 
 def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet: bool = False) -> BatchResult:
     """Segment every source on its own; see `run_each`."""
-    limit_gdal_cache()
+    limit_memory()
     bundle, result = load_bundle(settings.model), BatchResult()
     with (
         _batch_folder(settings, [source.name for source in sources]),
@@ -137,7 +138,7 @@ class _Batch:
     ) -> None:
         self.client, self.bundle, self.settings, self.result = client, bundle, settings, result
         self.dashboard = dashboard_of(client, settings)
-        self.threads = threads_of(client)
+        self.threads = computing_threads(client, settings, bundle)
         self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
         self.waiting = deque(sources)
         self.planned: deque[tuple[SceneSource, Future[Plan | None]]] = deque()

@@ -139,9 +139,10 @@ def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:
     return worker_threads(settings.device, settings.threads, bundle.form) if in_process else settings.threads
 
 
-def threads_of(client: Any) -> int:
-    """Return the threads of all workers of a cluster now."""
-    return sum(client.nthreads().values())
+def computing_threads(client: Any, settings: RunSettings, bundle: "Bundle") -> int:
+    """Return how many blocks are computed at a time now: a thread per block, without those that only read ahead."""
+    is_here = settings.scheduler is None and settings.workers is None
+    return (engine_threads(settings, bundle) if is_here else None) or sum(client.nthreads().values())
 
 
 def dashboard_of(client: Any, settings: RunSettings) -> str | None:

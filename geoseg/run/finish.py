@@ -9,6 +9,7 @@ from geoseg.run.folder import building_site, near, publish
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PLAN, is_done
+from geoseg.run.memory import release_memory
 from geoseg.run.mosaic import write_rasters
 from geoseg.run.parts import read_watch
 from geoseg.run.polygons import write_footprints
@@ -70,8 +71,10 @@ def _make(job: Job, ending: Ending, blocks: list[Block], parts: Store, site: Pat
     from geoseg.outputs import write_run_json
 
     plan, spec, stages = job.plan, job.bundle.spec, ending.stages
+    release_memory()
     pixels = write_rasters(plan, spec, job.threshold, blocks, parts, site)
     stages.done("mosaic")
+    release_memory()
     footprints = write_footprints(
         plan,
         blocks,

@@ -9,8 +9,9 @@ from geoseg.bundle import load_bundle
 from geoseg.errors import OutsideAOIError, UsageError
 from geoseg.inference import plan_mosaic, read_aoi_bounds
 from geoseg.run.batch import BatchResult, run_sources
+from geoseg.run.memory import limit_memory
 from geoseg.run.report import Stages
-from geoseg.run.run import RunResult, limit_gdal_cache, plan_options, plan_run, run_plan
+from geoseg.run.run import RunResult, plan_options, plan_run, run_plan
 from geoseg.run.settings import RunSettings
 from geoseg.sources import SceneSource, filter_sources, list_sources
 
@@ -80,7 +81,7 @@ def run_mosaic(
     """
     if settings.mosaic is None:
         raise UsageError("A mosaic needs a rule for overlaps. Give mosaic='first', 'latest' or 'mean'.")
-    limit_gdal_cache()
+    limit_memory()
     bundle = load_bundle(settings.model)
     plan = plan_mosaic(sources, bundle, rule=settings.mosaic, target_crs=settings.target_crs, **plan_options(settings))
     return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
@@ -88,7 +89,7 @@ def run_mosaic(
 
 def _run_source(source: SceneSource, settings: RunSettings, stages: Stages, *, quiet: bool) -> RunResult:
     """Run one scene; what its manifest says of it goes before what the user says of all."""
-    limit_gdal_cache()
+    limit_memory()
     bundle = load_bundle(settings.model)
     out = settings.out or f"{source.name}_geoseg"
     own = replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)

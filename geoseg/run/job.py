@@ -11,7 +11,7 @@ from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block, stored_threshold
 from geoseg.run.ledger import PLAN, read_json
-from geoseg.run.memory import peak_memory_mb
+from geoseg.run.memory import limit_memory, peak_memory_mb
 from geoseg.run.parts import write_part
 from geoseg.run.polygons import outline_block
 from geoseg.run.settings import RunSettings
@@ -92,6 +92,7 @@ def _run_block(job: Job, block: Block) -> BlockReport:
     _check_sight(job.base, job.work)
     if job.work.has(f"parts/{block.name}.npz"):  # a worker that died after its last byte
         return BlockReport()
+    _settle()
     plan = _own_plan(job)
     pixels, start = predict_block(plan, block), time.perf_counter()
     outlines = outline_block(
@@ -108,6 +109,12 @@ def _run_block(job: Job, block: Block) -> BlockReport:
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None
     return BlockReport((engine.name, engine.threads) if engine else None, write_s, peak_memory_mb())
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Keep this process's memory small, once."""
+    limit_memory()
 
 
 def open_engine(job: Job) -> Engine:

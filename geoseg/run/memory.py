@@ -1,6 +1,48 @@
-"""How much memory a process has taken."""
+"""How much memory a process takes: little, and no more for a larger scene."""
 
+import ctypes
+import os
 import sys
+
+GDAL_CACHE_MB = "64"
+"""GDAL otherwise keeps 5 % of the machine's memory of decoded pixels that geoseg reads once."""
+
+RTREE_BYTES = str(32 << 20)
+"""GDAL otherwise keeps the spatial index of a GeoPackage in memory: some 40 MB per million footprints."""
+
+ARENAS = 2
+"""glibc otherwise gives every thread heaps of its own, which keep what was freed."""
+
+DASKS_TRIM_THRESHOLD = "65536"
+"""What dask's nannies set for their workers. With it every large array is asked of the system and given back, page by
+page: half as much time again for blocks, and no smaller peak."""
+
+TRIM_BYTES, MMAP_BYTES = 256 << 20, 32 << 20
+"""Instead: what may lie free, and how large an array is before it is asked of the system. glibc's own upper bounds."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Numbers of glibc's malloc.h."""
+
+
+def limit_memory() -> None:
+    """Keep caches and heaps small that grow with the scene or the threads, unless the user chose their size."""
+    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
+    os.environ.setdefault("OGR_GPKG_MAX_RAM_USAGE_RTREE", RTREE_BYTES)
+    libc = _glibc()
+    if libc is None:
+        return
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        libc.mallopt(M_ARENA_MAX, ARENAS)
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") == DASKS_TRIM_THRESHOLD:
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+
+
+def release_memory() -> None:
+    """Give back to the system what was freed: the heaps of the blocks before the results are made."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 def peak_memory_mb() -> float | None:
@@ -11,3 +53,11 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library where it is glibc: others have neither call."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None

@@ -1,7 +1,6 @@
 """The main job: one scene, or a mosaic of several, in; rasters and footprints out."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import DamagedPartError, GeosegError
 from geoseg.inference import EngineRecipe, Plan, plan_inference
-from geoseg.run.cluster import dashboard_of, open_client, threads_of
+from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import RESULTS
 from geoseg.run.job import Job, open_engine, run_block
 from geoseg.run.ledger import read_json
+from geoseg.run.memory import limit_memory
 from geoseg.run.progress import track
 from geoseg.run.report import Stages
 from geoseg.run.schedule import Outcome, Task, run_tasks
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-
-GDAL_CACHE_MB = "256"
-"""GDAL otherwise takes 5 % of the machine's memory for decoded pixels that geoseg reads once."""
 
 MENDINGS = 3
 """How often damaged parts are computed again; a disk that damages more is beyond repair."""
@@ -77,17 +74,12 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
         UnfinishedError: If blocks could not be done; the others are kept, and the same call goes on from there.
         GeosegError: For everything else that a user can act upon; nothing is left behind where nothing was done.
     """
-    limit_gdal_cache()
+    limit_memory()
     settings = settings or RunSettings()
     stages = Stages()
     bundle = load_bundle(settings.model)
     plan = plan_run(paths, bundle, settings)
     return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
-
-
-def limit_gdal_cache() -> None:
-    """Keep GDAL's cache small, unless the user chose its size."""
-    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
 
 
 def run_plan(
@@ -114,7 +106,7 @@ def run_plan(
         ExitStack() as last,  # the cluster is closed before: no task writes then to a folder that was given up
         nullcontext(client) if client is not None else open_client(settings, bundle) as own,
     ):
-        session = open_session(plan, bundle, settings, stages, threads_of(own))
+        session = open_session(plan, bundle, settings, stages, computing_threads(own, settings, bundle))
         if session is None:
             return finished_result(open_store(out_of(plan, settings)))
         last.callback(session.close)

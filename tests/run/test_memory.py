@@ -1,0 +1,61 @@
+"""What keeps a process small."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geoseg.run import memory
+
+ALLOCATE = """
+import sys
+import numpy as np
+from geoseg.run.memory import limit_memory, release_memory
+limit_memory()
+def resident_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+many = [np.ones(12_000, np.uint8) for _ in range(20_000)]
+kept = many[-1]
+del many
+before = resident_mb()
+release_memory()
+sys.exit(0 if resident_mb() < before - 100 else f"{before:.0f} MB before, {resident_mb():.0f} MB after")
+"""
+
+
+@pytest.mark.skipif(memory._glibc() is None, reason="not glibc")
+def test_what_was_freed_is_given_back_to_the_system(repository: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ALLOCATE], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sizes_that_the_user_chose_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_glibc", lambda: None)
+    monkeypatch.setenv("GDAL_CACHEMAX", "1000")
+    monkeypatch.delenv("OGR_GPKG_MAX_RAM_USAGE_RTREE", raising=False)
+    memory.limit_memory()
+    assert os.environ["GDAL_CACHEMAX"] == "1000"
+    assert os.environ["OGR_GPKG_MAX_RAM_USAGE_RTREE"] == memory.RTREE_BYTES
+    monkeypatch.delenv("OGR_GPKG_MAX_RAM_USAGE_RTREE")
+
+
+def test_dasks_own_trimming_is_undone_and_the_users_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    libc = type("Libc", (), {"mallopt": staticmethod(lambda number, _: calls.append(number))})
+    monkeypatch.setattr(memory, "_glibc", lambda: libc)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", memory.DASKS_TRIM_THRESHOLD)
+    memory.limit_memory()
+    assert calls == [memory.M_TRIM_THRESHOLD, memory.M_MMAP_THRESHOLD]
+    calls.clear()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    memory.limit_memory()
+    assert calls == []
+
+
+def test_the_peak_is_that_of_this_process() -> None:
+    peak = memory.peak_memory_mb()
+    assert peak is None or 20 < peak < 100_000
