@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ PER_THREAD, AT_LEAST = 2, 4
 """Tasks on the cluster at a time: two per thread, so that none waits for the client."""
 
 LOOK_EVERY_S = 1.0
+ANSWER_S = 5.0
 NO_WORKERS_S = 60.0
 
 
@@ -166,13 +168,23 @@ class _Flight:
     def _window(self) -> int:
         now = time.monotonic()
         if now - self.looked >= LOOK_EVERY_S or not self.looked:
-            try:
-                self.threads, self.looked = sum(self.client.nthreads().values()), now
-            except (OSError, TimeoutError) as err:
-                raise ClusterError(
-                    f"The dask scheduler does not answer ({err}). What is done is kept: give the same command again."
-                ) from err
+            self.threads, self.looked = self._count_threads(), now
         return max(AT_LEAST, PER_THREAD * self.threads)
+
+    def _count_threads(self) -> int:
+        """Return the threads of all workers; those of before where a busy scheduler is slow to answer.
+
+        Raises:
+            ClusterError: If the connection is lost. dask would look for a dead scheduler for `CONNECT_S`.
+        """
+        with suppress(OSError, TimeoutError):
+            if self.client.status == "running":
+                return sum(self.client.sync(self.client.scheduler.ncores, callback_timeout=ANSWER_S).values())
+        if self.client.status == "running":
+            return self.threads
+        raise ClusterError(
+            "The dask scheduler does not answer. What is done is kept: give the same command again when it is there."
+        )
 
     def _warn_without_workers(self) -> None:
         """Say that a cluster has no workers: nothing goes on, and nothing else would say so."""
