@@ -29,6 +29,7 @@ LOCAL_CONFIG = {
     "distributed.worker.memory.pause": False,  # ... and a paused worker would wait for ever
     "distributed.worker.memory.terminate": 0.95,
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    "distributed.worker.profile.enabled": False,  # looks at every thread a hundred times a second
     "distributed.diagnostics.nvml": False,  # the dashboard's look at GPUs takes a second of every start
 }
 

@@ -11,7 +11,7 @@ from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block, stored_threshold
 from geoseg.run.ledger import PLAN, read_json
-from geoseg.run.memory import limit_memory, peak_memory_mb
+from geoseg.run.memory import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.parts import write_part
 from geoseg.run.polygons import outline_block
 from geoseg.run.settings import RunSettings
@@ -113,8 +113,10 @@ def _run_block(job: Job, block: Block) -> BlockReport:
 
 @lru_cache(maxsize=1)
 def _settle() -> None:
-    """Keep this process's memory small, once."""
+    """Keep this process small and its garbage collector quiet, and import what takes seconds before any clock runs."""
     limit_memory()
+    collect_seldom()
+    import geoseg.datasets  # noqa: F401  # torch and torchgeo
 
 
 def open_engine(job: Job) -> Engine:

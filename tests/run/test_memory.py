@@ -1,5 +1,6 @@
 """What keeps a process small."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -59,3 +60,16 @@ def test_dasks_own_trimming_is_undone_and_the_users_is_not(monkeypatch: pytest.M
 def test_the_peak_is_that_of_this_process() -> None:
     peak = memory.peak_memory_mb()
     assert peak is None or 20 < peak < 100_000
+
+
+def test_garbage_is_looked_for_less_often_unless_the_user_said_how_often() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(memory.PYTHONS_OWN[0], 10, 10)
+        memory.collect_seldom()
+        assert gc.get_threshold() == memory.SELDOM
+        gc.set_threshold(123, 4, 5)
+        memory.collect_seldom()
+        assert gc.get_threshold() == (123, 4, 5)
+    finally:
+        gc.set_threshold(*before)
