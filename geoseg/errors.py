@@ -1,7 +1,8 @@
 """What can go wrong, one class per fact.
 
 Every message says what was found, what was expected and what to do next. The command line prints the message alone and
-leaves with exit code 2, or 3 where the same command goes on; everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
+leaves with exit code 2, or 3 where the same command goes on; everything that is not a `GeosegError` is a defect of
+geoseg and keeps its traceback.
 """
 
 

@@ -176,7 +176,7 @@ def shares(data: Path, work: Path, model: str) -> None:
     print(f"| wall, the whole process | {measured.seconds:.1f} s |")
     print("| stages | " + ", ".join(f"{k} {v:.1f} s" for k, v in stages.items()) + " |")
     print("| in blocks, all threads | " + ", ".join(f"{k} {v:.1f} s" for k, v in busy.items()) + " |")
-    print(f"| imports, opening, loading the network | {measured.seconds - stages['blocks'] - after:.1f} s |")
+    print(f"| start, imports, opening | {measured.seconds - stages['blocks'] - after:.1f} s |")
     print(f"| blocks stage | {stages['blocks']:.1f} s, the network is {100 * network / stages['blocks']:.0f} % of it |")
     print(
         "| scheduling, reading, stitching, writing, joining: what of blocks, mosaic and polygons is not the network | "

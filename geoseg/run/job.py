@@ -92,7 +92,7 @@ def _run_block(job: Job, block: Block) -> BlockReport:
     _check_sight(job.base, job.work)
     if job.work.has(f"parts/{block.name}.npz"):  # a worker that died after its last byte
         return BlockReport()
-    _settle()
+    settle()
     plan = _own_plan(job)
     pixels, start = predict_block(plan, block), time.perf_counter()
     outlines = outline_block(
@@ -112,7 +112,7 @@ def _run_block(job: Job, block: Block) -> BlockReport:
 
 
 @lru_cache(maxsize=1)
-def _settle() -> None:
+def settle() -> None:
     """Keep this process small and its garbage collector quiet, and import what takes seconds before any clock runs."""
     limit_memory()
     collect_seldom()

@@ -14,7 +14,7 @@ from geoseg.inference import EngineRecipe, Plan, plan_inference
 from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import RESULTS
-from geoseg.run.job import Job, open_engine, run_block
+from geoseg.run.job import Job, open_engine, run_block, settle
 from geoseg.run.ledger import read_json
 from geoseg.run.memory import limit_memory
 from geoseg.run.progress import track
@@ -142,7 +142,7 @@ def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, A
 
 @contextmanager
 def _warming_up(session: Session) -> Iterator[None]:
-    """Load the engine while torchgeo is being imported and the first pixels are read, where workers are threads here.
+    """Import torchgeo while another thread loads the engine, where workers are threads here.
 
     The thread is waited for: a process that ends while a network is being compiled aborts.
     """
@@ -151,6 +151,8 @@ def _warming_up(session: Session) -> Iterator[None]:
     thread = Thread(target=_warm_up, args=(job,), daemon=True) if in_process and session.left else None
     if thread is not None:
         thread.start()
+        settle()
+        session.stages.done("imports")
     try:
         yield
     finally:
