@@ -268,6 +268,20 @@ def read_bytes(location: str) -> bytes:
         ) from err
 
 
+def read_range(location: str, start: int, stop: int) -> bytes:
+    """Return bytes `start` to `stop` of an object over HTTP or S3; fewer where it ends before.
+
+    Raises:
+        MissingFileError: If it is not there or cannot be reached.
+    """
+    asked = f"bytes={start}-{stop - 1}"
+    if urlparse(location).scheme != "s3":
+        return _read_http(location, (start, stop))
+    bucket, key = split_s3(location)
+    with _s3_errors(location):
+        return _read_object({"Bucket": bucket, "Key": key, "Range": asked})
+
+
 def list_names(location: str) -> list[str]:
     """Return the full names of all objects below `s3://bucket/prefix/`, sorted."""
     _require_boto3(location)
@@ -380,12 +394,14 @@ def _require_boto3(location: str) -> None:
         raise MissingPackageError(f"{location} needs the package boto3. Install it: pip install 'geoseg[cluster]'")
 
 
-def _read_http(url: str) -> bytes:
+def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
+    """Read an object, or a span of its bytes: a server that knows no spans sends all of it."""
+    headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
     for attempt in range(HTTP_ATTEMPTS):
         try:
-            with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=HTTP_TIMEOUT_S) as answer:
                 body: bytes = answer.read()
-                return body
+                return body[slice(*span)] if span and answer.status == http.client.OK else body
         except (OSError, http.client.HTTPException) as err:  # HTTPException: an answer that was cut short
             is_final = isinstance(err, urllib.error.HTTPError) and err.code < 500 and err.code != 429
             if is_final or attempt == HTTP_ATTEMPTS - 1:

@@ -1,6 +1,7 @@
 """Where a TIFF ends, by its own directories: GDAL opens a file that was cut short, and may lose its mask in silence."""
 
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 OFFSETS = (273, 324)
 """Tags of the places of strips and of tiles."""
 BYTE_COUNTS = (279, 325)
+SUBFILE_TYPE, MASK_OF_IMAGE = 254, 4
 TYPES = {3: "u2", 4: "u4", 16: "u8"}
 """SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF."""
 
@@ -47,11 +49,36 @@ def promised_size(path: str | Path) -> int:
         head = file.read(16)
         if len(head) < 16:
             return 16
-        layout = Layout(
-            "<" if head[:2] == b"II" else ">", struct.unpack("<H" if head[:2] == b"II" else ">H", head[2:4]) == (43,)
-        )
+        layout = _layout_of(head)
         first = layout.unpack("4xI", "8xQ", head)[0]
         return max((end for end in _ends(file, layout, first, size)), default=16)
+
+
+def has_mask_directory(file: BinaryIO) -> bool:
+    """Tell whether a TIFF holds the mask of its image: a directory that says so (TIFF 6.0, tag 254, bit 2).
+
+    Raises:
+        ValueError: If it is no TIFF, or its directories cannot be followed.
+    """
+    file.seek(0)
+    head = file.read(16)
+    if head[:2] not in (b"II", b"MM") or len(head) < 16:
+        raise ValueError("no TIFF")
+    layout = _layout_of(head)
+    offset, seen = layout.unpack("4xI", "8xQ", head)[0], set[int]()
+    while offset and offset not in seen:
+        seen.add(offset)
+        end = _directory_end(file, layout, offset, sys.maxsize)
+        fields, offset = _read_directory(file, layout, offset, end)
+        kind = fields.get(SUBFILE_TYPE)
+        if kind is not None and int(_read_values(file, layout, kind)[0]) == MASK_OF_IMAGE:
+            return True
+    return False
+
+
+def _layout_of(head: bytes) -> Layout:
+    order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
+    return Layout(order, struct.unpack(f"{order}H", head[2:4]) == (43,))
 
 
 def _ends(file: BinaryIO, layout: Layout, offset: int, size: int) -> Iterator[int]:

@@ -15,6 +15,7 @@ from rasterio.errors import CRSError, RasterioError
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
 from geoseg.grid import Grid
 from geoseg.scene.files import Paths, check_complete, check_file, is_remote, list_files
+from geoseg.scene.lost import check_mask
 from geoseg.scene.remote import gdal_env
 from geoseg.scene.scene import Scene
 from geoseg.scene.silence import quiet_georeference
@@ -183,3 +184,5 @@ def _overview_shapes(src: rasterio.DatasetReader, source: str) -> tuple[tuple[in
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
     if src.driver in ("GTiff", "COG"):
         check_complete(name)
+        if is_remote(name) and not any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums):
+            check_mask(name)

@@ -78,6 +78,7 @@ def _read(
         try:
             with gdal_env(scene.paths):
                 reader = open_reader(scene.source, level, files=scene.paths)
+                _check_mask(scene, reader)
                 with fetches.claim(_tiles(scene, reader, window, level) if is_remote else set()):
                     return look(reader, window)
         except (RasterioError, OSError) as err:
@@ -86,6 +87,12 @@ def _read(
         if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
             _start_anew(scene, attempt)
     raise failure
+
+
+def _check_mask(scene: "Scene", reader: rasterio.DatasetReader) -> None:
+    """Refuse a file that has lost its mask: GDAL opens it without one where a server does not hand it out."""
+    if scene.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
+        raise OSError("its mask could not be read")
 
 
 def _start_anew(scene: "Scene", attempt: int) -> None:
