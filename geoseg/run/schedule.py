@@ -60,7 +60,8 @@ def run_tasks(
 ) -> Iterator[Outcome]:
     """Keep the cluster busy and yield outcomes as they come.
 
-    A task whose pixels could not be read, or whose worker died, is tried `ATTEMPTS` times, at the end of the queue.
+    A task whose pixels could not be read, or whose worker died, is tried `ATTEMPTS` times, at the end of the queue; one
+    whose worker died alone on the cluster, as dask blames all tasks of a dead worker alike.
 
     Args:
         client: The cluster.
@@ -88,6 +89,7 @@ class _Flight:
         self.completed: Any = as_completed(with_results=True, raise_errors=False, loop=client.loop)  # type: ignore[no-untyped-call]
         self.tasks: dict[Future[Any], Task] = {}
         self.again: deque[Task] = deque()
+        self.suspects: deque[Task] = deque()
         self.shared: dict[int, tuple[Any, Future[Any]]] = {}
         self.threads, self.looked = 0, 0.0
         self.alone_since: float | None = None
@@ -100,6 +102,8 @@ class _Flight:
             if task is None:
                 break
             self._submit(task)
+        if self.suspects and not self.tasks:
+            self._submit(self.suspects.popleft())
         return bool(self.tasks)
 
     def wait(self, check: Callable[[], None]) -> Iterator[Outcome]:
@@ -137,8 +141,16 @@ class _Flight:
         if task.attempt >= ATTEMPTS or not _is_passing(error):
             return Outcome(task, error=error)
         log.info("%s failed (%s); trying again", task.name, error)
-        self.again.append(replace(task, attempt=task.attempt + 1))
+        self._try_again(replace(task, attempt=task.attempt + 1), error)
         return None
+
+    def _try_again(self, task: Task, error: Exception) -> None:
+        """Queue a task once more: one whose worker died alone, and with what it shares sent anew."""
+        if _is_killed(error):
+            self.suspects.append(task)
+            self.shared.pop(id(task.shared), None)
+        else:
+            self.again.append(task)
 
     def _submit(self, task: Task) -> None:
         future = self.client.submit(
@@ -161,7 +173,7 @@ class _Flight:
 
     def _forget_shared(self) -> None:
         """Let the cluster forget what no task shares any more, but for the last."""
-        used = {id(task.shared) for task in (*self.tasks.values(), *self.again)}
+        used = {id(task.shared) for task in (*self.tasks.values(), *self.again, *self.suspects)}
         for key in [key for key in list(self.shared)[:-1] if key not in used]:
             del self.shared[key]
 
@@ -203,6 +215,10 @@ def _itself(shared: Any) -> Any:
 
 def _is_passing(error: Exception) -> bool:
     """Tell whether a failure may pass: a read over a network, a worker that was killed."""
+    return isinstance(error, ReadError | OSError) or _is_killed(error)  # OSError: dask's own, between machines
+
+
+def _is_killed(error: Exception) -> bool:
     from distributed.scheduler import KilledWorker
 
-    return isinstance(error, ReadError | KilledWorker | OSError)  # OSError: dask's own, between machines
+    return isinstance(error, KilledWorker)

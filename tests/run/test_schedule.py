@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed.scheduler import KilledWorker
 
 from geoseg.errors import ClusterError, OutputError, ReadError, UnfinishedError, UsageError
 from geoseg.run import RunSettings, schedule
@@ -47,6 +49,27 @@ def flaky(failing: Failing, number: int) -> int:
     return number
 
 
+ACTIVE: list[int] = []
+"""Calls of `deadly` that go on."""
+
+AGAIN: list[tuple[int, int]] = []
+"""Second and later calls of `deadly`: their argument, and how many calls went on beside them."""
+
+
+def deadly(guilty: int, number: int) -> int:
+    """Kill the worker, and take the next task with it where both are at work at once."""
+    CALLS.append(number)
+    if CALLS.count(number) > 1:
+        AGAIN.append((number, len(ACTIVE)))
+    ACTIVE.append(number)
+    time.sleep(0.01)
+    ACTIVE.remove(number)
+    is_first = CALLS.count(number) == 1
+    if number == guilty or (number == guilty + 1 and is_first):
+        raise KilledWorker(str(number), SimpleNamespace(address="tcp://lost"), 0)
+    return number
+
+
 def wait_for_it(event: str, _: int) -> None:
     EVENTS[event].wait(10)
 
@@ -57,6 +80,8 @@ EVENTS: dict[str, threading.Event] = {}
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     CALLS.clear()
+    ACTIVE.clear()
+    AGAIN.clear()
 
 
 def outcomes(client: Any, function: Any, shared: Any, count: int = 3) -> list[Any]:
@@ -102,6 +127,14 @@ def test_tasks_that_are_tried_again_come_after_the_others(threads: Any) -> None:
     outcomes(threads, flaky, Failing(ReadError("later"), 1, only=0), count=30)
     assert CALLS.count(0) == 2
     assert CALLS[-1] == 0
+
+
+def test_tasks_whose_worker_died_are_tried_again_one_by_one(threads: Any) -> None:
+    """dask blames every task that a dead worker held: alone, only the one that kills workers fails again."""
+    done = outcomes(threads, deadly, 3, count=30)
+    assert [each.task.argument for each in done if each.error is not None] == [3]
+    assert all(beside == 0 for _, beside in AGAIN)
+    assert Counter(number for number, _ in AGAIN) == {3: ATTEMPTS - 1, 4: 1}
 
 
 def test_what_a_check_raises_ends_the_run_and_nothing_stays_on_the_cluster(
