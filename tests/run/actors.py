@@ -155,11 +155,16 @@ def make_plan(scene: str | Path, **changes: Any) -> Any:
     return Plan(opened, lattice, IdentitySegmenter(), **changes)
 
 
+CONNECT_S = 5
+"""Seconds after which a client gives a scheduler up that was killed before it answered; half a minute otherwise."""
+
+
 def client(scene: str, out: str, settings: dict[str, Any], hooks: dict[str, Any] | None = None) -> None:
     """Run a scene as `geoseg run` would, exit code included."""
     from geoseg.cli import _errors_as_messages
-    from geoseg.run import RunSettings, run_plan
+    from geoseg.run import RunSettings, cluster, run_plan
 
+    cluster.CONNECT_S = CONNECT_S
     if hooks is not None:
         Hooks(**hooks).install()
     with _errors_as_messages():
