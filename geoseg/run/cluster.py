@@ -52,7 +52,7 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
 
     for name in ("distributed", "distributed.http"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("distributed.worker", "distributed.client", "tornado.application"):  # failed tasks and lost schedulers, which geoseg tells
+    for name in ("distributed.worker", "distributed.client", "tornado.application"):  # what geoseg itself tells
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
         if settings.scheduler is not None:
