@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,8 +151,10 @@ def dashboard_of(client: Any, settings: RunSettings) -> str | None:
     if settings.scheduler is None and settings.workers is None:
         return None
     has_bokeh = settings.scheduler is not None or importlib.util.find_spec("bokeh") is not None
-    services = client.scheduler_info(n_workers=0).get("services", {})
-    return str(client.dashboard_link) if has_bokeh and "dashboard" in services else None
+    with suppress(OSError, TimeoutError):  # a scheduler that has just died: what comes next will say so
+        services = client.scheduler_info(n_workers=0).get("services", {})
+        return str(client.dashboard_link) if has_bokeh and "dashboard" in services else None
+    return None
 
 
 def _say_dashboard(client: Any, settings: RunSettings) -> None:

@@ -134,7 +134,7 @@ def test_another_geoseg_does_not_go_on_but_may_begin_again(
     with pytest.raises(ExistingResultError, match=r"begun with geoseg .*this is geoseg 99\.0.*--overwrite"):
         place.run(out)
     place.run(out, block_px=BLOCK_PX, overwrite=True)
-    assert sorted(blocks.take()) == sorted(place.names(BLOCK_PX))
+    assert set(blocks.take()) == set(place.names(BLOCK_PX))  # one may be the stopped run's last, still under way
     assert (out / "mask.tif").read_bytes() == (place.expected / "mask.tif").read_bytes()
 
 

@@ -118,7 +118,7 @@ def test_a_published_system_trains_on_its_own_layout_and_runs_on_a_scene(
     assert all(f"{part}_{loss}" in history for part in ("train", "validation") for loss in losses)
     scene = kit.write_tif(tmp_path / "scene.tif", paint(7)[0], gsd_m=spec.gsd_m)
     result = run_scene([scene], RunSettings(model=str(bundle), out=tmp_path / "run"), quiet=True)
-    written = {path.name for path in result.paths}
+    written = {Path(path).name for path in result.paths}
     assert {"probability.tif", "mask.tif", "buildings.gpkg"} <= written
     assert ("classes.tif" in written) == (len(spec.classes) > 2)
 
