@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +24,9 @@ HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 30.0
 S3_ATTEMPTS = 8
 """A bucket that is busy answers 503 for seconds; boto3 waits longer after every attempt."""
+
+REMOVALS = 8
+"""Objects removed at a time: a run leaves thousands of parts, and not every bucket takes a list of them."""
 
 ASIDE = ".aside-"
 """How the names of files under construction begin."""
@@ -223,8 +227,10 @@ class S3Store:
     def remove(self, prefix: str) -> None:
         """See `Store.remove`."""
         with _s3_errors(f"{self.url}/{prefix}", writing=True):
-            for name in (prefix, *self.names(prefix)):
-                s3_client().delete_object(**self._object(name))
+            names, client = (prefix, *self.names(prefix)), s3_client()
+            with ThreadPoolExecutor(REMOVALS) as pool:
+                for _ in pool.map(lambda name: client.delete_object(**self._object(name)), names):
+                    pass
 
     def _object(self, name: str) -> dict[str, str]:
         bucket, key = split_s3(f"{self.url}/{name}")

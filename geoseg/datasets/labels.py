@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 __all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "read_labels"]
 

@@ -3,13 +3,13 @@
 import os
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.engines.open import ONNX_CACHE_ENV
 from geoseg.errors import NetworkExportError, OutputError
+from geoseg.silence import quiet
 
 OPSET = 18
 EXPORT_VERSION = 1
@@ -75,8 +75,7 @@ def export_onnx(bundle: Bundle, path: Path) -> None:
     model = load_segmenter(bundle)
     chip = torch.zeros(1, len(spec.bands), 4 * spec.stride_px, 4 * spec.stride_px)
     axes = {0: "n", 2: "y", 3: "x"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             torch.onnx.export(
                 model,

@@ -17,7 +17,8 @@ from geoseg.evaluate.truth import plan_labels
 from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import Plan, plan_inference, predict_block, stored_threshold
-from geoseg.scene import Scene, open_scene, quiet_georeference
+from geoseg.scene import Scene, open_scene
+from geoseg.silence import quiet_georeference
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ class Footprints:
         from affine import Affine
         from rasterio.features import rasterize
 
-        from geoseg.scene import quiet_georeference
+        from geoseg.silence import quiet_georeference
 
         box = shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
         here = self.polygons[np.sort(shapely.STRtree(self.polygons).query(box))]

@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 
 @dataclass(frozen=True, slots=True)

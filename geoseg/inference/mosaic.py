@@ -19,7 +19,8 @@ from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.inference.plan import Plan, check_chips, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
-from geoseg.scene import Scene, open_scene, parse_crs, quiet_georeference
+from geoseg.scene import Scene, open_scene, parse_crs
+from geoseg.silence import quiet_georeference
 from geoseg.sources import SceneSource
 
 Rule = Literal["first", "latest", "mean"]

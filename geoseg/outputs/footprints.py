@@ -6,7 +6,6 @@ a function of the footprints alone.
 """
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 
 from geoseg.outputs.aside import output_error, reported, write_aside
 from geoseg.outputs.styles import footprint_qml
+from geoseg.silence import quiet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -270,7 +270,8 @@ def _write_layer(
 
     failures = (DataLayerError, DataSourceError, FeatureError, FieldError)
     stream = _Stream(batches)
-    with write_aside(path) as aside, reported(path, *failures), _quiet_about_missing_crs():
+    said = "'crs' was not provided"  # when the scene was opened
+    with write_aside(path) as aside, reported(path, *failures), quiet(UserWarning, said):
         stream.write(aside, schema, _official(crs), layer)
         write_dataframe(_style_rows(layer), aside, layer=STYLE_TABLE, append=True, layer_options={"FID": "id"})
         written = read_info(aside, layer=layer, force_feature_count=True)["features"]
@@ -350,11 +351,3 @@ def _style_rows(layer: str) -> Any:
         "update_time": datetime.now(UTC).replace(microsecond=0),
     }
     return DataFrame([row])
-
-
-@contextmanager
-def _quiet_about_missing_crs() -> Iterator[None]:
-    """Let footprints be without a CRS: that was said when the scene was opened."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        yield

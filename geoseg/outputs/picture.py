@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geoseg.outputs.aside import reported, write_aside
 from geoseg.outputs.rasters import GDAL_FAILURES
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 GAP_PX, GAP_GREY = 8, 255
 

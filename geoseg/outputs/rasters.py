@@ -1,7 +1,6 @@
 """Rasters of a whole scene, block by block, as cloud optimised GeoTIFFs."""
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter, MemoryFile
 
 from geoseg.grid import Grid, Window
@@ -20,6 +19,7 @@ from geoseg.outputs.cog import Entry, read_entries, write_cog
 from geoseg.outputs.overviews import NODATA, halve_average, halve_majority
 from geoseg.outputs.pyramid import Derivation, Layer, Pyramid
 from geoseg.outputs.styles import category_xml, class_qml
+from geoseg.silence import quiet_georeference
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 """Disjoint windows of a scene with their `(y, x)` uint8 pixels, in any order."""
@@ -281,7 +281,7 @@ def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
     """Return the TIFF tags of place, colours and description, from a file of one pixel that GDAL writes in memory."""
     place = {} if grid.crs is None and grid.transform == Affine.identity() else {"transform": grid.transform}
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "crs": grid.crs, **place}
-    with _quiet_about_pictures(), MemoryFile() as file:
+    with quiet_georeference(), MemoryFile() as file:
         with file.open(height=1, width=1, ENDIANNESS="LITTLE", **profile) as dataset:
             _say(dataset, raster)
         return read_entries(file.read(), DESCRIBING)
@@ -306,11 +306,3 @@ def _check_block(window: Window, pixels: NDArray[np.uint8], inputs: int, grid: G
         )
     if window.intersect(Window(0, 0, *grid.shape)) != window:
         raise ValueError(f"{window} does not lie inside the grid of {grid.height} x {grid.width} pixels")
-
-
-@contextmanager
-def _quiet_about_pictures() -> Iterator[None]:
-    """Let a raster be without georeference: that was said when the scene was opened."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

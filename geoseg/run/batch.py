@@ -23,9 +23,9 @@ from geoseg.errors import (
 from geoseg.inference import Plan
 from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
-from geoseg.run.folder import check_place
+from geoseg.run.folder import check_place, remove_if_empty
 from geoseg.run.identity import run_facts
-from geoseg.run.job import Job
+from geoseg.run.job import Job, without_cause
 from geoseg.run.ledger import base_store, sweep
 from geoseg.run.memory import limit_memory
 from geoseg.run.progress import track
@@ -35,7 +35,7 @@ from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, has_all, is_finished, open_session
 from geoseg.run.settings import RunSettings
 from geoseg.sources import SceneSource, list_sources
-from geoseg.store import LocalStore, open_store
+from geoseg.store import open_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -117,11 +117,13 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
 
 
 def own_settings(source: SceneSource, settings: RunSettings) -> RunSettings:
-    """Return a scene's settings: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`.
-
-    What a manifest says of the scene's CRS and bands goes before what the user says of all.
-    """
+    """Return a scene's settings in a batch: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`."""
     out = f"{source.name}_geoseg" if settings.out is None else f"{str(settings.out).rstrip('/')}/{source.name}"
+    return settings_of(source, settings, out)
+
+
+def settings_of(source: SceneSource, settings: RunSettings, out: str | Path) -> RunSettings:
+    """Return a scene's settings: what a manifest says of its CRS and bands goes before what the user says of all."""
     return replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
 
 
@@ -168,8 +170,7 @@ class _Batch:
     def _check(self) -> None:
         for source, session in list(self.sessions.values()):
             with self._keeping_failures(source, session):
-                if session.lease is not None:
-                    session.lease.check()
+                session.lease.check()
 
     def _next_task(self) -> Task | None:
         """Give the next thing to do: finish a scene, compute a block of an open scene, open another scene."""
@@ -273,11 +274,7 @@ def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | 
 def _finish(job: Job, ending: Ending) -> dict[str, Any]:
     """Finish a scene on a worker; its error must pickle."""
     ending.stages.move()
-    try:
-        return finish_run(job, ending)
-    except GeosegError as err:
-        failure = type(err)(str(err))
-    raise failure
+    return without_cause(lambda: finish_run(job, ending))
 
 
 @contextmanager
@@ -294,8 +291,7 @@ def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]
         yield
     finally:
         base.remove("")
-        if isinstance(out, LocalStore) and out.folder.is_dir() and not any(out.folder.iterdir()):
-            out.folder.rmdir()
+        remove_if_empty(out)
 
 
 class _Once(logging.Filter):

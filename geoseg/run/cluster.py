@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.engines import choose_device, usable_cores, worker_threads
-from geoseg.errors import ClusterError, MissingPackageError, UsageError
+from geoseg.errors import ClusterError, UsageError
 from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     count = settings.workers or 1
     threads = settings.threads or max(1, usable_cores() // count)
     is_gpu = choose_device(settings.device, bundle.form) == "cuda"
-    own: dict[str, Any] = {"nthreads": worker_threads(settings.device, threads, bundle.form), "local_directory": None}
+    own: dict[str, Any] = {"nthreads": worker_threads(settings.device, threads, bundle.form)}
     workers = {
         index: {
             "cls": Nanny,
@@ -136,19 +136,20 @@ def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
 
 def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:
     """Return the threads of a worker's engine; None where it is as many as the worker has threads."""
-    in_process = settings.scheduler is None and settings.workers is None
-    return worker_threads(settings.device, settings.threads, bundle.form) if in_process else settings.threads
+    if settings.is_in_process:
+        return worker_threads(settings.device, settings.threads, bundle.form)
+    return settings.threads
 
 
 def computing_threads(client: Any, settings: RunSettings, bundle: "Bundle") -> int:
     """Return how many blocks are computed at a time now: a thread per block, without those that only read ahead."""
-    is_here = settings.scheduler is None and settings.workers is None
-    return (engine_threads(settings, bundle) if is_here else None) or sum(client.nthreads().values())
+    here = engine_threads(settings, bundle) if settings.is_in_process else None
+    return here or sum(client.nthreads().values())
 
 
 def dashboard_of(client: Any, settings: RunSettings) -> str | None:
     """Return the address of the cluster's dashboard; None where it has none: a run in one process, or without bokeh."""
-    if settings.scheduler is None and settings.workers is None:
+    if settings.is_in_process:
         return None
     has_bokeh = settings.scheduler is not None or importlib.util.find_spec("bokeh") is not None
     with suppress(OSError, TimeoutError):  # a scheduler that has just died: what comes next will say so
@@ -173,8 +174,6 @@ def _memory_share(count: int) -> int:
 
 
 def _gpu_count() -> int:
-    try:
-        import torch
-    except ImportError as err:
-        raise MissingPackageError("Running on a GPU needs torch. Install it: pip install torch") from err
+    import torch
+
     return max(1, torch.cuda.device_count())

@@ -11,7 +11,7 @@ from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PLAN, is_done
 from geoseg.run.memory import release_memory
 from geoseg.run.mosaic import write_rasters
-from geoseg.run.parts import read_watch
+from geoseg.run.parts import FOLDER, part_name, read_watch
 from geoseg.run.polygons import write_footprints
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, describe_run
@@ -41,7 +41,7 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
 def _make_and_publish(job: Job, ending: Ending) -> dict[str, Any]:
     blocks = _done_blocks(job, ending)
     with building_site(job.out) as site:
-        with near(job.work, [f"parts/{block.name}.npz" for block in blocks]) as parts:
+        with near(job.work, [part_name(block) for block in blocks]) as parts:
             report = _make(job, ending, blocks, parts, site)
         _check_lease(job, ending)
         publish(site, job.out)
@@ -55,7 +55,7 @@ def _check_lease(job: Job, ending: Ending) -> None:
 
 def _done_blocks(job: Job, ending: Ending) -> list[Block]:
     """Return the blocks that have a part: all but those that are known to have failed."""
-    done = set(job.work.names("parts"))
+    done = set(job.work.names(FOLDER))
     blocks = [block for block in job.blocks() if block.name not in ending.failed]
     missing = [block.name for block in blocks if not is_done(block, done)]
     if missing:

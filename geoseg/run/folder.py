@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,6 +78,14 @@ def check_free(out: Store) -> None:
             f"{out.url} already holds {', '.join(found)}. "
             "Choose another folder with --out, or replace it with --overwrite."
         )
+
+
+def remove_if_empty(out: Store) -> None:
+    """Remove a local folder in which nothing came to be, and its empty work folder."""
+    if isinstance(out, LocalStore):
+        for folder in (out.folder / WORK, out.folder):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
 
 
 @contextmanager

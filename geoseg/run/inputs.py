@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from geoseg.bundle import load_bundle
 from geoseg.errors import OutsideAOIError, UsageError
 from geoseg.inference import plan_mosaic, read_aoi_bounds
-from geoseg.run.batch import BatchResult, run_sources
+from geoseg.run.batch import BatchResult, run_sources, settings_of
 from geoseg.run.memory import limit_memory
 from geoseg.run.report import Stages
 from geoseg.run.run import RunResult, plan_options, plan_run, run_plan
@@ -91,6 +90,5 @@ def _run_source(source: SceneSource, settings: RunSettings, stages: Stages, *, q
     """Run one scene; what its manifest says of it goes before what the user says of all."""
     limit_memory()
     bundle = load_bundle(settings.model)
-    out = settings.out or f"{source.name}_geoseg"
-    own = replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
+    own = settings_of(source, settings, settings.out or f"{source.name}_geoseg")
     return run_plan(plan_run(source.paths, bundle, own), bundle, own, stages=stages, quiet=quiet)

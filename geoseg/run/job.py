@@ -2,8 +2,10 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 from geoseg.bundle import Bundle
 from geoseg.engines import Engine
@@ -12,10 +14,12 @@ from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block, stored_threshold
 from geoseg.run.ledger import PLAN, read_json
 from geoseg.run.memory import collect_seldom, limit_memory, peak_memory_mb
-from geoseg.run.parts import write_part
+from geoseg.run.parts import part_name, write_part
 from geoseg.run.polygons import outline_block
 from geoseg.run.settings import RunSettings
 from geoseg.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +84,24 @@ def run_block(job: Job, block: Block) -> BlockReport:
     Raises:
         GeosegError: If the pixels cannot be read, the engine cannot be loaded or the part cannot be written.
     """
+    return without_cause(lambda: _run_block(job, block))
+
+
+def without_cause(call: Callable[[], T]) -> T:
+    """Make a call on a worker; its error goes to the client without its cause.
+
+    GDAL makes that unpicklable, and dask would pass on a bare Exception.
+    """
     try:
-        return _run_block(job, block)
+        return call()
     except GeosegError as err:
         failure = type(err)(str(err))
-    # Without its cause, which GDAL makes unpicklable: dask would otherwise pass on a bare Exception.
     raise failure
 
 
 def _run_block(job: Job, block: Block) -> BlockReport:
     _check_sight(job.base, job.work)
-    if job.work.has(f"parts/{block.name}.npz"):  # a worker that died after its last byte
+    if job.work.has(part_name(block)):  # a worker that died after its last byte
         return BlockReport()
     settle()
     plan = _own_plan(job)
@@ -104,7 +115,7 @@ def _run_block(job: Job, block: Block) -> BlockReport:
         simplify_px=job.settings.simplify_px,
     )
     start = pixels.watch.add("polygonize", start)
-    _look.__wrapped__(job.base, job.work)  # not into a run that was ended meanwhile
+    _require_sight(job.base, job.work)  # not into a run that was ended meanwhile
     write_part(job.work, block, pixels, outlines)
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None
@@ -144,13 +155,18 @@ _looking = threading.Lock()
 
 
 def _check_sight(base: Store, work: Store) -> None:
-    """Refuse to work where this machine does not see the run folder that the client sees."""
+    """Require sight of the run folder before a process's first block."""
     with _looking:
-        _look(base, work)  # type: ignore[arg-type]  # every store is a frozen dataclass, which hashes
+        _look_once(base, work)  # type: ignore[arg-type]  # every store is a frozen dataclass, which hashes
 
 
 @lru_cache(maxsize=64)
-def _look(base: Store, work: Store) -> None:
+def _look_once(base: Store, work: Store) -> None:
+    _require_sight(base, work)
+
+
+def _require_sight(base: Store, work: Store) -> None:
+    """Refuse to work where this machine does not see the run folder that the client sees."""
     plan = read_json(base, PLAN)
     if plan is None or not work.url.endswith(f"/{plan.get('run')}"):
         import socket

@@ -70,24 +70,27 @@ class Lease:
 
     def payload(self) -> bytes:
         """Return what the lock says."""
-        return json.dumps(self.owner | {"beat": self._beats}).encode()
+        return json.dumps(self.owner).encode()
 
     def beat(self) -> bool:
-        """Show that the owner lives; return False where the lock is gone, as when the run is finished."""
+        """Show that the owner lives; return False where the lock is gone, as when the run is finished.
+
+        The lock itself is never written again: one who is suspended between looking and writing would take it back.
+        """
         holder = read_holder(self.store)
         if holder is None:
             return False
-        self.lost = holder.get("token") != self.owner["token"]
+        self.lost = holder.get("token") != self.token
         if not self.lost:
             self._beats += 1
-            self.store.write(LOCK, self.payload())
+            self.store.write(_beat_of(self.owner), str(self._beats).encode())
         return not self.lost
 
     def release(self) -> None:
         """Let others in."""
         self._stop.set()
-        holder = read_holder(self.store)
-        if holder is not None and holder.get("token") == self.owner["token"]:
+        self.store.remove(_beat_of(self.owner))
+        if self.is_held:
             self.store.remove(LOCK)
 
 
@@ -163,19 +166,32 @@ def _acquire(lease: Lease) -> None:
             )
         if (read_holder(lease.store) or {}).get("token") == holder.get("token"):
             log.info("Taking over from process %s on %s, which is gone.", holder.get("pid"), holder.get("host"))
+            lease.store.remove(_beat_of(holder))
             lease.store.remove(LOCK)
+
+
+def _beat_of(holder: dict[str, Any]) -> str:
+    """Name the file that holds an owner's last beat."""
+    return f"beat-{holder.get('token')}"
+
+
+def _read_beat(store: Store, holder: dict[str, Any]) -> bytes:
+    try:
+        return store.read(_beat_of(holder))
+    except MissingFileError:
+        return b""
 
 
 def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
     """Watch another machine's lock for as long as its lease lasts."""
     log.info("Waiting up to %.0f s to see whether %s still works on %s", LEASE_S, holder.get("host"), store.url)
-    deadline = time.monotonic() + LEASE_S
+    deadline, last = time.monotonic() + LEASE_S, _read_beat(store, holder)
     while time.monotonic() < deadline:
         time.sleep(min(1.0, LEASE_S / 10))
         now = read_holder(store)
         if now is None:
             return False
-        if now != holder:
+        if now != holder or _read_beat(store, holder) != last:
             return True
     return False
 

@@ -19,6 +19,7 @@ from geoseg.errors import ExistingResultError, MissingFileError
 from geoseg.grid import Block
 from geoseg.run.identity import Facts, key_of, refuse_other
 from geoseg.run.lease import is_alive, read_holder
+from geoseg.run.parts import FOLDER, part_name
 from geoseg.store import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,11 @@ class Ledger:
 
     def done(self) -> set[str]:
         """Return the names of the finished blocks' parts."""
-        return set(self.work.names("parts"))
+        return set(self.work.names(FOLDER))
 
     def fail(self, block: Block, error: str) -> None:
         """Keep why a block could not be done."""
         self.work.write(f"failed/{block.name}.json", json.dumps({"block": block.name, "error": error}).encode())
-
-    def failed(self) -> dict[str, str]:
-        """Return why blocks could not be done, by their name."""
-        return read_failed(self.work)
 
     def close(self) -> None:
         """Remove everything but the results."""
@@ -172,4 +169,4 @@ def read_json(store: Store, name: str) -> dict[str, Any] | None:
 
 def is_done(block: Block, done: set[str]) -> bool:
     """Tell whether a block's part is among those that are there."""
-    return f"parts/{block.name}.npz" in done
+    return part_name(block) in done

@@ -11,7 +11,8 @@ from geoseg.grid import Window
 from geoseg.inference import NODATA, Plan
 from geoseg.outputs.picture import write_picture
 from geoseg.outputs.rasters import rgb
-from geoseg.scene import Scene, quiet_georeference
+from geoseg.scene import Scene
+from geoseg.silence import quiet_georeference
 
 PICTURE = "preview.png"
 

@@ -147,8 +147,8 @@ def _warming_up(session: Session) -> Iterator[None]:
     The thread is waited for: a process that ends while a network is being compiled aborts.
     """
     job = session.job
-    in_process = job.settings.workers is None and job.settings.scheduler is None
-    thread = Thread(target=_warm_up, args=(job,), daemon=True) if in_process and session.left else None
+    is_wanted = job.settings.is_in_process and session.left
+    thread = Thread(target=_warm_up, args=(job,), daemon=True) if is_wanted else None
     if thread is not None:
         thread.start()
         settle()
@@ -167,7 +167,6 @@ def _compute(client: "Client", session: Session) -> Iterator[Outcome]:
         block = session.next_block()
         return None if block is None else block_task(session.job, block)
 
-    assert session.lease is not None
     for outcome in run_tasks(client, next_task, check=session.lease.check):
         note(session, outcome)
         yield outcome

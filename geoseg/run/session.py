@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from geoseg.bundle import Bundle
@@ -11,14 +11,13 @@ from geoseg.errors import DamagedPartError, ExistingResultError, GeosegError, Re
 from geoseg.grid import Block
 from geoseg.inference import Plan
 from geoseg.run.cluster import engine_threads
-from geoseg.run.folder import check_free, check_place, check_room
+from geoseg.run.folder import check_free, check_place, check_room, remove_if_empty
 from geoseg.run.identity import Facts, plan_facts, refuse_other
 from geoseg.run.job import BlockReport, Job
 from geoseg.run.lease import Lease, hold, require_lease
 from geoseg.run.ledger import (
     PLAN,
     PROGRESS,
-    WORK,
     Ledger,
     base_store,
     begin,
@@ -28,7 +27,7 @@ from geoseg.run.ledger import (
     run_name,
     sweep,
 )
-from geoseg.run.parts import is_sound
+from geoseg.run.parts import is_sound, part_name
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
 from geoseg.run.settings import RunSettings
@@ -48,11 +47,10 @@ class Session:
         left: How many blocks are to be done, when it was opened.
     """
 
-    def __init__(self, job: Job, facts: Facts, ledger: Ledger, stages: Stages, stack: ExitStack) -> None:
+    def __init__(self, job: Job, facts: Facts, ledger: Ledger, stages: Stages, lease: Lease, stack: ExitStack) -> None:
         """Take over an open run folder; see `open_session`."""
         self.job, self.facts, self.ledger, self.stages = job, facts, ledger, stages
-        self.lease: Lease | None = None
-        self._stack = stack
+        self.lease, self._stack = lease, stack
         self.dashboard: str | None = None
         self._plan_blocks()
 
@@ -82,8 +80,7 @@ class Session:
     def block_failed(self, block: Block, error: Exception) -> None:
         """Keep why a block could not be done; raise what concerns more than this block."""
         if isinstance(error, GeosegError) and not isinstance(error, ReadError):
-            if self.lease is not None:
-                require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
+            require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
             raise error
         self.failed[block.name] = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
         self.ledger.fail(block, self.failed[block.name])
@@ -110,7 +107,7 @@ class Session:
             self.resumed,
             self.write_s,
             self.memory_mb,
-            self.lease.token if self.lease is not None else None,
+            self.lease.token,
         )
 
     def forget_damaged(self, error: DamagedPartError) -> None:
@@ -120,7 +117,7 @@ class Session:
         if not damaged:
             raise error
         for block in damaged:
-            self.job.work.remove(f"parts/{block.name}.npz")
+            self.job.work.remove(part_name(block))
         self._plan_blocks()
 
     def write_progress(self) -> None:
@@ -138,18 +135,20 @@ class Session:
 
     def close(self) -> None:
         """Let others in; leave nothing behind of a run in which nothing was done."""
-        if self.lease is not None and self.lease.is_held:
-            self.lease.rest()
+        self.lease.rest()
+        if self.lease.is_held:
             self._clear()
         else:
             self._leave_alone()
         self._stack.close()
-        _remove_if_empty(self.ledger.out)
+        remove_if_empty(self.ledger.out)
 
     def _leave_alone(self) -> None:
-        """Remove the parts that came too late for a run that another client has finished; touch nothing else."""
-        plan, own = read_json(self.ledger.base, PLAN) or {}, run_name(self.job.work)
-        if plan.get("run") != own:
+        """Remove the parts and the beat that came too late for a run that another client has finished, nothing else."""
+        plan, own = read_json(self.ledger.base, PLAN), run_name(self.job.work)
+        if plan is None:
+            self.ledger.base.remove(PROGRESS)
+        if plan is None or plan.get("run") != own:
             self.ledger.base.remove(own)
 
     def _clear(self) -> None:
@@ -204,19 +203,18 @@ def open_session(
         lease = stack.enter_context(hold(base, lambda: session[0].write_progress() if session else None))
         if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
             stack.close()
-            _remove_if_empty(out)
+            remove_if_empty(out)
             return None
         ledger = _begin(out, facts, plan, block_px, settings)
         job = Job(
             plan, bundle, settings, out, ledger.base, ledger.work, ledger.block_px, engine_threads(settings, bundle)
         )
-        session.append(Session(job, facts, ledger, stages, stack))
-        session[0].lease = lease
+        session.append(Session(job, facts, ledger, stages, lease, stack))
         session[0].write_progress()
         return session[0]
     except BaseException:
         stack.close()
-        _remove_if_empty(out)
+        remove_if_empty(out)
         raise
 
 
@@ -277,11 +275,3 @@ def _begin(out: Store, facts: Facts, plan: Plan, block_px: int, settings: RunSet
 
 def _is_missing(out: Store) -> bool:
     return isinstance(out, LocalStore) and not out.folder.exists()
-
-
-def _remove_if_empty(out: Store) -> None:
-    """Remove a local folder in which nothing came to be, and its empty work folder."""
-    if isinstance(out, LocalStore):
-        for folder in (out.folder / WORK, out.folder):
-            with suppress(OSError):  # not there, or not empty
-                folder.rmdir()

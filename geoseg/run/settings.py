@@ -7,10 +7,7 @@ from typing import Literal, get_args
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.errors import UsageError
-from geoseg.inference import BLOCK_PX, GridChoice
-
-MosaicRule = Literal["first", "latest", "mean"]
-"""What holds where scenes of a mosaic overlap: the first of them, the latest, or the mean of their probabilities."""
+from geoseg.inference import BLOCK_PX, RULES, GridChoice, Rule
 
 OnFailure = Literal["stop", "nodata"]
 """What becomes of a run in which blocks cannot be done: no result, or one with nodata in their place."""
@@ -67,7 +64,7 @@ class RunSettings:
     halo_px: int | None = None
     overwrite: bool = False
     picture: bool = False
-    mosaic: MosaicRule | None = None
+    mosaic: Rule | None = None
     target_crs: str | None = None
     asset: str | None = None
     errors: OnFailure = "stop"
@@ -79,6 +76,11 @@ class RunSettings:
         for fits, message in self._facts():
             if not fits:
                 raise UsageError(message)
+
+    @property
+    def is_in_process(self) -> bool:
+        """True where the workers are threads of this process."""
+        return self.scheduler is None and self.workers is None
 
     def _facts(self) -> list[tuple[bool, str]]:
         return [
@@ -104,7 +106,7 @@ class RunSettings:
                 f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}.",
             ),
             (
-                self.mosaic is None or self.mosaic in get_args(MosaicRule),
+                self.mosaic is None or self.mosaic in RULES,
                 f"--mosaic {self.mosaic} is no rule for overlaps. Choose first, latest or mean.",
             ),
             (

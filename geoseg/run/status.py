@@ -11,6 +11,7 @@ from geoseg.errors import MissingFileError
 from geoseg.run.batch import BATCH
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import PLAN, PROGRESS, WORK, base_store, read_failed, read_json, work_store
+from geoseg.run.parts import FOLDER
 from geoseg.store import LocalStore, Store, open_store
 
 FINISHED, WORKING, STOPPED, WAITING = "finished", "working", "stopped", "waiting"
@@ -89,7 +90,7 @@ def _unfinished(out: Store, plan: dict[str, Any]) -> RunStatus:
     base, work = base_store(out), work_store(out, plan)
     holder, progress = read_holder(base), read_json(base, PROGRESS) or {}
     is_working = holder is not None and _is_working(holder, progress)
-    done, blocks = len(work.names("parts")), int(plan["blocks"])
+    done, blocks = len(work.names(FOLDER)), int(plan["blocks"])
     failed = read_failed(work)
     return RunStatus(
         name=str(plan.get("name")),

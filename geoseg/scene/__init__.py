@@ -6,7 +6,6 @@ from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_readers, open_reader
 from geoseg.scene.remote import REMOTE_ENV, gdal_env
 from geoseg.scene.scene import Pixels, Scene
-from geoseg.scene.silence import quiet_georeference
 
 __all__ = [
     "RASTER_SUFFIXES",
@@ -22,6 +21,5 @@ __all__ = [
     "open_reader",
     "open_scene",
     "parse_crs",
-    "quiet_georeference",
     "stretch",
 ]

@@ -18,7 +18,7 @@ from geoseg.scene.files import Paths, check_complete, check_file, is_remote, lis
 from geoseg.scene.lost import check_mask
 from geoseg.scene.remote import gdal_env
 from geoseg.scene.scene import Scene
-from geoseg.scene.silence import quiet_georeference
+from geoseg.silence import quiet_georeference
 from geoseg.vrt import mosaic_vrt
 
 log = logging.getLogger("geoseg.scene")

@@ -9,7 +9,7 @@ import rasterio
 
 from geoseg.scene.files import Stamp, stamp_of
 from geoseg.scene.remote import gdal_env
-from geoseg.scene.silence import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 OPEN_READERS = 8
 

@@ -16,7 +16,7 @@ from geoseg.errors import ReadError
 from geoseg.scene.blank import is_blank
 from geoseg.scene.reader import close_readers, open_reader
 from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
-from geoseg.scene.silence import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
     from geoseg.scene.scene import Scene

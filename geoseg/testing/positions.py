@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 
+from geoseg.silence import quiet_georeference
 from geoseg.testing.files import written_aside
 
 PRIME = 251
@@ -80,8 +79,10 @@ def write_position_scene(
     options = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 3, "dtype": dtype, "nodata": nodata}
     if crs:
         options |= {"crs": crs, "transform": place}
-    with written_aside(Path(path)) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # crs=None asks for just that
-        with rasterio.open(part, "w", **options, **profile) as target:
-            target.write(values)
+    with (
+        written_aside(Path(path)) as part,
+        quiet_georeference(),  # crs=None asks for just that
+        rasterio.open(part, "w", **options, **profile) as target,
+    ):
+        target.write(values)
     return Path(path)

@@ -1,7 +1,6 @@
 """Blocks of ground: scenes cut into squares that train, or are held out, with nothing of one seen in the other."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, write_prepared
 from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
 from geoseg.scene import Scene, open_scene
+from geoseg.silence import quiet
 
 __all__ = ["Block", "Ground", "choose_side", "cut_blocks", "dealt_fold", "hide_areas", "survey_ground", "write_areas"]
 
@@ -195,8 +195,7 @@ def write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.part.gpkg")
     aside.unlink(missing_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided")  # a plain picture has none
+    with quiet(message="'crs' was not provided"):  # a plain picture has none
         frame.to_file(aside, driver="GPKG", layer="areas")
     aside.replace(path)
     return path

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.networks import build_network, network_facts, network_stride
 from geoseg.outputs.aside import write_text
+from geoseg.silence import quiet
 from geoseg.training.averaging import WeightAverage
 from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
@@ -37,6 +37,16 @@ __all__ = ["train_plan", "train_recipe"]
 log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 4
+
+_KNOWN = "|".join(
+    (
+        ".*does not have many workers",  # crops are slices: none is faster
+        "You defined a .validation_step. but have no",  # nothing to validate on
+        "Checkpoint directory .* exists",  # a resumed run's own
+        ".*LeafSpec",  # Lightning 2.6 on torch 2.15
+    )
+)
+"""What Lightning warns of and is meant so."""
 
 
 def train_recipe(
@@ -184,8 +194,7 @@ def _fit(run: _Run) -> None:
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
-    with warnings.catch_warnings():
-        _ignore_known_warnings()
+    with quiet(message=_KNOWN):
         _trainer(run).fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
@@ -193,13 +202,6 @@ def _fit(run: _Run) -> None:
             ckpt_path=str(run.last) if resumed else None,
             weights_only=True,
         )
-
-
-def _ignore_known_warnings() -> None:
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # crops are slices: none is faster
-    warnings.filterwarnings("ignore", message="You defined a .validation_step. but have no")  # nothing to validate on
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # a resumed run's own
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.15
 
 
 def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":

@@ -15,7 +15,7 @@ from geoseg.datasets.coding import plan_coding
 from geoseg.datasets.labels import IGNORED, rasterize_areas, read_labels
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 
 UTM = CRS.from_epsg(32631)
 GRID = Grid(UTM, Affine(1, 0, 500_000, 0, -1, 1_000_000), (6, 8))

@@ -11,7 +11,8 @@ from affine import Affine
 from geoseg.bundle import ModelSpec, save_bundle
 from geoseg.engines import ClassSegmenter, IdentitySegmenter
 from geoseg.inference import EngineRecipe
-from geoseg.scene import close_readers, quiet_georeference
+from geoseg.scene import close_readers
+from geoseg.silence import quiet_georeference
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 CRS = "EPSG:32630"

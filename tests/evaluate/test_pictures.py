@@ -21,7 +21,8 @@ from geoseg.evaluate.pictures import (
     scored_window,
 )
 from geoseg.grid import Grid, Window
-from geoseg.scene import open_scene, quiet_georeference
+from geoseg.scene import open_scene
+from geoseg.silence import quiet_georeference
 
 PICTURE = Affine.identity()
 

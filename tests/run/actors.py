@@ -42,6 +42,7 @@ class Hooks:
         beat_s: Seconds between two beats of a client's heart.
         uploads: A client is killed before it puts this many files of a result in their place.
         stop_at: A client is suspended before it calls this function of `geoseg.run.finish`.
+        stop_writing: A client is suspended before it writes a file whose name begins so.
     """
 
     log: str
@@ -52,6 +53,7 @@ class Hooks:
     beat_s: float | None = None
     uploads: int | None = None
     stop_at: str | None = None
+    stop_writing: str | None = None
 
     def install(self) -> None:
         """Put them around geoseg's functions."""
@@ -74,12 +76,15 @@ class Hooks:
         self.watch_finish()
 
     def watch_finish(self) -> None:
-        """Be killed or suspended while the results are made."""
+        """Be killed or suspended while the results are made, or a file is written."""
         from geoseg.run import finish
         from geoseg.store import LocalStore
 
         if self.stop_at is not None:
             finish.__dict__[self.stop_at] = before(finish.__dict__[self.stop_at], self.stop)
+        if self.stop_writing is not None:
+            write = LocalStore.write
+            LocalStore.write = lambda store, name, data: self.stop_before(name) or write(store, name, data)  # type: ignore[method-assign]
         if self.uploads is not None:
             LocalStore.upload = before(LocalStore.upload, self.count_upload)  # type: ignore[method-assign]
 
@@ -87,6 +92,12 @@ class Hooks:
         """Be suspended, once."""
         if self.stop_at is not None:
             self.stop_at = None
+            kill_me(signal.SIGSTOP)
+
+    def stop_before(self, name: str) -> None:
+        """Be suspended before such a file is written, once."""
+        if self.stop_writing is not None and name.startswith(self.stop_writing):
+            self.stop_writing = None
             kill_me(signal.SIGSTOP)
 
     def count_upload(self) -> None:

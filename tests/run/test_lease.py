@@ -71,10 +71,11 @@ def test_a_killed_clients_lock_keeps_nobody_out(
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Callable[[int], None]:
-    """Write the lock of a client on another machine, as after so many beats."""
+    """Write the lock and the beat of a client on another machine, as after so many beats."""
     store = LocalStore(tmp_path / "out" / WORK)
     owner = {"token": "other", "host": "far-away", "pid": 1, "started": 0.0, "user": "ann", "since": "2026-01-01"}
-    return lambda beat: store.write("lock", json.dumps(owner | {"beat": beat}).encode())
+    store.create("lock", json.dumps(owner).encode())
+    return lambda beat: store.write("beat-other", str(beat).encode())
 
 
 def test_another_machines_client_is_left_alone_while_its_heart_beats(
@@ -87,7 +88,7 @@ def test_another_machines_client_is_left_alone_while_its_heart_beats(
     with pytest.raises(BusyError, match="process 1 of ann on far-away since 2026-01-01"):
         place.run(tmp_path / "out")
     beat.join()
-    assert json.loads((tmp_path / "out" / WORK / "lock").read_text())["beat"] == 1
+    assert json.loads((tmp_path / "out" / WORK / "lock").read_text())["token"] == "other"
 
 
 def test_another_machines_client_is_replaced_after_its_lease(
@@ -109,7 +110,8 @@ def test_a_result_finished_while_one_waited_is_not_made_again(
     def finished_meanwhile(*_: object) -> bool:
         monkeypatch.undo()
         place.run(tmp_path / "direct", block_px=4096)
-        (out / WORK / "lock").unlink()
+        for name in ("lock", "beat-other"):
+            (out / WORK / name).unlink()
         for path in (tmp_path / "direct").iterdir():
             path.rename(out / path.name)
         return False
@@ -164,11 +166,26 @@ def test_a_suspended_client_whose_successor_still_works_takes_nothing_from_it(
     place.assert_same(out)
 
 
-@pytest.mark.parametrize("where", ["_make", "_check_lease", "publish"])
-def test_a_client_suspended_while_it_made_the_result_does_not_spoil_anothers(
-    stage: Any, place: Any, tmp_path: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"stop_at": "_make"},
+        {"stop_at": "_check_lease"},
+        {"stop_at": "publish"},
+        {"stop_writing": "beat", "pause_s": 0.2},
+        {"stop_writing": "progress.json"},
+    ],
+    ids=str,
+)
+def test_a_client_suspended_at_its_work_does_not_spoil_anothers_result(
+    stage: Any,
+    place: Any,
+    tmp_path: Path,
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    where: dict[str, Any],
 ) -> None:
-    out, hooks = tmp_path / "out", {"log": str(tmp_path / "log"), "beat_s": 0.2, "stop_at": where}
+    out, hooks = tmp_path / "out", {"log": str(tmp_path / "log"), "beat_s": 0.2, **where}
     client = stage.start("client", scene=place.scene, out=out, settings={"block_px": BLOCK_PX}, hooks=hooks)
     state = Path(f"/proc/{client.pid}/stat")
     until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", 60)
@@ -220,4 +237,5 @@ def test_progress_is_told_with_every_beat(tmp_path: Path, monkeypatch: pytest.Mo
     beats = threading.Semaphore(0)
     with lease.hold(LocalStore(tmp_path), beats.release):
         assert all(beats.acquire(timeout=10) for _ in range(3))
-        assert json.loads((tmp_path / "lock").read_text())["beat"] >= 2
+        assert [int(path.read_text()) >= 2 for path in tmp_path.glob("beat-*")] == [True]
+    assert not list(tmp_path.iterdir())

@@ -20,7 +20,8 @@ from geoseg.datasets.prepared import PreparedScene
 from geoseg.datasets.splits import write_split
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
-from geoseg.scene import open_scene, quiet_georeference
+from geoseg.scene import open_scene
+from geoseg.silence import quiet_georeference
 from geoseg.training.demand import Demand
 from geoseg.training.recipe import Source, load_recipe
 from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources

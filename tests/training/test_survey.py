@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 from geoseg.training.recipe import load_recipe
 from geoseg.training.sources import prepare_sources
 from geoseg.training.survey import survey_data

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geoseg.bundle import load_bundle
 from geoseg.errors import RecipeError
 from geoseg.run import RunSettings, run_scene
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet_georeference
 from geoseg.training import load_recipe, train_recipe
 from geoseg.training.history import read_history
 from geoseg.training.library import list_recipes

@@ -1,4 +1,4 @@
-"""Silence about missing georeference: for all threads at once, and over when the last has left."""
+"""Silence about what concerns nobody: for all threads at once, and over when the last has left."""
 
 import threading
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import pytest
 from rasterio.errors import NotGeoreferencedWarning
 
-from geoseg.scene import quiet_georeference
+from geoseg.silence import quiet, quiet_georeference
 
 THREADS = 6
 
@@ -38,4 +38,15 @@ def test_it_is_over_after_an_error_and_may_be_nested() -> None:
     before = list(warnings.filters)
     with pytest.raises(ValueError, match="inside"), quiet_georeference(), quiet_georeference():
         raise ValueError("inside")
+    assert list(warnings.filters) == before
+
+
+def test_silences_of_several_kinds_do_not_end_each_other() -> None:
+    before = list(warnings.filters)
+    with quiet(UserWarning, "mild"):
+        with quiet_georeference():
+            pass
+        warnings.warn("mild thing", UserWarning, stacklevel=1)
+        with pytest.warns(UserWarning, match="other"):
+            warnings.warn("other thing", UserWarning, stacklevel=1)
     assert list(warnings.filters) == before
