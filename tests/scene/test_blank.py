@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from geoseg.scene import close_readers, open_scene
 
 TILED = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True}
 SHAPE = (160, 192)
+PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 
 
 def patchy(pixels: np.ndarray, *, row: int = 64, col: int = 96, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -30,13 +32,54 @@ def write_patches(write, noise, kind: str, name: str = "a.tif") -> tuple[Path, n
         return write(name, pixels, nodata=0, **TILED), mask
     if kind == "nodata, band by band":
         return write(name, pixels, nodata=0, interleave="band", **TILED), mask
+    if kind == "nodata, written":
+        return write(name, pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False})), mask
+    if kind == "nodata, in strips":
+        return write(name, pixels, nodata=0, compress="lzw", interleave="band", blockysize=16), mask
+    if kind in ("vrt, nodata", "vrt, mask", "vrt, alpha"):
+        return write_vrt(write, pixels, mask, kind, name), mask
     if kind == "mask":
         return write(name, pixels, mask=mask, **TILED), mask
     alpha = np.concatenate([pixels, 255 * mask[None].astype(np.uint8)])
     return write(name, alpha, colours=("red", "green", "blue", "alpha"), **TILED), mask
 
 
-KINDS = ["nodata", "nodata, band by band", "mask", "alpha"]
+def write_vrt(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str) -> Path:
+    """A VRT whose one source is the valid square alone."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    square = pixels[:, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    if kind == "vrt, alpha":
+        square = np.concatenate([square, np.full_like(square[:1], 255)])
+    path = write(f"{name}-square.tif", square)
+    height, width = square.shape[1:]
+    size = f'xSize="{width}" ySize="{height}"'
+    source = (
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{path}</SourceFilename><SourceBand>%s</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{cols[0]}" yOff="{rows[0]}" {size}/></SimpleSource>'
+    )
+    about = "<NoDataValue>0</NoDataValue>" if kind == "vrt, nodata" else ""
+    colours = ("Red", "Green", "Blue", "Alpha")[: len(square)]
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}">{about}<ColorInterp>{colour}</ColorInterp>{source % band}'
+        "</VRTRasterBand>"
+        for band, colour in enumerate(colours, 1)
+    )
+    if kind == "vrt, mask":
+        bands += f'<MaskBand><VRTRasterBand dataType="Byte">{source % "mask,1"}</VRTRasterBand></MaskBand>'
+    return write_text(path.with_name(f"{name}.vrt"), bands)
+
+
+def write_text(path: Path, bands: str) -> Path:
+    place = ", ".join(map(repr, PLACE.to_gdal()))
+    path.write_text(
+        f'<VRTDataset rasterXSize="{SHAPE[1]}" rasterYSize="{SHAPE[0]}"><SRS>EPSG:32630</SRS>'
+        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+KINDS = ["nodata", "nodata, band by band", "nodata, written", "nodata, in strips", "mask", "alpha"]
+KINDS = [*KINDS, "vrt, nodata", "vrt, mask", "vrt, alpha"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,12 +108,63 @@ def test_nothing_valid_is_ever_missed(write, noise, data: st.DataObject, kind: s
     assert scene.may_hold_data(window) or not scene.read(window).valid.any()
 
 
-def test_written_pixels_that_are_all_nodata_are_left_to_the_reading(write) -> None:
-    scene = open_scene(
-        write("a.tif", np.zeros((1, 64, 64), np.uint8), nodata=0, tiled=True, blockxsize=32, blockysize=32)
-    )
+def test_large_tiles_that_are_all_nodata_are_left_to_the_reading(write) -> None:
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    scene = open_scene(write("a.tif", np.zeros((1, 256, 256), np.uint8), nodata=0, **layout))
     assert scene.may_hold_data(Window(0, 0, 64, 64))
     assert not scene.read(Window(0, 0, 64, 64)).valid.any()
+
+
+def test_small_tiles_of_one_valid_value_hold_data(write) -> None:
+    pixels = np.zeros((1, *SHAPE), np.uint8)
+    pixels[:, :, 64:] = 9
+    scene = open_scene(write("a.tif", pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False})))
+    for _ in range(2):
+        assert not scene.may_hold_data(Window(0, 0, 160, 64))
+        assert scene.may_hold_data(Window(0, 64, 32, 32))
+        assert scene.may_hold_data(Window(0, 63, 32, 2))
+
+
+def test_a_tile_that_repeats_another_is_not_decoded_again(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, _ = patchy(np.full((1, *SHAPE), 9, np.uint8))
+    scene = open_scene(write("a.tif", pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False})))
+    assert not scene.may_hold_data(Window(0, 0, 32, 32))
+    decoded = []
+    monkeypatch.setattr("geoseg.scene.tiles.RasterWindow", lambda *args: decoded.append(args))
+    assert not scene.may_hold_data(Window(0, 0, 64, 192))
+    assert not decoded
+
+
+def test_a_mask_beside_a_vrt_is_asked(write, noise) -> None:
+    """GDAL takes the mask from the file beside it, wherever the sources lie."""
+    pixels, mask = patchy(noise(1, *SHAPE))
+    path = write_vrt(write, pixels, mask, "vrt, plain", "a")
+    beside = np.zeros((1, *SHAPE), np.uint8)
+    beside[0, :32, :32] = 255
+    options = {"INTERNAL_MASK_FLAGS_1": "2"}
+    msk = write("a.msk.tif", beside, tiled=True, blockxsize=32, blockysize=32)
+    with rasterio.open(msk, "r+") as dst:
+        dst.update_tags(**options)
+    msk.rename(path.with_name(f"{path.name}.msk"))
+    scene = open_scene(path)
+    assert scene.has_mask
+    assert scene.read(Window(0, 0, 32, 32)).valid.all()
+    assert scene.may_hold_data(Window(0, 0, 32, 32))
+    assert not scene.may_hold_data(Window(64, 96, 32, 32))
+
+
+def test_what_a_computed_vrt_shows_is_not_told_by_its_sources(write, noise) -> None:
+    """A function of pixels may make data where no source lies."""
+    pixels, mask = patchy(noise(1, *SHAPE))
+    path = write_vrt(write, pixels, mask, "vrt, nodata", "a")
+    text = path.read_text().replace(
+        '<VRTRasterBand dataType="Byte" band="1">',
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+        '<PixelFunctionType>sum</PixelFunctionType><PixelFunctionArguments k="5"/>',
+    )
+    path.write_text(text)
+    scene = open_scene(path)
+    assert scene.may_hold_data(Window(0, 0, 32, 32))
 
 
 def test_a_nodata_value_beside_the_file_counts_as_it_does_in_reading(write, noise) -> None:
