@@ -61,12 +61,14 @@ class BlockPixels:
         watch: Where the time went.
         classes: `(y, x)` uint8: the index of the likeliest class, the lowest of several that are equal, 255 where there
             is nodata or no AOI. None where the model has one class, or two, which the probability tells apart.
+        is_empty: True where it is known that all of it is nodata.
     """
 
     probability: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     watch: Stopwatch
     classes: NDArray[np.uint8] | None = None
+    is_empty: bool = False
 
 
 def predict_block(plan: Plan, block: Block) -> BlockPixels:
@@ -110,8 +112,8 @@ def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_]
     """Quantise the target's probability and choose the likeliest class, where there is anything valid."""
     inside = valid[1:-1, 1:-1]
     if stitched is None:
-        empty = np.full(inside.shape, NODATA, np.uint8)
-        return BlockPixels(empty, valid, watch, empty.copy() if plan.has_class_raster else None)
+        empty = np.broadcast_to(np.uint8(NODATA), inside.shape)
+        return BlockPixels(empty, valid, watch, empty if plan.has_class_raster else None, is_empty=True)
     target = stitched[plan.channels.index(plan.channel)]
     classes = _where(inside, stitched.argmax(axis=0)) if plan.has_class_raster else None
     target *= PROBABILITY_ONE  # in place, as nobody wants the probabilities any more

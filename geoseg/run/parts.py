@@ -110,6 +110,8 @@ def is_sound(store: Store, block: Block) -> bool:
 
 def _rasters(pixels: BlockPixels) -> dict[str, NDArray[Any]]:
     """Return the rasters that hold anything."""
+    if pixels.is_empty:
+        return {}
     found = {"probability": pixels.probability, "classes": pixels.classes}
     return {name: values for name, values in found.items() if values is not None and (values != NODATA).any()}
 

@@ -60,12 +60,16 @@ def outline_block(
         min_area_m2: Drop buildings whose pixels cover less ground than this.
         simplify_px: Tolerance of the simplification in pixels; 0 keeps the pixels' outline.
     """
+    if pixels.is_empty:
+        return BlockOutlines.empty()
     grid, ring = plan.scene.grid, block.window.expand(1)
     inside = ring.intersect(grid.window)
     assert inside is not None
     cut = inside.relative_to(ring).slices
     probability = np.pad(pixels.probability, 1, constant_values=NODATA)[cut]
     is_building = (probability >= threshold) & (probability != NODATA)
+    if not is_building.any():
+        return BlockOutlines.empty()
     polygons = polygonize_block(is_building, probability, pixels.valid[cut], block.window, scene_shape=grid.shape)
     return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
 

@@ -57,6 +57,11 @@ class BlockOutlines:
     finished: Footprints
     pending: Pending
 
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the outlines of a block without buildings."""
+        return cls(Footprints.empty(), Pending.concatenate([]))
+
 
 def finish_block(
     polygons: BlockPolygons, window: Window, grid: Grid, *, min_area_m2: float, simplify_px: float
