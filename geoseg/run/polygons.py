@@ -1,13 +1,13 @@
 """Outlines of the buildings: finished block by block on the workers, joined along seams and written by the client.
 
-The client holds what is pending of one row of blocks and undecided of those above, the joined ones once they are
-finished (3 in 100: 10 MB per million footprints), the footprints of one row of blocks, and a batch; the files are
-streams.
+The client goes down the scene once. It holds what is pending of one row of blocks and undecided of those above, the
+footprints of one row of blocks, and a batch; the files are streams. A row of blocks is written when nothing that is
+undecided begins in it or above.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ from geoseg.vectorize import BlockOutlines, Footprints, Pending, SeamSweep, fini
 
 if TYPE_CHECKING:
     import pyarrow
+
+AT_ONCE = 8_000
+"""Footprints of a row of blocks that are sorted at a time, about."""
 
 
 @dataclass(slots=True)
@@ -107,8 +110,7 @@ def write_footprints(
     from geoseg.outputs.footprints import rebatch, write_footprint_files
 
     grid, counts = plan.scene.grid, FootprintCounts()
-    joined = _join(blocks, store, gaps, SeamSweep(grid, min_area_m2, simplify_px))
-    batches = _counted(rebatch(_bands(blocks, store, joined)), counts)
+    batches = _counted(rebatch(_stream(blocks, store, gaps, SeamSweep(grid, min_area_m2, simplify_px))), counts)
     write_footprint_files(batches, grid.crs, folder / "buildings.gpkg", folder / "buildings.parquet")
     return counts
 
@@ -123,33 +125,43 @@ def _reach(pending: Pending, gaps: Sequence[Window]) -> NDArray[np.int64]:
     return reaching
 
 
-def _join(blocks: Sequence[Block], store: Store, gaps: Sequence[Window], sweep: SeamSweep) -> Footprints:
-    """Join and finish what is pending, one row of blocks after the other; return it in reading order."""
-    found = []
-    for below, row in _rows(blocks):
-        pending = Pending.concatenate([_pending(store, block) for block in row])
-        pending.polygons.edge[_reach(pending, gaps)] = True
-        found.append(sweep.add(pending, below))
-    found.append(sweep.add(Pending.concatenate([]), None))
-    return Footprints.concatenate(found).in_reading_order()
-
-
-def _rows(blocks: Sequence[Block]) -> Iterator[tuple[int, Iterator[Block]]]:
-    """Yield the rows of blocks from the top, and the first row of pixels below each."""
-    return groupby(sorted(blocks, key=_place), key=lambda block: block.window.rows.stop)
-
-
-def _bands(blocks: Sequence[Block], store: Store, joined: Footprints) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the footprints of each row of blocks, from the top; those that were pending where they begin."""
+def _stream(
+    blocks: Sequence[Block], store: Store, gaps: Sequence[Window], sweep: SeamSweep
+) -> "Iterator[pyarrow.RecordBatch]":
+    """Join what is pending, one row of blocks after the other, and yield all footprints in reading order."""
     from geoseg.outputs.footprints import to_batch
 
     yield to_batch(Footprints.empty())
-    begin = 0
-    for stop, row in _rows(blocks):
-        end = int(np.searchsorted(joined.row, stop))
-        band = [*(_finished(store, block) for block in row), joined.between(begin, end)]
-        yield to_batch(Footprints.concatenate(band))
-        begin = end
+    rows = _rows(blocks)
+    joined, written = Footprints.empty(), 0
+    for number, (below, row) in enumerate(rows):
+        pending = Pending.concatenate([_pending(store, block) for block in row])
+        pending.polygons.edge[_reach(pending, gaps)] = True
+        is_last = number + 1 == len(rows)
+        finished = sweep.add(pending, None if is_last else below)
+        joined = Footprints.concatenate([joined, finished]).in_reading_order()
+        while written < len(rows) and rows[written][0] <= (np.inf if is_last else min(below, sweep.first_row)):
+            stop, above = rows[written]
+            end = int(np.searchsorted(joined.row, stop))
+            yield from _band([*(_finished(store, block) for block in above), joined.between(0, end)])
+            joined, written = joined.between(end, len(joined)), written + 1
+
+
+def _band(parts: Sequence[Footprints]) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the footprints of a row of blocks, each part in reading order, a few rows of pixels after the other."""
+    from geoseg.outputs.footprints import to_batch
+
+    starts = np.sort(np.concatenate([part.row for part in parts]))
+    stops = [*np.unique(starts[AT_ONCE::AT_ONCE]), np.iinfo(np.int64).max]
+    cuts = np.array([[0, *np.searchsorted(part.row, stops)] for part in parts])
+    for begin, end in pairwise(cuts.T):
+        yield to_batch(Footprints.concatenate([p.between(a, b) for p, a, b in zip(parts, begin, end, strict=True)]))
+
+
+def _rows(blocks: Sequence[Block]) -> list[tuple[int, list[Block]]]:
+    """Return the rows of blocks from the top, each with the first row of pixels below it."""
+    rows = groupby(sorted(blocks, key=_place), key=lambda block: block.window.rows.stop)
+    return [(below, list(row)) for below, row in rows]
 
 
 def _place(block: Block) -> tuple[int, int]:

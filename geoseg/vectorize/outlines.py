@@ -103,6 +103,11 @@ class SeamSweep:
     simplify_px: float
     held: Pending = field(default_factory=lambda: Pending.concatenate([]))
 
+    @property
+    def first_row(self) -> float:
+        """The row of pixels in which the first of what is held begins; infinity where nothing is held."""
+        return float(shapely.bounds(self.held.polygons.polygons).reshape(-1, 4)[:, 1].min(initial=np.inf))
+
     def add(self, pending: Pending, below: int | None) -> Footprints:
         """Take the pending polygons of a row of blocks and finish what nothing below can change.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -17,6 +18,7 @@ from geoseg.errors import DamagedPartError, OutputError
 from geoseg.grid import Block, fit_lattice
 from geoseg.inference import NODATA, BlockPixels, Plan, Stopwatch
 from geoseg.outputs import footprints as footprints_module
+from geoseg.run import polygons
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.polygons import FootprintCounts, outline_block, write_footprints
 from geoseg.scene import open_scene
@@ -148,3 +150,34 @@ def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     plan = plan_for(tmp_path, (50, 60))
     with pytest.raises(OutputError, match="found no folder"):
         write_footprints(plan, [], LocalStore(tmp_path / "work"), tmp_path / "missing", **OPTIONS)
+
+
+def test_rows_of_blocks_are_written_as_soon_as_nothing_undecided_begins_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held does not grow with the scene, but for what is open; and a band of a row holds few footprints."""
+    monkeypatch.setattr(polygons, "AT_ONCE", 40)
+    probability = roofs((400, 120))
+    probability[:, :2] = 0
+    probability[100:180, 3] = 200  # a wall across several rows of blocks
+    log: list[tuple[str, int]] = []
+    for name in ("read_pending", "read_finished"):
+        read = getattr(polygons, name)
+
+        def note(store: LocalStore, block: Block, *, name: str = name, read: Any = read) -> Any:
+            log.append((name, block.window.row))
+            return read(store, block)
+
+        monkeypatch.setattr(polygons, name, note)
+    sizes: list[int] = []
+    to_batch = footprints_module.to_batch
+    monkeypatch.setattr(footprints_module, "to_batch", lambda found: sizes.append(len(found)) or to_batch(found))
+    _, counts = run_polygons(tmp_path, plan_for(tmp_path, probability.shape), probability, 32)
+    written = {row: log.index(("read_finished", row)) for row in {row for _, row in log}}
+    joined = {row: log.index(("read_pending", row)) for row in written}
+    rows = sorted(written)
+    assert written[rows[0]] < joined[rows[2]]
+    assert written[max(row for row in rows if row <= 100)] > joined[max(row for row in rows if row < 180)]
+    assert written[rows[-3]] < joined[rows[-1]]
+    assert sum(sizes) == counts.count > 250
+    assert max(sizes) < 60
