@@ -12,7 +12,7 @@ RTREE_BYTES = str(32 << 20)
 """GDAL otherwise keeps the spatial index of a GeoPackage in memory: some 40 MB per million footprints."""
 
 ARROWS_POOL = "system"
-"""pyarrow otherwise takes memory from a heap of its own, which keeps what was freed: 70 MB while footprints are written."""
+"""pyarrow otherwise has a heap of its own, which keeps what was freed: 70 MB while footprints are written."""
 
 ARENAS = 2
 """glibc otherwise gives every thread heaps of its own, which keep what was freed."""
