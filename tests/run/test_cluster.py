@@ -1,6 +1,9 @@
 """Workers over their memory limit: killed by their nanny, started again, and blamed only for what kills them always."""
 
 import json
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +14,8 @@ import pytest
 
 from geoseg.errors import UnfinishedError
 from geoseg.run import schedule
-from geoseg.run.cluster import LOCAL_CONFIG
+from geoseg.run.cluster import LOCAL_CONFIG, open_client
+from geoseg.run.settings import RunSettings
 
 BLOCK_PX = 100
 LIMIT = 2_200_000_000
@@ -76,3 +80,24 @@ def test_a_block_that_always_takes_too_much_is_given_up_and_the_others_are_done(
     assert {path.stem for path in out.glob(".geoseg/*/parts/*")} == set(names) - {names[4]}
     place.run(out)
     place.assert_same(out)
+
+
+def about() -> tuple[int, bool]:
+    """Return a worker's parent and whether it has imported torch, before any block."""
+    return os.getppid(), "torch" in sys.modules
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+def test_worker_processes_are_forked_from_one_that_has_imported_all_and_give_the_same_bytes(
+    place: Any, tmp_path: Path
+) -> None:
+    with open_client(RunSettings(workers=2, threads=1, device="cpu"), place.actors.make_bundle()) as client:
+        found = set(client.run(about).values())
+        assert len(found) == 1
+        ((parent, has_torch),) = found
+        assert has_torch
+        assert parent != os.getpid()
+        killed = next(iter(client.run(os.getpid).values()))
+        os.kill(killed, signal.SIGKILL)
+        place.run(tmp_path / "out", client=client, block_px=BLOCK_PX)
+    place.assert_same(tmp_path / "out")
