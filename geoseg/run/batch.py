@@ -1,5 +1,6 @@
 """Many scenes, each with a result of its own: one queue for the cluster, and no scene that fails stops the others."""
 
+import hashlib
 import json
 import logging
 from collections import Counter, deque
@@ -45,7 +46,8 @@ log = logging.getLogger(__name__)
 REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
 """Loggers that say of every picture what is true of all."""
 
-BATCH = "batch.json"
+BATCHES = "batches"
+"""Folder of what is told of the batches that go on: a file per list of scenes, as several may share a folder."""
 """In the work folder of a batch: the names of its scenes, so that `geoseg status` knows how many they are."""
 
 PLANNED_AHEAD = 4
@@ -285,12 +287,15 @@ def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]
         return
     out = open_store(settings.out)
     check_place(out)
-    base = base_store(out)
-    base.write(BATCH, json.dumps({"names": list(names)}).encode())
+    base, told = base_store(out), json.dumps({"names": list(names)}).encode()
+    own = f"{BATCHES}/{hashlib.sha256(told).hexdigest()[:8]}.json"
+    base.write(own, told)
     try:
         yield
     finally:
-        base.remove("")
+        base.remove(own)
+        if not base.names(""):
+            base.remove("")
         remove_if_empty(out)
 
 

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MENDINGS = 3
-"""How often damaged parts are computed again; a disk that damages more is beyond repair."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -125,7 +122,7 @@ def finished_result(out: Store) -> RunResult:
 
 def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, Any]:
     """Compute what is left and make the results; compute again what turns out to be damaged."""
-    for mending in range(MENDINGS):
+    while True:
         with _warming_up(session):
             for _ in track(_compute(client, session), total=session.left, what="block", quiet=quiet):
                 pass
@@ -134,10 +131,7 @@ def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, A
         try:
             return finish_run(session.job, session.ending())
         except DamagedPartError as err:
-            if mending + 1 == MENDINGS:
-                raise
             session.forget_damaged(err)
-    raise AssertionError("unreachable")
 
 
 @contextmanager

@@ -35,6 +35,9 @@ from geoseg.store import LocalStore, Store, open_store
 
 log = logging.getLogger(__name__)
 
+MENDINGS = 2
+"""How often damaged parts are computed again; a disk that damages more is beyond repair."""
+
 SHOWN = 5
 """Most failed blocks that an error lists."""
 
@@ -52,6 +55,7 @@ class Session:
         self.job, self.facts, self.ledger, self.stages = job, facts, ledger, stages
         self.lease, self._stack = lease, stack
         self.dashboard: str | None = None
+        self._mendings = 0
         self._plan_blocks()
 
     def _plan_blocks(self) -> None:
@@ -111,11 +115,12 @@ class Session:
         )
 
     def forget_damaged(self, error: DamagedPartError) -> None:
-        """Forget the parts that are not whole, so that their blocks are computed again."""
-        log.warning("%s", error)
+        """Forget the parts that are not whole, so that their blocks are computed again; give up after `MENDINGS`."""
         damaged = [block for block in self.blocks if not is_sound(self.job.work, block)]
-        if not damaged:
+        if not damaged or self._mendings == MENDINGS:
             raise error
+        log.warning("%s", error)
+        self._mendings += 1
         for block in damaged:
             self.job.work.remove(part_name(block))
         self._plan_blocks()

@@ -1,6 +1,5 @@
 """How far a run is, from any machine that sees its folder."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import MissingFileError
-from geoseg.run.batch import BATCH
+from geoseg.run.batch import BATCHES
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import PLAN, PROGRESS, WORK, base_store, read_failed, read_json, work_store
 from geoseg.run.parts import FOLDER
@@ -119,11 +118,11 @@ def _eta(progress: dict[str, Any], done: int, left: int) -> float | None:
 
 
 def _batch_names(out: Store) -> Sequence[str]:
-    """Return the names of a batch's scenes: as it was begun with, or those that are there."""
-    try:
-        return list(json.loads(base_store(out).read(BATCH))["names"])
-    except (MissingFileError, ValueError, KeyError):
-        pass
+    """Return the names of the scenes of all batches that go on in a folder, or of those that are there."""
+    base = base_store(out)
+    told = [read_json(base, name) or {} for name in base.names(BATCHES)]
+    if told:
+        return list(dict.fromkeys(str(name) for batch in told for name in batch.get("names", [])))
     if isinstance(out, LocalStore):
         folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []
         return [f.name for f in folders if (f / "run.json").is_file() or (f / WORK / PLAN).is_file()]

@@ -255,3 +255,36 @@ def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
     assert len(blocks.take()) == (4 - finished) * BLOCKS - done
     for scene in "abcd":
         place.assert_same(tmp_path / "out" / scene)
+
+
+def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(tmp_path: Path) -> None:
+    from geoseg.run import RunSettings
+    from geoseg.run.batch import _batch_folder
+
+    out = tmp_path / "out"
+    with _batch_folder(RunSettings(out=out), ["a", "b"]):
+        with _batch_folder(RunSettings(out=out), ["c", "a"]):
+            assert sorted(status.name for status in read_status(out)) == ["a", "b", "c"]
+        assert states(out) == dict.fromkeys("ab", WAITING)
+    assert not out.exists()
+
+
+def test_a_disk_that_damages_every_part_ends_its_scene_of_a_batch(
+    scenes: Path, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: Any
+) -> None:
+    from geoseg.run import RunSettings, batch, run_each, session
+    from geoseg.store import LocalStore
+
+    write = LocalStore.write
+
+    def damage(store: LocalStore, name: str, data: bytes) -> None:
+        is_bad = name.endswith(".npz") and "/b/" in store.url
+        write(store, name, data[: len(data) // 2] if is_bad else data)
+
+    monkeypatch.setattr(LocalStore, "write", damage)
+    monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
+    monkeypatch.setattr(batch, "plan_run", lambda paths, *_: place.plan(paths[0]))
+    result = run_each(scenes, RunSettings(out=tmp_path / "out", block_px=BLOCK_PX), quiet=True)
+    assert [Path(path).stem for path in result.failed] == ["b"]
+    assert "is damaged" in next(iter(result.failed.values()))
+    assert len(blocks.take()) == (3 + session.MENDINGS + 1) * BLOCKS
