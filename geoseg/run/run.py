@@ -22,7 +22,7 @@ from geoseg.run.report import Stages
 from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, open_session, out_of
 from geoseg.run.settings import RunSettings
-from geoseg.scene import Paths, close_readers
+from geoseg.scene import Paths, close_idle_readers, close_readers
 from geoseg.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, A
                 pass
         session.stages.done("blocks")
         session.write_progress()
+        if session.job.settings.is_in_process:
+            close_idle_readers()
         try:
             return finish_run(session.job, session.ending())
         except DamagedPartError as err:

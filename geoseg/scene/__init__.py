@@ -3,7 +3,7 @@
 from geoseg.scene.files import RASTER_SUFFIXES, Paths, is_remote, list_files
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
-from geoseg.scene.reader import close_readers, open_reader
+from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
 from geoseg.scene.remote import REMOTE_ENV, gdal_env
 from geoseg.scene.scene import Pixels, Scene
 
@@ -14,6 +14,7 @@ __all__ = [
     "Paths",
     "Pixels",
     "Scene",
+    "close_idle_readers",
     "close_readers",
     "gdal_env",
     "is_remote",

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import rasterio
 
@@ -17,7 +18,21 @@ MANY_FILES = 16
 STAMPS_KEPT_S = 1.0
 """Seconds for which the stamps of many files are believed: asking a thousand takes longer than reading a strip."""
 
+
+class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
+    """The open rasters of a thread, the last used ones last."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # each is itself
+
+    def close(self) -> None:
+        """Close them all."""
+        while self:
+            self.popitem()[1].close()
+
+
 _readers = threading.local()
+_caches: WeakSet[_Cache] = WeakSet()
+"""Those of all threads."""
 
 
 def open_reader(source: str, level: int | None = None, *, files: Sequence[str] = ()) -> rasterio.DatasetReader:
@@ -28,9 +43,7 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
         level: Overview to read instead of the full resolution, from 0.
         files: The files behind the source; the source itself by default.
     """
-    cache: OrderedDict[tuple[object, ...], rasterio.DatasetReader] = _readers.__dict__.setdefault(
-        "cache", OrderedDict()
-    )
+    cache = _own_cache()
     files = files or (source,)
     key = (source, level, *_stamps(tuple(files)))
     if key not in cache:
@@ -40,6 +53,14 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
             cache.popitem(last=False)[1].close()
     cache.move_to_end(key)
     return cache[key]
+
+
+def _own_cache() -> _Cache:
+    if "cache" not in _readers.__dict__:
+        _readers.cache = _Cache()
+        _caches.add(_readers.cache)
+    cache: _Cache = _readers.cache
+    return cache
 
 
 def _stamps(files: tuple[str, ...]) -> tuple[Stamp, ...]:
@@ -59,5 +80,10 @@ def _stamps(files: tuple[str, ...]) -> tuple[Stamp, ...]:
 def close_readers() -> None:
     """Close the calling thread's open rasters, so that the files may be replaced or removed."""
     _readers.__dict__.pop("stamps", None)
-    for reader in _readers.__dict__.pop("cache", {}).values():
-        reader.close()
+    _own_cache().close()
+
+
+def close_idle_readers() -> None:
+    """Close every thread's open rasters, with what GDAL has cached of them; none of the threads may be reading."""
+    for cache in list(_caches):
+        cache.close()
