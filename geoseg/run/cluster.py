@@ -34,10 +34,6 @@ LOCAL_CONFIG = {
     "distributed.diagnostics.nvml": False,  # the dashboard's look at GPUs takes a second of every start
 }
 
-FORKED_WITH = ("geoseg.datasets", "geoseg.run.job", "openvino")
-"""What is imported once for all worker processes: torch and torchgeo take 5 s and half a gigabyte."""
-
-
 @contextmanager
 def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     """Give the dask client that the settings ask for.
@@ -130,7 +126,7 @@ def _forked() -> Iterator[None]:
 
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         context: Any = get_mp_context()  # type: ignore[no-untyped-call]
-        context.set_forkserver_preload(list(FORKED_WITH))  # after dask's own, which it sets once
+        context.set_forkserver_preload(["geoseg.run.forked"])  # after dask's own, which it sets once
         yield
 
 
