@@ -162,7 +162,7 @@ def workers(data: Path, work: Path, model: str) -> None:
 
 
 def _run_workers(data: Path, work: Path, model: str, counts: Sequence[int]) -> tuple[float, float, float]:
-    """Run Accra once per count, at once; return seconds of the blocks, of the whole run and of the threads (the last)."""
+    """Run Accra once per count, at once; return seconds of the blocks, of the whole run and of a run's threads."""
     command = [sys.executable, "-m", "geoseg", "run", str(data / "accra" / "accra.tif"), "--model", model, "--quiet"]
     outs = [work / f"workers-{index}" for index in range(len(counts))]
     begun, runs = time.perf_counter(), []
