@@ -34,6 +34,7 @@ LOCAL_CONFIG = {
     "distributed.diagnostics.nvml": False,  # the dashboard's look at GPUs takes a second of every start
 }
 
+
 @contextmanager
 def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     """Give the dask client that the settings ask for.

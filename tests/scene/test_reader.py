@@ -1,0 +1,46 @@
+"""Open rasters: one per thread and file, closed from anywhere when nobody reads."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from geoseg.scene import close_idle_readers, open_reader
+
+
+def test_the_open_rasters_of_all_threads_are_closed_and_opened_anew_when_wanted(write) -> None:
+    path = str(write("a.tif", np.full((1, 40, 50), 7, np.uint8)))
+    opened, closed, found = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        found.append(open_reader(path))
+        assert open_reader(path) is found[0]
+        opened.set()
+        closed.wait(10)
+        found.append(open_reader(path))
+        found.append(found[-1].read(1))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert opened.wait(10)
+    own = open_reader(path)
+    assert own is not found[0]
+    close_idle_readers()
+    assert own.closed
+    assert found[0].closed
+    closed.set()
+    thread.join()
+    assert (found[2] == 7).all()
+
+
+def test_a_file_that_was_replaced_is_opened_anew(write) -> None:
+    path = write("a.tif", np.full((1, 40, 50), 7, np.uint8))
+    assert open_reader(str(path)).read(1)[0, 0] == 7
+    with rasterio.open(path) as src:
+        profile = src.profile
+    other = Path(f"{path}.new.tif")
+    with rasterio.open(other, "w", **(profile | {"width": 60})) as dst:
+        dst.write(np.full((1, 40, 60), 9, np.uint8))
+    other.replace(path)
+    assert open_reader(str(path)).read(1).shape == (40, 60)
