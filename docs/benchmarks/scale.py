@@ -31,13 +31,14 @@ from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, run_plan
 from geoseg.run.memory import limit_memory
-from geoseg.scene import open_scene
+from geoseg.scene import data_windows, open_scene
 
 limit_memory()
 scene, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 spec = ModelSpec(name="threshold", network="none", bands=("gray",), gsd_m=1.0, mean=(0.0,), std=(1.0,), min_area_m2=5.0)
 opened = open_scene(scene).with_bands([1])
-plan = Plan(opened, fit_lattice(opened.grid.shape, chip_px=1024, halo_px=32), ThresholdSegmenter(batch_size=1))
+lattice = fit_lattice(opened.grid.shape, chip_px=1024, halo_px=32)
+plan = Plan(opened, lattice, ThresholdSegmenter(batch_size=1), covered=data_windows(opened))  # as plan_inference does
 if __name__ == "__main__":
     report = run_plan(plan, Bundle(spec, Path("none"), "0"), RunSettings(out=out, **options), quiet=True).report
     print(json.dumps(report))

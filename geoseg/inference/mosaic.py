@@ -105,7 +105,7 @@ def plan_mosaic(
         chip_px=chip_px,
         halo_px=halo_px,
     )
-    return replace(plan, covered=covered if len(sources) > 1 else ())
+    return replace(plan, covered=covered) if len(sources) > 1 else plan
 
 
 def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:

@@ -13,7 +13,7 @@ from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.mosaic import Composite, find_meeting
-from geoseg.scene import Paths, Scene, open_scene
+from geoseg.scene import Paths, Scene, data_windows, open_scene
 
 BLOCK_PX = 2048
 """Largest block chosen by itself: its pixels, probabilities and polygons take about 100 MB per thread."""
@@ -63,7 +63,8 @@ class Plan:
         aoi: The area asked for; None is everywhere.
         blend: Blend neighbouring chips over their halos instead of cutting at the core's border.
         classes: Names of the engine's classes, in the order of its channels.
-        covered: Windows outside which there is nothing, such as those of a mosaic's scenes; none where that is unknown.
+        covered: Windows outside which nothing is valid: where a mosaic's scenes lie, or what `data_windows` found; none
+            where that is unknown.
     """
 
     scene: Scene
@@ -193,4 +194,5 @@ def lay_chips(
     spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, chip_px, halo_px)
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
     engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads, precision)
-    return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes)
+    covered = () if isinstance(scene, Composite) else data_windows(scene)
+    return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes, covered)

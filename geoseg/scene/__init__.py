@@ -1,5 +1,6 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
+from geoseg.scene.extent import data_windows
 from geoseg.scene.files import RASTER_SUFFIXES, Paths, is_remote, list_files
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
@@ -16,6 +17,7 @@ __all__ = [
     "Scene",
     "close_idle_readers",
     "close_readers",
+    "data_windows",
     "gdal_env",
     "is_remote",
     "list_files",

@@ -25,22 +25,26 @@ def is_uncovered(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
         reader: The raster in its full resolution.
         window: Rows and columns.
     """
-    if reader.driver != "VRT":
-        return False
-    if reader not in _boxes_of:
-        _boxes_of[reader] = _read_boxes(reader)
-    boxes = _boxes_of[reader]
+    boxes = source_boxes(reader)
     if boxes is None:
         return False
     left, top, right, bottom = boxes.T
-    stop_col, stop_row = window.col_off + window.width, window.row_off + window.height
-    inside = (np.floor(left) < stop_col) & (np.ceil(right) > window.col_off)
-    inside &= (np.floor(top) < stop_row) & (np.ceil(bottom) > window.row_off)
+    inside = (left < window.col_off + window.width) & (right > window.col_off)
+    inside &= (top < window.row_off + window.height) & (bottom > window.row_off)
     return not inside.any()
 
 
+def source_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
+    """Return where the sources of a VRT lie, in whole pixels; None where that is not known, or it is no VRT."""
+    if reader.driver != "VRT":
+        return None
+    if reader not in _boxes_of:
+        _boxes_of[reader] = _read_boxes(reader)
+    return _boxes_of[reader]
+
+
 def _read_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
-    """Return where the sources of all bands and of the mask lie; None where unknown."""
+    """Return where the sources of all bands and of the mask lie, in whole pixels; None where unknown."""
     root = ElementTree.fromstring(reader.tags(ns="xml:VRT")["xml:VRT"])
     bands = list(root.iter("VRTRasterBand"))
     if root.get("subClass") is not None or not all(band.get("subClass") in PLAIN for band in bands):
@@ -55,4 +59,6 @@ def _read_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
         left, top, width, height = (float(place.get(key, "nan")) for key in ("xOff", "yOff", "xSize", "ySize"))
         boxes.append((left, top, left + width, top + height))
     found = np.array(boxes, dtype=float).reshape(-1, 4)
-    return found if np.isfinite(found).all() else None
+    if not np.isfinite(found).all():
+        return None
+    return np.column_stack((np.floor(found[:, :2]), np.ceil(found[:, 2:])))

@@ -140,6 +140,11 @@ class Scene:
         rows, cols = (a.source_span(s.start, s.stop) for a, s in zip(axes, window.slices, strict=True))
         return not is_blank_source(self, rows, cols, level)
 
+    @property
+    def reads_overview(self) -> bool:
+        """True where `read` takes its pixels from an overview of the file."""
+        return self._best_source()[1] is not None
+
     def _best_source(self) -> tuple[tuple[int, int], int | None]:
         """Return the shape and overview level with the fewest pixels that still oversample the working grid."""
         needed = tuple(n * OVERVIEW_OVERSAMPLING for n in self.grid.shape)

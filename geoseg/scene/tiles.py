@@ -4,14 +4,16 @@ Files without data at their borders repeat a handful of tiles that compress to a
 decoded once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 LARGEST = 16_384
@@ -45,10 +47,27 @@ def hold_nothing(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
     height, width = reader.block_shapes[0]
     rows = range(window.row_off // height, (window.row_off + window.height - 1) // height + 1)
     cols = range(window.col_off // width, (window.col_off + window.width - 1) // width + 1)
+    return all(_are_blank(reader, product(rows, cols)))
+
+
+def find_data(reader: rasterio.DatasetReader) -> NDArray[np.bool_]:
+    """Return which TIFF tiles hold anything valid, or may, `(row, column)` of the grid of tiles.
+
+    Args:
+        reader: As for `hold_nothing`; a GeoTIFF.
+    """
+    height, width = reader.block_shapes[0]
+    rows, cols = -(-reader.height // height), -(-reader.width // width)
+    blank = np.fromiter(_are_blank(reader, product(range(rows), range(cols))), np.bool_, count=rows * cols)
+    return ~blank.reshape(rows, cols)
+
+
+def _are_blank(reader: rasterio.DatasetReader, places: Iterable[Place]) -> Iterator[bool]:
     bands = reader.indexes if reader.profile.get("interleave") == "band" else (1,)
     with ExitStack() as stack:
         file = _Bytes(reader, stack)
-        return all(_is_blank(reader, place, file.content(place, bands)) for place in product(rows, cols))
+        for place in places:
+            yield _is_blank(reader, place, file.content(place, bands))
 
 
 def _is_blank(reader: rasterio.DatasetReader, place: Place, content: Content | None) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geoseg.errors import ReadError
 from geoseg.grid import Window
-from geoseg.scene import close_readers, open_scene
+from geoseg.scene import close_readers, data_windows, open_scene
 
 TILED = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True}
 SHAPE = (160, 192)
@@ -26,22 +26,26 @@ def patchy(pixels: np.ndarray, *, row: int = 64, col: int = 96, size: int = 32) 
 
 
 def write_patches(write, noise, kind: str, name: str = "a.tif") -> tuple[Path, np.ndarray]:
-    """A scene with one valid square, told by a nodata value, a mask band or an alpha band."""
+    """A scene with one valid square, told by a nodata value, a mask band or an alpha band; and its mask."""
     pixels, mask = patchy(noise(3, *SHAPE))
+    return write_kind(write, pixels, mask, kind, name), mask
+
+
+def write_kind(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str) -> Path:
     if kind == "nodata":
-        return write(name, pixels, nodata=0, **TILED), mask
+        return write(name, pixels, nodata=0, **TILED)
     if kind == "nodata, band by band":
-        return write(name, pixels, nodata=0, interleave="band", **TILED), mask
+        return write(name, pixels, nodata=0, interleave="band", **TILED)
     if kind == "nodata, written":
-        return write(name, pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False})), mask
+        return write(name, pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False}))
     if kind == "nodata, in strips":
-        return write(name, pixels, nodata=0, compress="lzw", interleave="band", blockysize=16), mask
+        return write(name, pixels, nodata=0, compress="lzw", interleave="band", blockysize=16)
     if kind in ("vrt, nodata", "vrt, mask", "vrt, alpha"):
-        return write_vrt(write, pixels, mask, kind, name), mask
+        return write_vrt(write, pixels, mask, kind, name)
     if kind == "mask":
-        return write(name, pixels, mask=mask, **TILED), mask
+        return write(name, pixels, mask=mask, **TILED)
     alpha = np.concatenate([pixels, 255 * mask[None].astype(np.uint8)])
-    return write(name, alpha, colours=("red", "green", "blue", "alpha"), **TILED), mask
+    return write(name, alpha, colours=("red", "green", "blue", "alpha"), **TILED)
 
 
 def write_vrt(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str) -> Path:
@@ -226,3 +230,43 @@ def test_a_mask_that_cannot_be_read_is_an_error(write, noise) -> None:
     close_readers()
     with pytest.raises(ReadError, match=r"cannot be read from .*a\.tif"):
         scene.may_hold_data(Window(0, 0, 8, 8))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(KINDS),
+    scale=st.sampled_from([1, 0.37, 1.7, 3]),
+    place=st.integers(0, 100),
+    size=st.integers(1, 90),
+)
+def test_outside_the_windows_of_data_nothing_is_valid(
+    write, noise, kind: str, scale: float, place: int, size: int
+) -> None:
+    pixels, mask = patchy(noise(3, *SHAPE), row=place, col=place, size=size)
+    close_readers()
+    path = write_kind(write, pixels, mask, kind, f"{kind}.tif")
+    scene = open_scene(path).at_shape((round(SHAPE[0] * scale), round(SHAPE[1] * scale)))
+    valid, windows = scene.read(scene.grid.window).valid, data_windows(scene)
+    assert bool(windows) == (kind != "mask")
+    for window in windows:
+        valid[window.slices] = False
+    assert not (windows and valid.any())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mask"])
+def test_blocks_without_data_are_not_planned(write, noise, kind: str) -> None:
+    """They are told by the file's directory: of tiles, sources and what lies between them nothing is decoded twice."""
+    path, mask = write_patches(write, noise, kind)
+    windows = data_windows(open_scene(path))
+    assert 0 < sum(window.height * window.width for window in windows) <= mask[64:96].size
+
+
+def test_where_data_lies_is_not_known_of_files_whose_overview_is_read_or_that_are_damaged(write, noise) -> None:
+    pixels, _ = patchy(noise(1, *SHAPE))
+    path = write("a.tif", pixels, nodata=0, compress="deflate", overviews=(2, 4), **TILED)
+    assert data_windows(open_scene(path))
+    assert not data_windows(open_scene(path).at_shape((20, 24)))
+    scene = open_scene(path)
+    path.write_bytes(path.read_bytes()[:200])
+    close_readers()
+    assert not data_windows(scene)
