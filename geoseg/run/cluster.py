@@ -2,9 +2,8 @@
 
 import importlib.util
 import logging
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,8 @@ def _connect(address: str, settings: RunSettings) -> "Iterator[Client]":
 def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     """Start worker processes here, each with a nanny that starts it again; on a machine with GPUs each takes one.
 
-    On Linux they are forked from a process that has imported everything and has one thread.
+    Each imports torch and torchgeo for itself: forked from one process that has imported them they start in no time and
+    share its memory, but libraries start threads when they are imported, and a fork among threads may hang for ever.
     """
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -111,24 +111,11 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}}
     with (
-        nullcontext() if is_gpu or sys.platform != "linux" else _forked(),
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
         _say_dashboard(client, settings)
         yield client
-
-
-@contextmanager
-def _forked() -> Iterator[None]:
-    """Have dask fork its processes: those of one machine share their modules, and are there in milliseconds."""
-    import dask
-    from distributed.utils import get_mp_context
-
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        context: Any = get_mp_context()  # type: ignore[no-untyped-call]
-        context.set_forkserver_preload(["geoseg.run.forked"])  # after dask's own, which it sets once
-        yield
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+from pathlib import Path
 
 GDAL_CACHE_MB = "64"
 """GDAL otherwise keeps 5 % of the machine's memory of decoded pixels that geoseg reads once."""
@@ -66,7 +67,15 @@ def release_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """Return the peak resident memory of this process, which holds every worker thread; None where unknown."""
+    """Return the peak resident memory of this process, which holds every worker thread; None where unknown.
+
+    Linux's `getrusage` would tell the peak of the process that started this one, where that was larger.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if "VmHWM" in lines:
+            return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6, 1)
     try:
         import resource
     except ImportError:  # Windows

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,22 +81,8 @@ def test_a_block_that_always_takes_too_much_is_given_up_and_the_others_are_done(
     place.assert_same(out)
 
 
-def about() -> tuple[int, bool]:
-    """Return a worker's parent and whether it has imported torch, before any block."""
-    return os.getppid(), "torch" in sys.modules
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-def test_worker_processes_are_forked_from_one_that_has_imported_all_and_give_the_same_bytes(
-    place: Any, tmp_path: Path
-) -> None:
+def test_worker_processes_give_the_same_bytes_though_one_is_killed(place: Any, tmp_path: Path) -> None:
     with open_client(RunSettings(workers=2, threads=1, device="cpu"), place.actors.make_bundle()) as client:
-        found = set(client.run(about).values())
-        assert len(found) == 1
-        ((parent, has_torch),) = found
-        assert has_torch
-        assert parent != os.getpid()
-        killed = next(iter(client.run(os.getpid).values()))
-        os.kill(killed, signal.SIGKILL)
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
         place.run(tmp_path / "out", client=client, block_px=BLOCK_PX)
     place.assert_same(tmp_path / "out")
