@@ -82,6 +82,12 @@ class Place:
         """Return the names of all blocks of a size."""
         return [block.name for block in self.plan().blocks(block_px)]
 
+    def is_idle(self) -> bool:
+        """Tell whether no task is on the cluster, not even one that was taken back and has not heard of it."""
+        known = self.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        held = self.client.run(lambda dask_worker: len(dask_worker.state.tasks))
+        return not known and not any(held.values())
+
     def assert_same(self, out: Path) -> None:
         """Assert that a result is the expected one: files byte for byte, GeoPackage row by row."""
         for name in ("probability.tif", "mask.tif", "buildings.parquet"):
