@@ -71,7 +71,8 @@ class RasterLayer:
 
         try:
             part = Part(window.col, window.row, window.width, window.height)
-            return np.asarray(open_reader(self.path).read(1, window=part), np.uint8)
+            with open_reader(self.path) as reader:
+                return np.asarray(reader.read(1, window=part), np.uint8)
         except RasterioError as err:
             raise ReadError(f"{self.path} cannot be read ({err}). The file may be damaged; make it again.") from err
 

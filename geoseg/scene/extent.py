@@ -1,5 +1,6 @@
 """Where a scene may hold data, told by its file's directory alone: there only are blocks worth a look."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -10,19 +11,17 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from geoseg.grid import Window
-from geoseg.scene.coverage import source_boxes
+from geoseg.scene.coverage import Boxes, source_boxes
 from geoseg.scene.reader import open_reader
 from geoseg.scene.remote import gdal_env, reach_of
 from geoseg.scene.scene import Scene
-from geoseg.scene.tiles import find_data
+from geoseg.scene.tiles import find_data, tile_counts
 
 MOST_TILES = 500_000
 """TIFF tiles of a file that is looked through, some microseconds each: 130 Gpx at 512 x 512."""
 
 REACH_PX = 2
 """Pixels of the file beyond which resampling does not reach."""
-
-Boxes = NDArray[np.float64]
 
 
 def data_windows(scene: Scene) -> tuple[Window, ...]:
@@ -34,8 +33,8 @@ def data_windows(scene: Scene) -> tuple[Window, ...]:
     if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()
     try:
-        with gdal_env(scene.paths):
-            boxes = _boxes(open_reader(scene.source, files=scene.paths), scene.data_bands)
+        with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
+            boxes = _boxes(reader, scene.data_bands)
     except (RasterioError, OSError):  # the blocks will say so
         return ()
     return tuple(_on_grid(scene, boxes)) if boxes is not None else ()
@@ -49,11 +48,10 @@ def _boxes(reader: rasterio.DatasetReader, data_bands: Sequence[int]) -> Boxes |
     if reader.driver == "VRT":
         boxes = source_boxes(reader)
         return None if boxes is None else np.unique(boxes, axis=0)
-    height, width = reader.block_shapes[0]
-    tiles = -(-reader.height // height) * -(-reader.width // width)
-    if reader.driver != "GTiff" or tiles > MOST_TILES or not {MaskFlags.nodata, MaskFlags.alpha} & set(*flags):
+    tells = bool({MaskFlags.nodata, MaskFlags.alpha} & set(*flags))
+    if reader.driver != "GTiff" or not tells or math.prod(tile_counts(reader)) > MOST_TILES:
         return None
-    holds = find_data(reader)
+    holds, (height, width) = find_data(reader), reader.block_shapes[0]
     return None if holds.all() else _runs(holds) * (width, height, width, height)
 
 

@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakSet
 
 import rasterio
@@ -20,14 +21,19 @@ STAMPS_KEPT_S = 1.0
 
 
 class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
-    """The open rasters of a thread, the last used ones last."""
+    """The open rasters of a thread, the last used ones last; its lock is held while one of them is read."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # each is itself
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+
     def close(self) -> None:
         """Close them all."""
-        while self:
-            self.popitem()[1].close()
+        with self.lock:
+            while self:
+                self.popitem()[1].close()
 
 
 _readers = threading.local()
@@ -35,8 +41,11 @@ _caches: WeakSet[_Cache] = WeakSet()
 """Those of all threads."""
 
 
-def open_reader(source: str, level: int | None = None, *, files: Sequence[str] = ()) -> rasterio.DatasetReader:
-    """Open a raster once per thread and keep the last few open; a file that was replaced is opened anew.
+@contextmanager
+def open_reader(
+    source: str, level: int | None = None, *, files: Sequence[str] = ()
+) -> Iterator[rasterio.DatasetReader]:
+    """Give a raster that is opened once per thread; the last few stay open. A file that was replaced is opened anew.
 
     Args:
         source: Path, URL or VRT.
@@ -46,13 +55,14 @@ def open_reader(source: str, level: int | None = None, *, files: Sequence[str] =
     cache = _own_cache()
     files = files or (source,)
     key = (source, level, *_stamps(tuple(files)))
-    if key not in cache:
-        with gdal_env(files), quiet_georeference():
-            cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
-        while len(cache) > OPEN_READERS:
-            cache.popitem(last=False)[1].close()
-    cache.move_to_end(key)
-    return cache[key]
+    with cache.lock:
+        if key not in cache:
+            with gdal_env(files), quiet_georeference():
+                cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
+            while len(cache) > OPEN_READERS:
+                cache.popitem(last=False)[1].close()
+        cache.move_to_end(key)
+        yield cache[key]
 
 
 def _own_cache() -> _Cache:
@@ -84,6 +94,10 @@ def close_readers() -> None:
 
 
 def close_idle_readers() -> None:
-    """Close every thread's open rasters, with what GDAL has cached of them; none of the threads may be reading."""
+    """Close the open rasters of every thread that is not reading, with what GDAL has cached of them."""
     for cache in list(_caches):
-        cache.close()
+        if cache.lock.acquire(blocking=False):
+            try:
+                cache.close()
+            finally:
+                cache.lock.release()

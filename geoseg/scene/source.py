@@ -16,6 +16,7 @@ from geoseg.errors import ReadError
 from geoseg.scene.blank import is_blank
 from geoseg.scene.reader import close_readers, open_reader
 from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
+from geoseg.scene.tiles import tiles_under
 from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def _read(
     is_remote = reach_of(scene.paths) is not None
     for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
         try:
-            with gdal_env(scene.paths):
-                reader = open_reader(scene.source, level, files=scene.paths)
+            with gdal_env(scene.paths), open_reader(scene.source, level, files=scene.paths) as reader:
                 _check_mask(scene, reader)
                 with fetches.claim(_tiles(scene, reader, window, level) if is_remote else set()):
                     return look(reader, window)
@@ -113,10 +113,7 @@ def _failure(scene: "Scene", rows: slice, cols: slice, err: Exception) -> ReadEr
 
 def _tiles(scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, level: int | None) -> set[Tile]:
     """Return the TIFF tiles under a window."""
-    height, width = reader.block_shapes[0]
-    rows = range(window.row_off // height, (window.row_off + window.height - 1) // height + 1)
-    cols = range(window.col_off // width, (window.col_off + window.width - 1) // width + 1)
-    return {(scene.source, level, row, col) for row in rows for col in cols}
+    return {(scene.source, level, row, col) for row, col in tiles_under(reader, window)}
 
 
 def _pixels_and_mask(

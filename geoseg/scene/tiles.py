@@ -44,10 +44,21 @@ def hold_nothing(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
     """
     if reader.driver != "GTiff":
         return False
+    return all(_are_blank(reader, tiles_under(reader, window)))
+
+
+def tiles_under(reader: rasterio.DatasetReader, window: RasterWindow) -> Iterator[Place]:
+    """Yield the TIFF tiles under a window, row by row."""
     height, width = reader.block_shapes[0]
     rows = range(window.row_off // height, (window.row_off + window.height - 1) // height + 1)
     cols = range(window.col_off // width, (window.col_off + window.width - 1) // width + 1)
-    return all(_are_blank(reader, product(rows, cols)))
+    return product(rows, cols)
+
+
+def tile_counts(reader: rasterio.DatasetReader) -> tuple[int, int]:
+    """Return how many rows and columns of TIFF tiles there are."""
+    height, width = reader.block_shapes[0]
+    return -(-reader.height // height), -(-reader.width // width)
 
 
 def find_data(reader: rasterio.DatasetReader) -> NDArray[np.bool_]:
@@ -56,8 +67,7 @@ def find_data(reader: rasterio.DatasetReader) -> NDArray[np.bool_]:
     Args:
         reader: As for `hold_nothing`; a GeoTIFF.
     """
-    height, width = reader.block_shapes[0]
-    rows, cols = -(-reader.height // height), -(-reader.width // width)
+    rows, cols = tile_counts(reader)
     blank = np.fromiter(_are_blank(reader, product(range(rows), range(cols))), np.bool_, count=rows * cols)
     return ~blank.reshape(rows, cols)
 

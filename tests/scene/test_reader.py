@@ -14,18 +14,20 @@ def test_the_open_rasters_of_all_threads_are_closed_and_opened_anew_when_wanted(
     opened, closed, found = threading.Event(), threading.Event(), []
 
     def read() -> None:
-        found.append(open_reader(path))
-        assert open_reader(path) is found[0]
+        for _ in range(2):
+            with open_reader(path) as reader:
+                found.append(reader)
         opened.set()
         closed.wait(10)
-        found.append(open_reader(path))
-        found.append(found[-1].read(1))
+        with open_reader(path) as reader:
+            found.append(reader.read(1))
 
     thread = threading.Thread(target=read)
     thread.start()
     assert opened.wait(10)
-    own = open_reader(path)
-    assert own is not found[0]
+    assert found[0] is found[1]
+    with open_reader(path) as own:
+        assert own is not found[0]
     close_idle_readers()
     assert own.closed
     assert found[0].closed
@@ -34,13 +36,34 @@ def test_the_open_rasters_of_all_threads_are_closed_and_opened_anew_when_wanted(
     assert (found[2] == 7).all()
 
 
+def test_rasters_that_a_thread_is_reading_stay_open(write) -> None:
+    """As those of another run in the same process."""
+    path = str(write("a.tif", np.full((1, 40, 50), 7, np.uint8)))
+    opened, closed, found = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        with open_reader(path) as reader:
+            opened.set()
+            closed.wait(10)
+            found.append(reader.read(1))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert opened.wait(10)
+    close_idle_readers()
+    closed.set()
+    thread.join()
+    assert (found[0] == 7).all()
+
+
 def test_a_file_that_was_replaced_is_opened_anew(write) -> None:
     path = write("a.tif", np.full((1, 40, 50), 7, np.uint8))
-    assert open_reader(str(path)).read(1)[0, 0] == 7
-    with rasterio.open(path) as src:
-        profile = src.profile
+    with open_reader(str(path)) as reader:
+        assert reader.read(1)[0, 0] == 7
+        profile = reader.profile
     other = Path(f"{path}.new.tif")
     with rasterio.open(other, "w", **(profile | {"width": 60})) as dst:
         dst.write(np.full((1, 40, 60), 9, np.uint8))
     other.replace(path)
-    assert open_reader(str(path)).read(1).shape == (40, 60)
+    with open_reader(str(path)) as reader:
+        assert reader.read(1).shape == (40, 60)
