@@ -144,7 +144,7 @@ class _Batch:
         self.dashboard = dashboard_of(client, settings)
         self.threads = computing_threads(client, settings, bundle)
         self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
-        self.waiting = deque(sources)
+        self.waiting, self.scenes = deque(sources), len(sources)
         self.planned: deque[tuple[SceneSource, Future[Plan | None]]] = deque()
         self.sessions: dict[int, tuple[SceneSource, Session]] = {}
         self.ready: deque[Task] = deque()
@@ -188,7 +188,8 @@ class _Batch:
 
     def _open_next(self) -> bool:
         """Open the next scene; return False where there is none."""
-        while self.waiting and len(self.planned) < PLANNED_AHEAD:
+        ahead = 1 if len(self.waiting) == self.scenes else PLANNED_AHEAD  # what is true of all is said of the first
+        while self.waiting and len(self.planned) < ahead:
             source = self.waiting.popleft()
             own = own_settings(source, self.settings)
             self.planned.append((source, self.pool.submit(_plan, source, self.bundle, own)))
