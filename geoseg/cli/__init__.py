@@ -4,7 +4,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -64,10 +65,21 @@ def _end(*_: object) -> NoReturn:
     sys.exit(TERMINATED)
 
 
+def _leave_no_settings() -> None:
+    """Keep matplotlib, which torchgeo imports, from making an empty folder for settings."""
+    with suppress(RuntimeError):  # a user without a home folder
+        settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "matplotlib"
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
+        has_two = sys.platform.startswith(("linux", "freebsd"))  # elsewhere settings and caches share a folder
+        if has_two and not settings.exists():
+            os.environ.setdefault("MPLCONFIGDIR", str(caches))
+
+
 def main() -> None:
     """Run the command line."""
     # Several engines and dask threads share the cores; a BLAS with threads of its own would only get in their way.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _leave_no_settings()
     signal.signal(signal.SIGTERM, _end)
     with _errors_as_messages():
         app()

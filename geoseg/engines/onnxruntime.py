@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DeviceError, MissingPackageError
+from geoseg.telemetry import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -26,11 +27,9 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: "InferenceSession", device: str) -> None:
         """Wrap a session; see `load`."""
-        import onnxruntime
-
         self.batch_size = BATCH_CHIPS[device]
         self.threads = 1 if device == "cpu" else 2
-        self.name = f"ONNX Runtime {onnxruntime.__version__} {device}"
+        self.name = f"ONNX Runtime {import_onnxruntime().__version__} {device}"
         self._session = session
         self._input = session.get_inputs()[0].name
 
@@ -51,8 +50,7 @@ class OnnxRuntimeEngine:
             raise MissingPackageError(
                 f"{bundle.path} runs on OpenVINO or ONNX Runtime, and neither is installed. `pip install openvino`."
             )
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # errors

@@ -10,6 +10,7 @@ from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.engines.protocol import Engine
 from geoseg.errors import DeviceError, NetworkExportError
+from geoseg.telemetry import import_onnxruntime
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,7 @@ def _choose_for_exported(device: str, form: Form) -> str:
 def _has_onnxruntime_cuda() -> bool:
     if importlib.util.find_spec("onnxruntime") is None:
         return False
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def _may_have_gpu() -> bool:

@@ -9,6 +9,7 @@ from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
 from geoseg.engines.open import usable_cores
 from geoseg.errors import BundleError
+from geoseg.telemetry import import_openvino
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -28,10 +29,8 @@ class OpenVINOEngine:
         """Wrap a compiled model; see `load`."""
         from queue import SimpleQueue
 
-        import openvino
-
         self.threads = streams
-        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} CPU"
+        self.name = f"OpenVINO {import_openvino().__version__.split('-')[0]} CPU"
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
@@ -48,7 +47,7 @@ class OpenVINOEngine:
             threads: CPU threads in all; every usable core by default.
             streams: Chips computed at a time, sharing the threads; one per thread by default.
         """
-        import openvino
+        openvino = import_openvino()
         from openvino.preprocess import PrePostProcessor
 
         threads = threads or usable_cores()

@@ -16,6 +16,7 @@ from geoseg.export.check import Check, check_export
 from geoseg.export.padding import fix_same_padding
 from geoseg.networks import load_segmenter
 from geoseg.silence import quiet
+from geoseg.telemetry import import_openvino
 
 LARGEST_SIDE_PX = 1 << 16
 """Longest side of a chip that a `.pt2` network takes, pixels."""
@@ -39,10 +40,9 @@ def write_onnx(bundle: Bundle, path: Path, texts: Mapping[str, str], weights: st
 
 def write_openvino(bundle: Bundle, path: Path, texts: Mapping[str, str], weights: str) -> Check:
     """Write OpenVINO's pair of .xml and .bin, texts in rt_info, and check it there."""
-    import openvino
-
     from geoseg.engines.onnx import onnx_path
 
+    openvino = import_openvino()
     model = openvino.Core().read_model(onnx_path(bundle))
     for key, text in texts.items():
         model.set_rt_info(text, [RT_INFO, key])
@@ -51,8 +51,7 @@ def write_openvino(bundle: Bundle, path: Path, texts: Mapping[str, str], weights
 
 
 def _check_in_openvino(bundle: Bundle, path: Path, weights: str) -> Check:
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 30
+LOOPBACK = "127.0.0.1"
+HTTP = f"{LOOPBACK}:0"
+"""Where the HTTP servers listen that dask starts even without a dashboard."""
 READING_THREADS = 1
 """Task threads beyond the engine's: one block is read while the others are in the network."""
 
@@ -94,7 +97,7 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     Each imports torch and torchgeo for itself: forked from one process that has imported them they start in no time and
     share its memory, but libraries start threads when they are imported, and a fork among threads may hang for ever.
     """
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Nanny
 
     count = settings.workers or 1
     threads = settings.threads or max(1, usable_cores() // count)
@@ -104,35 +107,48 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
         index: {
             "cls": Nanny,
             "options": own
-            | {"memory_limit": _memory_share(count), "silence_logs": logging.CRITICAL}
+            | {
+                "memory_limit": _memory_share(count),
+                "silence_logs": logging.CRITICAL,
+                "host": LOOPBACK,  # for its HTTP server too
+            }
             | ({"env": {"CUDA_VISIBLE_DEVICES": str(index % _gpu_count())}} if is_gpu else {}),
         }
         for index in range(count)
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}}
-    with (
-        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]
-        Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
-    ):
+    with _own_cluster(workers, host=LOOPBACK) as client:
         _say_dashboard(client, settings)
         yield client
 
 
 @contextmanager
 def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
-    from distributed import Client, LocalCluster
+    from distributed import Worker
+    from distributed.comm.inproc import global_manager
 
+    # Nothing of it leaves this process, but asked for an address dask looks for the machine's: it points a socket to
+    # 8.8.8.8, and offline it says so and asks a name server for the machine's name.
+    global_manager._ip = global_manager._ip or LOOPBACK
     threads = worker_threads(settings.device, settings.threads, bundle.form)
+    options = {
+        "nthreads": threads + READING_THREADS,
+        "memory_limit": 0,
+        "silence_logs": logging.ERROR,
+        "dashboard_address": HTTP,
+    }
+    # A dashboard's bokeh would take a second of every start.
+    with _own_cluster({0: {"cls": Worker, "options": options}}, protocol="inproc://", dashboard=False) as client:
+        yield client
+
+
+@contextmanager
+def _own_cluster(workers: dict[int, dict[str, Any]], **options: Any) -> "Iterator[Client]":
+    """Start workers, and a scheduler with the options given, which nobody but this machine reaches."""
+    from distributed import Client, Scheduler, SpecCluster
+
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": HTTP} | options}
     with (
-        LocalCluster(  # type: ignore[no-untyped-call]  # distributed is partly annotated
-            n_workers=1,
-            threads_per_worker=threads + READING_THREADS,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},  # bokeh would take a second of every start
-            memory_limit=0,
-            silence_logs=logging.ERROR,
-        ) as cluster,
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]  # distributed is partly annotated
         Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
