@@ -134,7 +134,8 @@ def copy_tree(folder: Path) -> Path:
 def run_tests(root: Path, tests: list[str], *, marks: str) -> str | None:
     """Run tests in a copy; return the first that failed, None where all passed."""
     own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "GEOSEG_REALDATA": str(_realdata())}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m", marks, *tests]
+    options = ["-x", "-q", "-n=0", "--no-header", "-p", "no:cacheprovider", "-m", marks]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
         done = subprocess.run(
             command, cwd=root, env=os.environ | own, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
