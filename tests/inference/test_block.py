@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 
 from geoseg.errors import PredictionError
 from geoseg.grid import fit_lattice
-from geoseg.inference import AOI, NODATA, Plan, predict_block, predict_scene
+from geoseg.inference import AOI, NODATA, Plan, predict_block, predict_scene, stored_threshold
 from geoseg.inference.stitch import Blended
 from geoseg.scene import close_readers, open_scene
 
@@ -145,6 +145,32 @@ def test_blending_softens_the_step_that_cutting_leaves(tmp_path: Path) -> None:
         border = plan.lattice.core[1]
         steps.append(np.abs(rows[:, border] - rows[:, border - 1]).mean())
     assert steps[1] < steps[0] / 3
+
+
+def test_a_chip_whose_only_data_lies_in_its_halo_is_blended_like_any_other(tmp_path: Path) -> None:
+    """The second chip's core (columns 20 to 39) is empty; its halo and the ramp over it begin at column 14."""
+    valid = np.zeros((60, 60), bool)
+    valid[:, :18] = True
+    path = write(tmp_path, np.broadcast_to(np.arange(1, 61), (1, 60, 60)), valid)
+    is_second = lambda chips: np.broadcast_to(chips[:, :1, 16:17, :1] == 15, (len(chips), 1, 32, 32))  # noqa: E731
+    engine = FakeEngine(lambda chips: is_second(chips).astype(np.float32))
+    plan = plan_of(path, engine, blend=True)
+    assert plan.lattice.core == (20, 20)
+    found = predict_all(plan, 60)
+    ramp = [round(254 * (i + 0.5) / 12) for i in range(4)]
+    np.testing.assert_array_equal(found[:, :18], np.broadcast_to([0] * 14 + ramp, (60, 18)))
+    assert (found[:, 18:] == NODATA).all()
+
+
+def test_a_stored_probability_reaches_a_threshold_as_its_value_does() -> None:
+    for threshold in (0.001, 0.3, 0.5, 0.501, 0.61, 0.75, 0.9999):
+        expected = min(v for v in range(255) if v >= threshold * 254)
+        assert stored_threshold(threshold) == expected, threshold
+
+
+def test_a_probability_is_stored_as_the_nearest_value(tmp_path: Path) -> None:
+    plan = plan_of(write(tmp_path, noise(20, 20)), FakeEngine(constant(100.7 / 254)))
+    assert (predict_all(plan, 100) == 101).all()
 
 
 def test_nodata_never_reaches_the_network_nor_the_result(tmp_path: Path) -> None:

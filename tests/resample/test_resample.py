@@ -76,6 +76,15 @@ def test_shrinking_is_the_area_average_but_for_the_rounding_of_weights(
     assert np.abs(out - area_average(pixels, shape)).max() <= 0.5 + 255 / 2 * edges / 256
 
 
+def test_weights_are_rounded_to_the_nearest_256th_and_lean_to_no_side() -> None:
+    """Three pixels become two of 2/3 and 1/3 (171 and 85 of 256), five become three of 3/5 and 2/5 (154 and 102)."""
+    pixels = np.array([[[0, 256 * 100, 0]]], "uint16")
+    out, _ = resample_all(pixels, (1, 2))
+    np.testing.assert_array_equal(out[0, 0], [8500, 8500])
+    pixels = np.array([[[256 * 100, 0, 0, 0, 0]]], "uint16")
+    np.testing.assert_array_equal(resample_all(pixels, (1, 3))[0][0, 0], [15400, 0, 0])
+
+
 def test_shrinking_an_image_is_the_area_average_within_a_grey_level() -> None:
     pixels = noise((1, 300, 400))
     out, _ = resample_all(pixels, (125, 167))
