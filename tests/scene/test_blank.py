@@ -97,19 +97,16 @@ def test_where_there_is_data_and_where_there_is_none(write, noise, kind: str) ->
     assert not scene.may_hold_data(Window(40, 10, 1, 1))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), kind=st.sampled_from(KINDS), scale=st.sampled_from([1, 0.4, 1.7]))
-def test_nothing_valid_is_ever_missed(write, noise, data: st.DataObject, kind: str, scale: float) -> None:
-    path, _ = write_patches(write, noise, kind, f"{kind}.tif")
-    close_readers()
-    scene = open_scene(path).at_shape((round(SHAPE[0] * scale), round(SHAPE[1] * scale)))
-    row, col = (data.draw(st.integers(0, n - 1)) for n in scene.grid.shape)
-    height, width = (
-        data.draw(st.integers(1, scene.grid.height - row)),
-        data.draw(st.integers(1, scene.grid.width - col)),
-    )
-    window = Window(row, col, height, width)
-    assert scene.may_hold_data(window) or not scene.read(window).valid.any()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [(1, 1), (0.4, 0.7), (1.7, 1)])
+def test_no_valid_pixel_is_ever_missed(write, noise, kind: str, scale: tuple[float, float]) -> None:
+    """Asked one by one for the corners of what is valid, where a place off by one shows."""
+    path, _ = write_patches(write, noise, kind)
+    scene = open_scene(path).at_shape((round(SHAPE[0] * scale[0]), round(SHAPE[1] * scale[1])))
+    rows, cols = np.nonzero(scene.read(scene.grid.window).valid)
+    for row in (rows.min(), rows.max()):
+        for col in (cols.min(), cols.max()):
+            assert scene.may_hold_data(Window(int(row), int(col), 1, 1))
 
 
 def test_large_tiles_that_are_all_nodata_are_left_to_the_reading(write) -> None:
@@ -248,9 +245,20 @@ def test_outside_the_windows_of_data_nothing_is_valid(
     scene = open_scene(path).at_shape((round(SHAPE[0] * scale), round(SHAPE[1] * scale)))
     valid, windows = scene.read(scene.grid.window).valid, data_windows(scene)
     assert bool(windows) == (kind != "mask")
+    whole = scene.grid.height * scene.grid.width
+    assert sum(window.height * window.width for window in windows) < whole or size > 30, "they leave nothing out"
     for window in windows:
         valid[window.slices] = False
     assert not (windows and valid.any())
+
+
+def test_windows_of_data_reach_as_far_as_resampling_does(write) -> None:
+    """Two pixels of the file on every side, whatever its scale along either axis."""
+    pixels = np.zeros((1, *SHAPE), np.uint8)
+    pixels[:, 64:96, 96:128] = 9
+    scene = open_scene(write("a.tif", pixels, nodata=0, **TILED)).at_shape((SHAPE[0] * 2, SHAPE[1] * 5))
+    (window,) = data_windows(scene)
+    assert window == Window(124, 470, 72, 180)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mask"])
