@@ -114,6 +114,7 @@ def test_another_gsd_shows_the_same_kind_of_land_coarser() -> None:
     assert 30 < float(np.median(areas)) < 300
 
 
+@pytest.mark.slow
 def test_each_region_has_courtyards() -> None:
     for region in sorted(REGIONS):
         scenes = (paint_scene(seed, size_px=512, region=region) for seed in range(1, 7))
