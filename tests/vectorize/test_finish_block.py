@@ -60,7 +60,7 @@ def scenes(draw):
     return mask, probability, ~hole, rows, cols
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     scenes(),
     st.sampled_from([UTM, PICTURE]),
