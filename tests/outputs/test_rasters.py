@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -243,3 +244,16 @@ def test_memory_does_not_grow_with_the_scene(tmp_path):
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     assert peak_mb(16384) - peak_mb(8192) < 15  # of 201 MB more pixels
+
+
+def test_a_raster_is_on_the_disk_in_full_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, synced, sync = tmp_path / "mask.tif", [], os.fsync
+
+    def watch(descriptor):
+        synced.append((os.fstat(descriptor).st_size, path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    grid = Grid(*PLACES["utm"], (8, 9))
+    write_mask_cog(path, [(grid.window, np.zeros(grid.shape, np.uint8))], grid)
+    assert (path.stat().st_size, False) in synced
