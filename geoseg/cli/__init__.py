@@ -23,7 +23,7 @@ from geoseg.cli import (  # each registers itself
     status,
     train,
 )
-from geoseg.cli.app import app
+from geoseg.cli.app import Interrupted, app
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
 __all__ = [
@@ -55,7 +55,7 @@ def _errors_as_messages() -> Iterator[None]:
     except GeosegError as err:
         typer.echo(f"Error: {err}", err=True)
         sys.exit(UNFINISHED if isinstance(err, UnfinishedError | ClusterError) else INPUT_REFUSED)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         typer.echo("Interrupted. The same command begins again, or continues where it can.", err=True)
         sys.exit(INTERRUPTED)
 

@@ -3,12 +3,30 @@
 import logging
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, under a name that Typer leaves to `main`: it ends a KeyboardInterrupt itself, without a word."""
+
+
+class Commands(TyperGroup):
+    """The commands of geoseg."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as err:
+            raise Interrupted from err
+
 
 app = typer.Typer(
     name="geoseg",
+    cls=Commands,
     help="Building footprints from georeferenced imagery: scenes in, rasters and polygons out.",
     no_args_is_help=True,
     add_completion=False,

@@ -28,8 +28,8 @@ def crossval(
     are not repeated: the same command resumes.
     """
     log_to_stderr(quiet=quiet)
+    overrides = parse_overrides(set_)
     from geoseg.training.crossval import cross_validate
 
-    overrides = parse_overrides(set_)
     found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=with_ or ())
     typer.echo(f"{found.table()}\n\n{found.folder / 'crossval.json'}")

@@ -36,10 +36,10 @@ def show(
     log_to_stderr(quiet=quiet)
     from geoseg.training.library import find_recipe
 
-    path = find_recipe(recipe)
+    path, overrides = find_recipe(recipe), parse_overrides(set_)
     from geoseg.training.survey import survey_data
 
-    survey = survey_data(path, data=data, out=out, overrides=parse_overrides(set_), over=with_ or ())
+    survey = survey_data(path, data=data, out=out, overrides=overrides, over=with_ or ())
     typer.echo(survey.table())
     for written in survey.paths:
         typer.echo(written)

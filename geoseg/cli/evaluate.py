@@ -103,18 +103,17 @@ def evaluate(
     its name, and all together. docs/evaluation.md has every formula.
     """
     log_to_stderr(quiet=quiet)
+    codes, mask_codes = parse_codes(code, "--code"), parse_codes(mask_code, "--mask-code")
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
 
     settings = EvaluateSettings(
         labels=labels,
-        label_settings=LabelSettings(
-            codes=parse_codes(code, "--code"), layer=layer, column=column, elsewhere=no_buildings_here
-        ),
+        label_settings=LabelSettings(codes=codes, layer=layer, column=column, elsewhere=no_buildings_here),
         model=model,
         mask=mask,
         footprints=footprints,
         confidence=confidence,
-        mask_codes=parse_codes(mask_code, "--mask-code"),
+        mask_codes=mask_codes,
         classes=tuple(classes.split(",")) if classes else (),
         target=target,
         target_only=target_only,

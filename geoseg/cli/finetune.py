@@ -61,6 +61,7 @@ def finetune(
     stays as it is. The same command resumes.
     """
     log_to_stderr(quiet=quiet)
+    codes, overrides = parse_codes(code, "--code"), parse_overrides(set_)
     from geoseg.training.finetune import FinetuneSettings
     from geoseg.training.finetune import finetune as run
 
@@ -74,9 +75,9 @@ def finetune(
         where=where,
         layer=layer,
         column=column,
-        codes=parse_codes(code, "--code"),
+        codes=codes,
         seed=seed,
-        overrides=parse_overrides(set_),
+        overrides=overrides,
     )
     result = run(scene, settings)
     typer.echo(f"{result.table()}\n\n{result.verdict()}")

@@ -43,16 +43,18 @@ def search(
     The same command resumes, a half-trained trial included; more --trials add to it. Needs geoseg[search].
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.training.search import SearchSettings, search_recipe
     from geoseg.training.space import read_space
 
+    varied, overrides = read_space(space, vary or ()), parse_overrides(set_)
+    from geoseg.training.search import SearchSettings, search_recipe
+
     settings = SearchSettings(
-        space=read_space(space, vary or ()),
+        space=varied,
         trials=trials,
         minutes=minutes_per_trial,
         data=data,
         out=out,
-        overrides=parse_overrides(set_),
+        overrides=overrides,
         over=with_ or (),
         retrain=retrain,
     )

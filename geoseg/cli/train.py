@@ -39,10 +39,11 @@ def train(
     log_to_stderr(quiet=quiet)
     from geoseg.training.library import find_recipe
 
-    path = find_recipe(recipe)  # before torch is imported, so that a misspelt name is known at once
+    # Before torch is imported, so that what is misspelt is said at once
+    path, overrides = find_recipe(recipe), parse_overrides(set_)
     from geoseg.training import train_recipe
 
-    typer.echo(train_recipe(path, data=data, out=out, overrides=parse_overrides(set_), over=with_ or ()))
+    typer.echo(train_recipe(path, data=data, out=out, overrides=overrides, over=with_ or ()))
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, str]:

@@ -88,6 +88,10 @@ class EvaluateSettings:
                 f"--threshold {self.threshold} is no probability. Give a number between 0 and 1, such as 0.5.",
             ),
             (
+                self.threads is None or self.threads > 0,
+                f"--threads {self.threads} is below 1. Give a number of threads.",
+            ),
+            (
                 self.boundary_m is None or self.boundary_m > 0,
                 f"--boundary-m {self.boundary_m} is not above 0. Give metres, such as 1.",
             ),

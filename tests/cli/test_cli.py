@@ -1,8 +1,11 @@
 """The command line as a person meets it: help, errors, exit codes, what goes to which stream."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,32 +13,27 @@ from typer.testing import CliRunner, Result
 
 from geoseg import __version__, run
 from geoseg.cli import app
+from geoseg.errors import ClusterError, GeosegError, UnfinishedError
+from geoseg.run import status
 
-HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino")
+HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino", "optuna")
 
-
-def geoseg(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process of its own."""
-    command = [sys.executable, "-m", "geoseg", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+Run = Callable[..., tuple[int, list[str], str]]
 
 
 def invoke(*args: str) -> Result:
     return CliRunner().invoke(app, list(args))
 
 
-@pytest.mark.parametrize("command", ["run", "train", "evaluate", "info", "models"])
-def test_every_command_has_help(command: str) -> None:
-    result = invoke(command, "--help")
-    assert result.exit_code == 0
-    assert len(result.output.splitlines()) > 5
-
-
-def test_help_imports_nothing_heavy() -> None:
+def test_help_of_every_command_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom geoseg.cli import app\n"
-        "for command in ([], ['run'], ['train'], ['evaluate'], ['info'], ['models', 'export']):\n"
-        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
+        "import sys\nimport typer\nfrom typer.testing import CliRunner\nfrom geoseg.cli import app\n"
+        "def show(command, *path):\n"
+        "    result = CliRunner().invoke(app, [*path, '--help'])\n"
+        "    assert result.exit_code == 0 and 'Usage: ' in result.output, result.output\n"
+        "    for name, inner in getattr(command, 'commands', {}).items():\n"
+        "        show(inner, *path, name)\n"
+        "show(typer.main.get_command(app))\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -46,22 +44,16 @@ def test_version_is_printed() -> None:
     assert invoke("--version").output.strip() == f"geoseg {__version__}"
 
 
-def test_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(repository: Path, tmp_path: Path) -> None:
-    done = geoseg("run", repository / "sample_data" / "scene.tif", cwd=tmp_path)
+def test_a_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(scene: Path, bright: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "geoseg", "run", scene, "--model", bright]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.splitlines()]
     rasters, footprints = ["probability.tif", "mask.tif", "mask.qml"], ["buildings.gpkg", "buildings.parquet"]
     assert [p.name for p in paths] == [*rasters, *footprints, "run.json"]
     assert all((tmp_path / p).is_file() and p.parent.name == "scene_geoseg" for p in paths)
-    assert "buildings on 1.0 Mpx" in done.stderr
+    assert "3 buildings on 0.0 Mpx" in done.stderr
     assert "Warning" not in done.stderr
-
-
-def test_quiet_run_says_nothing_but_the_paths(repository: Path, tmp_path: Path) -> None:
-    done = geoseg("run", repository / "sample_data" / "scene.tif", "--quiet", "--out", tmp_path / "out")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 6
-    assert done.stderr == ""
 
 
 BAD_RUNS = {
@@ -74,70 +66,193 @@ BAD_RUNS = {
     "bad CRS": (["sample_data/scene.tif", "--crs", "EPSG:moon"], "EPSG:32630"),
     "missing AOI": (["sample_data/scene.tif", "--aoi", "aoi.gpkg"], "no AOI file"),
     "bad threshold": (["sample_data/scene.tif", "--threshold", "50"], "between 0 and 1"),
+    "threshold of nothing": (["sample_data/scene.tif", "--threshold", "0"], "between 0 and 1"),
+    "no threads": (["sample_data/scene.tif", "--threads", "0"], "--threads 0 is below 1"),
+    "no workers": (["sample_data/scene.tif", "--workers", "0"], "--workers 0 is below 1"),
+    "no block": (["sample_data/scene.tif", "--block-px", "0"], "--block-px 0 is below 1"),
     "bundle that is none": (["sample_data/scene.tif", "--model", "LICENSE"], "safetensors"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_RUNS)
-def test_bad_input_is_explained_in_one_line(name: str, repository: Path, tmp_path: Path) -> None:
+def test_bad_input_is_explained_in_one_line(name: str, geoseg: Run, repository: Path, tmp_path: Path) -> None:
     args, words = BAD_RUNS[name]
     args = [str(repository / a) if (repository / a).exists() else a for a in args]
-    done = geoseg("run", *args, "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
-    assert words in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    code, out, err = geoseg("run", *args, "--out", tmp_path / "out")
+    assert (code, out) == (2, [])
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert words in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+BAD_COMMANDS = {
+    "run --no-such-option a.tif": "--no-such-option",
+    "run a.tif --mosaic best": "--mosaic",
+    "train buildings-30cm --set fit.steps": "--set fit.steps is no key=value",
+    "train roofs": "buildings-30cm",
+    "data show roofs": "buildings-30cm",
+    "search buildings-30cm --vary fit.batch": "--vary fit.batch is no key and values",
+    "search buildings-30cm": "Nothing is varied",
+    "search buildings-30cm --vary fit.batch=4,8 --trials 0": "--trials 0 is no search",
+    "crossval buildings-30cm --folds 1": "-k 1 is no cross-validation",
+    "finetune a.tif -l t.gpkg --code 255": "--code 255 is no code",
+    "finetune a.tif -l t.gpkg --minutes 0": "--minutes",
+    "finetune a.tif -l t.gpkg --seed -1": "--seed",
+    "evaluate a.tif -l t.tif --mask-code 255": "--mask-code 255 is no code",
+    "evaluate a.tif -l t.tif --threads 0": "--threads 0 is below 1",
+    "evaluate a.tif -l t.tif --where x=1": "--area",
+    "models show roofs-1m": "buildings-30cm",
+    "models export buildings-30cm --to onnx --weights f16": "--weights f16 is for",
+    "status .": "There is no run in",
+}
+
+
+@pytest.mark.parametrize("command", BAD_COMMANDS)
+def test_what_makes_no_sense_is_refused_with_exit_code_2(
+    command: str, geoseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = geoseg(*command.split())
+    assert (code, out) == (2, [])
+    assert BAD_COMMANDS[command] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_misspelt_is_said_before_torch_is_imported() -> None:
+    script = (
+        "import sys\nfrom geoseg.cli import main\n"
+        "for args in (['train', 'roofs'], ['train', 'buildings-30cm', '--set', 'a'], ['data', 'show', 'roofs'],\n"
+        "             ['crossval', 'buildings-30cm', '--set', 'a'], ['search', 'buildings-30cm', '--vary', 'a'],\n"
+        "             ['finetune', 'a.tif', '-l', 't', '--set', 'a'], ['evaluate', '-l', 't', '--code', 'a']):\n"
+        "    sys.argv = ['geoseg', *args]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert end.code == 2, args\n"
+        "    assert 'torch' not in sys.modules, args\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def fail(error: BaseException) -> Callable[..., None]:
+    def run_inputs(*args: object, **options: object) -> None:
+        raise error
+
+    return run_inputs
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (GeosegError("no good"), 2, "Error: no good"),
+        (UnfinishedError("3 blocks are left"), 3, "Error: 3 blocks are left"),
+        (ClusterError("no worker"), 3, "Error: no worker"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+    ],
+)
+def test_the_exit_code_says_whether_the_same_command_goes_on(
+    error: BaseException, code: int, said: str, geoseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "run_inputs", fail(error))
+    found, out, err = geoseg("run", "a.tif")
+    assert (found, out) == (code, [])
+    assert err.startswith(said)
+
+
+def test_a_scheduler_of_jobs_ends_a_run_in_order(geoseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def run_inputs(*args: object, **options: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            ended.append("the run folder is let go")
+
+    monkeypatch.setattr(run, "run_inputs", run_inputs)
+    assert geoseg("run", "a.tif") == (143, [], "")
+    assert ended
 
 
 @pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"b.png": "b.png is empty"}, 3)])
 def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
-    failed: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+    failed: dict[str, str], code: int, geoseg: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {}
-
-    def run_inputs(inputs: list[str], settings: run.RunSettings, *, quiet: bool) -> run.BatchResult:
-        asked.update(inputs=inputs, out=settings.out, picture=settings.picture)
-        return run.BatchResult(["out/a"], ["out/c"], [], failed)
-
-    monkeypatch.setattr(run, "run_inputs", run_inputs)
-    result = invoke("run", "pictures", "--picture", "--out", "out")
-    assert result.exit_code == code
-    assert asked == {"inputs": ["pictures"], "out": "out", "picture": True}
-    assert result.stdout.splitlines() == ["out/c", "out/a"]
-    assert ("Failed: b.png: b.png is empty" in result.stderr) == bool(failed)
+    result = run.BatchResult(["out/a"], ["out/c"], [], failed)
+    monkeypatch.setattr(run, "run_inputs", lambda *args, **options: result)
+    found, out, err = geoseg("run", "pictures", "--out", "out")
+    assert (found, out) == (code, ["out/c", "out/a"])
+    assert ("Failed: b.png: b.png is empty" in err) == bool(failed)
 
 
-def test_gpu_that_is_not_there_is_refused(repository: Path, tmp_path: Path) -> None:
+def test_gpu_that_is_not_there_is_refused(
+    geoseg: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA GPU")
-    done = geoseg("run", repository / "sample_data" / "scene.tif", "--device", "cuda", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert "--device cpu" in done.stderr
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = geoseg(
+        "run", repository / "sample_data" / "scene.tif", "--device", "cuda", "--out", tmp_path / "out"
+    )
+    assert (code, out) == (2, [])
+    assert "--device cpu" in err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_info_names_versions_devices_and_models() -> None:
-    result = invoke("info", "--json")
-    facts = json.loads(result.output)
+    facts = json.loads(invoke("info", "--json").output)
     assert facts["geoseg"] == __version__
     assert "cpu" in facts["devices"]
     assert "buildings-30cm" in facts["models"]
     text = invoke("info").output
     assert "buildings-30cm" in text
-    assert "torchgeo" in text
+    assert f"torchgeo {facts['packages']['torchgeo']}" in text
 
 
-def test_override_without_a_value_is_refused() -> None:
-    done = geoseg("train", "buildings-30cm", "--set", "fit.steps")
-    assert done.returncode == 2
-    assert "key=value" in done.stderr
+def test_recipes_are_listed_and_shown_as_they_are_or_as_what_they_come_to(repository: Path) -> None:
+    listed = [line.split()[0] for line in invoke("recipes", "list").output.splitlines()]
+    assert listed == sorted(path.stem for path in (repository / "pipelines" / "recipes").glob("*.*ml"))
+    file = repository / "pipelines" / "recipes" / "buildings-30cm.toml"
+    assert invoke("recipes", "show", "buildings-30cm").output.strip() == file.read_text().strip()
+    changed = json.loads(invoke("recipes", "show", "buildings-30cm", "--set", "fit.batch=3").output)
+    resolved = json.loads(invoke("recipes", "show", "buildings-30cm", "--resolved").output)
+    assert changed["fit"]["batch"] == 3
+    assert changed == resolved | {"fit": resolved["fit"] | {"batch": 3}}
 
 
-def test_unknown_recipe_names_the_known_ones() -> None:
-    done = geoseg("train", "roofs")
-    assert done.returncode == 2
-    assert "buildings-30cm" in done.stderr
+def one(number: int = 0, **changes: object) -> status.RunStatus:
+    facts = {"state": "stopped", "blocks": 9, "done": 4, "failed": {f"b{number}": "no light"}} | changes
+    return status.RunStatus(f"scene{number}", f"out/scene{number}", **facts)  # type: ignore[arg-type]
+
+
+def test_status_says_what_is_done_failed_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = {"pid": 7, "host": "node1", "since": "noon"}
+    working = one(state="working", eta_s=150.0, holder=holder, dashboard="http://127.0.0.1:1/")
+    monkeypatch.setattr(status, "read_status", lambda location: [working])
+    assert invoke("status", "out").output.splitlines() == [
+        "scene0: working, 4 of 9 blocks done, 1 failed, 4 left, about 2 min left",
+        "run folder: out/scene0",
+        "worked on by: process 7 on node1 since noon",
+        "dashboard: http://127.0.0.1:1/",
+        "failed: b0: no light",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (99, "99 s"), (180, "3 min"), (9000, "2.5 h")])
+def test_status_tells_time_in_a_unit_that_fits(seconds: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "read_status", lambda location: [one(eta_s=seconds)])
+    assert f"about {said} left" in invoke("status", "out").output
+
+
+def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [one(number) for number in range(30)] + [one(30, state="finished", done=9, failed={})]
+    monkeypatch.setattr(status, "read_status", lambda location: many)
+    lines = invoke("status", "out").output.splitlines()
+    assert lines[0] == "31 scenes: 1 finished, 30 stopped"
+    assert lines[1].startswith("129 of 279 blocks done")
+    assert len(lines) == 2 + 20 + 1
+    assert lines[-1] == "and 10 more: --all lists them"
+    every = invoke("status", "out", "--all").output.splitlines()
+    assert [line.split(":")[0] for line in every[2:]] == [each.name for each in many[:30]]
+    failed = {f"b{number}": "no light" for number in range(30)}
+    monkeypatch.setattr(status, "read_status", lambda location: [one(failed=failed)])
+    assert "and 10 more failed blocks: --all lists them" in invoke("status", "out").output
+    assert invoke("status", "out", "--all").output.count("no light") == 30
