@@ -240,11 +240,15 @@ def _damaged(path: Path, why: str) -> BundleError:
 
 
 def _checksum(tensors: "Mapping[str, Tensor]") -> str:
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        digest.update(
+            tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )  # numpy has no bfloat16
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """Bundles: what goes in comes out, and nothing else is taken for one."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +22,55 @@ SPEC = ModelSpec(
     gsd_m=0.3,
     mean=(0.4, 0.5, 0.6),
     std=(0.2, 0.2, 0.1),
+    classes=("ground", "building"),
     training={"areas": ["a", "b"]},
     metrics={"iou": 0.5},
     licence="CC-BY-4.0",
 )
+
+OTHER: dict[str, Any] = {
+    "name": "me/other",
+    "version": "7",
+    "network": "unet-plain",
+    "network_options": {"depth": 3, "filters": [8, 16, 16, 16], "dropout": 0.25},
+    "bands": ("nir", "red", "green"),
+    "gsd_m": 0.25,
+    "mean": (0.1, 0.2, 0.3),
+    "std": (0.3, 0.4, 0.5),
+    "pixel_max": 4095.0,
+    "classes": ("ground", "building", "pool"),
+    "target": "ground",
+    "colours": {"building": "#0102fE"},
+    "chip_px": 320,
+    "halo_px": 0,
+    "stride_px": 64,
+    "threshold": 0.35,
+    "min_area_m2": 0.0,
+    "training": {"areas": {"a": 3}, "date": "2026-03-04"},
+    "metrics": {"test": {"iou": 0.75}},
+    "licence": "CC0-1.0",
+    "description": "Dächer, infrared.",
+}
+"""Another value for every field of a specification, each of which may be changed alone."""
+
+DEFAULTS: dict[str, Any] = {
+    "version": "1",
+    "network_options": {},
+    "pixel_max": 255.0,
+    "classes": ("building",),
+    "target": "building",
+    "colours": {},
+    "chip_px": 512,
+    "halo_px": 32,
+    "stride_px": 32,
+    "threshold": 0.5,
+    "min_area_m2": 5.0,
+    "training": {},
+    "metrics": {},
+    "licence": "",
+    "description": "",
+}
+"""What a field means that a file does not have; bundles that are out there rely on it."""
 
 
 @pytest.fixture
@@ -46,16 +92,45 @@ def saved(tmp_path: Path, weights: dict) -> Path:
     return save_bundle(tmp_path / "sub" / "tiny.safetensors", SPEC, weights)
 
 
-def rewrite(path: Path, *, header: dict | None = None, tensors: dict | None = None) -> None:
+def rewrite(path: Path, *, header: dict | None = None, tensors: dict | None = None, drop: tuple[str, ...] = ()) -> None:
     """Write a bundle again with something changed in it, past `save_bundle`."""
+    texts = {key: text for key, text in header_of(path).items() if key not in drop}
+    save_file(tensors or load_file(path), path, metadata=texts | (header or {}))
+
+
+def header_of(path: Path) -> dict[str, str]:
     with safe_open(path, framework="np") as file:
-        old = dict(file.metadata())
-    save_file(tensors or load_file(path), path, metadata=old | (header or {}))
+        return dict(file.metadata())
 
 
-def test_the_specification_comes_back_equal(saved: Path) -> None:
-    assert load_bundle(saved).spec == SPEC
-    assert load_bundle(str(saved)).spec.bands == ("red", "green", "blue")
+def test_every_field_of_a_specification_comes_back(tmp_path: Path, weights: dict) -> None:
+    assert OTHER.keys() == {each.name for each in fields(ModelSpec)}
+    spec = replace(SPEC, **OTHER)
+    found = load_bundle(str(save_bundle(tmp_path / "a.safetensors", spec, weights))).spec
+    for name, value in OTHER.items():
+        assert getattr(found, name) == value != getattr(SPEC, name), name
+        assert type(getattr(found, name)) is type(value), name
+
+
+def test_every_field_of_a_specification_and_every_weight_is_in_the_key(tmp_path: Path, weights: dict) -> None:
+    specs = [SPEC, *(replace(SPEC, **{name: value}) for name, value in OTHER.items())]
+    saved = [save_bundle(tmp_path / f"{number}.safetensors", spec, weights) for number, spec in enumerate(specs)]
+    saved += [
+        save_bundle(tmp_path / f"{name}.safetensors", SPEC, weights | {name: weights[name] + 1}) for name in weights
+    ]
+    assert len({load_bundle(path).key for path in saved}) == len(OTHER) + len(weights) + 1
+    again = save_bundle(tmp_path / "elsewhere" / "copy.safetensors", SPEC, dict(reversed(weights.items())))
+    assert load_bundle(again).key == load_bundle(saved[0]).key
+
+
+def test_a_file_that_lacks_a_field_means_the_default_of_when_it_was_written(saved: Path) -> None:
+    needed = {each.name for each in fields(ModelSpec)} - DEFAULTS.keys()
+    spec = json.loads(header_of(saved)["geoseg_spec"])
+    text = json.dumps({name: spec[name] for name in needed})
+    rewrite(saved, header={"geoseg_spec": text}, drop=("geoseg_sha256",))
+    found = load_bundle(saved).spec
+    assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS
+    assert {name: getattr(found, name) for name in needed} == {name: getattr(SPEC, name) for name in needed}
 
 
 def test_weights_come_back_in_full_precision_when_asked_for(tmp_path: Path, weights: dict) -> None:
@@ -85,47 +160,54 @@ def test_a_view_of_shared_or_strided_memory_is_saved_too(tmp_path: Path) -> None
     assert torch.equal(load_bundle(path).weights()["a"], base.T)
 
 
-def test_saving_leaves_nothing_but_the_bundle(saved: Path) -> None:
+def test_saving_leaves_nothing_but_the_bundle_which_everyone_may_read(saved: Path) -> None:
     assert [p.name for p in saved.parent.iterdir()] == ["tiny.safetensors"]
+    assert saved.stat().st_mode & 0o777 == 0o644
 
 
-def test_the_key_changes_with_specification_and_weights_only(saved: Path, tmp_path: Path, weights: dict) -> None:
-    key = load_bundle(saved).key
-    assert load_bundle(save_bundle(tmp_path / "copy.safetensors", SPEC, weights)).key == key
-    other_spec = save_bundle(tmp_path / "b.safetensors", replace(SPEC, threshold=0.4), weights)
-    other_weights = save_bundle(tmp_path / "c.safetensors", SPEC, weights | {"a.bias": weights["a.bias"] + 1})
-    assert len({key, load_bundle(other_spec).key, load_bundle(other_weights).key}) == 3
+def test_saving_that_fails_or_is_killed_leaves_the_bundle_that_was_there(
+    saved: Path, weights: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+
+    def write_half(tensors: dict, path: Path, metadata: dict) -> None:
+        Path(path).write_bytes(before[:100])
+        assert saved.read_bytes() == before  # what a kill would leave
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", write_half)
+    with pytest.raises(OSError, match="no space"):
+        save_bundle(saved, SPEC, weights)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_weights_that_were_tampered_with_are_refused_by_their_checksum(saved: Path) -> None:
-    tensors = load_file(saved)
-    tensors["a.weight"][0, 0, 0] += 1
-    rewrite(saved, tensors=tensors)
+CHANGES = {
+    "a value": lambda tensors: tensors | {"a.weight": tensors["a.weight"] + 1},
+    "a name": lambda tensors: {"b" if name == "a.bias" else name: tensor for name, tensor in tensors.items()},
+    "a shape": lambda tensors: tensors | {"a.weight": tensors["a.weight"].reshape(3, 3, 4)},
+    "a type": lambda tensors: tensors | {"a.weight": tensors["a.weight"].view(torch.bfloat16)},
+    "a missing tensor": lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "a.bias"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_were_tampered_with_are_refused_by_their_checksum(saved: Path, change: str) -> None:
+    rewrite(saved, tensors=CHANGES[change](load_file(saved)))
     bundle = load_bundle(saved)
     with pytest.raises(BundleError, match=r"is damaged: its weights have checksum .*train it again"):
         bundle.weights()
 
 
-def test_weights_that_were_renamed_are_refused_by_their_checksum(saved: Path) -> None:
-    tensors = load_file(saved)
-    tensors["b.weight"] = tensors.pop("a.weight")
-    rewrite(saved, tensors=tensors)
-    with pytest.raises(BundleError, match="checksum"):
-        load_bundle(saved).weights()
-
-
 def test_a_specification_that_was_tampered_with_is_refused_by_its_checksum(saved: Path) -> None:
-    with safe_open(saved, framework="np") as file:
-        spec = json.loads(file.metadata()["geoseg_spec"])
+    spec = json.loads(header_of(saved)["geoseg_spec"])
     rewrite(saved, header={"geoseg_spec": json.dumps(spec | {"threshold": 0.9})})
     with pytest.raises(BundleError, match=r"is damaged: its specification and weights have checksum .*train it again"):
         load_bundle(saved)
 
 
 def test_a_bundle_of_before_that_checksum_still_loads(saved: Path, weights: dict) -> None:
-    with safe_open(saved, framework="np") as file:
-        old = {key: value for key, value in file.metadata().items() if key != "geoseg_sha256"}
-    save_file(load_file(saved), saved, metadata=old)
+    rewrite(saved, drop=("geoseg_sha256",))
     assert load_bundle(saved).spec == SPEC
     assert load_bundle(saved).weights().keys() == weights.keys()
 
@@ -175,8 +257,7 @@ def test_safetensors_of_others_are_refused(tmp_path: Path, header: dict | None) 
 
 
 def test_specification_keys_of_a_later_geoseg_are_named(saved: Path) -> None:
-    with safe_open(saved, framework="np") as file:
-        spec = json.loads(file.metadata()["geoseg_spec"])
+    spec = json.loads(header_of(saved)["geoseg_spec"])
     rewrite(saved, header={"geoseg_spec": json.dumps(spec | {"warp": 9})})
     with pytest.raises(BundleError, match=r"unknown specification keys warp.*Update geoseg"):
         load_bundle(saved)
@@ -195,14 +276,16 @@ FACTS = {
     "standard deviations": {"std": (0.1, 0.0, 0.1)},
     "gsd_m": {"gsd_m": 0},
     "pixel_max": {"pixel_max": 0},
+    "2 standard deviations": {"std": (0.1, 0.2)},
     "halo_px": {"halo_px": -1},
     "chip_px 64 with halo_px 32": {"chip_px": 64, "halo_px": 32},
     "chip_px is 500": {"chip_px": 500},
     "stride_px": {"stride_px": 0},
     "threshold": {"threshold": 1.0},
+    "threshold is 0": {"threshold": 0.0},
     "target": {"target": "road"},
     "classes are building, building": {"classes": ("building", "building")},
-    "there are 300 classes": {"classes": ("building", *map(str, range(299)))},
+    "there are 255 classes": {"classes": ("building", *map(str, range(254)))},
     "colours are": {"colours": {"road": "#FF0000"}},
     "colours are .*orange": {"colours": {"building": "orange"}},
 }
@@ -216,6 +299,24 @@ def test_a_specification_that_contradicts_itself_is_refused(fact: str) -> None:
 
 def test_the_target_is_found_among_the_classes() -> None:
     assert replace(SPEC, classes=("ground", "building")).target_index == 1
+    assert replace(SPEC, target="ground").target_index == 0
+
+
+EDGES: tuple[dict[str, Any], ...] = (
+    {"name": "x" * 100},
+    {"halo_px": 0},
+    {"chip_px": 96, "halo_px": 47},
+    {"threshold": 0.001},
+    {"threshold": 0.999},
+    {"min_area_m2": 0.0},
+    {"classes": ("building", *map(str, range(253)))},
+)
+
+
+@pytest.mark.parametrize("values", EDGES, ids=str)
+def test_a_specification_at_the_edge_of_what_is_allowed_is_allowed(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        assert getattr(replace(SPEC, **values), name) == value
 
 
 def test_colours_come_back_and_classes_without_one_get_colours_of_their_own(tmp_path: Path, weights: dict) -> None:
@@ -228,8 +329,7 @@ def test_colours_come_back_and_classes_without_one_get_colours_of_their_own(tmp_
 
 
 def test_a_specification_without_colours_is_written_as_before_there_were_any(saved: Path) -> None:
-    with safe_open(saved, framework="np") as file:
-        assert "colours" not in json.loads(file.metadata()["geoseg_spec"])
+    assert "colours" not in json.loads(header_of(saved)["geoseg_spec"])
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict) -> None:
