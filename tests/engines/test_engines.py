@@ -1,5 +1,7 @@
 """Engines: the same probabilities whatever runs the network, in whatever company a chip comes."""
 
+import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,6 @@ from geoseg.engines import (
     choose_device,
     load_engine,
 )
-from geoseg.engines import open as open_module
 from geoseg.engines.onnx import cache_folder, onnx_path
 from geoseg.engines.openvino import OpenVINOEngine
 from geoseg.engines.torch import TorchEngine
@@ -174,6 +175,43 @@ def test_the_network_is_exported_once_and_kept_under_the_key_of_the_bundle(
     assert onnx_path(make_bundle(tmp_path / "b.safetensors", seed=1)) != path
 
 
+def test_an_export_that_is_killed_leaves_nothing_that_is_taken_for_a_network(
+    tmp_path: Path, bundle: Bundle, chips, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export, cache, killed = torch.onnx.export, tmp_path / "cache", tmp_path / "killed"
+
+    def export_half(model: torch.nn.Module, chip: object, path: str, **options: object) -> None:
+        export(model, chip, path, **options)
+        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+        shutil.copytree(cache, killed)  # what kill -9 would leave
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(cache))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export_half)
+        with pytest.raises(KeyboardInterrupt):
+            onnx_path(bundle)
+    assert list(cache.iterdir()) == []
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(killed))
+    engine = OpenVINOEngine.load(bundle, chip_shape=CHIP, threads=1)
+    np.testing.assert_allclose(engine.predict(chips[:2]), reference[:2], atol=1e-4)
+
+
+def test_one_cached_network_serves_chips_of_every_shape(bundle: Bundle, chips, cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in [onnx_path(bundle)]}
+    square = np.ascontiguousarray(chips[:1, :, :, :64])
+    found = OpenVINOEngine.load(bundle, chip_shape=(64, 64), threads=1).predict(square)
+    expected = TorchEngine(load_segmenter(bundle), "cpu").predict(square)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_version_of_the_export_is_part_of_the_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = onnx_path(bundle)
+    monkeypatch.setattr("geoseg.engines.onnx.EXPORT_VERSION", 999_999)
+    assert onnx_path(bundle) != before
+
+
 def test_the_cache_lies_where_the_environment_says_else_with_the_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -227,26 +265,32 @@ def test_an_unknown_device_lists_the_known_ones() -> None:
         choose_device("tpu")
 
 
-@pytest.mark.parametrize(("device", "probe"), [("cuda", "_has_cuda"), ("mps", "_has_mps")])
-def test_a_device_that_is_not_there_is_refused(device: str, probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_module, probe, lambda: False)
+def devices(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
+    """A machine on which torch finds these, as on a Mac, where it is always asked."""
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices(monkeypatch, cuda=device == "mps", mps=device == "cuda")
     with pytest.raises(DeviceError, match=f"--device {device} was asked for.*--device cpu"):
         choose_device(device)
 
 
-def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_module, "_may_have_gpu", lambda: True)
-    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
-        monkeypatch.setattr(open_module, "_has_cuda", lambda has=cuda: has)
-        monkeypatch.setattr(open_module, "_has_mps", lambda has=mps: has)
-        assert choose_device("auto") == expected
+@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_best_device_there_is(cuda: bool, mps: bool, best: str, monkeypatch) -> None:
+    devices(monkeypatch, cuda=cuda, mps=mps)
+    assert choose_device("auto") == choose_device() == choose_device(best) == best
+    assert choose_device("cpu") == "cpu"
 
 
 def test_the_CPU_runs_OpenVINO_and_torch_where_it_is_missing(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert isinstance(load_engine(bundle, chip_shape=CHIP, device="cpu", threads=1), OpenVINOEngine)
-    monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     engine = load_engine(bundle, chip_shape=CHIP, device="cpu")
     assert isinstance(engine, TorchEngine)
     assert "pip install openvino" in caplog.text

@@ -59,7 +59,15 @@ class Exports:
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
     """Every format of the tiny model; three classes as ONNX and .pt2."""
     folder = tmp_path_factory.mktemp("exports")
-    classes = replace(SPEC, name="three", classes=("ground", "building", "road"), colours={"road": "#11aaFF"})
+    classes = replace(
+        SPEC,
+        name="three",
+        classes=("ground", "building", "road"),
+        target="road",
+        colours={"road": "#11aaFF"},
+        pixel_max=250.0,
+        threshold=0.25,
+    )
     bundle, several = make_bundle(folder / "a.safetensors"), make_bundle(folder / "b.safetensors", classes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ONNX_CACHE_ENV, str(folder / "cache"))

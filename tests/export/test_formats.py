@@ -1,6 +1,7 @@
 """Exports give what the bundle gives: as files of their own libraries, as engines, in whole runs."""
 
-from dataclasses import replace
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,7 @@ from affine import Affine
 
 from geoseg.artifact import Form
 from geoseg.bundle import load_bundle
-from geoseg.engines import load_engine
-from geoseg.engines import open as open_module
+from geoseg.engines import choose_device, load_engine, worker_threads
 from geoseg.engines.onnxruntime import OnnxRuntimeEngine
 from geoseg.engines.openvino import OpenVINOEngine
 from geoseg.engines.torch import TorchEngine
@@ -84,6 +84,13 @@ def test_an_export_carries_the_specification(exports, model: str) -> None:
     assert loaded.header["geoseg_bundle_key"] == bundle.key
 
 
+def test_the_model_of_these_tests_has_a_value_of_its_own_in_every_field(exports) -> None:
+    spec = exports.several.spec
+    same = [each.name for each in fields(spec) if getattr(spec, each.name) == each.default]
+    assert not same
+    assert all(getattr(spec, each.name) for each in fields(spec))
+
+
 def test_keys_differ_by_what_is_in_the_file_and_not_by_where_it_lies(exports, tmp_path: Path) -> None:
     keys = {load_bundle(path).key for path in exports.files.values()} | {exports.bundle.key, exports.several.key}
     assert len(keys) == len(exports.files) + 2
@@ -112,7 +119,7 @@ def test_an_engine_of_an_export_equals_that_of_the_bundle(exports, model: str) -
 
 
 def test_ONNX_Runtime_serves_where_OpenVINO_is_missing(exports, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     engine = load_engine(load_bundle(exports.files["onnx"]), chip_shape=(64, 96), device="cpu", threads=1)
     assert isinstance(engine, OnnxRuntimeEngine)
     engine.batch_size = 4  # as a GPU takes them
@@ -123,8 +130,8 @@ def test_ONNX_Runtime_serves_where_OpenVINO_is_missing(exports, monkeypatch: pyt
 
 
 def test_no_runtime_at_all_is_said(exports, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_module, "_has_openvino", lambda: False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match="neither is installed"):
         load_engine(load_bundle(exports.files["onnx"]), chip_shape=(64, 96), device="cpu")
 
@@ -154,15 +161,16 @@ def test_a_device_that_does_not_run_a_format_is_refused(exports, model: str, dev
 
 @pytest.mark.parametrize("has_runtime", [True, False])
 def test_auto_finds_what_runs_a_format_on_a_GPU_machine(has_runtime: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_module, "_may_have_gpu", lambda: True)
-    monkeypatch.setattr(open_module, "_has_cuda", lambda: True)
-    monkeypatch.setattr(open_module, "_has_onnxruntime_cuda", lambda: has_runtime)
-    chosen = {form: open_module.choose_device("auto", form) for form in Form}
+    providers = ["CUDAExecutionProvider"] * has_runtime + ["CPUExecutionProvider"]
+    monkeypatch.setattr("platform.system", lambda: "Windows")  # where torch is always asked
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    chosen = {form: choose_device("auto", form) for form in Form}
     assert chosen[Form.SAFETENSORS] == chosen[Form.PT2] == "cuda"
     assert chosen[Form.OPENVINO] == "cpu"
     assert chosen[Form.ONNX] == ("cuda" if has_runtime else "cpu")
-    assert open_module.worker_threads("auto", 7, Form.OPENVINO) == 7
-    assert open_module.worker_threads("cpu", 7, Form.PT2) == 1
+    assert worker_threads("auto", 7, Form.OPENVINO) == 7
+    assert worker_threads("cpu", 7, Form.PT2) == 1
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from geoseg.networks import NetworkFacts, build_network, network_facts
-from geoseg.networks.facts import _measure_reach, _sees_beyond
 
 
 class Convolutions(nn.Module):
@@ -93,13 +92,12 @@ def test_resnet18_unet_has_the_counts_that_others_publish() -> None:
     assert sum(p.numel() for p in network.parameters()) == 14_328_209  # smp.Unet("resnet18"), 14.3 M
 
 
-@pytest.mark.parametrize("name", ["fpn", "pspnet"])
-def test_pooling_over_the_chip_makes_the_field_unbounded(name: str) -> None:
-    network = build_network(name, bands=3, classes=1, encoder="tu-test_resnet").eval()
-    stride = 32 if name == "fpn" else 8
-    local = _measure_reach(network, 3, stride)
-    assert local is not None
-    assert _sees_beyond(network, 3, stride, local)
+@pytest.mark.parametrize(("name", "stride"), [("fpn", 32), ("pspnet", 8)])
+def test_pooling_over_the_chip_makes_the_field_unbounded(name: str, stride: int) -> None:
+    facts = network_facts(build_network(name, bands=3, classes=1, encoder="tu-test_resnet"))
+    assert facts.receptive_px is None
+    assert facts.local_px is not None
+    assert facts.stride_px == stride
 
 
 def test_scse_makes_the_field_unbounded_and_leaves_the_local_one() -> None:
@@ -111,8 +109,8 @@ def test_scse_makes_the_field_unbounded_and_leaves_the_local_one() -> None:
 
 def test_transformers_have_no_local_field_either() -> None:
     vit: dict[str, Any] = {"encoder": "tu-test_vit", "encoder_depth": 1, "decoder_intermediate_channels": [8]}
-    network = build_network("dpt", bands=3, classes=1, decoder_fusion_channels=8, **vit).eval()
-    assert _measure_reach(network, 3, 32) is None
+    facts = network_facts(build_network("dpt", bands=3, classes=1, decoder_fusion_channels=8, **vit))
+    assert (facts.receptive_px, facts.local_px) == (None, None)
 
 
 @pytest.mark.parametrize(
