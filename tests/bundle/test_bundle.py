@@ -185,6 +185,7 @@ def test_saving_that_fails_or_is_killed_leaves_the_bundle_that_was_there(
 CHANGES = {
     "a value": lambda tensors: tensors | {"a.weight": tensors["a.weight"] + 1},
     "a name": lambda tensors: {"b" if name == "a.bias" else name: tensor for name, tensor in tensors.items()},
+    "a name that sorts alike": lambda tensors: {"a.biaz" if n == "a.bias" else n: t for n, t in tensors.items()},
     "a shape": lambda tensors: tensors | {"a.weight": tensors["a.weight"].reshape(3, 3, 4)},
     "a type": lambda tensors: tensors | {"a.weight": tensors["a.weight"].view(torch.bfloat16)},
     "a missing tensor": lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "a.bias"},
