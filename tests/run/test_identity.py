@@ -1,0 +1,201 @@
+"""A result belongs to one model, scene and set of settings: what decides it refuses another run, and nothing else does.
+
+One folder holds a finished result, another a run that cannot end, as one of its scenes is damaged. Every field of the
+settings is tried on both, and what decides a result has to change one: a new field has to be declared here.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from affine import Affine
+
+from geoseg.bundle import ModelSpec, save_bundle
+from geoseg.errors import ExistingResultError, GeosegError, UnfinishedError
+from geoseg.networks import build_network
+from geoseg.run import RunSettings, run_inputs
+
+TINY = {"depth": 2, "filters": 4}
+SIDE = 96
+GSD_M = 0.36
+WEST, NORTH = 500_000, 600_000
+
+DECIDING: dict[str, Any] = {
+    "aoi": "other.gpkg",
+    "aoi_where": "part < 3",
+    "threshold": 0.6,
+    "min_area_m2": 0,
+    "simplify_px": 0,
+    "bands": (2,),
+    "crs": f"+proj=tmerc +lon_0=-3 +k=0.9996 +x_0={WEST + 3} +datum=WGS84 +units=m",
+    "grid": "scene",
+    "blend": True,
+    "precision": "bf16",
+    "chip_px": 32,
+    "halo_px": 0,
+    "mosaic": "first",
+    "target_crs": "EPSG:32631",
+    "model": "other.safetensors",
+}
+"""Another value of each field that changes what is found: it must be refused, by name."""
+
+NOT_DECIDING: dict[str, Any] = {
+    "device": "cpu",
+    "threads": 1,
+    "block_px": 60,
+    "picture": True,
+    "asset": "visual",
+    "scheduler": "tcp://127.0.0.1:9",
+    "workers": 3,
+    "errors": "nodata",
+}
+"""Another value of each field that changes how the work is done, or what becomes of blocks that cannot be done."""
+
+PLACE = ("out", "overwrite")
+"""Fields that name the place and what may be done there; `test_resume.py` holds them."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was run, and where.
+
+    Attributes:
+        folder: Scenes, areas and models.
+        finished: A result.
+        begun: A run folder without one.
+    """
+
+    folder: Path
+    finished: Path
+    begun: Path
+
+    def run(self, out: Path, **changes: Any) -> Any:
+        """Give the command that made one of the folders, with changes."""
+        given = {"model": "model.safetensors", "aoi": "aoi.gpkg", "aoi_where": "part = 1", "crs": "EPSG:32630"}
+        settings = given | {"mosaic": "mean", "target_crs": "EPSG:32630", "out": out} | changes
+        settings |= {name: self.folder / str(settings[name]) for name in ("aoi", "model")}
+        scenes = [self.folder / ("damaged.tif" if out == self.begun else "scene.tif"), self.folder / "second.tif"]
+        return run_inputs(scenes, RunSettings(**settings), quiet=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, threads: Any) -> Iterator[Runs]:
+    """A finished run and one that cannot end, of a network of a few weights."""
+    folder = tmp_path_factory.mktemp("identity")
+    runs = Runs(folder, folder / "finished", folder / "begun")
+    write_inputs(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOSEG_CACHE_DIR", str(folder / "cache"))
+        patch.setattr("geoseg.run.run.open_client", lambda *_: nullcontext(threads))  # one cluster for all
+        runs.run(runs.finished)
+        with pytest.raises(UnfinishedError):
+            runs.run(runs.begun, block_px=48)
+        yield runs
+
+
+def write_inputs(folder: Path) -> None:
+    """Write two scenes without a CRS that overlap, one of them damaged too; areas in halves; two models."""
+    network = {"network_options": TINY, "chip_px": 64, "halo_px": 8, "stride_px": 8}
+    spec = ModelSpec("tiny", "unet-plain", ("gray",), 0.3, (0.4,), (0.3,), threshold=0.53, min_area_m2=2.0, **network)
+    for seed, name in enumerate(("model", "other")):
+        torch.manual_seed(seed)
+        weights = build_network("unet-plain", bands=1, classes=1, **TINY).state_dict()
+        save_bundle(folder / f"{name}.safetensors", spec, weights)
+    layout = {"driver": "GTiff", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}
+    for seed, (name, east) in enumerate({"scene": 0, "second": 30}.items()):
+        coarse = np.random.default_rng(seed).integers(0, 255, (2, SIDE // 4, SIDE // 4))
+        pixels = np.kron(coarse, np.ones((4, 4))).astype(np.uint8)
+        place = Affine(GSD_M, 0, WEST + east * GSD_M, 0, -GSD_M, NORTH)
+        profile = layout | {"dtype": "uint8", "count": 2, "height": SIDE, "width": SIDE, "transform": place}
+        with rasterio.open(folder / f"{name}.tif", "w", **profile) as file:
+            file.write(pixels)
+    data = bytearray((folder / "scene.tif").read_bytes())
+    data[-40:] = bytes(40)
+    (folder / "damaged.tif").write_bytes(data)
+    left, right, top = (
+        shapely.affinity.translate(shapely.box(*(np.array(box) * GSD_M)), WEST, NORTH)
+        for box in ((-9, -99, 90, 9), (90, -99, 999, 9), (-9, -50, 90, 9))
+    )
+    for name, first in (("aoi", left), ("other", top)):
+        geopandas.GeoDataFrame({"part": [1, 2]}, geometry=[first, right], crs=32630).to_file(folder / f"{name}.gpkg")
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return every file below a folder, and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def findings(out: Path) -> list[Any]:
+    """Return what was found: pixels and where they lie, outlines."""
+    found: list[Any] = []
+    for name in ("probability", "mask"):
+        with rasterio.open(out / f"{name}.tif") as raster:
+            found += [raster.crs.to_wkt(), raster.transform, raster.read().tobytes()]
+    return [*found, geopandas.read_parquet(out / "buildings.parquet").geometry.to_wkb().tolist()]
+
+
+def test_every_setting_is_declared_once() -> None:
+    assert sorted([*DECIDING, *NOT_DECIDING, *PLACE]) == sorted(field.name for field in fields(RunSettings))
+
+
+def test_a_report_keeps_every_deciding_fact(runs: Runs) -> None:
+    assert json.loads((runs.finished / "run.json").read_text())["facts"].keys() == {*DECIDING, "files"}
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_what_decides_a_result_refuses_another_value_by_its_name(runs: Runs, name: str) -> None:
+    for out in (runs.finished, runs.begun):
+        before = contents(out)
+        with pytest.raises(ExistingResultError, match=rf"belongs to another run\. {name}: .* before, .* now"):
+            runs.run(out, **{name: DECIDING[name]})
+        assert contents(out).keys() == before.keys()
+        assert [path for path, file in contents(out).items() if file != before[path]] == []
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_what_decides_a_result_changes_it(runs: Runs, tmp_path: Path, name: str) -> None:
+    """So that a setting which is refused also does something."""
+    changed = {name: DECIDING[name]}
+    if name == "precision":  # the engines of a CPU know one
+        with pytest.raises(GeosegError, match="bf16"):
+            runs.run(tmp_path / "out", **changed)
+        return
+    runs.run(tmp_path / "out", **changed)
+    assert findings(tmp_path / "out") != findings(runs.finished)
+
+
+@pytest.mark.parametrize("name", NOT_DECIDING)
+def test_what_decides_nothing_finds_the_result_and_goes_on_with_a_run(runs: Runs, name: str) -> None:
+    changed = {name: NOT_DECIDING[name]}
+    raster = (runs.finished / "probability.tif").stat().st_mtime_ns
+    assert not runs.run(runs.finished, **changed).is_new
+    assert (runs.finished / "probability.tif").stat().st_mtime_ns == raster
+    if name == "errors":  # that would end it
+        return
+    parts = {path: file for path, file in contents(runs.begun).items() if "/parts/" in path}
+    assert len(parts) > 1
+    with pytest.raises(UnfinishedError):
+        runs.run(runs.begun, **changed)
+    assert contents(runs.begun).items() >= parts.items()
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "second.tif", "aoi.gpkg"])
+def test_a_file_that_was_written_again_refuses(runs: Runs, name: str) -> None:
+    path = runs.folder / name
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(ExistingResultError, match=name):
+        runs.run(runs.finished)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not runs.run(runs.finished).is_new
