@@ -10,7 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -106,26 +106,29 @@ class LocalStore:
     def write(self, name: str, data: bytes) -> None:
         """See `Store.write`."""
         with self._aside(name) as (aside, target):
-            aside.write_bytes(data)
-            aside.replace(target)
+            _write_through(aside, data)
+            _put_in_place(aside, target)
 
     def create(self, name: str, data: bytes) -> bool:
         """See `Store.create`: a hard link fails where the name is taken, on network folders too."""
         with self._aside(name) as (aside, target):
-            aside.write_bytes(data)
+            _write_through(aside, data)
             try:
                 os.link(aside, target)
             except FileExistsError:
                 return False
             except OSError:  # a file system without hard links
                 return _create_exclusively(target, data)
+            _keep_names(target.parent)
             return True
 
     def upload(self, path: Path, name: str) -> None:
         """See `Store.upload`: renamed where it can be, else copied aside."""
         with self._aside(name) as (aside, target):
             shutil.move(path, aside)
-            aside.replace(target)
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            _put_in_place(aside, target)
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`."""
@@ -163,11 +166,34 @@ class LocalStore:
 
 def _create_exclusively(target: Path, data: bytes) -> bool:
     try:
-        with target.open("xb") as file:
-            file.write(data)
+        _write_through(target, data, mode="xb")
     except FileExistsError:
         return False
     return True
+
+
+def _write_through(path: Path, data: bytes, mode: str = "wb") -> None:
+    """Write a file down to the disk: a power failure could otherwise leave its name without its bytes."""
+    with path.open(mode) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(aside: Path, target: Path) -> None:
+    """Rename a file that is on the disk, and have its name there too."""
+    aside.replace(target)
+    _keep_names(target.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Have a folder's names on the disk; Windows and some network file systems know no such call."""
+    with suppress(OSError):
+        names = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +301,7 @@ def read_bytes(location: str) -> bytes:
 
 
 def read_range(location: str, start: int, stop: int) -> bytes:
-    """Return bytes `start` to `stop` of an object over HTTP or S3; fewer where it ends before.
+    """Return bytes `start` to `stop` of an object over HTTP or S3; fewer where it ends before, and never more.
 
     Raises:
         MissingFileError: If it is not there or cannot be reached.
@@ -285,7 +311,7 @@ def read_range(location: str, start: int, stop: int) -> bytes:
         return _read_http(location, (start, stop))
     bucket, key = split_s3(location)
     with _s3_errors(location):
-        return _read_object({"Bucket": bucket, "Key": key, "Range": asked})
+        return _read_object({"Bucket": bucket, "Key": key, "Range": asked})[: stop - start]
 
 
 def list_names(location: str) -> list[str]:
@@ -407,7 +433,8 @@ def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=HTTP_TIMEOUT_S) as answer:
                 body: bytes = answer.read()
-                return body[slice(*span)] if span and answer.status == http.client.OK else body
+                whole = body[span[0] :] if span and answer.status == http.client.OK else body
+                return whole[: span[1] - span[0]] if span else whole
         except (OSError, http.client.HTTPException) as err:  # HTTPException: an answer that was cut short
             is_final = isinstance(err, urllib.error.HTTPError) and err.code < 500 and err.code != 429
             if is_final or attempt == HTTP_ATTEMPTS - 1:
@@ -421,7 +448,7 @@ def _http_stamp(url: str) -> list[str]:
         request = urllib.request.Request(url, method="HEAD")
         with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
             found = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return []
     return [value for value in found if value]
 

@@ -29,6 +29,9 @@ BEAT_S = 5.0
 LEASE_S = 30.0
 """Longer than network file systems keep what they last saw of a folder or file."""
 
+CLAIM_S = 5.0
+"""Much longer than it takes to remove a lock."""
+
 
 @dataclass(slots=True)
 class Lease:
@@ -158,16 +161,41 @@ def _acquire(lease: Lease) -> None:
         holder = read_holder(lease.store)
         if holder is None:
             continue
+        if holder.get("token") == lease.token:  # a bucket's answer was lost, and boto3 asked again
+            return
         if is_alive(holder) or (is_alive(holder) is None and _beats_on(lease.store, holder)):
             raise BusyError(
                 f"{lease.store.url} is being worked on by process {holder.get('pid')} of {holder.get('user')} on "
                 f"{holder.get('host')} since {holder.get('since')}. Watch it with geoseg status, or choose another "
                 "folder with --out."
             )
-        if (read_holder(lease.store) or {}).get("token") == holder.get("token"):
+        _take_over(lease, holder)
+
+
+def _take_over(lease: Lease, holder: dict[str, Any]) -> None:
+    """Remove the lock of an owner that is gone: of several clients at once only the one that makes the claim does.
+
+    Else the last of them would remove the lock that the first has made meanwhile. A claim whose own client was killed
+    is removed after `CLAIM_S`.
+    """
+    store, claim = lease.store, f"claim-{holder.get('token')}"
+    seen, deadline = b"", 0.0
+    while not store.create(claim, lease.payload()):
+        if (read_holder(store) or {}).get("token") != holder.get("token"):
+            return
+        now = _read_or_nothing(store, claim)
+        if now != seen:
+            seen, deadline = now, time.monotonic() + CLAIM_S
+        elif time.monotonic() > deadline:
+            store.remove(claim)
+        time.sleep(0.05)
+    try:
+        if (read_holder(store) or {}).get("token") == holder.get("token"):
             log.info("Taking over from process %s on %s, which is gone.", holder.get("pid"), holder.get("host"))
-            lease.store.remove(_beat_of(holder))
-            lease.store.remove(LOCK)
+            store.remove(_beat_of(holder))
+            store.remove(LOCK)
+    finally:
+        store.remove(claim)
 
 
 def _beat_of(holder: dict[str, Any]) -> str:
@@ -175,9 +203,9 @@ def _beat_of(holder: dict[str, Any]) -> str:
     return f"beat-{holder.get('token')}"
 
 
-def _read_beat(store: Store, holder: dict[str, Any]) -> bytes:
+def _read_or_nothing(store: Store, name: str) -> bytes:
     try:
-        return store.read(_beat_of(holder))
+        return store.read(name)
     except MissingFileError:
         return b""
 
@@ -185,13 +213,13 @@ def _read_beat(store: Store, holder: dict[str, Any]) -> bytes:
 def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
     """Watch another machine's lock for as long as its lease lasts."""
     log.info("Waiting up to %.0f s to see whether %s still works on %s", LEASE_S, holder.get("host"), store.url)
-    deadline, last = time.monotonic() + LEASE_S, _read_beat(store, holder)
+    deadline, last = time.monotonic() + LEASE_S, _read_or_nothing(store, _beat_of(holder))
     while time.monotonic() < deadline:
         time.sleep(min(1.0, LEASE_S / 10))
         now = read_holder(store)
         if now is None:
             return False
-        if now != holder or _read_beat(store, holder) != last:
+        if now != holder or _read_or_nothing(store, _beat_of(holder)) != last:
             return True
     return False
 

@@ -162,18 +162,23 @@ class Recorder:
     Attributes:
         begun: Their names, in the order of their beginning.
         before: Called with a block's name before it is computed.
-        active: How many are being computed.
     """
 
     begun: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda _: None
-    active: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def enter(self, by: int) -> None:
-        """Count who begins and who ends."""
-        with self.lock:
-            self.active += by
+    def once(self, act: Callable[[], None]) -> None:
+        """Do something before the first block from now on, and nothing more, whoever comes at the same time."""
+        todo = [act]
+
+        def first(_: str) -> None:
+            with self.lock:
+                mine = todo.pop() if todo else None
+            if mine is not None:
+                mine()
+
+        self.before = first
 
     def take(self) -> list[str]:
         """Return what was begun since the last call."""
@@ -186,22 +191,14 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Record the blocks that threads of this process compute."""
     from geoseg.run import job
 
-    recorder, predict_block, run_block = Recorder(), job.predict_block, job._run_block
+    recorder, predict_block = Recorder(), job.predict_block
 
     def predict(plan: Any, block: Any) -> Any:
         recorder.begun.append(block.name)
         recorder.before(block.name)
         return predict_block(plan, block)
 
-    def run(own: Any, block: Any) -> Any:
-        recorder.enter(1)
-        try:
-            return run_block(own, block)
-        finally:
-            recorder.enter(-1)
-
     monkeypatch.setattr(job, "predict_block", predict)
-    monkeypatch.setattr(job, "_run_block", run)
     return recorder
 
 
@@ -226,6 +223,26 @@ class Actor:
             os.kill(self.pid, signal.SIGUSR1)
             time.sleep(0.3)
         return self.said.read_text()
+
+    def suspend(self) -> None:
+        """Stop it, and wait until each of its threads has stopped."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self.await_stop()
+
+    def await_stop(self) -> None:
+        """Wait until each of its threads has stopped: a signal is on its way for a while."""
+        deadline = time.monotonic() + 60
+        while any(state != "T" for state in self._states()):
+            assert time.monotonic() < deadline, self.said.read_text()
+            time.sleep(0.005)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _states(self) -> list[str]:
+        found = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return [path.read_text().rpartition(")")[2].split()[0] for path in found]
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit code; None where it lives on."""

@@ -65,7 +65,7 @@ def test_a_disk_that_fills_with_parts_is_told_and_after_making_room_the_run_goes
     disk.resize(110_000)
     with pytest.raises(OutputError, match=rf"{disk.folder}.*No space left on device.*Make room.*same command again"):
         place.run(out, block_px=BLOCK_PX)
-    until(lambda: place.is_idle() and blocks.active == 0)
+    until(place.is_idle)
     done = {path.stem for path in out.glob(".geoseg/*/parts/r*.npz")}
     assert 0 < len(done) < len(place.names(BLOCK_PX))
     assert not list(out.glob("**/.aside-*"))

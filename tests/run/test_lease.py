@@ -1,14 +1,19 @@
 """One client per run folder; the dead are told from the living, and those who come back do no harm."""
 
 import json
+import logging
 import os
-import signal
+import random
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from geoseg.errors import BusyError
@@ -103,22 +108,32 @@ def test_another_machines_client_is_replaced_after_its_lease(
 
 
 def test_a_result_finished_while_one_waited_is_not_made_again(
-    place: Any, blocks: Any, tmp_path: Path, elsewhere: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    place: Any,
+    blocks: Any,
+    tmp_path: Path,
+    elsewhere: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "out"
 
-    def finished_meanwhile(*_: object) -> bool:
-        monkeypatch.undo()
-        place.run(tmp_path / "direct", block_px=4096)
-        for name in ("lock", "beat-other"):
-            (out / WORK / name).unlink()
-        for path in (tmp_path / "direct").iterdir():
-            path.rename(out / path.name)
-        return False
+    class Finisher(logging.Handler):
+        """Does the other's work as soon as this client says that it waits."""
 
+        def emit(self, record: logging.LogRecord) -> None:
+            if "Waiting" in record.getMessage():
+                for name in ("lock", "beat-other"):
+                    (out / WORK / name).unlink()
+                for path in (tmp_path / "direct").iterdir():
+                    path.rename(out / path.name)
+
+    place.run(tmp_path / "direct", block_px=4096)
     elsewhere(0)
-    monkeypatch.setattr(lease, "_beats_on", finished_meanwhile)
-    assert not place.run(out, block_px=BLOCK_PX).is_new
+    blocks.take()
+    with caplog.at_level(logging.INFO, "geoseg.run.lease"):
+        monkeypatch.setattr(logging.getLogger("geoseg.run.lease"), "handlers", [Finisher()])
+        assert not place.run(out, block_px=BLOCK_PX).is_new
+    assert blocks.take() == []
     place.assert_same(out)
 
 
@@ -132,12 +147,12 @@ def test_a_client_that_was_suspended_too_long_leaves_the_run_to_the_other(
     place: Any, tmp_path: Path, working: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, out = working(beat_s=0.2), tmp_path / "out"
-    os.kill(client.pid, signal.SIGSTOP)
+    client.suspend()
     with monkeypatch.context() as patch:
         from_afar(patch)
         place.run(out)
     report = (out / "run.json").read_bytes()
-    os.kill(client.pid, signal.SIGCONT)
+    client.resume()
     assert client.wait(30) == 2, client.story()
     assert "taken over" in client.said.read_text()
     assert (out / "run.json").read_bytes() == report
@@ -149,13 +164,13 @@ def test_a_suspended_client_whose_successor_still_works_takes_nothing_from_it(
 ) -> None:
     """Even where the suspended one began the run, and no block was done."""
     client, out = working(beat_s=0.2), tmp_path / "out"
-    os.kill(client.pid, signal.SIGSTOP)
+    client.suspend()
     for path in out.glob(f"{WORK}/*/parts/*"):
         path.unlink()
 
     def wake(_: str) -> None:
         blocks.before = lambda _: None
-        os.kill(client.pid, signal.SIGCONT)
+        client.resume()
         assert client.wait(30) == 2, client.story()
 
     blocks.before = wake
@@ -169,8 +184,8 @@ def test_a_suspended_client_whose_successor_still_works_takes_nothing_from_it(
 @pytest.mark.parametrize(
     "where",
     [
-        {"stop_at": "_make"},
-        {"stop_at": "_check_lease"},
+        {"stop_at": "write_rasters"},
+        {"stop_at": "require_lease"},
         {"stop_at": "publish"},
         {"stop_writing": "beat", "pause_s": 0.2},
         {"stop_writing": "progress.json"},
@@ -187,39 +202,115 @@ def test_a_client_suspended_at_its_work_does_not_spoil_anothers_result(
 ) -> None:
     out, hooks = tmp_path / "out", {"log": str(tmp_path / "log"), "beat_s": 0.2, **where}
     client = stage.start("client", scene=place.scene, out=out, settings={"block_px": BLOCK_PX}, hooks=hooks)
-    state = Path(f"/proc/{client.pid}/stat")
-    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", 60)
+    client.await_stop()
     with monkeypatch.context() as patch:
         from_afar(patch)
         place.run(out)
     report = (out / "run.json").read_bytes()
-    os.kill(client.pid, signal.SIGCONT)
+    client.resume()
     assert client.wait(30) == 2, client.story()
     assert "taken over" in client.said.read_text()
     assert (out / "run.json").read_bytes() == report
     place.assert_same(out)
 
 
-def test_of_many_that_come_at_once_one_gets_in(tmp_path: Path) -> None:
-    store, begin, done = LocalStore(tmp_path), threading.Barrier(8), threading.Barrier(8)
+class Slow:
+    """A store whose calls take a moment each, so that clients meet in every order."""
+
+    def __init__(self, store: LocalStore, seed: int) -> None:
+        self.store, self.rng = store, random.Random(seed)
+
+    def __getattr__(self, name: str) -> Any:
+        time.sleep(self.rng.uniform(0, 0.004))
+        return getattr(self.store, name)
+
+
+def rush(folder: Path, *, clients: int = 6, turn: int = 0) -> list[int]:
+    """Let clients come at once, and none leave before all have come; return who got in."""
+    store, begin, done = LocalStore(folder), threading.Barrier(clients), threading.Barrier(clients)
     won: list[int] = []
 
     def come(number: int) -> None:
-        begin.wait()
+        begin.wait(30)
         try:
-            with lease.hold(store, lambda: None):
+            with lease.hold(Slow(store, turn * clients + number), lambda: None):
                 won.append(number)
-                done.wait()
+                done.wait(30)
         except BusyError:
-            done.wait()
+            done.wait(30)
 
-    clients = [threading.Thread(target=come, args=(number,)) for number in range(8)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    assert len(won) == 1
+    threads = [threading.Thread(target=come, args=(number,), daemon=True) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won
+
+
+@pytest.mark.parametrize("left", ["nothing", "a dead client's lock", "and its heir's claim"])
+def test_of_many_that_come_at_once_one_gets_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    monkeypatch.setattr(lease, "CLAIM_S", 0.1)
+    for turn in range(10):
+        folder = tmp_path / str(turn)
+        if left != "nothing":
+            dead = {"token": "dead", "host": socket.gethostname(), "pid": 2**30}
+            LocalStore(folder).create("lock", json.dumps(dead).encode())
+        if left == "and its heir's claim":
+            LocalStore(folder).create("claim-dead", b"of one who was killed as well")
+        assert len(rush(folder, turn=turn)) == 1
+        assert list(folder.iterdir()) == []
+
+
+def test_a_lock_that_was_written_though_the_answer_was_lost_is_held(tmp_path: Path) -> None:
+    """As of a bucket that boto3 asks again, and that finds the lock there."""
+
+    class Lossy(Slow):
+        def create(self, name: str, data: bytes) -> bool:
+            assert self.store.create(name, data)
+            return False
+
+    with lease.hold(Lossy(LocalStore(tmp_path), 0), lambda: None) as held:
+        assert held.is_held
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["its number is another's", "it is a zombie", "it is gone"])
+def test_a_process_that_only_seems_to_live_keeps_nobody_out(place: Any, tmp_path: Path, how: str) -> None:
+    with subprocess.Popen(["true"]) as child:
+        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.005)
+        owner = {"token": "dead", "host": socket.gethostname(), "pid": child.pid, "user": "ann", "since": "2026"}
+        owner["started"] = psutil.Process(child.pid).create_time()
+        if how == "its number is another's":
+            owner |= {"pid": os.getppid(), "started": psutil.Process(os.getppid()).create_time() - 3600}
+        elif how == "it is gone":
+            child.wait()
+        LocalStore(tmp_path / "out" / WORK).create("lock", json.dumps(owner).encode())
+        assert place.run(tmp_path / "out").is_new
+    place.assert_same(tmp_path / "out")
+
+
+def test_moments_are_told_in_utc_wherever_the_clock_is(
+    place: Any, blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out", dict[str, str]()
+
+    def look() -> None:
+        told["lock"] = json.loads((out / WORK / "lock").read_text())["since"]
+        told["plan"] = json.loads((out / WORK / "plan.json").read_text())["begun"]
+
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        blocks.once(look)
+        told["report"] = place.run(out).report["started"]
+        assert {datetime.fromisoformat(moment).utcoffset() for moment in told.values()} == {timedelta(0)}
+        ago = [datetime.now(UTC) - datetime.fromisoformat(moment) for moment in told.values()]
+        assert all(timedelta(0) < each < timedelta(minutes=5) for each in ago)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert len(told) == 3
 
 
 def test_a_lock_that_says_nothing_is_waited_for_and_taken(

@@ -38,7 +38,7 @@ def stopped(place: Any, blocks: Any, tmp_path: Path, until: Callable[..., None])
         blocks.before = fail
         with pytest.raises(OutputError, match="the disk is gone"):
             place.run(out, **{"block_px": BLOCK_PX, **settings})
-        until(lambda: place.is_idle() and blocks.active == 0)  # the cluster is the test's and outlives the run
+        until(place.is_idle)  # the cluster is the test's and outlives the run
         blocks.before = lambda _: None
         blocks.take()
         return out

@@ -110,7 +110,7 @@ def test_a_run_in_a_bucket_goes_on_and_tells_how_far_it_is(
     stop_at(blocks, 6)
     with pytest.raises(OutputError):
         place.run(out, block_px=BLOCK_PX)
-    until(lambda: place.is_idle() and blocks.active == 0)
+    until(place.is_idle)
     blocks.before = lambda _: None
     blocks.take()
     (found,) = read_status(out)
@@ -174,7 +174,7 @@ def test_a_bucket_that_cannot_be_had_is_not_taken_for_an_empty_one(
     stop_at(blocks, 6)
     with pytest.raises(OutputError):
         place.run(out, block_px=BLOCK_PX)
-    until(lambda: place.is_idle() and blocks.active == 0)
+    until(place.is_idle)
     blocks.before = lambda _: None
     plan = open_store(out).read(f"{WORK}/{PLAN}")
     monkeypatch.setattr(store, "S3_ATTEMPTS", 1)

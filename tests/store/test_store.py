@@ -1,16 +1,20 @@
 """Objects are there whole or not at all, in a folder and in a bucket."""
 
 import http.server
+import os
 import pickle
+import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from geoseg import store as module
 from geoseg.errors import MissingFileError, OutputError
-from geoseg.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, stamp
+from geoseg.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, read_range, stamp
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +95,46 @@ def test_a_store_pickles_as_its_place(store: Store) -> None:
     assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
 
 
-def test_a_write_that_fails_leaves_the_older_object_and_nothing_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["write", "create", "upload"])
+def test_a_full_disk_leaves_the_older_object_and_nothing_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    store = LocalStore(tmp_path)
+    store, new = LocalStore(tmp_path / "run"), tmp_path / "new"
     store.write("a", b"old")
+    new.write_bytes(b"new")
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:1])
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"No space left on device.*same command again"):
-        store.write("a", b"new")
+        store.upload(new, "a") if how == "upload" else getattr(store, how)("a", b"new")
     assert store.read("a") == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert [p.name for p in store.folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("how", ["write", "create", "upload"])
+def test_bytes_are_on_the_disk_before_a_name_shows_them_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A power failure may otherwise leave an empty file under the name."""
+    store, new, said = LocalStore(tmp_path), tmp_path / "new", list[str]()
+    new.write_bytes(b"whole")
+    sync, replace, link = os.fsync, os.replace, os.link
+
+    def note_sync(number: int) -> None:
+        found = os.fstat(number)
+        said.append("names" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", lambda *paths: (said.append("shown"), replace(*paths)))
+    monkeypatch.setattr(os, "link", lambda *paths: (said.append("shown"), link(*paths)))
+    if how == "upload":
+        store.upload(new, "a")
+    else:
+        getattr(store, how)("a", b"whole")
+    assert said == ["5 bytes", "shown", "names"]
 
 
 def test_files_under_construction_are_not_listed(tmp_path: Path) -> None:
@@ -118,7 +146,7 @@ def test_create_works_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(module.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     store = LocalStore(tmp_path)
     assert store.create("lock", b"mine")
     assert not store.create("lock", b"yours")
@@ -136,7 +164,7 @@ def test_other_places_are_refused() -> None:
 
 
 def test_gdals_name_for_the_endpoint_serves_too(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint = module.os.environ["AWS_ENDPOINT_URL"]
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_S3_ENDPOINT", endpoint.removeprefix("http://"))
     monkeypatch.setenv("AWS_HTTPS", "NO")
@@ -162,37 +190,116 @@ def test_a_stamp_changes_with_the_object(store: Store) -> None:
     assert len(stamp(f"{store.url}/missing")) == 1
 
 
-class Flaky(http.server.BaseHTTPRequestHandler):
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers by path: once it has failed as often as it is told, or with a status for every PUT."""
+
     failures = 2
+    status = 200
+    etag = "one"
+    asked: ClassVar[list[str]] = []
+    body = b"0123456789"
 
     def do_GET(self) -> None:
         if self.path == "/missing":
             self.send_error(404)
-        elif Flaky.failures:
-            Flaky.failures -= 1
+        elif self.path == "/failing" and Server.failures:
+            Server.failures -= 1
             self.send_error(503)
         elif self.path == "/short":
-            self.send_response(200)
-            self.send_header("Content-Length", "9")
-            self.end_headers()
-            self.wfile.write(b"{}")
+            self.answer(200, b"{}", length=9)
+        elif self.path in ("/ranges", "/generous"):
+            Server.asked.append(self.headers["Range"])
+            first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+            self.answer(206, self.body[first : last + 1 + (self.path == "/generous")])
         else:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"{}")
+            self.answer(200, self.body)
+
+    def do_HEAD(self) -> None:
+        self.answer(200, b"")
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(Server.status, b"")
+
+    def answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length or len(body)))
+        self.send_header("ETag", Server.etag)
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
-def test_a_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_port}"
-        assert read_bytes(f"{base}/item.json") == b"{}"
-        with pytest.raises(MissingFileError, match="404"):
-            read_bytes(f"{base}/missing")
-        with pytest.raises(MissingFileError, match="IncompleteRead"):
-            read_bytes(f"{base}/short")
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a `Server`."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(Server, "failures", 2)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_recovers_is_asked_again(server: str) -> None:
+    assert read_bytes(f"{server}/failing") == Server.body
+    with pytest.raises(MissingFileError, match="404"):
+        read_bytes(f"{server}/missing")
+    with pytest.raises(MissingFileError, match="IncompleteRead"):
+        read_bytes(f"{server}/short")
+
+
+@pytest.mark.parametrize("path", ["ranges", "generous", "whole"])
+def test_a_range_holds_its_bytes_and_no_more_whatever_the_server_sends(server: str, path: str) -> None:
+    Server.asked.clear()
+    assert read_range(f"{server}/{path}", 3, 7) == b"3456"
+    assert read_range(f"{server}/{path}", 8, 12) == b"89"
+    assert Server.asked == ([] if path == "whole" else ["bytes=3-6", "bytes=8-11"])
+
+
+def test_a_range_of_an_object_in_a_bucket_holds_its_bytes_and_no_more(bucket: str) -> None:
+    S3Store(f"{bucket}/range").write("a", Server.body)
+    assert read_range(f"{bucket}/range/a", 3, 7) == b"3456"
+    assert read_range(f"{bucket}/range/a", 8, 12) == b"89"
+
+
+def test_a_bucket_says_with_412_or_409_that_another_was_faster(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """409: another conditional write of the same object was under way."""
+    pytest.importorskip("boto3")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": "us-east-1"}
+    for name, value in (keys | {"AWS_ENDPOINT_URL": server}).items():
+        monkeypatch.setenv(name, value)
+    for status, created in ((200, True), (412, False), (409, False)):
+        monkeypatch.setattr(Server, "status", status)
+        assert S3Store("s3://runs/one").create("lock", b"mine") is created
+    monkeypatch.setattr(Server, "status", 403)
+    with pytest.raises(OutputError, match="lock cannot be written"):
+        S3Store("s3://runs/one").create("lock", b"mine")
+
+
+def test_a_stamp_tells_what_a_server_says_of_a_file(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stamp(f"{server}/scene.tif")
+    assert stamp(f"{server}/scene.tif") == before
+    monkeypatch.setattr(Server, "etag", "two")
+    assert stamp(f"{server}/scene.tif") != before
+    assert stamp(f"{server}/other.tif")[0] != before[0]
+
+
+def test_a_stamp_tells_a_file_by_name_size_and_time_and_not_by_its_folder(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scene.tif").write_bytes(b"one")
+        os.utime(tmp_path / folder / "scene.tif", ns=(5, 5))
+    before = stamp(str(tmp_path / "a" / "scene.tif"))
+    assert stamp(str(tmp_path / "b" / "scene.tif")) == before
+    os.utime(tmp_path / "b" / "scene.tif", ns=(5, 6))
+    assert stamp(str(tmp_path / "b" / "scene.tif")) != before
+    (tmp_path / "a" / "scene.tif").write_bytes(b"four")
+    os.utime(tmp_path / "a" / "scene.tif", ns=(5, 5))
+    assert stamp(str(tmp_path / "a" / "scene.tif")) != before
+    (tmp_path / "a" / "scene.tif").rename(tmp_path / "a" / "other.tif")
+    assert stamp(str(tmp_path / "a" / "other.tif"))[0] != before[0]
