@@ -155,6 +155,25 @@ def place(tmp_path_factory: pytest.TempPathFactory, threads: Any) -> Place:
     return place
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two networks of a few weights, `model.safetensors` and `other.safetensors`."""
+    import torch
+
+    from geoseg.bundle import ModelSpec, save_bundle
+    from geoseg.networks import build_network
+
+    folder, options = tmp_path_factory.mktemp("models"), {"depth": 2, "filters": 4}
+    cut = {"chip_px": 64, "halo_px": 8, "stride_px": 8, "network_options": options}
+    spec = ModelSpec("tiny", "unet-plain", ("gray",), 0.3, (0.4,), (0.3,), threshold=0.53, min_area_m2=2.0, **cut)
+    with torch.random.fork_rng():
+        for seed, name in enumerate(("model", "other")):
+            torch.manual_seed(seed)
+            weights = build_network("unet-plain", bands=1, classes=1, **options).state_dict()
+            save_bundle(folder / f"{name}.safetensors", spec, weights)
+    return folder
+
+
 @dataclass
 class Recorder:
     """Which blocks this process computes.

@@ -1,11 +1,8 @@
 """A run that was stopped goes on where it was, and never as another run."""
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,9 @@ import rasterio
 import shapely
 
 import geoseg
+from geoseg.cli import main
 from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
-from geoseg.run import finish
+from geoseg.run import finish, run
 from geoseg.run.ledger import WORK
 from geoseg.run.status import FINISHED, STOPPED, read_status
 
@@ -78,54 +76,6 @@ def test_other_blocks_threads_and_pictures_are_no_other_run(
     assert not place.run(out, block_px=77, threads=2, errors="stop").is_new
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"threshold": 0.7}, r"threshold: None before, 0\.7 now"),
-        ({"simplify_px": 0}, r"simplify_px: 1\.0 before, 0 now"),
-        ({"min_area_m2": 3.0}, r"min_area_m2: None before, 3\.0 now"),
-        ({"blend": True}, "blend: False before, True now"),
-        ({"model": "1"}, r"model: \w+ before, \w+ now"),
-    ],
-    ids=["threshold", "simplify", "smallest", "blend", "model"],
-)
-def test_another_setting_or_model_is_refused_before_and_after_the_end(
-    place: Any, blocks: Any, stopped: Callable[..., Path], changes: dict[str, Any], said: str
-) -> None:
-    out = stopped()
-    kept = {path: path.read_bytes() for path in parts(out)}
-    with pytest.raises(ExistingResultError, match=said):
-        place.run(out, **changes)
-    assert {path: path.read_bytes() for path in parts(out)} == kept
-    place.run(out)
-    with pytest.raises(ExistingResultError, match=said):
-        place.run(out, **changes)
-    place.assert_same(out)
-
-
-def test_another_scene_or_aoi_is_refused_before_and_after_the_end(
-    place: Any, stopped: Callable[..., Path], tmp_path: Path
-) -> None:
-    scene, aoi = tmp_path / "scene.tif", tmp_path / "aoi.geojson"
-    shutil.copy(place.scene, scene)
-    aoi.write_text("one")
-    given = {"plan": place.plan(scene), "aoi": aoi}
-    out = stopped(**given)
-
-    def assert_refused() -> None:
-        for path, said in ((scene, r"scene\.tif has changed since"), (aoi, r"aoi: .*aoi\.geojson.* before, .* now")):
-            before = path.stat()
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-            with pytest.raises(ExistingResultError, match=said):
-                place.run(out, **given)
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-    assert_refused()
-    place.run(out, **given)
-    place.assert_same(out)
-    assert_refused()
-
-
 def test_another_geoseg_does_not_go_on_but_may_begin_again(
     place: Any, blocks: Any, stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +86,23 @@ def test_another_geoseg_does_not_go_on_but_may_begin_again(
     place.run(out, block_px=BLOCK_PX, overwrite=True)
     assert set(blocks.take()) == set(place.names(BLOCK_PX))  # one may be the stopped run's last, still under way
     assert (out / "mask.tif").read_bytes() == (place.expected / "mask.tif").read_bytes()
+
+
+def test_an_overwritten_run_leaves_nothing_to_the_new_one(
+    place: Any, blocks: Any, stopped: Callable[..., Path], tmp_path: Path
+) -> None:
+    out, late = stopped(threshold=0.4), list[str]()
+    (old,) = out.glob(f"{WORK}/2*")
+
+    def look() -> None:
+        late.extend(path.name for path in out.glob(f"{WORK}/*/parts"))
+        shutil.copytree(place.expected, old / "parts")  # a lost worker of the old run still writes
+
+    blocks.once(look)
+    place.run(out, block_px=BLOCK_PX, overwrite=True)
+    assert late == []
+    assert sorted(blocks.take()) == sorted(place.names(BLOCK_PX))
+    place.assert_same(out)
 
 
 def test_an_old_result_is_there_until_the_new_one_is_complete(
@@ -181,21 +148,31 @@ def test_a_client_killed_while_it_replaces_a_result_leaves_the_old_one(
     assert (out / "mask.tif").read_bytes() != before["mask.tif"]
 
 
-def test_killed_between_any_two_files_of_the_result_it_is_made_again_from_its_parts(
+def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for_it(
     stage: Any, place: Any, blocks: Any, tmp_path: Path
 ) -> None:
+    """The older report goes before the first new file comes, and the new one comes last."""
+    older = tmp_path / "older"
+    place.run(older, threshold=0.4, picture=True)
+    before, new = files(older), files(place.expected)
     for uploads in range(len(RESULTS)):
         out = tmp_path / f"out{uploads}"
-        hooks = {"log": str(tmp_path / "log"), "uploads": uploads}
+        shutil.copytree(older, out)
+        hooks, settings = {"log": str(tmp_path / "log"), "uploads": uploads}, {"overwrite": True, "threads": 1}
         client = stage.start(
-            "client", scene=place.scene, out=out, settings={"block_px": BLOCK_PX, "threads": 1}, hooks=hooks
+            "client", scene=place.scene, out=out, settings=settings | {"block_px": BLOCK_PX}, hooks=hooks
         )
         assert client.wait(60) == -9, client.story()
-        there = [name for name in RESULTS if (out / name).exists()]
-        assert there == list(RESULTS[:uploads])
+        assert not (out / "run.json").exists()
+        for number, name in enumerate(("probability.tif", "mask.tif", "mask.qml")):
+            assert (out / name).read_bytes() == (new if number < uploads else before)[name]
         assert read_status(out)[0].state == STOPPED
-        place.run(out)
+        with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.4 now"):
+            place.run(out, threshold=0.4)
+        blocks.take()
+        place.run(out, overwrite=uploads % 2 == 0)
         assert blocks.take() == []
+        assert sorted(path.name for path in out.iterdir()) == sorted(RESULTS)
         place.assert_same(out)
 
 
@@ -261,14 +238,14 @@ def test_damaged_parts_are_computed_again_and_no_others(
 def test_a_part_that_vanishes_is_computed_again_and_not_taken_for_nodata(
     place: Any, blocks: Any, stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, make = stopped(), finish._done_blocks
+    out, finish_run = stopped(), run.finish_run
 
     def lose(*args: Any) -> Any:
-        monkeypatch.setattr(finish, "_done_blocks", make)
+        monkeypatch.setattr(run, "finish_run", finish_run)
         parts(out)[4].unlink()
-        return make(*args)
+        return finish_run(*args)
 
-    monkeypatch.setattr(finish, "_done_blocks", lose)
+    monkeypatch.setattr(run, "finish_run", lose)
     place.run(out)
     place.assert_same(out)
 
@@ -303,6 +280,27 @@ def test_blocks_that_fail_are_listed_and_the_rest_is_kept(
     place.run(out)
     assert sorted(blocks.take()) == sorted(failed)
     place.assert_same(out)
+
+
+def test_why_a_block_failed_is_forgotten_when_it_is_tried_again(
+    place: Any, blocks: Any, broken: list[str], tmp_path: Path
+) -> None:
+    out, (first, second) = tmp_path / "out", place.names(BLOCK_PX)[3:5]
+    broken += [first, second]
+    with pytest.raises(UnfinishedError):
+        place.run(out, block_px=BLOCK_PX)
+    assert read_status(out)[0].failed.keys() == {first, second}
+    blocks.take()
+
+    def fail(name: str) -> None:
+        if name == second:
+            raise OutputError("the disk is gone")
+
+    blocks.before = fail
+    with pytest.raises(OutputError):
+        place.run(out, threads=1)
+    (found,) = read_status(out)
+    assert (found.failed, found.left) == ({}, 20 - found.done)
 
 
 def test_failed_blocks_are_what_nodata_would_be_and_only_where_asked_for(
@@ -356,38 +354,38 @@ def test_a_building_beside_a_failed_block_is_at_the_edge(place: Any, broken: lis
     assert not found["edge"].all()
 
 
-@pytest.mark.slow
 def test_the_command_line_lists_the_blocks_of_a_damaged_file_and_leaves_with_3(
-    repository: Path, tmp_path: Path
+    place: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene, out = tmp_path / "scene.tif", tmp_path / "out"
-    with rasterio.open(repository / "sample_data" / "scene.tif") as sample:
-        pixels, profile = sample.read(), sample.profile
-    pixels = np.concatenate([pixels, pixels[:, :, ::-1]], axis=2)
-    profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "width": pixels.shape[2]}
-    with rasterio.open(scene, "w", **profile) as file:
-        file.write(pixels)
+    with rasterio.open(place.scene) as telling:
+        layout = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate"}
+        with rasterio.open(scene, "w", **telling.profile | layout) as file:
+            file.write(telling.read())
     with rasterio.open(scene) as file:
         offset = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
     data = bytearray(scene.read_bytes())
     data[offset : offset + 40] = bytes(40)
     scene.write_bytes(bytes(data))
+    monkeypatch.setenv("GEOSEG_CACHE_DIR", str(tmp_path / "cache"))
+    given = ["run", str(scene), "--out", str(out), "--model", str(models / "model.safetensors"), "--quiet"]
 
-    def geoseg_run(*options: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "geoseg", "run", str(scene), "--out", str(out), "--block-px", "512", *options]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=repository)
+    def geoseg(*options: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["geoseg", *given, "--block-px", "96", *options])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return int(left.value.code or 0), capsys.readouterr().err
 
-    listed = geoseg_run("--quiet")
-    assert listed.returncode == 3, listed.stderr
-    assert "1 of 6 blocks could not be done" in listed.stderr
-    assert "r0_c0: " in listed.stderr
-    assert "Traceback" not in listed.stderr
+    code, said = geoseg()
+    assert code == 3
+    assert "1 of 12 blocks could not be done" in said
+    assert "r0_c0: " in said
+    assert "Traceback" not in said
     assert not (out / "run.json").exists()
-    marked = geoseg_run("--errors", "nodata", "--quiet")
-    assert marked.returncode == 0, marked.stderr
+    assert geoseg("--errors", "nodata")[0] == 0
     report = json.loads((out / "run.json").read_text())
     assert report["failed_blocks"][0]["block"] == "r0_c0"
-    assert report["counts"]["blocks_done_before"] == report["counts"]["blocks"] > 0
+    assert report["counts"]["blocks_done_before"] == report["counts"]["blocks"] == 11
     with rasterio.open(out / "mask.tif") as mask:
         values = mask.read(1)
     failed = np.zeros(values.shape, bool)

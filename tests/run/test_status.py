@@ -137,6 +137,16 @@ def test_the_time_left_is_reckoned_from_what_this_client_has_done(tmp_path: Path
     assert "dashboard: http://a:8787" in said(tmp_path)
 
 
+def test_failed_blocks_are_not_waited_for(tmp_path: Path) -> None:
+    begun(tmp_path, blocks=100, done=40)
+    for number in range(20):
+        write(tmp_path / WORK / "first" / "failed" / f"r9{number}_c0.json", {"block": f"r9{number}_c0", "error": "x"})
+    heard_of(tmp_path, ago=2.0, began=60.0, before=10)
+    (found,) = read_status(tmp_path)
+    assert found.eta_s == pytest.approx(80, rel=0.05)  # 30 in 60 s, 40 left
+    assert found.left == 40
+
+
 def test_before_the_first_block_nothing_is_guessed(tmp_path: Path) -> None:
     begun(tmp_path, blocks=100, done=40)
     heard_of(tmp_path, ago=2.0, began=60.0, before=40)
@@ -257,16 +267,34 @@ def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
         place.assert_same(tmp_path / "out" / scene)
 
 
-def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(tmp_path: Path) -> None:
-    from geoseg.run import RunSettings
-    from geoseg.run.batch import _batch_folder
+def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(
+    place: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is given for a and b; while it plans a, another for c and a is given and fails."""
+    from geoseg.run import RunSettings, batch, run_each
 
-    out = tmp_path / "out"
-    with _batch_folder(RunSettings(out=out), ["a", "b"]):
-        with _batch_folder(RunSettings(out=out), ["c", "a"]):
-            assert sorted(status.name for status in read_status(out)) == ["a", "b", "c"]
-        assert states(out) == dict.fromkeys("ab", WAITING)
-    assert not out.exists()
+    out, settings = tmp_path / "out", RunSettings(out=tmp_path / "out", threads=1)
+    told: list[dict[str, str]] = []
+
+    def plan(paths: tuple[str, ...], *_: object) -> Any:
+        name = Path(paths[0]).stem
+        if name == "b":
+            return place.plan(paths[0])
+        if name == "a" and not told:
+            told.append(states(out))
+            run_each([scenes / "c.tif", scenes / "d.tif"], settings, quiet=True)
+            told.append(states(out))
+        else:
+            told.append(states(out))
+        raise ReadError("no bytes")
+
+    monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
+    monkeypatch.setattr(batch, "plan_run", plan)
+    result = run_each([scenes / "a.tif", scenes / "b.tif"], settings, quiet=True)
+    assert told[0] == told[-1] == dict.fromkeys("ab", WAITING)
+    assert told[1] == dict.fromkeys("abcd", WAITING)
+    assert [Path(folder).name for folder in result.done] == ["b"]
+    assert states(out) == {"b": FINISHED}
 
 
 def test_a_disk_that_damages_every_part_ends_its_scene_of_a_batch(
