@@ -1,6 +1,7 @@
 """The manifests of pipelines/kubernetes are such as Kubernetes, the dask operator, dask and geoseg take."""
 
 import copy
+import json
 import re
 import socket
 import subprocess
@@ -235,11 +236,14 @@ def test_the_pods_commands_work_together_from_bucket_to_bucket(
         ):
             subprocess.run([fill_in(arg, given) for arg in client], env=pod, cwd=tmp_path, check=True, timeout=240)
         found = [item["Key"] for item in s3.list_objects_v2(Bucket="bucket", Prefix="results/")["Contents"]]
+        report = json.loads(s3.get_object(Bucket="bucket", Key="results/2026-11/run.json")["Body"].read())
     finally:
         server.stop()
     wanted = ("buildings.gpkg", "buildings.parquet", "mask.tif", "probability.tif", "run.json")
     assert {f"results/2026-11/{name}" for name in wanted} <= set(found)
     assert not [name for name in found if "/.geoseg/" in name]
+    assert report["settings"]["scheduler"] == f"tcp://127.0.0.1:{port}"
+    assert report["peak_memory_mb"] < report["worker_peak_memory_mb"]  # the worker had the network, not the client
 
 
 def fill_in(text: str, given: dict[str, str]) -> str:

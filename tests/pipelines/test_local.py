@@ -58,7 +58,10 @@ def test_two_workers_end_in_the_plain_result(
     script = start(environment | settings, tmp_path, scene, "--out", out, "--block-px", str(block_px))
     _, said = script.communicate()
     assert script.returncode == 0, said
-    assert json.loads((out / "run.json").read_text())["counts"]["blocks"] == 9
+    report = json.loads((out / "run.json").read_text())
+    assert (report["settings"]["workers"], report["settings"]["threads"]) == (2, 1)
+    assert report["counts"]["blocks"] == 9
+    assert report["peak_memory_mb"] < report["worker_peak_memory_mb"]  # the network was in the workers, not here
     assert_same_as_plain(out)
 
 

@@ -243,7 +243,7 @@ def rush(folder: Path, *, clients: int = 6, turn: int = 0) -> list[int]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(30)
     return won
 
 

@@ -126,13 +126,12 @@ def test_a_run_in_a_bucket_goes_on_and_tells_how_far_it_is(
 def test_a_second_client_on_a_bucket_is_refused(place: Any, blocks: Any, bucket: str) -> None:
     refused: list[str] = []
 
-    def come(_: str) -> None:
-        blocks.before = lambda _: None
+    def come() -> None:
         with pytest.raises(BusyError) as caught:
             place.run(f"{bucket}/out")
         refused.append(str(caught.value))
 
-    blocks.before = come
+    blocks.once(come)
     place.run(f"{bucket}/out", block_px=BLOCK_PX)
     assert "is being worked on by process" in refused[0]
 
