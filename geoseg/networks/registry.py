@@ -18,7 +18,7 @@ from geoseg.networks.plain import PlainUnet
 from geoseg.networks.pooling import replace_pools
 from geoseg.networks.strides import move_strides
 
-__all__ = ["build_network", "default_encoder", "network_names", "network_stride"]
+__all__ = ["OWN_NETWORKS", "build_network", "default_encoder", "network_names", "network_stride"]
 
 Builder = Callable[..., nn.Module]
 
@@ -36,8 +36,15 @@ _SMP: dict[str, Builder] = {
     "segformer": smp.Segformer,
     "dpt": smp.DPT,
 }
-_OWN: dict[str, Builder] = {"unet-atrous": AtrousUnet, "unet-inception": InceptionUnet, "unet-plain": PlainUnet}
-_BUILDERS = _SMP | _OWN
+OWN_NETWORKS: dict[str, Builder] = {
+    "unet-atrous": AtrousUnet,
+    "unet-inception": InceptionUnet,
+    "unet-plain": PlainUnet,
+}
+"""Networks besides those of segmentation-models-pytorch: by name a callable of `bands`, `classes` and options.
+
+`encoder_depth` among its parameters is how often it halves its input; the module says the same as `stride_px`.
+"""
 _POOLS_FURTHER = {"pan": 8, "dpt": 2}
 """Networks whose decoder makes what the encoder gives smaller still, and by how much."""
 _HINTS = {"dpt": "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'"}
@@ -46,7 +53,7 @@ _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "clas
 
 def network_names() -> tuple[str, ...]:
     """Name the networks that `build_network` knows, sorted."""
-    return tuple(sorted(_BUILDERS))
+    return tuple(sorted(_SMP | OWN_NETWORKS))
 
 
 def build_network(
@@ -132,7 +139,7 @@ def network_stride(name: str, options: Mapping[str, Any]) -> int:
 
 
 def _find_builder(name: str) -> Builder:
-    builder = _BUILDERS.get(name)
+    builder = OWN_NETWORKS.get(name) or _SMP.get(name)
     if builder is None:
         raise UnknownNetworkError(f"found network {name!r}; expected one of {', '.join(network_names())}")
     return builder
@@ -180,7 +187,7 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 def _as_arguments(name: str, options: Mapping[str, Any], bands: int, classes: int) -> dict[str, Any]:
     """Turn options into the arguments that a builder takes; the lists of TOML and JSON become tuples."""
     values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}
-    if name in _OWN:
+    if name in OWN_NETWORKS:
         return {**values, "bands": bands, "classes": classes}
     further: dict[str, Any] = values.pop("encoder_options", {})
     if name == "dpt":  # for any chip, not the classifier's own size alone

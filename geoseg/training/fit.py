@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ __all__ = ["train_plan", "train_recipe"]
 log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 4
+
+_CURVES_EVERY_S = 20.0
+"""Curves are drawn no more often than this while a network trains: a picture takes longer than a short epoch."""
 
 _KNOWN = "|".join(
     (
@@ -240,10 +244,10 @@ def _keepers(run: _Run) -> list[Callback]:
 
 
 class _Table(Callback):
-    """Write a row of history after every validation, and draw the curves anew."""
+    """Write a row of history after every validation, and draw the curves anew where that is a while ago."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.drawn = folder, time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write what the epoch gave."""
@@ -257,7 +261,14 @@ class _Table(Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics(row, step=progress.step)
         write_row(self.folder / "history.csv", row)
-        draw_curves(self.folder / "history.csv", self.folder / "curves.png")
+        if time.monotonic() - self.drawn > _CURVES_EVERY_S:
+            _draw_curves(self.folder)
+            self.drawn = time.monotonic()
+
+
+def _draw_curves(folder: Path) -> None:
+    if (folder / "history.csv").exists():
+        draw_curves(folder / "history.csv", folder / "curves.png")
 
 
 def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
@@ -306,8 +317,9 @@ def _load(run: _Run, checkpoint: str) -> int:
 
 
 def _show(run: _Run, metrics: Mapping[str, Any], bundle: Path) -> None:
-    """Draw examples of the validation chips, and write the model card."""
+    """Draw the curves and examples of the validation chips, and write the model card."""
     plan, spec = run.plan, run.plan.network
+    _draw_curves(run.folder)
     examples = _examples(run)
     if examples:
         look: dict[str, Any] = {"classes": spec.classes, "colours": spec.colours, "target": spec.target_class}

@@ -1,16 +1,22 @@
 """A small world to train in: bright squares on dark ground, 0.5 m, with truth as raster and as polygons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from affine import Affine
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geoseg.networks.registry import OWN_NETWORKS
+from geoseg.training import train_recipe
 
 CRS = "EPSG:32631"
 
@@ -23,8 +29,8 @@ halo_px = 16
 [network]
 name = "unet"
 encoder = "mobilenet_v2"
-mean = [0.5, 0.5, 0.5]
-std = [0.5, 0.5, 0.5]
+mean = [0.4, 0.45, 0.5]
+std = [0.2, 0.25, 0.3]
 options = { encoder_depth = 3, decoder_channels = [32, 16, 8] }
 
 [loss]
@@ -53,12 +59,97 @@ seed = 3
 """
 
 
-def write_tif(path: Path, values: NDArray[np.uint8], *, nodata: int | None = None, gsd_m: float = 0.5) -> Path:
+class Scripted(nn.Module):
+    """A network whose every step is known beforehand, on any machine.
+
+    After n training steps its logits are `gains[n] * (brightness - cuts[n])` of an image's mean over the bands (the
+    last entries hold for all further steps), plus `pull` times what two convolutions say, which learn. `step` counts
+    the steps, as a whole number that an average copies; `trace` counts them as a number that an average averages.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        classes: int,
+        cuts: Sequence[float] = (0.5,),
+        gains: Sequence[float] = (40.0,),
+        pull: float = 1e-4,
+        encoder_depth: int = 3,
+    ) -> None:
+        """Make a network without any training."""
+        super().__init__()
+        self.stride_px, self.pull = 2**encoder_depth, pull
+        self.encoder, self.head = nn.Conv2d(bands, 2, 1), nn.Conv2d(2, classes, 1)
+        self.register_buffer("step", torch.tensor(0))
+        self.register_buffer("trace", torch.tensor(0.0))
+        signs = [1.0] if classes == 1 else [-1.0, *[1.0] * (classes - 1)]
+        for name, values in (("cuts", cuts), ("gains", gains), ("signs", signs)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Give logits of the class that is looked for, and of several channels their opposites for the others."""
+        cut, gain = (v.index_select(0, self.step.clamp(max=len(v) - 1).view(1)) for v in (self.cuts, self.gains))
+        logits = gain * (image.mean(dim=1, keepdim=True) - cut)
+        if self.training:
+            self.step += 1
+            self.trace += 1
+        return logits * self.signs[:, None, None] + self.pull * self.head(self.encoder(image))
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let recipes and bundles name the network `scripted`."""
+    monkeypatch.setitem(OWN_NETWORKS, "scripted", Scripted)
+
+
+SCRIPT = """
+name = "play"
+gsd_m = 0.5
+chip_px = 64
+halo_px = 0
+network = { name = "scripted", mean = [0, 0, 0], std = [1, 1, 1] }
+loss = { bce = 1.0 }
+fit = { batch = 2, crop_px = 64, window_px = 64, steps = 1, validate_every = 1, precision = "32-true" }
+
+[[sources]]
+name = "streets"
+images = "images/*.tif"
+labels = "labels"
+validate_scenes = ["b"]
+"""
+
+
+def street(size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Paint one wide building over dark ground, brighter from west to east; return image and truth as `squares`."""
+    rows, cols = np.indices((size, size))
+    truth = (rows < size // 2).astype(np.uint8)
+    image = np.where(truth == 1, 130 + 120 * cols // size, 60 * cols // size)
+    return np.stack([image] * 3).astype(np.uint8), truth
+
+
+@pytest.fixture
+def play(tmp_path: Path, scripted: None) -> Callable[..., Path]:
+    """Train the scripted network on two small scenes, one to validate on; return the folder of the results."""
+    for name in "ab":
+        image, truth = street()
+        write_tif(tmp_path / "data" / "images" / f"{name}.tif", image)
+        write_tif(tmp_path / "data" / "labels" / f"{name}.tif", truth[None], nodata=255)
+    (tmp_path / "play.toml").write_text(SCRIPT)
+
+    def train(out: str = "out", **changes: Any) -> Path:
+        overrides = {key.replace("__", "."): value for key, value in changes.items()}
+        return train_recipe(tmp_path / "play.toml", data=tmp_path / "data", out=tmp_path / out, overrides=overrides).parent
+
+    return train
+
+
+def write_tif(path: Path, values: NDArray[Any], *, nodata: int | None = None, gsd_m: float = 0.5) -> Path:
     """Write (band, y, x) pixels as a GeoTIFF whose corner is (500 km, 1000 km)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     transform = Affine(gsd_m, 0, 500_000, 0, -gsd_m, 1_000_000)
     count, height, width = values.shape
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": "uint8"}
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype}
     with rasterio.open(path, "w", crs=CRS, transform=transform, nodata=nodata, **profile) as file:
         file.write(values)
     return path
@@ -83,7 +174,7 @@ def kit(module_kit: SimpleNamespace) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def module_kit() -> SimpleNamespace:
     """The same for fixtures that live longer than a test."""
-    return SimpleNamespace(box_of=box_of, squares=squares, write_polygons=write_polygons, write_tif=write_tif)
+    return SimpleNamespace(box_of=box_of, squares=squares, street=street, write_polygons=write_polygons, write_tif=write_tif)
 
 
 @pytest.fixture
