@@ -28,7 +28,7 @@ from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.pictures import Example, collect_examples, draw_predictions
-from geoseg.training.precision import choose_precision
+from geoseg.training.precision import check_device, choose_precision
 from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import SegmentationTask
@@ -97,6 +97,7 @@ def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(),
         beside: another folder where encoder weights may lie.
         cache: folder of the prepared scenes, to be shared by several runs; in `folder` by default.
     """
+    check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
     claim_folder(plan, folder)

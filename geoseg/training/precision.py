@@ -5,7 +5,9 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-__all__ = ["choose_precision", "keep_depthwise_full"]
+from geoseg.errors import RecipeError
+
+__all__ = ["check_device", "choose_precision", "keep_depthwise_full"]
 
 
 def keep_depthwise_full(network: nn.Module) -> nn.Module:
@@ -45,6 +47,20 @@ def choose_precision(precision: str, device: str) -> str:
         return precision
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if (torch.cuda.is_bf16_supported() if on_gpu else _cpu_has_bfloat16(device)) else "32-true"
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Args:
+        device: of a recipe's `fit.device`.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device in there and not there[device]():
+        raise RecipeError(f'fit.device = {device!r}, which this machine does not have; expected "auto" or "cpu"')
 
 
 def _cpu_has_bfloat16(device: str) -> bool:

@@ -139,7 +139,9 @@ def play(tmp_path: Path, scripted: None) -> Callable[..., Path]:
 
     def train(out: str = "out", **changes: Any) -> Path:
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
-        return train_recipe(tmp_path / "play.toml", data=tmp_path / "data", out=tmp_path / out, overrides=overrides).parent
+        return train_recipe(
+            tmp_path / "play.toml", data=tmp_path / "data", out=tmp_path / out, overrides=overrides
+        ).parent
 
     return train
 
@@ -174,7 +176,9 @@ def kit(module_kit: SimpleNamespace) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def module_kit() -> SimpleNamespace:
     """The same for fixtures that live longer than a test."""
-    return SimpleNamespace(box_of=box_of, squares=squares, street=street, write_polygons=write_polygons, write_tif=write_tif)
+    return SimpleNamespace(
+        box_of=box_of, squares=squares, street=street, write_polygons=write_polygons, write_tif=write_tif
+    )
 
 
 @pytest.fixture

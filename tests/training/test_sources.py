@@ -211,6 +211,34 @@ def test_a_sources_colours_go_before_the_networks(pictures: Path) -> None:
     assert np.array_equal(turned[..., 3], 1 - plain[..., 3])
 
 
+def test_further_colours_and_values_mean_what_the_source_says(
+    pictures: Path, world: Path, kit: SimpleNamespace
+) -> None:
+    source = Source(name="s", layout="areas", colours={"building": "#FFFFFF"}, also={"#000000": "unknown"})
+    pixels = PreparedScene(prepare(source, pictures, classes=GROUND).train[0]).pixels
+    assert np.array_equal(pixels[..., 3], np.where(kit.squares(0, size=96)[1] == 1, 1, IGNORED))
+    numbers = whole(images="images/a.tif", values={"0": "building", "1": "unknown"})
+    truth = truth_of(prepare(numbers, world).train[0])
+    assert np.array_equal(truth, np.where(kit.squares(0)[1] == 0, 1, IGNORED))
+
+
+def test_a_column_names_the_class_of_each_polygon(world: Path, kit: SimpleNamespace) -> None:
+    shapes = [kit.box_of(slice(10, 30), slice(40, 70)), kit.box_of(slice(80, 90), slice(0, 60))]
+    kit.write_polygons(world / "b.geojson", shapes, use=["building", "water"])
+    source = whole(images="images/a.tif", labels="b.geojson", label_column="use")
+    truth = truth_of(prepare(source, world, classes=("ground", "building", "water")).train[0])
+    expected = np.full((160, 160), IGNORED, np.uint8)
+    expected[10:30, 40:70], expected[80:90, :60] = 1, 2
+    assert np.array_equal(truth, expected)
+
+
+def test_the_middle_of_an_image_validates(world: Path, kit: SimpleNamespace) -> None:
+    prepared = prepare(whole(images="images/[ab].tif", validate_scenes=("b",), validate_px=40), world)
+    middle = slice(60, 100)
+    assert np.array_equal(truth_of(prepared.validate[0]), only(kit.squares(1)[1], middle, middle))
+    assert np.array_equal(truth_of(prepared.train[0]), kit.squares(0)[1])
+
+
 def test_every_mask_with_an_unknown_colour_counts_before_training(pictures: Path) -> None:
     source = Source(name="s", layout="areas", colours={"building": "#FFFFFF"})
     with pytest.raises(
