@@ -183,11 +183,15 @@ def _name_of(spec: ModelSpec, name: str, file: Path) -> str:
 
 def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: FinetuneSettings) -> None:
     """Write what decides the blocks into a new folder; refuse one of other scenes, labels, areas or model."""
-    given = [*files, settings.labels.absolute(), *([settings.areas.absolute()] if settings.areas else [])]
+    labels = [_labels_of(file, settings.labels.absolute()) for file in files]
+    given = [*files, *labels, *([settings.areas.absolute()] if settings.areas else [])]
     wanted = {
         "model": base.key,
         "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in given if path.exists()],
         "where": settings.where,
+        "layer": settings.layer,
+        "column": settings.column,
+        "codes": [list(code) for code in settings.codes],
         "seed": settings.seed,
     }
     refusal = ExistingResultError(

@@ -30,6 +30,15 @@ def test_sources_are_drawn_by_weight_and_not_by_size(tmp_path: Path) -> None:
     assert float((drawn == 2).float().mean()) == pytest.approx(0.75, abs=0.07)
 
 
+def test_a_large_scene_of_a_source_is_drawn_more_often_than_a_tiny_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    paths = (scene(tmp_path, "tiny", 1, (48, 48)), scene(tmp_path, "large", 2, (480, 480)))
+    crops = MixedCrops([PreparedSource("s", 1.0, paths, ())], window_px=48)
+    sampler = MixedSampler(crops, window_px=48, batch=100, batches=2)
+    drawn = [int(crops[index]["image"][0, 0, 0]) for batch in sampler for index in batch]
+    assert drawn.count(2) > 10 * drawn.count(1)
+
+
 def test_scenes_without_room_are_left_out_by_name_and_none_at_all_is_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

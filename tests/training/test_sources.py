@@ -1,8 +1,9 @@
 """Sources: which pixels of which scene train, validate or do neither."""
 
 import json
+import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +144,38 @@ def test_what_is_prepared_is_not_prepared_again_until_the_image_changes(world: P
     kit.write_tif(world / "images" / "a.tif", kit.squares(9, size=176)[0])
     kit.write_tif(world / "labels" / "a.tif", kit.squares(9, size=176)[1][None])
     assert prepare(whole(), world).train[0] != first[0]
+
+
+OTHER = {
+    "gsd_m": 1.0,
+    "bands": ("blue", "green", "red"),
+    "stretched": False,
+    "classes": ("ground", "building"),
+    "target": "roof",
+    "colours": {"building": "#FFFFFF"},
+    "chip_px": 128,
+    "halo_px": 8,
+    "stride_px": 16,
+    "unscored": ("building",),
+    "seed": 4,
+}
+ALIKE = {"unscored", "seed"}
+OF_VALIDATION = {"chip_px", "halo_px", "stride_px"}
+
+
+def test_pixels_prepared_for_another_demand_or_of_files_changed_since_are_not_used(world: Path) -> None:
+    assert set(OTHER) == {f.name for f in fields(Demand)}
+    source = whole(validate_scenes=("b",), images="images/[ab].tif")
+    first = prepare(source, world)
+    for key, value in OTHER.items():
+        classes = {"classes": ("roof",)} if key == "target" else {}
+        other = prepare(source, world, **{key: value}, **classes)
+        assert (other.train == first.train) == (key in ALIKE | OF_VALIDATION), key
+        assert (other.validate == first.validate) == (key in ALIKE), key
+    for file in (world / "images" / "a.tif", world / "labels" / "a.tif"):
+        before = prepare(source, world).train
+        os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))  # of the same size, written since
+        assert prepare(source, world).train != before
 
 
 def test_an_image_without_labels_is_named(world: Path) -> None:
