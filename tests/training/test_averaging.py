@@ -1,5 +1,7 @@
 """The moving average of the weights."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -38,7 +40,15 @@ def test_swapping_in_and_out_leaves_the_weights_as_they_were() -> None:
     assert not network.weight.any()
 
 
-def test_a_checkpoint_holds_the_average() -> None:
-    first, second = (WeightAverage(nn.Linear(2, 2), decay=0.9) for _ in range(2))
-    second.load_state_dict(first.state_dict())
-    assert all(torch.equal(first.average[k], second.average[k]) for k in first.average)
+def test_an_average_taken_up_from_a_checkpoint_goes_on_as_if_never_stopped() -> None:
+    network = nn.Linear(2, 2)
+    first = WeightAverage(network, decay=0.9)
+    for value in (3.0, 4.0):
+        nn.init.constant_(network.weight, value)
+        first.update()
+    second = WeightAverage(network, decay=0.9)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert not torch.equal(first.average["weight"], network.weight)
+    for average in (first, second):
+        average.update()
+    assert torch.equal(first.average["weight"], second.average["weight"])
