@@ -58,8 +58,8 @@ def check_device(device: str) -> None:
     Raises:
         RecipeError: There is none.
     """
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device in there and not there[device]():
+    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(device, False):
         raise RecipeError(f'fit.device = {device!r}, which this machine does not have; expected "auto" or "cpu"')
 
 

@@ -58,6 +58,14 @@ def test_each_bundle_holds_the_averaged_weights_of_its_best_epoch_and_says_which
         assert said["loss"] == pytest.approx(history["validation_loss"][step - 1], rel=1e-4)
 
 
+def test_the_figures_of_an_epoch_are_those_of_the_average_that_is_kept(play: Play) -> None:
+    fast = {"network__options__pull": 3.0, "fit__learning_rate": 0.3, "fit__warm_up": 0.0, "fit__average_decay": 0.9}
+    out = play(**fast, fit__steps=4)
+    said = load_bundle(out / "play.safetensors").spec.metrics["validation"]
+    logged = read_history(out / "history.csv")["validation_loss"][said["step"] - 1]
+    assert said["loss"] == pytest.approx(logged, rel=1e-3)
+
+
 def test_validating_the_average_does_not_change_what_is_trained(play: Play) -> None:
     averaged, plain = (own_weights(play(f"{decay}", fit__steps=3, fit__average_decay=decay)) for decay in (0.9, 0.0))
     assert float(averaged["trace"]) == 3.0
