@@ -46,7 +46,7 @@ COPIED = (
     "LICENSE",
     "pyproject.toml",
 )
-TIMEOUT_S = 900
+TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
