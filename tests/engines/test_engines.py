@@ -155,8 +155,9 @@ def test_several_classes_are_a_softmax(tmp_path: Path, chips) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "uint16"])
 def test_a_model_of_wider_pixels_takes_pixels_of_any_type(tmp_path: Path, chips, dtype: str) -> None:
     bundle = make_bundle(tmp_path / "wide.safetensors", replace(SPEC, name="wide", pixel_max=1000.0))
-    pixels = chips[:2].astype(dtype)
-    expected = TorchEngine(load_segmenter(bundle), "cpu").predict(chips[:2].astype("float32"))
+    widest = 1 if dtype == "uint8" else 3.9
+    pixels = (chips[:2] * widest).astype(dtype)
+    expected = TorchEngine(load_segmenter(bundle), "cpu").predict(pixels.astype("float32"))
     found = OpenVINOEngine.load(bundle, chip_shape=CHIP, threads=1).predict(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
