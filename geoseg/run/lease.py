@@ -6,6 +6,7 @@ the one do no harm: blocks are functions of the scene and the model, and are wri
 """
 
 import getpass
+import hashlib
 import json
 import logging
 import os
@@ -175,27 +176,42 @@ def _acquire(lease: Lease) -> None:
 def _take_over(lease: Lease, holder: dict[str, Any]) -> None:
     """Remove the lock of an owner that is gone: of several clients at once only the one that makes the claim does.
 
-    Else the last of them would remove the lock that the first has made meanwhile. A claim whose own client was killed
-    is removed after `CLAIM_S`.
+    Else the last of them would remove the lock that the first has made meanwhile. A claim that stands for `CLAIM_S` is
+    that of a client which was killed as well: then who claims its claim does, as whoever removed it might remove the
+    next one's. Claims go after the lock, so one made too late finds another lock.
     """
-    store, claim = lease.store, f"claim-{holder.get('token')}"
-    seen, deadline = b"", 0.0
-    while not store.create(claim, lease.payload()):
-        if (read_holder(store) or {}).get("token") != holder.get("token"):
+    store, claims = lease.store, [f"claim-{holder.get('token')}"]
+    while not store.create(claims[-1], lease.payload()):
+        found = _watch_claim(store, claims[-1])
+        if found == lease.payload():  # a bucket's answer was lost, and boto3 asked again
+            break
+        if not _is_holders(store, holder):
             return
-        now = _read_or_nothing(store, claim)
-        if now != seen:
-            seen, deadline = now, time.monotonic() + CLAIM_S
-        elif time.monotonic() > deadline:
-            store.remove(claim)
-        time.sleep(0.05)
+        if found:
+            claims.append(f"claim-{hashlib.sha256(found).hexdigest()}")
     try:
-        if (read_holder(store) or {}).get("token") == holder.get("token"):
+        if _is_holders(store, holder):
             log.info("Taking over from process %s on %s, which is gone.", holder.get("pid"), holder.get("host"))
             store.remove(_beat_of(holder))
             store.remove(LOCK)
+        for claim in claims[:-1]:
+            store.remove(claim)
     finally:
-        store.remove(claim)
+        store.remove(claims[-1])
+
+
+def _watch_claim(store: Store, claim: str) -> bytes:
+    """Return what a claim says that stands for `CLAIM_S`; nothing where it goes before."""
+    found, deadline = _read_or_nothing(store, claim), time.monotonic() + CLAIM_S
+    while found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if _read_or_nothing(store, claim) != found:
+            return b""
+    return found
+
+
+def _is_holders(store: Store, holder: dict[str, Any]) -> bool:
+    return (read_holder(store) or {}).get("token") == holder.get("token")
 
 
 def _beat_of(holder: dict[str, Any]) -> str:
