@@ -13,10 +13,10 @@ A list is a TOML file of tables:
     what = "--aoi-where does not reach the settings"
     tests = ["tests/cli"]                # optional: the nearest tests; by default the folder of the room
 
-The nearest tests are run first, those marked `slow` last; with --wide all others follow where no near one notices.
-Exit code 1 where a fault is noticed by no test, 2 where a list is wrong. A fault counts as noticed when a test fails,
-or when the tests cannot even be collected; the table names the first test that failed. The tests must pass without a
-fault: `--sound` runs them on the unchanged copy first.
+The nearest tests are run first, those marked `slow` last (with --quick not at all); with --wide all others follow
+where no near one notices. Exit code 1 where a fault is noticed by no test, 2 where a list is wrong. A fault counts as
+noticed when a test fails, or when the tests cannot even be collected; the table names the first test that failed. The
+tests must pass without a fault: `--sound` runs them on the unchanged copy first.
 """
 
 import argparse
@@ -152,16 +152,16 @@ def _realdata() -> Path:
     return Path(os.environ.get("GEOSEG_REALDATA") or REPOSITORY.parent / "shared" / "data")
 
 
-def try_fault(fault: Fault, root: Path, *, wide: bool) -> Outcome:
+def try_fault(fault: Fault, root: Path, *, wide: bool, quick: bool) -> Outcome:
     """Put a fault into a copy, run the tests, and take it out again."""
     begun = time.monotonic()
     before = fault.apply(root)
     test, is_near = None, True
     try:
         if fault.tests:
-            test = run_tests(root, list(fault.tests), marks="not slow") or run_tests(
-                root, list(fault.tests), marks="slow"
-            )
+            test = run_tests(root, list(fault.tests), marks="not slow")
+        if fault.tests and test is None and not quick:
+            test = run_tests(root, list(fault.tests), marks="slow")
         if test is None and (wide or not fault.tests):
             is_near = False
             test = run_tests(root, ["tests"], marks="not slow")
@@ -170,7 +170,7 @@ def try_fault(fault: Fault, root: Path, *, wide: bool) -> Outcome:
     return Outcome(fault, test, is_near, time.monotonic() - begun)
 
 
-def check(faults: list[Fault], *, jobs: int, wide: bool, sound: bool) -> list[Outcome]:
+def check(faults: list[Fault], *, jobs: int, wide: bool, quick: bool, sound: bool) -> list[Outcome]:
     """Try faults side by side, each in a copy of its own."""
     with tempfile.TemporaryDirectory(prefix="geoseg-faults-") as folder:
         roots: SimpleQueue[Path] = SimpleQueue()
@@ -180,7 +180,7 @@ def check(faults: list[Fault], *, jobs: int, wide: bool, sound: bool) -> list[Ou
         def one(fault: Fault) -> Outcome:
             root = roots.get()
             try:
-                outcome = try_fault(fault, root, wide=wide)
+                outcome = try_fault(fault, root, wide=wide, quick=quick)
             finally:
                 roots.put(root)
             mark = "near" if outcome.is_near else "wide"
@@ -204,6 +204,7 @@ def main() -> int:
     parser.add_argument("--only", default="*", help="names of faults, with * and ?")
     parser.add_argument("--jobs", type=int, default=1, help="copies that are tried side by side")
     parser.add_argument("--wide", action="store_true", help="run all other quick tests where no near one notices")
+    parser.add_argument("--quick", action="store_true", help="leave out the tests marked slow")
     parser.add_argument("--sound", action="store_true", help="run the near tests without any fault first")
     options = parser.parse_args()
     lists = options.lists or sorted(Path(__file__).parent.glob("*.toml"))
@@ -213,7 +214,7 @@ def main() -> int:
             found = (REPOSITORY / fault.file).read_text().count(fault.find)
             if found != 1:
                 raise ValueError(f"{fault.name}: the text to find occurs {found} times in {fault.file}, not once")
-        outcomes = check(faults, jobs=options.jobs, wide=options.wide, sound=options.sound)
+        outcomes = check(faults, jobs=options.jobs, wide=options.wide, quick=options.quick, sound=options.sound)
     except (ValueError, KeyError, OSError) as err:
         print(f"{type(err).__name__}: {err}", file=sys.stderr)
         return 2
