@@ -12,6 +12,7 @@ from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.outputs.aside import write_text
+from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source
 
@@ -111,7 +112,7 @@ def cross_validate(
         over: more recipes that are laid over it.
 
     Raises:
-        RecipeError: the recipe, or its data, cannot be used.
+        RecipeError: the recipe, or its data, cannot be used, or `out` holds folds of others.
         UsageError: fewer than two folds.
     """
     if folds < 2:
@@ -120,6 +121,7 @@ def cross_validate(
     plan = open_recipe(path, overrides, over=over)
     folder, root = Path(out or f"{plan.name}_crossval"), Path(data or "data")
     cuts = [_cut(source, plan, folds, root, folder) for source in plan.sources if source.weight > 0]
+    claim_data(folder, root)
     _say_left_out(plan)
     figures = [_run_fold(plan, cuts, fold, folds, root, folder, path.parent) for fold in range(folds)]
     found = CrossValidation(

@@ -355,7 +355,7 @@ def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: "Parts") ->
         for path in prepared.train:
             for area in hidden:
                 hide_areas(path, area, ("hidden",))
-    path = train_plan(plan, data=Path(), folder=folder / "training", cache=cache)
+    path = train_plan(plan, data=folder, folder=folder / "training", cache=cache)
     _warn_of_few_steps(path, plan.fit.minutes)
     return load_bundle(path)
 

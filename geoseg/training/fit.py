@@ -77,7 +77,7 @@ def train_recipe(
         `metrics.json`, `history.csv`, `curves.png`, `predictions.png`, `model-card.md`, `recipe.json`, `tensorboard/`.
 
     Raises:
-        RecipeError: the recipe, or a file that it names, cannot be used.
+        RecipeError: the recipe, or a file that it names, cannot be used, or `out` holds a run of others.
         LabelError: labels are missing or hold unknown values.
         TrainingError: the loss is no longer a number.
     """
@@ -100,7 +100,7 @@ def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(),
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
-    claim_folder(plan, folder)
+    claim_folder(plan, folder, data)
     run = _assemble(plan, sources, weights, folder)
     if run.task.run_progress.done < 1:
         _fit(run)

@@ -9,9 +9,10 @@ from geoseg.errors import GeosegError, RecipeError
 from geoseg.outputs.aside import write_text
 from geoseg.training.recipe import Recipe
 
-__all__ = ["claim_folder", "claim_inputs"]
+__all__ = ["claim_data", "claim_folder", "claim_inputs"]
 
 RECIPE_FILE = "recipe.json"
+INPUTS_FILE = "inputs.json"
 
 _MAY_CHANGE = {
     "fit.steps",
@@ -31,22 +32,43 @@ _MAY_CHANGE = {
 """Keys that a resumed run may have changed: how long and where it runs, and what is only written into the bundle."""
 
 
-def claim_folder(plan: Recipe, folder: Path) -> None:
+def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
     """Write the resolved recipe into a new training folder, or compare it with the one that is there.
 
     Args:
         plan: the recipe, overrides included.
         folder: where the run keeps its files.
+        data: the folder that the recipe's paths start from.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe; the message names what differs.
+        RecipeError: the folder holds a run of another recipe, and the message names what differs, or of other data.
     """
     path, now = folder / RECIPE_FILE, json.loads(json.dumps(asdict(plan)))
-    if path.is_file() and (folder / "checkpoints").is_dir():
+    is_begun = (folder / "checkpoints").is_dir()
+    if path.is_file() and is_begun:
         before = _flatten(json.loads(path.read_text(encoding="utf-8")))
         _refuse_changes(folder, before, _flatten(now))
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_begun:
+        (folder / INPUTS_FILE).unlink(missing_ok=True)
+    claim_data(folder, data)
     write_text(path, json.dumps(now, indent=1))
+
+
+def claim_data(folder: Path, data: Path) -> None:
+    """Write which data folder the figures of a folder are of, or compare it with the one that is there.
+
+    Args:
+        folder: made where there is none.
+        data: the folder that a recipe's paths start from.
+
+    Raises:
+        RecipeError: the folder holds results of other data.
+    """
+    refusal = RecipeError(
+        f"{folder} holds results of another data folder than {data}, whose figures do not compare. Continue it with "
+        "the same data, or choose another folder with --out."
+    )
+    claim_inputs(folder, {"data": str(data.resolve())}, refusal)
 
 
 def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> None:
@@ -57,7 +79,7 @@ def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> 
         inputs: what decides, in values of JSON.
         refusal: raised where the folder was made from something else.
     """
-    path = folder / "inputs.json"
+    path = folder / INPUTS_FILE
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs:
         raise refusal
     folder.mkdir(parents=True, exist_ok=True)

@@ -212,8 +212,9 @@ def _open_study(job: _Job) -> "Study":
 def _claim(job: _Job) -> None:
     """Refuse a folder whose trials had other settings: their figures would not compare."""
     inputs = {"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}
+    inputs["data"] = str(job.data.resolve())
     refusal = RecipeError(
-        f"{job.folder} holds a search of another recipe or space, whose figures do not compare. Continue it with "
+        f"{job.folder} holds a search of another recipe, space or data folder, whose figures do not compare. Continue it with "
         "the same, or choose another folder with --out."
     )
     claim_inputs(job.folder, inputs, refusal)

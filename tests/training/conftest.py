@@ -1,6 +1,6 @@
 """A small world to train in: bright squares on dark ground, 0.5 m, with truth as raster and as polygons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +57,15 @@ average_decay = 0.5
 precision = "32-true"
 seed = 3
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Write empty pictures, which else take most of a short training, but in modules that say `DRAWS = True`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "DRAWS", False):
+            patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).write_bytes(b""))
+        yield
 
 
 class Scripted(nn.Module):
@@ -129,19 +138,23 @@ def street(size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 @pytest.fixture
-def play(tmp_path: Path, scripted: None) -> Callable[..., Path]:
+def write_script(tmp_path: Path, scripted: None) -> Callable[..., Path]:
+    """Write the recipe of the scripted network, with text replaced."""
+    return lambda *changes: _write_changed(tmp_path / "play.toml", SCRIPT, changes)
+
+
+@pytest.fixture
+def play(tmp_path: Path, write_script: Callable[..., Path]) -> Callable[..., Path]:
     """Train the scripted network on two small scenes, one to validate on; return the folder of the results."""
+    recipe = write_script()
     for name in "ab":
         image, truth = street()
         write_tif(tmp_path / "data" / "images" / f"{name}.tif", image)
         write_tif(tmp_path / "data" / "labels" / f"{name}.tif", truth[None], nodata=255)
-    (tmp_path / "play.toml").write_text(SCRIPT)
 
-    def train(out: str = "out", **changes: Any) -> Path:
+    def train(out: str = "out", *, data: Path = tmp_path / "data", **changes: Any) -> Path:
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
-        return train_recipe(
-            tmp_path / "play.toml", data=tmp_path / "data", out=tmp_path / out, overrides=overrides
-        ).parent
+        return train_recipe(recipe, data=data, out=tmp_path / out, overrides=overrides).parent
 
     return train
 
@@ -194,17 +207,15 @@ def world(tmp_path: Path) -> Path:
 @pytest.fixture
 def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     """Write the small recipe, with text replaced."""
+    return lambda *changes: _write_changed(tmp_path / "recipe.toml", RECIPE, changes)
 
-    def write(*changes: tuple[str, str]) -> Path:
-        text = RECIPE
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "recipe.toml"
-        path.write_text(text)
-        return path
 
-    return write
+def _write_changed(path: Path, text: str, changes: Sequence[tuple[str, str]]) -> Path:
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
 
 
 def box_of(rows: slice, cols: slice) -> shapely.Polygon:
