@@ -60,7 +60,7 @@ seed = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+def cheap_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Write empty pictures, which else take most of a short training, but in modules that say `DRAWS = True`."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "DRAWS", False):
@@ -106,10 +106,12 @@ class Scripted(nn.Module):
         return logits * self.signs[:, None, None] + self.pull * self.head(self.encoder(image))
 
 
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[None]:
     """Let recipes and bundles name the network `scripted`."""
-    monkeypatch.setitem(OWN_NETWORKS, "scripted", Scripted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OWN_NETWORKS, "scripted", Scripted)
+        yield
 
 
 SCRIPT = """

@@ -57,6 +57,7 @@ def test_a_model_is_kept_only_if_it_is_better(tune: Tune, tmp_path: Path) -> Non
         kept = tune(before, after, out=tmp_path / out)
         assert kept.gain <= 0
         assert kept.bundle is None
+        assert kept.verdict().startswith("base is kept: the new weights are not better on")
         assert not list((tmp_path / out).glob("*.safetensors"))
         assert json.loads((tmp_path / out / "finetune.json").read_text())["better"] is False
 

@@ -191,7 +191,11 @@ def test_the_schedule_sets_every_step(play: Play) -> None:
     given = {"fit__steps": 4, "fit__warm_up": 0.25, "fit__last_learning_rate": 0.1, "fit__learning_rate": 0.01}
     falling = [0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2 for done in (0, 1 / 3, 2 / 3)]
     cycle = [0.1, *(0.1 + 0.9 * (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2 for done in (1 / 3, 2 / 3))]
-    for schedule, factors in (("cosine", [1e-3, *falling]), ("one-cycle", [1e-3, *cycle]), ("constant", [1e-3, 1, 1, 1])):
+    for schedule, factors in (
+        ("cosine", [1e-3, *falling]),
+        ("one-cycle", [1e-3, *cycle]),
+        ("constant", [1e-3, 1, 1, 1]),
+    ):
         rates = read_history(play(schedule, **given, fit__schedule=schedule) / "history.csv")["learning_rate"]
         assert rates == pytest.approx([0.01 * factor for factor in factors], rel=1e-4)
 

@@ -14,40 +14,32 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene
-from geoseg.errors import BundleError, ExistingResultError, LabelError, UnknownModelError, UsageError
+from geoseg.errors import BundleError, LabelError, UnknownModelError, UsageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
 from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
 from geoseg.training.history import read_history
 
-OPTIONS = {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": [32, 16, 8]}
-QUICK = {
-    "fit.steps": 40,
-    "fit.validate_every": 20,
-    "fit.batch": 4,
-    "fit.learning_rate": 5e-3,
-    "fit.encoder_rate": 1.0,
-    "fit.average_decay": 0.5,
-    "fit.precision": "32-true",
-}
+pytestmark = pytest.mark.usefixtures("scripted")
 
-
+OPTIONS = {"cuts": [0.9, 0.5]}  # finds nothing; after a step all squares
+FEW = {"fit.steps": 2, "fit.validate_every": 2, "fit.batch": 1, "fit.precision": "32-true"}
 CORNER = (500_000, 1_000_000)
-FEW = {**QUICK, "fit.steps": 2, "fit.validate_every": 2}
 
 
 def write_base(folder: Path) -> Path:
     """Write a bundle that knows nothing yet."""
     torch.manual_seed(4)
-    network = build_network("unet", bands=3, classes=1, **OPTIONS)
+    network = build_network("scripted", bands=3, classes=1, **OPTIONS)
     spec = ModelSpec(
         name="base",
-        network="unet",
+        network="scripted",
         network_options=OPTIONS,
         bands=("red", "green", "blue"),
         gsd_m=0.5,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        stride_px=8,
         chip_px=96,
         halo_px=16,
         licence="CC0-1.0",
@@ -78,10 +70,12 @@ def run(scene: Path, base: Path, labels: Path | None = None, **changes: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory, module_kit: SimpleNamespace) -> tuple[Path, Finetuning]:
+def tuned(
+    tmp_path_factory: pytest.TempPathFactory, module_kit: SimpleNamespace, scripted: None
+) -> tuple[Path, Finetuning]:
     """A scene, and the base fine-tuned on it."""
     scene = write_scene(tmp_path_factory.mktemp("tuned"), module_kit)
-    return scene, run(scene, write_base(scene.parent), overrides=QUICK)
+    return scene, run(scene, write_base(scene.parent))
 
 
 def test_a_model_that_becomes_better_on_held_out_blocks_is_written_under_a_new_name(
@@ -107,30 +101,6 @@ def test_the_figures_are_those_of_evaluate_on_the_same_blocks(tuned: tuple[Path,
     for model, found in ((scene.parent / "base.safetensors", result.old), (result.bundle, result.new)):
         settings = EvaluateSettings(labels=scene.parent / "labels", model=model, area=areas, where="split = 'held'")
         assert evaluate_scenes(scene, settings).total.metrics()["iou"] == found["iou"]
-
-
-def test_rubbish_labels_are_no_better_and_the_old_model_is_kept(
-    tuned: tuple[Path, Finetuning], kit: SimpleNamespace
-) -> None:
-    scene, good = tuned
-    assert good.bundle is not None
-    _, truth = kit.squares(7, size=288)
-    held = hidden_pixels(scene.parent / "out" / "blocks" / "town.gpkg")
-    kit.write_tif(scene.parent / "rubbish.tif", np.where(held, truth, 1 - truth).astype(np.uint8)[None], nodata=255)
-    second = scene.parent / "second"
-    result = run(
-        scene,
-        good.bundle,
-        scene.parent / "rubbish.tif",
-        out=second,
-        name="worse",
-        overrides={**QUICK, "fit.steps": 20},
-    )
-    assert result.gain < 0
-    assert result.bundle is None
-    assert not list(second.glob("*.safetensors"))
-    assert result.verdict().startswith("base-town is kept: the new weights are not better on")
-    assert json.loads((second / "finetune.json").read_text())["better"] is False
 
 
 def hidden_pixels(areas: Path) -> NDArray[np.bool_]:
@@ -160,15 +130,13 @@ def test_the_same_call_resumes_and_repeats_nothing(tuned: tuple[Path, Finetuning
     scene, first = tuned
     kept = [scene.parent / "out" / name for name in ("training/checkpoints/last.ckpt", "blocks/town.gpkg")]
     stamps = [path.stat().st_mtime_ns for path in kept]
-    again = run(scene, scene.parent / "base.safetensors", overrides=QUICK)
+    again = run(scene, scene.parent / "base.safetensors")
     assert [path.stat().st_mtime_ns for path in kept] == stamps
     assert again.new["iou"] == first.new["iou"]
 
 
-def test_a_folder_of_another_fine_tuning_is_refused_and_one_of_less_time_continues(scene: Path, base: Path) -> None:
-    run(scene, base)
-    with pytest.raises(ExistingResultError, match="--out"):
-        run(scene, base, seed=1)
+def test_a_fine_tuning_of_less_time_continues(scene: Path, base: Path) -> None:
+    run(scene, base, minutes=4.0)
     run(scene, base, minutes=6.0, overrides={**FEW, "fit.steps": 4})
     assert read_history(scene.parent / "out" / "training" / "history.csv")["step"] == [2, 4]
 

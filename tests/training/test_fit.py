@@ -13,7 +13,6 @@ from geoseg.bundle import load_bundle
 from geoseg.errors import RecipeError, TrainingError
 from geoseg.networks import Segmenter, build_network
 from geoseg.training import train_recipe
-from geoseg.training.history import read_history
 
 WriteRecipe = Callable[..., Path]
 
@@ -40,23 +39,6 @@ def test_a_bundle_finds_the_squares_it_was_trained_on(
     assert measured["iou"]["squares"] == pytest.approx(iou, abs=0.02)
     assert spec.metrics["validation"]["iou"] == measured["iou"]
     assert np.isclose(spec.gsd_m, 0.5)
-
-
-def test_an_interrupted_run_continues_where_it_was(write_recipe: WriteRecipe, world: Path) -> None:
-    path = train(write_recipe(), world, **{"fit.steps": 4})
-    first = read_history(path.parent / "history.csv")
-    path = train(write_recipe(), world, **{"fit.steps": 12})
-    steps = read_history(path.parent / "history.csv")["step"]
-    assert first["step"] == [4]
-    assert steps == [4, 8, 12]
-    assert not list(path.parent.glob("*.part"))
-
-
-def test_the_time_given_ends_the_run(write_recipe: WriteRecipe, world: Path) -> None:
-    path = train(write_recipe(), world, **{"fit.steps": 100_000, "fit.minutes": 0.01, "fit.validate_every": 2})
-    history = read_history(path.parent / "history.csv")
-    assert history["progress"][-1] == 1.0
-    assert history["step"][-1] < 1000
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,11 +58,14 @@ def test_a_longer_run_on_another_device_is_the_same_run(plan: Recipe, tmp_path: 
     assert kept["fit"] == json.loads(json.dumps(dataclasses.asdict(longer)))
 
 
-def test_other_data_is_refused(plan: Recipe, tmp_path: Path) -> None:
-    begin(plan, tmp_path / "out")
-    with pytest.raises(RecipeError, match="another data folder than other.*--out"):
-        claim_folder(dataclasses.replace(plan, threshold=0.6), tmp_path / "out", Path("other"))
-    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["threshold"] == 0.5
+def test_other_data_is_refused(play: Callable[..., Path], tmp_path: Path) -> None:
+    out = play()
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    before = (out / "recipe.json").read_text()
+    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*--out"):
+        play(data=tmp_path / "copy", threshold=0.6)
+    assert (out / "recipe.json").read_text() == before
+    play(data=tmp_path / "copy" / ".." / "data", fit__steps=2)
 
 
 def test_a_run_that_never_kept_a_checkpoint_may_begin_anew(plan: Recipe, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """The table and the curves of a run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from geoseg.training.history import _panels, draw_curves, read_history, write_row
+from geoseg.training.history import draw_curves, read_history, write_row
 
+DRAWS = True
 ROW = {"step": 1, "minutes": 0.5, "learning_rate": 1e-3, "train_loss": 1.0, "validation_loss": 1.1, "iou": 0.5}
 
 
@@ -85,17 +89,37 @@ def test_curves_are_drawn_of_any_columns(tmp_path: Path, table: Path, row: dict[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "history.csv"]
 
 
-def test_training_and_validation_of_a_term_share_a_panel() -> None:
-    names = ["step", "learning_rate", "train_loss", "train_dice", "validation_loss", "validation_dice", "iou_a", "dice"]
-    assert _panels(names) == {
-        "loss": ["train_loss", "validation_loss"],
-        "loss: dice": ["train_dice", "validation_dice"],
-        "IoU": ["iou_a"],
-        "scores": ["dice"],
-        "learning rate": ["learning_rate"],
-    }
+@pytest.fixture
+def panels(table: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, list[float]]]]:
+    """Draw columns that hold their number and twice it; return the panels of the figure: title, labels, heights."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: [figures.append(self), Path(path).touch()])
+
+    def draw(*names: str) -> dict[str, dict[str, list[float]]]:
+        for factor in (1, 2):
+            write_row(table, {"step": 100 * factor, **{name: factor * n / 32 for n, name in enumerate(names)}})
+        draw_curves(table, table.with_suffix(".png"))
+        axes = [axis for axis in figures.pop().axes if axis.axison]
+        assert all(list(line.get_xdata()) == [100, 200] for axis in axes for line in axis.lines)
+        return {
+            axis.get_title(): {str(line.get_label()): list(line.get_ydata()) for line in axis.lines} for axis in axes
+        }
+
+    return draw
 
 
-def test_the_mean_over_classes_is_an_iou_where_several_classes_are_scored() -> None:
-    assert _panels(["step", "iou_land", "iou_water", "mean_iou"])["IoU"] == ["iou_land", "iou_water", "mean_iou"]
-    assert _panels(["step", "iou", "iou_accra", "mean_iou"])["scores"] == ["mean_iou"]
+def test_training_and_validation_of_a_term_share_a_panel(panels: Callable[..., Any]) -> None:
+    names = ("learning_rate", "train_loss", "train_dice", "validation_loss", "validation_dice", "iou_a", "dice")
+    drawn = panels(*names, "minutes", "progress")
+    assert list(drawn) == ["loss", "loss: dice", "IoU", "scores", "learning rate"]
+    assert drawn["loss"] == {"training": [1 / 32, 2 / 32], "validation": [3 / 32, 6 / 32]}
+    assert drawn["loss: dice"] == {"training": [2 / 32, 4 / 32], "validation": [4 / 32, 8 / 32]}
+    assert drawn["IoU"] == {"a": [5 / 32, 10 / 32]}
+    assert drawn["scores"] == {"dice": [6 / 32, 12 / 32]}
+    assert drawn["learning rate"] == {"learning rate": [0, 0]}
+
+
+def test_the_mean_over_classes_is_an_iou_where_several_classes_are_scored(panels: Callable[..., Any]) -> None:
+    assert list(panels("iou_land", "iou_water", "mean_iou")["IoU"]) == ["land", "water", "mean of classes"]
+    drawn = panels("iou", "iou_accra", "mean_iou")
+    assert (list(drawn["IoU"]), list(drawn["scores"])) == (["mean", "accra"], ["mean of classes"])

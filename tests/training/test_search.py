@@ -42,15 +42,15 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
-def test_the_best_trial_becomes_a_recipe_and_a_model_of_all_the_data(write_recipe: WriteRecipe, world: Path) -> None:
-    found = run(write_recipe(), world, "fit.learning_rate=1e-4..1e-2:log", "fit.average_decay=0.5,0.9", retrain=True)
+def test_the_best_trial_becomes_a_recipe_and_a_model_of_all_the_data(write_script: WriteRecipe, world: Path) -> None:
+    found = run(write_script(), world, "fit.learning_rate=1e-4..1e-2:log", "fit.average_decay=0.5,0.9", retrain=True)
     plan = load_recipe(found.recipe)
     assert plan.fit.learning_rate == found.best.values["fit.learning_rate"]
     assert plan.fit.average_decay == float(found.best.values["fit.average_decay"])
     assert found.bundle is not None
     spec = load_bundle(found.bundle).spec
     assert "iou" not in spec.metrics["validation"]
-    prepared = world.parent / "search" / "prepared" / "squares"
+    prepared = world.parent / "search" / "prepared" / "streets"
     assert {path.name[0] for path in prepared.glob("*-train-*.npy")} == {"a", "b", "c"}
     steps = json.loads((world.parent / "search" / found.best.folder / "metrics.json").read_text())["step"]
     assert load_recipe(world.parent / "search" / "retrained.toml").fit.steps == steps
@@ -116,6 +116,8 @@ def test_another_space_in_the_same_folder_is_refused(
     run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=1)
     with pytest.raises(RecipeError, match="--out"):
         run(write_recipe(), world, "fit.learning_rate=0.01,0.03", trials=1)
+    with pytest.raises(RecipeError, match="--out"):
+        run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=2, data=world / "images")
 
 
 def test_a_key_that_no_recipe_has_is_named_before_anything_is_trained(write_recipe: WriteRecipe, world: Path) -> None:

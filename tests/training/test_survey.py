@@ -14,6 +14,7 @@ from geoseg.training.recipe import load_recipe
 from geoseg.training.sources import prepare_sources
 from geoseg.training.survey import survey_data
 
+DRAWS = True
 HELD = ('validate_scenes = ["c"]', 'validate_scenes = ["b"]\ntest_scenes = ["c"]')
 
 

@@ -1,6 +1,5 @@
 """The five published systems: each recipe trains on its own folder layout, and its network runs on a scene."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,7 +103,10 @@ def paint(kit: SimpleNamespace) -> Paint:
     return lambda seed: kit.squares(seed, 96)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+QUICK = ("satellite-unet", "landcover-unet")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SYSTEMS])
 def test_a_published_system_trains_on_its_own_layout_and_runs_on_a_scene(
     name: str, tmp_path: Path, paint: Paint, kit: SimpleNamespace
 ) -> None:
@@ -121,27 +123,6 @@ def test_a_published_system_trains_on_its_own_layout_and_runs_on_a_scene(
     written = {Path(path).name for path in result.paths}
     assert {"probability.tif", "mask.tif", "buildings.gpkg"} <= written
     assert ("classes.tif" in written) == (len(spec.classes) > 2)
-
-
-def test_both_best_checkpoints_of_a_run_are_kept_as_bundles(tmp_path: Path, paint: Paint) -> None:
-    paired(tmp_path / "data", paint)
-    changes = {**SMALL, **SYSTEMS["cross-building-unet"][1]}
-    train_recipe("cross-building-unet", data=tmp_path / "data", out=tmp_path / "out", overrides=changes)
-    by_loss = load_bundle(tmp_path / "out" / "cross-building-unet.best-loss.safetensors").spec
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    losses = read_history(tmp_path / "out" / "history.csv")["validation_loss"]
-    assert metrics["best_loss"]["step"] == 1 + losses.index(min(losses))
-    assert by_loss.metrics["validation"]["step"] == metrics["best_loss"]["step"]
-
-
-def test_the_split_is_made_once_and_read_from_its_file_afterwards(tmp_path: Path, paint: Paint) -> None:
-    numbered(tmp_path / "data", paint)
-    changes = {**SMALL, **SMALL_PLAIN}
-    train_recipe("satellite-unet", data=tmp_path / "data", out=tmp_path / "one", overrides=changes)
-    split = next(tmp_path.rglob("split.json"))
-    first = split.read_text()
-    train_recipe("satellite-unet", data=tmp_path / "data", out=tmp_path / "two", overrides={**changes, "fit.seed": 5})
-    assert split.read_text() == first
 
 
 def test_every_recipe_that_comes_with_geoseg_is_valid() -> None:
