@@ -1,11 +1,13 @@
 """Keys of a source that do not go together are named before any file is read."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import Source
+from geoseg.training.recipe import Source, load_recipe
 from geoseg.training.source_rules import check_source
 
 PLAIN = {"images": "i/*.tif", "labels": "l"}
@@ -23,8 +25,10 @@ PLAIN = {"images": "i/*.tif", "labels": "l"}
         {"paint_seeds": (1, 3)},
     ],
 )
-def test_what_goes_together(keys: dict[str, Any]) -> None:
-    check_source(Source(name="s", **keys))
+def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_recipe: Callable[..., Path]) -> None:
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()}
+    (source,) = load_recipe(write_recipe(), {"sources": [{"name": "s", **given}]}).sources
+    assert source == Source(name="s", **keys)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,6 @@ def test_what_goes_together(keys: dict[str, Any]) -> None:
         ({**PLAIN, "validate_east": 0.2, "fold": (0, 2)}, "validate_east takes .* expected no fold beside it"),
     ],
 )
-def test_what_does_not_is_named(keys: dict[str, Any], said: str) -> None:
+def test_keys_that_do_not_go_together_are_named(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=rf"sources\.s.*{said}"):
         check_source(Source(name="s", **keys))
