@@ -282,14 +282,14 @@ def _expand(indices: NDArray[np.uint8], palette: dict[int, tuple[int, ...]]) -> 
 def _numbers_of(
     path: Path, values: NDArray[Any], known: NDArray[np.bool_], nodata: float | None, coding: Coding
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the numbers of a mask; a nodata value that the recipe gives a meaning is one of them."""
+    """Return the numbers of a mask; a nodata value that the recipe gives a meaning is one of them, else unknown."""
     first = values[0]
     if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
         raise LabelError(
             f"the mask {path} is in colours; expected one band of class indices, or say what the colours mean: "
             'colours = {building = "#RRGGBB", ...}'
         )
-    if coding.explicit and nodata is not None:
+    if coding.explicit and nodata in coding.values:
         known = known | (first == nodata)
     return first, known & np.isfinite(first)
 

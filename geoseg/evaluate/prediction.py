@@ -284,7 +284,7 @@ def open_files(
         footprints: Vector file of buildings; outlined from the mask by default.
         image: The scene: for the picture, and where there is no mask for the grid.
         scratch: Folder to keep pixels in.
-        classes: Names of the mask's classes by index; background and building by default.
+        classes: Names of the mask's classes by index; background and building by default, and without a mask.
         target: The class of the footprints; `building` or the last by default.
         codes: Numbers and colours of the mask to class names.
         confidence: Column of the footprints.
@@ -295,7 +295,7 @@ def open_files(
         ScoredFileError: If a file cannot be read or lies elsewhere.
         UsageError: If there is no grid.
     """
-    names, index = _name_classes(classes, target)
+    names, index = _name_classes(classes, target) if mask is not None else (two_classes((), target or "building"), 1)
     own = grid_of(mask) if mask is not None else image.grid if image is not None else grid
     if own is None:
         raise UsageError(
@@ -327,9 +327,8 @@ def open_files(
 
 
 def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...], int]:
-    if len(classes) < 3:
-        names: tuple[str, ...] = two_classes(classes, target or (classes[-1] if classes else "building"))
-        return names, 1
+    if len(classes) < 2:
+        return two_classes((), target or (classes[0] if classes else "building")), 1
     if target and target not in classes:
         raise UsageError(f"--target {target} is none of the classes {', '.join(classes)}.")
     return tuple(classes), classes.index(target or ("building" if "building" in classes else classes[-1]))

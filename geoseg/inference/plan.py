@@ -170,7 +170,8 @@ def check_chips(spec: ModelSpec, chip_px: int | None, halo_px: int | None) -> tu
     Raises:
         UsageError: If such chips keep nothing or do not fit the network.
     """
-    chip, halo = chip_px or spec.chip_px, spec.halo_px if halo_px is None else halo_px
+    chip = spec.chip_px if chip_px is None else chip_px
+    halo = spec.halo_px if halo_px is None else halo_px
     if halo < 0 or chip <= 2 * halo:
         raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
     if chip % spec.stride_px:

@@ -15,7 +15,7 @@ from affine import Affine
 from scipy.ndimage import binary_erosion
 
 from geoseg.bundle import ModelSpec, save_bundle
-from geoseg.errors import ExistingResultError, LabelError
+from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.evaluate import EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
 from geoseg.inference import EngineRecipe
 
@@ -260,6 +260,8 @@ def lattice(b: Bench, chip: int, halo: int, **options: Any) -> None:
 def chip_px(b: Bench) -> None:
     lattice(b, 64, 8)
     lattice(b, 32, 8, chip_px=32)
+    with pytest.raises(UsageError):
+        b.score(chip_px=0)
 
 
 def halo_px(b: Bench) -> None:

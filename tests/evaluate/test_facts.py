@@ -1,23 +1,33 @@
 """Facts of the figures that no change may lose, each by hand or by an authority, through `evaluate_scenes`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
+import torch
 from affine import Affine
 from rasterio.crs import CRS
 from scipy.ndimage import binary_erosion
 
+from geoseg.bundle import ModelSpec, save_bundle
+from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import GeosegError
 from geoseg.evaluate import EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
 from geoseg.evaluate.layers import Scratch
 from geoseg.evaluate.outlines import outline_buildings
 from geoseg.grid import Grid
+from geoseg.inference import EngineRecipe
 
 EPSG = "EPSG:32630"
+PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
+SPEC = ModelSpec(
+    name="fake", network="unet", bands=("grey",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
+)
 OBLONG = Affine(0.5, 0, 500_000, 0, -1, 600_000)  # pixels of 0.5 m by 1 m
 SHAPE = (60, 80)
 BOX_M = (5, 5, 15, 15)  # left, top, right, bottom: metres from the corner of the raster
@@ -206,3 +216,76 @@ def test_a_filter_chooses_among_the_areas(tmp_path: Path, oblong: Path) -> None:
     assert pixels_and_missed(None) == (west + east, 1)
     with pytest.raises(GeosegError):
         pixels_and_missed("split = 'none'")
+
+
+def test_the_classes_of_a_mask_are_those_of_its_numbers_however_few(tmp_path: Path, write) -> None:
+    mask, truth = np.ones((40, 50), int), np.ones((40, 50), int)
+    mask[5:15, 5:25] = truth[5:15, 5:15] = 0
+    files = {"mask": write(tmp_path / "mask.tif", mask), "labels": write(tmp_path / "labels.tif", truth)}
+    for asked in ({}, {"target": "building"}):
+        found = score([], **files, classes=("building", "land"), **asked).total
+        assert (found.confusion.classes, found.target) == (("building", "land"), "building")
+        assert found.confusion.counts.tolist() == [[100, 0], [100, 1800]]
+        assert found.metrics()["buildings"]["truth"] == 1
+    found = score([], **files, classes=("building", "land"), target="land").total
+    assert (found.target, found.confusion.of_class("land")["precision"]) == ("land", 1)
+    with pytest.raises(GeosegError, match="roof"):
+        score([], **files, classes=("building", "land"), target="roof")
+
+
+def test_footprints_alone_are_the_target_whatever_the_classes(tmp_path: Path, oblong: Path) -> None:
+    truth = save(tmp_path / "truth.gpkg", BOX_M)
+    found = score(oblong, truth, footprints=truth, classes=("land", "road", "building"), target="building").total
+    assert (found.target, found.confusion.of_class("building")["iou"]) == ("building", 1)
+
+
+@pytest.mark.parametrize("codes", [(), (("7", "building"),), (("7", "building"), ("9", "unknown"))])
+def test_nodata_of_labels_is_unknown_beside_any_code(tmp_path: Path, write, codes: tuple) -> None:
+    labels = np.zeros((60, 60), int)
+    labels[10:30, 10:30], labels[40:50, 10:50] = 99, 7 if codes else 1
+    raster = write(tmp_path / "labels.tif", labels, nodata=99)
+    mask = write(tmp_path / "mask.tif", np.ones((60, 60)))
+    found = score([], raster, mask=mask, label_settings=LabelSettings(codes=codes)).total.confusion
+    assert found.counts.tolist() == [[0, 60 * 60 - 800], [0, 400]]
+    codes = (("99", "building"), ("7", "unknown"), ("1", "unknown"))
+    named = score([], raster, mask=mask, label_settings=LabelSettings(codes=codes)).total.confusion
+    assert named.counts.tolist() == [[0, 60 * 60 - 800], [0, 400]]
+
+
+# Inside one pixel, without its centre and with it; over the corner of four, without a centre; and 3 x 3 centres.
+SMALL = [(10.1, 10.1, 10.4, 10.9), (20.3, 20.3, 20.8, 20.8), (29.6, 29.6, 30.4, 30.4), (40.6, 40.6, 44.4, 44.4)]
+
+
+@pytest.mark.parametrize("column", ["", "kind"])
+def test_polygons_and_areas_have_the_pixels_whose_centres_they_hold(tmp_path: Path, write, column: str) -> None:
+    place = Affine(1, 0, 500_000, 0, -1, 600_000)
+    everywhere = write(tmp_path / "mask.tif", np.ones((60, 60)), place=place)
+    polygons = save(tmp_path / "truth.gpkg", *SMALL, kind=["building"] * 4)
+    found = score([], polygons, mask=everywhere, label_settings=LabelSettings(column=column)).total.confusion
+    assert found.counts.tolist() == [[0, 60 * 60 - 10], [0, 1 + 3 * 3]]
+    labels = write(tmp_path / "labels.tif", np.ones((60, 60)), place=place)
+    assert score([], labels, mask=everywhere, area=polygons).total.confusion.pixels == 10
+    tool = score(everywhere, labels, footprints=polygons).total.confusion
+    assert tool.counts.tolist() == [[0, 0], [60 * 60 - 10, 10]]
+    with pytest.raises(GeosegError):  # the area holds no pixel's centre
+        score([], labels, mask=everywhere, area=save(tmp_path / "area.gpkg", SMALL[0]))
+
+
+def test_pixels_of_16_bits_reach_a_model_of_another_maximum_as_they_are(
+    tmp_path: Path, write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.full((60, 60), 900, np.uint16)
+    pixels[10:30, 10:30], pixels[40:50, 10:50] = 3000, 2999
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", width=60, height=60, count=1, dtype="uint16", crs=EPSG, transform=PLACE
+    ) as file:
+        file.write(pixels, 1)
+    monkeypatch.setattr(EngineRecipe, "open", lambda recipe: ThresholdSegmenter(3000))
+    found = {}
+    for most in (255.0, 4000.0):
+        model = save_bundle(
+            tmp_path / f"{most:g}.safetensors", replace(SPEC, pixel_max=most), {"unused": torch.zeros(1)}
+        )
+        found[most] = score(tmp_path / "scene.tif", write(tmp_path / "labels.tif", pixels >= 3000), model=model)
+    assert found[4000].total.confusion.counts.tolist() == [[60 * 60 - 400, 0], [0, 400]]
+    assert found[255].total.confusion.counts.tolist() == [[60 * 60 - 400, 0], [400, 0]]  # stretched to 0 to 255
