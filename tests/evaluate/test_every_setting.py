@@ -298,6 +298,8 @@ def crs(b: Bench) -> None:
         file.write(np.full((1, SIZE, SIZE), 200, np.uint8))
     assert b.score(bare).facts["bare"]["unit"] == "px"
     assert b.score(bare, crs="EPSG:32630").facts["bare"]["unit"] == "m"
+    tool = {"footprints": b.vector("f.gpkg", HOUSE)}
+    assert [b.score(bare, **tool, crs=named).facts["f"]["unit"] for named in (None, "EPSG:32630")] == ["px", "m"]
 
 
 def codes(b: Bench) -> None:

@@ -289,3 +289,11 @@ def test_pixels_of_16_bits_reach_a_model_of_another_maximum_as_they_are(
         found[most] = score(tmp_path / "scene.tif", write(tmp_path / "labels.tif", pixels >= 3000), model=model)
     assert found[4000].total.confusion.counts.tolist() == [[60 * 60 - 400, 0], [0, 400]]
     assert found[255].total.confusion.counts.tolist() == [[60 * 60 - 400, 0], [400, 0]]  # stretched to 0 to 255
+
+
+def test_of_one_class_of_a_mask_what_has_no_class_does_not_count(tmp_path: Path, write) -> None:
+    mask = np.full((40, 50), 2)
+    mask[:10], mask[30:] = 255, 1
+    files = {"mask": write(tmp_path / "mask.tif", mask), "labels": write(tmp_path / "labels.tif", mask == 2)}
+    found = score([], **files, classes=("land", "road", "roof"), target_only=True).total.confusion
+    assert found.counts.tolist() == [[500, 0], [0, 1000]]

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from geoseg.errors import LabelError
 from geoseg.evaluate.confusion import Confusion
-from geoseg.evaluate.layers import Layer, Scratch, Stack, Thresholded
+from geoseg.evaluate.layers import Layer, Scratch, Stack, Thresholded, strips
 from geoseg.evaluate.outlines import outline_buildings
 from geoseg.evaluate.score import boundary_width, score_buildings, score_pixels, score_scene
 from geoseg.evaluate.vectors import Footprints
@@ -93,6 +93,13 @@ def test_the_boundary_is_a_metre_wide_unless_asked_otherwise() -> None:
     assert boundary_width(GRID, 0.1, None) == 1
     assert boundary_width(GRID, None, 7) == 7
     assert boundary_width(picture, None, None) == 3
+
+
+@pytest.mark.parametrize("shape", [(7, 2**23), (3, 2**24), (2, 2**25), (9, 1), (0, 5)])
+def test_strips_of_any_raster_hold_every_row_once(shape: tuple[int, int]) -> None:
+    found = list(strips(shape))
+    assert [row for strip in found for row in range(strip.rows.start, strip.rows.stop)] == list(range(shape[0]))
+    assert all((strip.cols.start, strip.cols.stop) == (0, shape[1]) for strip in found)
 
 
 def test_scratch_pixels_are_unknown_until_they_are_written(tmp_path: Path) -> None:
