@@ -1,6 +1,7 @@
 """A training folder: which recipe it belongs to, so that a run is resumed and never mixed with another."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ def claim_data(folder: Path, data: Path) -> None:
     """
     refusal = RecipeError(
         f"{folder} holds results of another data folder than {data}, whose figures do not compare. Continue it with "
-        "the same data, or choose another folder with --out."
+        "the same data (where it has moved, make its old place a link to it), or choose another folder with --out."
     )
-    claim_inputs(folder, {"data": str(data.resolve())}, refusal)
+    claim_inputs(folder, {"data": os.path.abspath(data)}, refusal)
 
 
 def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> None:

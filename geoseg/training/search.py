@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -212,10 +213,10 @@ def _open_study(job: _Job) -> "Study":
 def _claim(job: _Job) -> None:
     """Refuse a folder whose trials had other settings: their figures would not compare."""
     inputs = {"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}
-    inputs["data"] = str(job.data.resolve())
+    inputs["data"] = os.path.abspath(job.data)
     refusal = RecipeError(
-        f"{job.folder} holds a search of another recipe, space or data folder, whose figures do not compare. Continue it with "
-        "the same, or choose another folder with --out."
+        f"{job.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
+        "Continue it with the same, or choose another folder with --out."
     )
     claim_inputs(job.folder, inputs, refusal)
 
