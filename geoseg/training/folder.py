@@ -10,7 +10,7 @@ from geoseg.errors import GeosegError, RecipeError
 from geoseg.outputs.aside import write_text
 from geoseg.training.recipe import Recipe
 
-__all__ = ["claim_data", "claim_folder", "claim_inputs"]
+__all__ = ["claim_data", "claim_folder", "claim_inputs", "place_of"]
 
 RECIPE_FILE = "recipe.json"
 INPUTS_FILE = "inputs.json"
@@ -69,7 +69,12 @@ def claim_data(folder: Path, data: Path) -> None:
         f"{folder} holds results of another data folder than {data}, whose figures do not compare. Continue it with "
         "the same data (where it has moved, make its old place a link to it), or choose another folder with --out."
     )
-    claim_inputs(folder, {"data": os.path.abspath(data)}, refusal)
+    claim_inputs(folder, {"data": place_of(data)}, refusal)
+
+
+def place_of(data: Path) -> str:
+    """Return the absolute path of a data folder by its own name: a link is not followed."""
+    return os.path.abspath(data)  # noqa: PTH100 - resolve() would follow links
 
 
 def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> None:

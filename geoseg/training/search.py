@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.outputs.aside import write_text
-from geoseg.training.folder import claim_inputs
+from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.space import Dimension
@@ -213,7 +212,7 @@ def _open_study(job: _Job) -> "Study":
 def _claim(job: _Job) -> None:
     """Refuse a folder whose trials had other settings: their figures would not compare."""
     inputs = {"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}
-    inputs["data"] = os.path.abspath(job.data)
+    inputs["data"] = place_of(job.data)
     refusal = RecipeError(
         f"{job.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
         "Continue it with the same, or choose another folder with --out."

@@ -66,6 +66,9 @@ def test_other_data_is_refused(play: Callable[..., Path], tmp_path: Path) -> Non
         play(data=tmp_path / "copy", threshold=0.6)
     assert (out / "recipe.json").read_text() == before
     play(data=tmp_path / "copy" / ".." / "data", fit__steps=2)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "data").symlink_to(tmp_path / "moved")
+    play(fit__steps=3)
 
 
 def test_a_run_that_never_kept_a_checkpoint_may_begin_anew(plan: Recipe, tmp_path: Path) -> None:
