@@ -48,7 +48,7 @@ INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 
 @contextmanager
-def _errors_as_messages() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Turn what a user can act upon into a message and an exit code."""
     try:
         yield
@@ -81,5 +81,5 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave_no_settings()
     signal.signal(signal.SIGTERM, _end)
-    with _errors_as_messages():
+    with errors_as_messages():
         app()

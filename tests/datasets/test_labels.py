@@ -62,10 +62,10 @@ def test_a_grid_beyond_the_labels_has_no_truth_there(tmp_path: Path) -> None:
 
 def test_polygons_burn_the_pixels_whose_centre_they_hold(tmp_path: Path) -> None:
     path = tmp_path / "buildings.geojson"
-    shape = pixel_box(slice(1, 3), slice(2, 6))
+    shape = shapely.box(500_000 + 1.6, 1_000_000 - 3.4, 500_000 + 5.6, 1_000_000 - 0.4)
     geopandas.GeoDataFrame(geometry=[shape], crs=UTM).to_crs(4326).to_file(path)
     expected = np.zeros(GRID.shape, np.uint8)
-    expected[1:3, 2:6] = 1
+    expected[0:3, 2:6] = 1  # of columns 1 and 5 the shape holds 0.4 and 0.6, of rows 0 and 3 0.6 and 0.4
     assert np.array_equal(read_labels(path, GRID), expected)
 
 

@@ -245,9 +245,12 @@ def test_labels_that_are_no_labels_are_refused(tmp_path: Path, painted, model: P
 
 
 def test_the_threshold_is_the_models_unless_another_is_given(tmp_path: Path, painted, model: Path, write) -> None:
+    scene, pixels = painted
     labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
-    assert score(painted[0], labels, model=model).threshold == 0.5
-    assert score(painted[0], labels, model=model, threshold=0.9).to_dict()["threshold"] == 0.9
+    for threshold, least in ((None, 127), (0.9, 229)):
+        found = score(scene, labels, model=model, threshold=threshold)
+        assert found.to_dict()["threshold"] == (threshold or 0.5)
+        assert found.total.confusion.counts[1, 1] == (pixels >= least).sum()
 
 
 def test_the_curve_finds_the_threshold_that_was_hidden(tmp_path: Path, painted, model: Path, write) -> None:

@@ -172,19 +172,19 @@ CONNECT_S = 5
 
 def client(scene: str, out: str, settings: dict[str, Any], hooks: dict[str, Any] | None = None) -> None:
     """Run a scene as `geoseg run` would, exit code included."""
-    from geoseg.cli import _errors_as_messages
+    from geoseg.cli import errors_as_messages
     from geoseg.run import RunSettings, cluster, run_plan
 
     cluster.CONNECT_S = CONNECT_S
     if hooks is not None:
         Hooks(**hooks).install()
-    with _errors_as_messages():
+    with errors_as_messages():
         run_plan(make_plan(scene), make_bundle(), RunSettings(out=out, **settings), quiet=True)
 
 
 def batch(scenes: str, out: str, settings: dict[str, Any], hooks: dict[str, Any] | None = None) -> None:
     """Run every scene of a folder as `geoseg run` would."""
-    from geoseg.cli import _errors_as_messages
+    from geoseg.cli import errors_as_messages
     from geoseg.run import RunSettings, run_each
     from geoseg.run import batch as module
 
@@ -192,7 +192,7 @@ def batch(scenes: str, out: str, settings: dict[str, Any], hooks: dict[str, Any]
     module.plan_run = lambda paths, _bundle, _settings: make_plan(paths)
     if hooks is not None:
         Hooks(**hooks).install()
-    with _errors_as_messages():
+    with errors_as_messages():
         if run_each(scenes, RunSettings(out=out, **settings), quiet=True).failed:
             sys.exit(3)
 

@@ -186,7 +186,7 @@ def test_overviews_keep_nodata(write, noise, how: str) -> None:
     else:
         path = write("a.tif", np.where(hole, pixels, 0), nodata=0, overviews=(2, 4))
     coarse = open_scene(path).at_shape((128, 128))
-    assert coarse._best_source()[1] is not None
+    assert coarse.reads_overview
     valid = read_all(coarse)[1]
     np.testing.assert_array_equal(valid, hole.reshape(128, 4, 128, 4).mean((1, 3)) >= 0.5)
 
