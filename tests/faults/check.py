@@ -114,9 +114,10 @@ def read_faults(path: Path) -> list[Fault]:
 
 
 def _room_tests(file: str) -> list[str]:
+    """Return the tests of a file's room, those of its own name first."""
     name = Path(file).parts[1].removesuffix(".py")
-    room = TESTED_ELSEWHERE.get(name, name)
-    return [f"tests/{room}"] if (REPOSITORY / "tests" / room).is_dir() else []
+    room = f"tests/{TESTED_ELSEWHERE.get(name, name)}"
+    return [test for test in (f"{room}/test_{Path(file).stem}.py", room) if (REPOSITORY / test).exists()]
 
 
 def copy_tree(folder: Path) -> Path:
