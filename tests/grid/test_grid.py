@@ -52,6 +52,12 @@ def test_gsd_does_not_change_with_rotation() -> None:
     assert turned.gsd_m == pytest.approx(utm_grid().gsd_m, rel=1e-4)
 
 
+@pytest.mark.parametrize(("shear", "is_rotated"), [((0.0, 0.0), False), ((0.1, 0.0), True), ((0.0, 0.1), True)])
+def test_a_grid_whose_rows_or_columns_run_askew_counts_as_rotated(shear: tuple[float, float], is_rotated: bool) -> None:
+    grid = Grid(UTM, Affine(0.3, shear[0], 500_000, shear[1], -0.3, 600_000), (100, 100))
+    assert grid.is_rotated is is_rotated
+
+
 def test_gsd_of_oblong_pixels_is_given_per_axis() -> None:
     grid = Grid(UTM, Affine(0.2, 0, 500_000, 0, -0.5, 600_000), (100, 100))
     assert grid.gsd_m[1] / grid.gsd_m[0] == pytest.approx(2.5, rel=1e-5)

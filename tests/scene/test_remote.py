@@ -337,5 +337,12 @@ def test_what_was_fetched_is_read_by_several_at_once_and_what_failed_was_not() -
         raise OSError("broken")
     with fetches.claim({("a", 1)}):
         pass
-    with fetches.claim({("a", 1)}), fetches.claim({("a", 1)}):
-        pass
+    another = threading.Event()
+
+    def read_too() -> None:
+        with fetches.claim({("a", 1)}):
+            another.set()
+
+    with fetches.claim({("a", 1)}):
+        threading.Thread(target=read_too, daemon=True).start()
+        assert another.wait(5)
