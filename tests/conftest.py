@@ -1,6 +1,7 @@
-"""What every test package shares: quiet threads, and the real imagery where it is at hand."""
+"""What every test package shares: quiet threads, a clock far from UTC, and the real imagery where it is at hand."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # Before numpy, torch or OpenVINO start their pools: the suite must not oversubscribe a small machine.
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
+
+# Far from UTC, and not by whole hours: a moment that is read or written in local time by mistake shows.
+os.environ.setdefault("TZ", "Asia/Kathmandu")
+time.tzset()
 
 # No deadline: a busy machine is no bug. The gate tries the same examples each time, so that it does not fail by chance.
 settings.register_profile("geoseg", deadline=None, derandomize="CI" in os.environ)

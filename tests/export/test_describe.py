@@ -1,7 +1,10 @@
 """Models described: the table, the page, JSON, STAC; and on the command line."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pystac
@@ -96,6 +99,25 @@ def test_a_bundles_Item_says_how_to_normalise(exports) -> None:
     odd = replace(exports.bundle, spec=replace(exports.bundle.spec, licence="ask me", training={}))
     assert describe_item(odd)["properties"]["license"] == "other"
     assert_is_item(describe_item(odd))
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("2026-03-04T10:00:00", "2026-03-04T10:00:00Z"),
+        ("2026-03-04T10:00:00+02:00", "2026-03-04T08:00:00+00:00"),
+        (None, "2026-01-02T03:04:05+00:00"),
+    ],
+)
+def test_the_datetime_of_an_Item_is_in_UTC_and_that_of_the_file_where_no_day_of_training_is_known(
+    exports, tmp_path: Path, date: str | None, expected: str
+) -> None:
+    path = shutil.copy(exports.bundle.path, tmp_path)
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    os.utime(path, (made, made))
+    spec = replace(exports.bundle.spec, training={"date": date} if date else {})
+    item = describe_item(replace(exports.bundle, spec=spec, path=Path(path)))
+    assert item["properties"]["datetime"] == expected
 
 
 def test_classes_are_numbered_as_in_a_class_raster(exports) -> None:

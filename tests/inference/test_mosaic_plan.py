@@ -160,7 +160,7 @@ def test_sheets_of_one_file_are_what_the_file_is(
 
 
 def test_sheets_that_overlap_show_the_first_or_the_latest(tmp_path: Path, bundle: Bundle) -> None:
-    old, new = datetime(2020, 1, 1), datetime(2024, 1, 1, tzinfo=UTC)
+    old, new = datetime(2024, 1, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, 3)  # without a time zone it is UTC
     one = write(tmp_path / "one.tif", grey(50), taken=old)
     two = write(tmp_path / "two.tif", grey(200), at(100, 0), taken=new)
     for sources, rule, expected in (

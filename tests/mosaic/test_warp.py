@@ -160,6 +160,18 @@ def test_nodata_never_bleeds_into_its_neighbours(write_scene: WriteScene, dtype:
     np.testing.assert_array_equal(values[0], np.where(mask, 200, 0))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_whole_numbers_are_rounded_to_the_nearest_and_beside_nodata_too(write_scene: WriteScene, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    valid = np.kron(rng.random((12, 12)) < 0.6, np.ones((11, 11), bool)).astype(bool)
+    pixels = rng.integers(0, 256, (1, 132, 132))
+    whole_numbers, _ = whole(warped(write_scene(pixels.astype(dtype), "EPSG:32631", valid=valid)))
+    exact, mask = whole(warped(write_scene(pixels.astype(np.float32), "EPSG:32631", valid=valid, name="exact")))
+    off = (whole_numbers - exact)[:, mask]
+    assert np.abs(off).max() <= 0.5001
+    assert abs(off.mean()) < 0.02
+
+
 def test_a_pixel_is_valid_where_the_nearest_one_is(write_scene: WriteScene, smooth: Smooth) -> None:
     valid = np.kron(np.random.default_rng(0).random((30, 30)) < 0.5, np.ones((5, 5), bool)).astype(bool)
     part = warped(write_scene(smooth(150, 150), "EPSG:32631", valid=valid))

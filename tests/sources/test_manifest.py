@@ -68,8 +68,9 @@ def test_CSV_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
     assert list_sources([tmp_path / "m.csv"]) == [SceneSource("k", ("s3://b/k.tif",), bands=(1, 2, 3))]
 
 
-def test_a_time_with_a_zone_becomes_UTC(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "m.csv", "path,datetime", "s3://b/k.tif,2023-05-01T12:30:00+02:00")
+@pytest.mark.parametrize("taken", ["2023-05-01T12:30:00+02:00", "2023-05-01T10:30:00Z", "2023-05-01T10:30:00"])
+def test_a_time_becomes_UTC_and_one_without_a_zone_is_UTC(tmp_path: Path, taken: str) -> None:
+    path = write_csv(tmp_path / "m.csv", "path,datetime", f"s3://b/k.tif,{taken}")
     assert list_sources([path])[0].datetime == TAKEN
     assert list_sources([path])[0].datetime.tzinfo == dt.UTC
 
