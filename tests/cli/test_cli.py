@@ -243,10 +243,11 @@ def test_status_tells_time_in_a_unit_that_fits(seconds: float, said: str, monkey
 
 
 def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = [one(number) for number in range(30)] + [one(30, state="finished", done=9, failed={})]
+    lacking = one(0, state="finished")
+    many = [lacking, *(one(number) for number in range(1, 30)), one(30, state="finished", done=9, failed={})]
     monkeypatch.setattr(status, "read_status", lambda location: many)
     lines = invoke("status", "out").output.splitlines()
-    assert lines[0] == "31 scenes: 1 finished, 30 stopped"
+    assert lines[0] == "31 scenes: 2 finished, 29 stopped"
     assert lines[1].startswith("129 of 279 blocks done")
     assert len(lines) == 2 + 20 + 1
     assert lines[-1] == "and 10 more: --all lists them"

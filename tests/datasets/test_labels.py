@@ -87,6 +87,27 @@ def test_unknown_label_values_are_named_with_their_counts(tmp_path: Path) -> Non
         read_labels(write_labels(tmp_path / "l.tif", values, 1.0), GRID)
 
 
+@pytest.mark.parametrize("nodata", [0, 1, 255, None])
+def test_pixels_of_the_nodata_value_have_no_truth_unless_codes_give_it_a_meaning(
+    tmp_path: Path, nodata: int | None
+) -> None:
+    values = np.random.default_rng(0).integers(0, 2, GRID.shape).astype(np.uint8)
+    path = write_labels(tmp_path / "l.tif", values, 1.0)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = nodata
+    assert np.array_equal(read_labels(path, GRID), np.where(values == nodata, IGNORED, values))
+    coded = plan_coding(["background", "building"], values={"0": "building", "1": "background"})
+    assert np.array_equal(read_labels(path, GRID, coding=coded), 1 - values)
+
+
+def test_a_part_without_polygons_of_an_image_that_has_some_is_background(tmp_path: Path) -> None:
+    geopandas.GeoDataFrame(geometry=[pixel_box(slice(0, 2), slice(0, 2))], crs=UTM).to_file(tmp_path / "l.gpkg")
+    part = GRID.crop(Window(3, 3, 3, 5))
+    assert not read_labels(tmp_path / "l.gpkg", part, native=GRID, empty_ok=False).any()
+    with pytest.raises(LabelError, match="touches the image"):
+        read_labels(tmp_path / "l.gpkg", part, native=part, empty_ok=False)
+
+
 def test_labels_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"none\.gpkg"):
         read_labels(tmp_path / "none.gpkg", GRID)

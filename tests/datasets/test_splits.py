@@ -18,6 +18,12 @@ def test_shares_are_kept_and_every_name_is_in_one_part() -> None:
     assert sorted(sum(split.values(), ())) == sorted(NAMES)
 
 
+@pytest.mark.parametrize(("total", "counts"), [(36, (25, 5, 6)), (26, (18, 4, 4)), (10, (7, 1, 2))])
+def test_a_part_has_its_share_rounded_to_the_nearest(total: int, counts: tuple[int, ...]) -> None:
+    split = draw_split(NAMES[:total], (0.7, 0.14, 0.16), 1)
+    assert tuple(len(split[part]) for part in ("train", "validate", "test")) == counts
+
+
 def test_order_does_not_decide_and_the_seed_does() -> None:
     shuffled = random.Random(0).sample(NAMES, len(NAMES))
     assert draw_split(NAMES, (0.5, 0.5), 1) == draw_split(shuffled, (0.5, 0.5), 1)

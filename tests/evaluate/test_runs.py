@@ -111,6 +111,16 @@ def test_probabilities_and_means_are_those_of_the_models_target_and_scored_class
         assert metrics["classes"]["building"][key] > expected + 0.1
 
 
+def test_unlabelled_is_left_out_of_means_beside_what_a_model_leaves_out(
+    tmp_path: Path, write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineRecipe, "open", lambda recipe: ClassSegmenter(3))
+    names = ("land", "building", "unlabelled")
+    model = bundle(tmp_path, classes=names, training={"fit": {"unscored": ["land"]}})
+    files = write(tmp_path / "scene.tif", houses()), write(tmp_path / "labels.tif", houses() * 0)
+    assert score(*files, model=model).total.unscored == ("land", "unlabelled")
+
+
 def test_buildings_below_the_models_smallest_area_are_not_scored(tmp_path: Path, model: Path, write) -> None:
     values = houses()
     files = write(tmp_path / "scene.tif", values), write(tmp_path / "labels.tif", values > 100)

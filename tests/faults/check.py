@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,18 +161,26 @@ def try_fault(fault: Fault, root: Path, *, wide: bool, quick: bool) -> Outcome:
     """Put a fault into a copy, run the tests, and take it out again."""
     begun = time.monotonic()
     before = fault.apply(root)
-    test, is_near = None, True
+    test: str | None = None
+    is_near = True
     try:
-        if fault.tests:
-            test = run_tests(root, list(fault.tests), marks="not slow")
-        if fault.tests and test is None and not quick:
-            test = run_tests(root, list(fault.tests), marks="slow")
+        for marks in ("not slow",) if quick else ("not slow", "slow"):
+            test = test or _first_to_fail(root, fault.tests, marks=marks)
         if test is None and (wide or not fault.tests):
             is_near = False
             test = run_tests(root, ["tests"], marks="not slow")
     finally:
         (root / fault.file).write_text(before)
     return Outcome(fault, test, is_near, time.monotonic() - begun)
+
+
+def _first_to_fail(root: Path, tests: Sequence[str], *, marks: str) -> str | None:
+    """Run the nearest tests one after another, as pytest would put a file back into the order of its folder."""
+    for number, test in enumerate(tests):
+        failed = run_tests(root, [test, *(f"--ignore={done}" for done in tests[:number])], marks=marks)
+        if failed:
+            return failed
+    return None
 
 
 def check(faults: list[Fault], *, jobs: int, wide: bool, quick: bool, sound: bool) -> list[Outcome]:

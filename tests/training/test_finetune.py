@@ -111,6 +111,14 @@ def hidden_pixels(areas: Path) -> NDArray[np.bool_]:
     return np.asarray(shapely.contains_xy(shape, *np.meshgrid(CORNER[0] + steps, CORNER[1] - steps)))
 
 
+def test_blocks_that_are_held_out_lie_apart_all_over_the_scene(tuned: tuple[Path, Finetuning]) -> None:
+    frame = geopandas.read_file(tuned[0].parent / "out" / "blocks" / "town.gpkg")
+    hidden = frame[frame["split"] == "hidden"].geometry
+    assert len(hidden) == 4
+    assert len(hidden.sindex.query(hidden, predicate="intersects")[0]) == len(hidden)  # each meets itself alone
+    assert hidden.centroid.x.nunique() == 4
+
+
 def test_no_held_out_pixel_is_in_what_is_trained_on(tuned: tuple[Path, Finetuning]) -> None:
     out = tuned[0].parent / "out"
     train = PreparedScene(next((out / "prepared" / "town").glob("*-train-*.npy")))

@@ -16,6 +16,9 @@ from geoseg.training.space import Choice, Range, parse_dimension, read_space
 
 WriteRecipe = Callable[..., Path]
 
+FIGURES = {"step": 2, "steps": 6, "best_threshold": 0.4}
+"""Of a trial that was best long before its end."""
+
 SHORT = {"fit.steps": 2, "fit.validate_every": 2, "fit.batch": 2}
 
 
@@ -35,7 +38,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             raise TrainingError("the loss is nan")
         folder.mkdir(parents=True, exist_ok=True)
         headline = 1 - abs(plan.fit.learning_rate - 0.01)
-        (folder / "metrics.json").write_text(json.dumps({"headline": headline, "step": 2, "best_threshold": 0.4}))
+        (folder / "metrics.json").write_text(json.dumps(FIGURES | {"headline": headline}))
         return folder / "model.safetensors"
 
     monkeypatch.setattr("geoseg.training.fit.train_plan", train_plan)
@@ -81,6 +84,15 @@ def test_a_trial_that_was_cut_short_comes_first_when_the_search_continues(
     assert len(found.trials) == len(no_training) == 3
     assert no_training[0] == STOPPED.pop()
     assert [trial.values["fit.learning_rate"] for trial in found.trials] == no_training
+
+
+def test_the_last_training_has_as_many_steps_as_were_best_and_the_best_threshold(
+    write_script: WriteRecipe, world: Path, no_training: list[float]
+) -> None:
+    found = run(write_script(), world, "fit.learning_rate=0.01,0.02", retrain=True)
+    retrained = load_recipe(world.parent / "search" / "retrained.toml")
+    assert (retrained.fit.steps, retrained.threshold) == (FIGURES["step"], FIGURES["best_threshold"])
+    assert no_training[-1] == retrained.fit.learning_rate == float(found.best.values["fit.learning_rate"])
 
 
 STOPPED: list[float] = []
