@@ -43,6 +43,13 @@ def test_a_pixel_has_the_GSD_on_the_ground(write_scene: WriteScene, crs: str) ->
     assert gsd_m == pytest.approx((0.5, 0.5), rel=0.02)  # as near as a scene keeps its own pixels
 
 
+def test_far_north_a_pixel_in_degrees_is_twice_as_wide_as_high(write_scene: WriteScene) -> None:
+    north = moved(write_scene(GREY), "EPSG:32633", Affine(0.3, 0, 500_000, 0, -0.3, 6_651_412))  # 60 degrees
+    grid = choose_grid([north], crs=CRS.from_epsg(4326), gsd_m=0.5)
+    assert grid.gsd_m == pytest.approx((0.5, 0.5), rel=0.01)
+    assert grid.transform.a / -grid.transform.e == pytest.approx(2, rel=0.01)
+
+
 def test_a_UTM_pixel_is_a_round_number(write_scene: WriteScene) -> None:
     t = choose_grid([write_scene(GREY, "EPSG:4326")], crs=UTM, gsd_m=0.3).transform
     assert (t.a, t.e) == (0.3, -0.3)
