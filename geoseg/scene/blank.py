@@ -8,6 +8,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geoseg.scene.coverage import is_uncovered
 from geoseg.scene.tiles import hold_nothing
+from geoseg.scene.valid import read_valid
 
 MASK_ROWS = 512
 """Rows of a mask looked at together; where one of them is valid, the rest need no look."""
@@ -42,6 +43,6 @@ def _has_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> bool:
     stop = window.row_off + window.height
     edges = [window.row_off, *range((window.row_off // MASK_ROWS + 1) * MASK_ROWS, stop, MASK_ROWS), stop]
     return any(
-        reader.dataset_mask(window=RasterWindow(window.col_off, top, window.width, bottom - top)).any()
+        read_valid(reader, RasterWindow(window.col_off, top, window.width, bottom - top)).any()
         for top, bottom in pairwise(edges)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -17,6 +17,7 @@ from geoseg.scene.blank import is_blank
 from geoseg.scene.reader import close_readers, open_reader
 from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
 from geoseg.scene.tiles import tiles_under
+from geoseg.scene.valid import read_valid
 from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _pixels_and_mask(
     if _is_in_the_pixels(scene, reader):
         values = np.asarray(reader.read(scene.bands, window=window))
         return values, np.asarray((values != values.dtype.type(scene.nodata)).any(axis=0))
-    valid = np.asarray(reader.dataset_mask(window=window) > 0)
-    return _read_valid(scene, reader, window, valid), valid
+    valid = read_valid(reader, window)
+    return _read_columns(scene, reader, window, valid), valid
 
 
 def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
@@ -142,10 +143,11 @@ def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
         and all(flags == [MaskFlags.nodata] for flags in reader.mask_flag_enums)
         and set(reader.nodatavals) == {nodata}
         and set(scene.bands) == set(reader.indexes)
+        and ColorInterp.alpha not in reader.colorinterp
     )
 
 
-def _read_valid(
+def _read_columns(
     scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, valid: NDArray[np.bool_]
 ) -> NDArray[Any]:
     """Read the columns between the first and the last valid one; the others, which nobody asks for, are zeros."""

@@ -16,6 +16,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
+from geoseg.scene.valid import read_valid
+
 LARGEST = 16_384
 """Bytes of the largest tile that is looked at; larger ones hold something."""
 
@@ -88,7 +90,7 @@ def _is_blank(reader: rasterio.DatasetReader, place: Place, content: Content | N
         height, width = reader.block_shapes[0]
         row, col = place[0] * height, place[1] * width
         tile = RasterWindow(col, row, min(width, reader.width - col), min(height, reader.height - row))
-        known[content] = not reader.dataset_mask(window=tile).any()
+        known[content] = not read_valid(reader, tile).any()
     return known.get(content, False)
 
 

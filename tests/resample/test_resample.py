@@ -122,6 +122,28 @@ def test_enlarging_is_bilinear_as_torch_does_it(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(out, expected[0].numpy(), atol=tolerance)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (3, 5), (7, 11), (20, 33)])
+def test_enlarging_leans_to_no_side(shape: tuple[int, int]) -> None:
+    """The enlarged mirror image is the mirror image of the enlarged picture, to the last level of 16 bits."""
+    source, target = shape
+    pixels = noise((1, 1, source), "uint16")
+    out, _ = resample_all(pixels, (1, target))
+    mirrored, _ = resample_all(pixels[:, :, ::-1], (1, target))
+    np.testing.assert_array_equal(mirrored[:, :, ::-1], out)
+    steps = np.array([[[0, 256 * 100, 0]]], "uint16")
+    np.testing.assert_array_equal(resample_all(steps, (1, 5))[0][0, 0], [0, 10200, 25600, 10200, 0])
+
+
+@pytest.mark.parametrize(("dtype", "low"), [("uint8", 254), ("uint16", 60_000), ("int16", -30_000)])
+def test_a_mean_a_hair_below_the_half_is_rounded_down_and_at_the_half_up(dtype: str, low: int) -> None:
+    """Of 65,536 pixels one decides: the sums are exact, in whatever order and window they are made."""
+    pixels = np.full(256 * 256, low, dtype)
+    pixels[: 256 * 128 - 1] = low + 1
+    assert resample_all(pixels.reshape(1, 256, 256), (1, 1))[0].item() == low
+    pixels[256 * 128 - 1] = low + 1
+    assert resample_all(pixels.reshape(1, 256, 256), (1, 1))[0].item() == low + 1
+
+
 def test_one_axis_may_shrink_while_the_other_grows() -> None:
     rows, cols = np.mgrid[:60, :20].astype(float)
     out, _ = resample_all(np.stack([rows, cols]), (30, 40))

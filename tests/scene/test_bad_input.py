@@ -59,6 +59,16 @@ def test_a_TIFF_whose_last_bytes_are_missing_is_refused_at_opening(write, noise,
         open_scene(path)
 
 
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "COG"])
+def test_a_TIFF_whose_last_byte_is_missing_is_refused(write, noise, layout: str) -> None:
+    """Of a COG it is none of a pixel: GDAL repeats the end of each tile behind it."""
+    path = write("a.tif", noise(3, 40, 40), **LAYOUTS[layout])
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(TruncatedFileError, match=r"a\.tif is cut short"):
+        open_scene(path)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_TIFF_cut_anywhere_is_never_read_as_if_it_were_whole(write, noise, layout: str, masked: bool) -> None:

@@ -141,7 +141,7 @@ def test_a_mask_beside_a_vrt_is_asked(write, noise) -> None:
     pixels, mask = patchy(noise(1, *SHAPE))
     path = write_vrt(write, pixels, mask, "vrt, plain", "a")
     beside = np.zeros((1, *SHAPE), np.uint8)
-    beside[0, :32, :32] = 255
+    beside[0, 7:32, 5:32] = 255
     options = {"INTERNAL_MASK_FLAGS_1": "2"}
     msk = write("a.msk.tif", beside, tiled=True, blockxsize=32, blockysize=32)
     with rasterio.open(msk, "r+") as dst:
@@ -149,9 +149,81 @@ def test_a_mask_beside_a_vrt_is_asked(write, noise) -> None:
     msk.rename(path.with_name(f"{path.name}.msk"))
     scene = open_scene(path)
     assert scene.has_mask
-    assert scene.read(Window(0, 0, 32, 32)).valid.all()
+    np.testing.assert_array_equal(scene.read(scene.grid.window).valid, beside[0] > 0)
     assert scene.may_hold_data(Window(0, 0, 32, 32))
     assert not scene.may_hold_data(Window(64, 96, 32, 32))
+    assert data_windows(scene) == ()
+
+
+def test_bands_that_disagree_about_nodata_leave_nothing_out(write, noise) -> None:
+    """A band without nodata value is valid everywhere, between the sources of a VRT too."""
+    pixels, mask = patchy(noise(3, *SHAPE))
+    path = write_vrt(write, pixels, mask, "vrt, nodata", "a")
+    path.write_text(path.read_text().replace("<NoDataValue>0</NoDataValue>", "", 1))
+    assert_nothing_is_missed(path)
+    tiled = write("b.tif", pixels, **TILED)
+    tiled.with_name("b.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="2"><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    assert_nothing_is_missed(tiled)
+
+
+def assert_nothing_is_missed(path: Path, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Every valid pixel lies in a block that is planned and looked at; return which are valid."""
+    scene = open_scene(path).at_shape(shape)
+    valid = scene.read(scene.grid.window).valid
+    assert valid.any()
+    for row, col in np.argwhere(valid)[:: max(1, valid.sum() // 50)].tolist():
+        assert scene.may_hold_data(Window(row, col, 1, 1))
+        assert scene.may_hold_data(Window(max(0, row - 2), max(0, col - 2), 3, 3)), "its first pixel decides nothing"
+    outside = valid.copy()
+    for window in data_windows(scene) or (scene.grid.window,):
+        outside[window.slices] = False
+    assert not outside.any()
+    return valid
+
+
+@pytest.mark.parametrize("kind", ["vrt, nodata", "vrt, mask", "vrt, alpha"])
+def test_a_source_that_lies_between_the_pixels_is_data_to_its_last_one(write, noise, kind: str) -> None:
+    pixels, mask = patchy(noise(3, *SHAPE))
+    path = write_vrt(write, pixels, mask, kind, "a")
+    place = 'xOff="96.6" yOff="64.6" xSize="31.8" ySize="31.8"'
+    path.write_text(path.read_text().replace('xOff="96" yOff="64" xSize="32" ySize="32"', place))
+    assert assert_nothing_is_missed(path).sum() >= 31 * 31
+
+
+@pytest.mark.parametrize("kind", ["vrt, nodata", "vrt, alpha"])
+def test_an_overview_of_a_vrt_is_not_asked_at_places_of_the_full_resolution(write, noise, kind: str) -> None:
+    path, mask = write_patches(write, noise, kind)
+    with rasterio.open(path, "r+") as dst:
+        dst.build_overviews([2, 4], rasterio.enums.Resampling.average)
+    assert open_scene(path).at_shape((20, 24)).reads_overview
+    assert assert_nothing_is_missed(path, (20, 24)).sum() == mask.sum() / 64
+
+
+def test_a_file_of_many_small_tiles_is_all_looked_at(write, noise) -> None:
+    """More of them than are remembered, all of them with data but two."""
+    pixels = noise(1, 17 * 16, 17 * 16)
+    pixels[:, 48:64, 48:64] = pixels[:, 256:, 256:] = 0
+    scene = open_scene(write("a.tif", pixels, nodata=0, tiled=True, blockxsize=16, blockysize=16))
+    windows, expected = data_windows(scene), pixels[0] > 0
+    assert windows
+    for window in windows:
+        expected[window.slices] = False
+    assert not expected.any()
+    assert scene.may_hold_data(Window(256, 240, 16, 16))
+    assert not scene.may_hold_data(Window(48, 48, 16, 16))
+
+
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_data_of_the_last_band_alone_is_data(write, noise, interleave: str) -> None:
+    """Where bands lie apart, the tiles of the first are all alike."""
+    pixels, mask = patchy(noise(3, *SHAPE))
+    pixels[:2] = 0
+    layout = TILED | {"sparse_ok": False, "compress": "deflate", "interleave": interleave}
+    path = write("a.tif", pixels, nodata=0, **layout)
+    np.testing.assert_array_equal(assert_nothing_is_missed(path), mask)
+    assert data_windows(open_scene(path)) == (Window(64, 96, 32, 32),)
 
 
 def test_what_a_computed_vrt_shows_is_not_told_by_its_sources(write, noise) -> None:

@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.drivers import raster_driver_extensions
 
 from geoseg.grid import Window
-from geoseg.scene import Scene, open_scene
+from geoseg.scene import Scene, data_windows, open_scene
 
 HOLE = (slice(10, 30), slice(20, 25))
 
@@ -287,3 +287,62 @@ def test_the_mask_of_a_nodata_value_is_GDALs(write, noise, dtype: str, nodata: f
     _, valid = read_all(open_scene(path))
     with rasterio.open(path) as src:
         np.testing.assert_array_equal(valid, src.dataset_mask() > 0)
+
+
+@pytest.mark.parametrize("values", [(9, 9, 9), (0, 0, 0), (7, 0, 255)])
+def test_every_band_of_a_file_has_its_own_nodata_value_and_a_say_in_what_is_valid(write, values: tuple) -> None:
+    """Black water is valid ground where infrared, which nobody reads, has a value; a band alone decides nothing."""
+    nodata = np.array([*values, 9], np.uint8)
+    pixels = np.broadcast_to(nodata[:, None, None], (4, 6, 4)).copy()
+    for band in range(4):
+        pixels[band, band, 1:3] = 100  # rows 4 and 5 have no value in any band
+    path = write("a.tif", pixels, colours=("red", "green", "blue", "undefined"))
+    bands = "".join(
+        f'<PAMRasterBand band="{band}"><NoDataValue>{value}</NoDataValue></PAMRasterBand>'
+        for band, value in enumerate(nodata, 1)
+    )
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    expected = np.zeros((6, 4), bool)
+    expected[:4, 1:3] = True
+    for bands_read in (None, (1, 2, 3, 4), (1,)):
+        np.testing.assert_array_equal(read_all(open_scene(path, bands=bands_read))[1], expected)
+
+
+@pytest.mark.parametrize("how", ["nodata", "mask", "alpha"])
+@pytest.mark.parametrize(
+    "valid", [(slice(2, 9), slice(3, 13)), (slice(0, 12), slice(0, 1)), (slice(5, 6), slice(19, 20))]
+)
+def test_what_is_valid_has_the_values_of_the_file_to_the_last_column(write, noise, how: str, valid: tuple) -> None:
+    pixels, mask = noise(3, 12, 20), np.zeros((12, 20), bool)
+    mask[valid] = True
+    if how == "nodata":
+        path = write("a.tif", np.where(mask, pixels, 0), nodata=0)
+    elif how == "mask":
+        path = write("a.tif", pixels, mask=mask)
+    else:
+        alpha = np.concatenate([pixels, 255 * mask[None].astype("uint8")])
+        path = write("a.tif", alpha, colours=("red", "green", "blue", "alpha"))
+    values, found = read_all(open_scene(path))
+    np.testing.assert_array_equal(found, mask)
+    np.testing.assert_array_equal(values[:, mask], pixels[:, mask])
+
+
+@pytest.mark.parametrize("nodata", [0, 255, 90])
+@pytest.mark.parametrize(
+    "colours", [("red", "green", "blue", "alpha"), ("gray", "alpha"), ("gray", "undefined", "alpha")]
+)
+def test_where_there_are_an_alpha_band_and_a_nodata_value_both_are_honoured(write, nodata: int, colours: tuple) -> None:
+    """GDAL alone would forget the one or the other: an opaque scene with nodata 255 had no valid pixel."""
+    pixels = np.full((len(colours), 32, 32), 100, np.uint8)
+    pixels[:, :, 16:] = nodata
+    alpha = colours.index("alpha")
+    pixels[alpha] = 255
+    pixels[alpha, :16] = 0
+    expected = np.zeros((32, 32), bool)
+    expected[16:, :16] = True
+    tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    scene = open_scene(write("a.tif", pixels, colours=colours, nodata=nodata, **tiles))
+    np.testing.assert_array_equal(read_all(scene)[1], expected)
+    np.testing.assert_array_equal(read_all(scene.with_bands(range(1, len(colours) + 1)))[1], expected)
+    assert data_windows(scene) == (Window(16, 0, 16, 16),)
+    assert [scene.may_hold_data(Window(row, col, 16, 16)) for row in (0, 16) for col in (0, 16)] == [0, 0, 1, 0]

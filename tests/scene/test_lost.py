@@ -15,16 +15,19 @@ from geoseg.scene import close_readers, open_scene, remote, source
 from geoseg.tiff import has_mask_directory
 
 SIDE = 600
+PIECE = 1 << 14
+"""Bytes that GDAL asks for at a time, and geoseg."""
 
 
 def write(path: Path, *, mask: bool, big: bool = False) -> Path:
     """Write noise whose upper half is nodata by an internal mask, which lies at the end of the file."""
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630", "tiled": True}
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32630"}
+    tiles = {"tiled": True, "blockxsize": 112, "blockysize": 112}  # so that the mask begins within a piece
     place = {"transform": rasterio.Affine(0.3, 0, 5e5, 0, -0.3, 6e5), "bigtiff": "YES" if big else "NO"}
     valid = np.arange(SIDE)[:, None] >= np.full((1, SIDE), SIDE // 2)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(path, "w", height=SIDE, width=SIDE, **profile, **place) as dst,
+        rasterio.open(path, "w", height=SIDE, width=SIDE, **profile, **tiles, **place) as dst,
     ):
         dst.write(np.random.default_rng(0).integers(1, 255, (1, SIDE, SIDE), dtype=np.uint8))
         if mask:
@@ -52,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", self.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
         stop = min(int(asked[2]) + 1 if asked and asked[2] else len(whole), len(whole))
-        is_refused = start >= int((folder / "limit").read_text())
+        limit, client = (folder / "limit").read_text().split()
+        is_refused = start >= int(limit) and client in self.headers.get("User-Agent", "") + "all"
         self.send_response(500 if is_refused else 206 if asked else 200)
         self.send_header("Content-Length", "0" if is_refused else str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
@@ -66,7 +70,7 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
-"""A server of ranges that refuses what begins beyond a limit.
+"""A server of ranges that refuses what begins beyond a limit, to all or to those whose name holds a word.
 
 In a process of its own: GDAL asks for a mask with Python's lock held, so that a server in this one could not answer.
 """
@@ -77,7 +81,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_MAX_RETRY", "0")
     monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.0)
     monkeypatch.setattr("geoseg.store.time.sleep", lambda _: None)
-    (tmp_path / "limit").write_text(str(1 << 40))
+    (tmp_path / "limit").write_text(f"{1 << 40} all")
     command = [sys.executable, "-c", SERVER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -86,9 +90,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process.kill()
 
 
-def refuse_the_end(path: Path) -> None:
+def refuse_the_end(path: Path, client: str = "all") -> None:
     """Hand out the end of a file, where its mask lies, no more."""
-    (path.parent / "limit").write_text(str(path.stat().st_size - 4096))
+    (path.parent / "limit").write_text(f"{path.stat().st_size // PIECE * PIECE} {client}")
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -108,6 +112,15 @@ def test_a_remote_scene_whose_mask_is_not_handed_out_is_refused(server: str, tmp
     refuse_the_end(write(tmp_path / "refused.tif", mask=True))
     with pytest.raises(MissingFileError, match="500"):
         open_scene(f"{server}/refused.tif")
+
+
+@pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_mask_that_only_gdal_did_not_get_is_found_out(server: str, tmp_path: Path, prefix: str, big: bool) -> None:
+    """The server stumbles once, when GDAL asks; the directories themselves tell of the mask."""
+    refuse_the_end(write(tmp_path / f"once{big}.tif", mask=True, big=big), "GDAL")
+    with pytest.raises(MissingFileError, match="it has a mask that the server did not hand out"):
+        open_scene(f"{prefix}{server}/once{big}.tif")
 
 
 def test_a_remote_scene_with_its_mask_opens(server: str, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_16_bit_levels_are_those_of_the_whole_scene_and_not_of_a_window(write) -
     assert (dark.dtype, dark.max(), bright.min()) == (np.uint8, 0, 255)
     whole = scene.read(scene.grid.window).values
     expected = np.clip(np.round((np.arange(3000) - low) * 255 / (high - low)), 0, 255)
+    assert (whole[0, 0] == expected).mean() > 0.99  # a half may fall to either side in single precision
     assert np.abs(whole[0, 0] - expected).max() <= 1
     window = Window(20, 1000, 30, 700)
     np.testing.assert_array_equal(scene.read(window).values, whole[:, *window.slices])
@@ -110,6 +111,14 @@ def test_levels_are_per_band_and_8_bit_pixels_need_none(write) -> None:
     assert levels[0][1] < 200 < 4000 < levels[1][0]
     eight = open_scene(write("b.tif", pixels.astype(np.uint8)))
     assert eight.with_levels() is eight
+
+
+def test_other_bands_of_a_stretched_scene_get_levels_of_their_own(write) -> None:
+    path = write("a.tif", np.stack([np.full((50, 50), v) + np.arange(50) for v in (100, 5000)]).astype("uint16"))
+    scene = open_scene(path, bands=(1,)).with_levels().with_bands((2,))
+    assert scene.read(scene.grid.window).values.dtype == np.uint16
+    assert scene.with_levels() == open_scene(path, bands=(2,)).with_levels()
+    assert len(np.unique(scene.with_levels().read(scene.grid.window).values)) > 40
 
 
 @pytest.mark.parametrize("constant", [True, False])
