@@ -40,6 +40,12 @@ def test_the_grid_mapping_holds_crs_and_transform(path: Path) -> None:
     assert array.encoding["grid_mapping"] == "spatial_ref"
 
 
+def test_coordinates_are_the_centres_of_the_pixels(path: Path) -> None:
+    array = predict_scene(plan_of(path), block_px=32)
+    np.testing.assert_allclose(array.x, 500_000.15 + 0.3 * np.arange(80))
+    np.testing.assert_allclose(array.y, 599_999.85 - 0.3 * np.arange(60))
+
+
 def test_a_path_is_planned_with_the_model_and_the_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 

@@ -117,6 +117,16 @@ def test_geoparquet_reads_only_what_a_box_asks_for(tmp_path):
     assert len(geopandas.read_parquet(path, bbox=(500_011, 1, 500_025, 2))) == 2
 
 
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_the_box_of_a_file_holds_the_footprints_of_all_row_groups(tmp_path, is_reversed):
+    frame = footprints(50_010)
+    frame = frame.iloc[::-1] if is_reversed else frame
+    path = write_geoparquet(frame, tmp_path / "a.parquet")
+    metadata = pyarrow.parquet.read_metadata(path)
+    assert metadata.num_row_groups == 2
+    assert json.loads(metadata.metadata[b"geo"])["columns"]["geometry"]["bbox"] == list(frame.total_bounds)
+
+
 def test_coordinates_survive_to_the_last_bit(tmp_path):
     frame = footprints(1)
     frame.geometry = [shapely.Polygon([(0.1, 1 / 3), (1e6 + 0.2, 1 / 7), (5e5 / 3, 6e6 / 7)])]
