@@ -1,6 +1,8 @@
 """What every test package shares: quiet threads, and the real imagery where it is at hand."""
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,16 @@ def realdata() -> Path:
     folder = realdata_folder()
     assert folder is not None, "a test of real imagery ran without the imagery"
     return folder
+
+
+@pytest.fixture(params=["Asia/Kathmandu", "America/Anchorage"])
+def local_time(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A computer east and one west of Greenwich."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield request.param
+    time.tzset()
 
 
 @pytest.fixture(scope="session")
