@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def realdata() -> Path:
     folder = realdata_folder()
     assert folder is not None, "a test of real imagery ran without the imagery"
     return folder
+
+
+@pytest.fixture(params=["Asia/Kathmandu", "America/Anchorage"])
+def local_time(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A computer east and one west of Greenwich."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield request.param
+    time.tzset()
 
 
 @pytest.fixture(scope="session")

@@ -177,6 +177,17 @@ def test_sheets_that_overlap_show_the_first_or_the_latest(tmp_path: Path, bundle
         assert (found[:, 150:] == 200).all()
 
 
+def test_the_latest_is_the_latest_on_every_computer(tmp_path: Path, bundle: Bundle, local_time: str) -> None:
+    """A moment without a zone is UTC, wherever the run is; two hours lie between the scenes."""
+    old, new = datetime(2024, 1, 1, 11), datetime(2024, 1, 1, 13)
+    for name, moments in {"a": (old, new.replace(tzinfo=UTC)), "b": (old.replace(tzinfo=UTC), new)}.items():
+        sources = [
+            write(tmp_path / f"{name}{taken.hour}.tif", grey(taken.hour, 40, 40), taken=taken) for taken in moments
+        ]
+        for order in (sources, sources[::-1]):
+            assert (predict_all(identity(plan_mosaic(order, bundle, rule="latest", **CHIPS))) == 13).all()
+
+
 def test_one_scene_is_that_scene(tmp_path: Path, bundle: Bundle) -> None:
     source = write(tmp_path / "one.tif", noise(90, 80))
     assert plan_mosaic([source], bundle) == plan_inference(source.paths, bundle)

@@ -18,6 +18,7 @@ from geoseg.errors import (
     TruncatedFileError,
 )
 from geoseg.scene import open_scene
+from geoseg.tiff import has_mask_directory, promised_size
 
 LAYOUTS = {
     "strips": {"blockysize": 4},
@@ -27,6 +28,7 @@ LAYOUTS = {
     "BigTIFF": {"BIGTIFF": "YES", "compress": "deflate", "blockysize": 4},
     "big-endian": {"ENDIANNESS": "BIG", "blockysize": 4},
     "one strip": {"blockysize": 200},
+    "BigTIFF of one strip": {"BIGTIFF": "YES", "blockysize": 200},
     "COG": {"driver": "COG", "compress": "deflate", "blocksize": 128},
 }
 
@@ -67,6 +69,27 @@ def test_a_TIFF_whose_last_byte_is_missing_is_refused(write, noise, layout: str)
         file.truncate(path.stat().st_size - 1)
     with pytest.raises(TruncatedFileError, match=r"a\.tif is cut short"):
         open_scene(path)
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "COG"])
+def test_a_TIFF_that_ends_with_its_pixels_is_whole(write, noise, layout: str) -> None:
+    path = write("a.tif", pixels := noise(3, 40, 40), **LAYOUTS[layout])
+    assert promised_size(path) == path.stat().st_size
+    scene = open_scene(path)
+    np.testing.assert_array_equal(scene.read(scene.grid.window).values, pixels)
+
+
+def test_a_TIFF_whose_directories_run_in_a_circle_is_looked_at_once(write, noise) -> None:
+    path = write("a.tif", noise(1, 40, 40))
+    content = bytearray(path.read_bytes())
+    size = len(content)
+    first = int.from_bytes(content[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[link : link + 4] = content[4:8]
+    path.write_bytes(content)
+    assert promised_size(path) == size
+    with path.open("rb") as file:
+        assert not has_mask_directory(file)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -274,15 +274,20 @@ def test_a_scene_resampled_to_a_model_covers_exactly_the_same_ground(write, nois
     assert coarse.at_gsd(0.3).grid == scene.grid
 
 
-@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("int16", -9999), ("uint16", 65535), ("uint8", 300)])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 7), ("int16", -9999), ("uint16", 65535), ("uint8", 300), ("uint8", 0.5)]
+)
 def test_the_mask_of_a_nodata_value_is_GDALs(write, noise, dtype: str, nodata: float) -> None:
     """A pixel is valid where any band has another value; a value that the type cannot hold is nowhere."""
     pixels = noise(2, 40, 50, dtype)
-    pixels[:, 5:20, 8:30] = nodata if nodata != 300 else 44
+    is_held = nodata not in (300, 0.5)
+    pixels[:, 5:20, 8:30] = nodata if is_held else int(nodata) % 256
     pixels[0, 5:10] = 1
-    path = write("a.tif", pixels, nodata=nodata if nodata != 300 else None)
-    if nodata == 300:
-        bands = "".join(f'<PAMRasterBand band="{b}"><NoDataValue>300</NoDataValue></PAMRasterBand>' for b in (1, 2))
+    path = write("a.tif", pixels, nodata=nodata if is_held else None)
+    if not is_held:
+        bands = "".join(
+            f'<PAMRasterBand band="{b}"><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>' for b in (1, 2)
+        )
         path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
     _, valid = read_all(open_scene(path))
     with rasterio.open(path) as src:

@@ -151,6 +151,16 @@ def test_files_that_do_not_fit_together_are_refused_by_name_and_fact(write, nois
     assert "gdalwarp" in str(caught.value)
 
 
+def test_pixels_that_drift_apart_over_the_width_of_a_sheet_are_refused(write, noise) -> None:
+    """A twentieth of a pixel over all of it is rounding; a tenth is another grid."""
+    first = write("first.tif", noise(1, 20, 200), transform=at(0, 0))
+    near = write("near.tif", noise(1, 20, 200), transform=at(200, 0, 0.3 * (1 + 0.0001)))
+    assert open_scene([first, near]).grid.shape == (20, 400)
+    far = write("far.tif", noise(1, 20, 200), transform=at(200, 0, 0.3 * (1 + 0.0005)))
+    with pytest.raises(SceneMismatchError, match=r"far\.tif has pixels"):
+        open_scene([first, far])
+
+
 def test_alpha_in_one_file_and_infrared_in_the_other_is_refused(write, noise) -> None:
     first = write("first.tif", noise(4, 20, 20), colours=("red", "green", "blue", "undefined"))
     second = write("second.tif", noise(4, 20, 20), transform=at(20, 0), colours=("red", "green", "blue", "alpha"))

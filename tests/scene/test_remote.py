@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import GeosegError, MissingFileError, ReadError
@@ -26,6 +27,7 @@ from geoseg.scene import open_scene, remote, source
 from geoseg.scene.remote import Fetches, reach_of
 from geoseg.vrt import mosaic_vrt
 
+PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 WINDOW = Window(300, 333, 70, 90)
 
 
@@ -116,8 +118,6 @@ def test_only_the_ranges_that_are_needed_are_fetched(server, cog: Path) -> None:
 
 
 def test_several_web_files_are_one_scene(server, write, noise) -> None:
-    from affine import Affine
-
     pixels = noise(1, 50, 120)
     for n in (0, 1):
         place = Affine(0.3, 0, 500_000 + 18 * n, 0, -0.3, 600_000)
@@ -262,7 +262,7 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"no server on port {port}")
 
 
-def test_a_scene_in_a_bucket_reads_as_the_local_file_does(bucket, cog: Path) -> None:
+def test_a_scene_in_a_bucket_reads_as_the_local_file_does(bucket, write, cog: Path) -> None:
     bucket.upload_file(str(cog), "scenes", "folder/a.tif")
     local = open_scene(cog)
     remote = open_scene("s3://scenes/folder/a.tif")
@@ -273,6 +273,13 @@ def test_a_scene_in_a_bucket_reads_as_the_local_file_does(bucket, cog: Path) -> 
         remote.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
         local.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
     )
+    for n in (0, 1):
+        sheet = write(
+            f"sheet{n}.tif", np.full((1, 20, 20), n + 1, np.uint8), transform=PLACE @ Affine.translation(20 * n, 0)
+        )
+        bucket.upload_file(str(sheet), "scenes", f"folder/sheet{n}.tif")
+    sheets = open_scene([f"s3://scenes/folder/sheet{n}.tif" for n in (0, 1)])
+    assert sheets.read(Window(0, 18, 1, 4)).values.tolist() == [[[1, 1, 2, 2]]]
     with pytest.raises(GeosegError, match="credentials"):
         open_scene("s3://scenes/folder/gone.tif")
 

@@ -75,6 +75,49 @@ def test_a_time_becomes_UTC_and_one_without_a_zone_is_UTC(tmp_path: Path, taken:
     assert list_sources([path])[0].datetime.tzinfo == dt.UTC
 
 
+def test_a_time_without_a_zone_is_UTC_on_every_computer(tmp_path: Path, local_time: str) -> None:
+    path = write_csv(tmp_path / "m.csv", "path,datetime", "s3://b/k.tif,2023-05-01T10:30:00", "s3://b/l.tif,2023-05-01")
+    table = write_table(
+        tmp_path / "m.parquet",
+        path=["s3://b/m.tif", "s3://b/n.tif"],
+        datetime=[TAKEN.replace(tzinfo=None), dt.datetime(2023, 5, 1)],
+    )
+    midnight = dt.datetime(2023, 5, 1, tzinfo=dt.UTC)
+    assert [source.datetime for source in list_sources([path, table])] == [TAKEN, midnight, TAKEN, midnight]
+    days = write_table(tmp_path / "days.parquet", path=["s3://b/k.tif"], datetime=[dt.date(2023, 5, 1)])
+    assert list_sources([days])[0].datetime == midnight
+
+
+def test_a_period_counts_from_its_start_where_no_moment_is_given(tmp_path: Path) -> None:
+    lines = ("s3://b/k.tif,,2023-05-01T10:30:00Z,2024-01-01", "s3://b/l.tif,2023-05-01T10:30:00Z,2022-01-01,2024-01-01")
+    path = write_csv(tmp_path / "m.csv", "path,datetime,start_datetime,end_datetime", *lines)
+    assert [source.datetime for source in list_sources([path])] == [TAKEN, TAKEN]
+
+
+def test_the_path_goes_before_other_addresses_of_a_row(tmp_path: Path) -> None:
+    """A table may hold the address of a page about the scene, too."""
+    columns = ["url", "location", "href", "path"]
+    while columns:
+        cells = ",".join(f"s3://b/{column}.tif" for column in columns)
+        path = write_csv(tmp_path / "m.csv", ",".join(columns), cells)
+        assert list_sources([path])[0].paths == (f"s3://b/{columns.pop()}.tif",)
+
+
+def test_whole_numbers_with_gaps_are_whole_numbers_in_a_table(tmp_path: Path) -> None:
+    """pandas stores a column of numbers as 32630.0 where one is missing."""
+    path = write_table(
+        tmp_path / "m.parquet",
+        path=["s3://b/k.tif", "s3://b/l.tif"],
+        crs=[32630.0, float("nan")],
+        name=[12345678.0, float("nan")],
+        bands=[2.0, float("nan")],
+    )
+    assert list_sources([path]) == [
+        SceneSource("12345678", ("s3://b/k.tif",), crs="EPSG:32630", bands=(2,)),
+        SceneSource("l", ("s3://b/l.tif",)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

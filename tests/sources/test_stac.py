@@ -159,7 +159,7 @@ def test_a_page_of_a_search_says_that_there_are_more(tmp_path: Path, caplog: pyt
     assert "is one page of a search: 1 Items" in caplog.text
 
 
-def test_a_period_counts_from_its_start_and_a_missing_zone_is_UTC(tmp_path: Path) -> None:
+def test_a_period_counts_from_its_start_and_a_missing_zone_is_UTC(tmp_path: Path, local_time: str) -> None:
     item = make_item("a", "s3://b/a.tif", datetime=None, start_datetime=TAKEN, end_datetime=datetime(2024, 1, 1))
     (source,) = list_sources([write_item(tmp_path / "a.json", item)])
     assert source.datetime == TAKEN
@@ -195,6 +195,7 @@ COG, JPEG, JSON = MediaType.COG, MediaType.JPEG, MediaType.JSON
         ({"data": (COG, None), "image": (COG, None)}, None, "image"),
         ({"x": (COG, ["overview", "visual"]), "m": (JSON, None)}, None, "x"),
         ({"x": (None, None), "notes": (None, None)}, None, "x"),
+        ({"x": (" Image/TIFF; application=geotiff", None), "notes": (JSON, None)}, None, "x"),
         ({"B04": (COG, ["data"]), "B08": (COG, ["data"])}, "B08", "B08"),
         ({"x": (COG, ["data"]), "h5": ("application/x-hdf5", None)}, "h5", "h5"),
     ],
