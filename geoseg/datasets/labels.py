@@ -129,7 +129,7 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
 def _classes_of(path: Path, frame: Any, column: str, coding: Coding) -> list[int]:
     if column not in frame.columns:
         raise LabelError(f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
-    counts = frame[column].value_counts(dropna=False)
+    counts = frame[column].fillna("no class").value_counts()
     unknown = ", ".join(f"{name} ({n} polygons)" for name, n in counts.items() if name not in coding.indices)
     if unknown:
         raise UnknownLabelError(f"{path} names in {column} {unknown}; expected {', '.join(coding.indices)}")

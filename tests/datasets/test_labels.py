@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geoseg.datasets.coding import plan_coding
-from geoseg.datasets.labels import IGNORED, rasterize_areas, read_labels
+from geoseg.datasets.labels import IGNORED, count_outside, rasterize_areas, read_labels
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.silence import quiet_georeference
@@ -211,6 +211,33 @@ def test_class_indices_shrink_to_the_commonest_and_unknown_does_not_vote(tmp_pat
     assert labels[0, :4].tolist() == [2, 2, IGNORED, 0]
 
 
+def test_polygons_without_a_class_and_of_others_are_named_with_their_counts(tmp_path: Path) -> None:
+    shapes = [pixel_box(slice(0, 2), slice(n, n + 1)) for n in range(5)]
+    frame = geopandas.GeoDataFrame({"kind": ["road", None, "barn", None, "road"]}, geometry=shapes, crs=UTM)
+    frame.to_file(tmp_path / "l.gpkg")
+    with pytest.raises(UnknownLabelError, match=r"in kind .*no class \(2 polygons\), barn \(1 polygons\); expected"):
+        read_labels(tmp_path / "l.gpkg", GRID, coding=plan_coding(NAMES), column="kind")
+
+
+def test_a_number_that_codes_do_not_name_is_unknown_with_several_classes_and_background_with_one(
+    tmp_path: Path,
+) -> None:
+    path = write_labels(tmp_path / "l.tif", np.arange(48).reshape(GRID.shape).astype(np.uint8) % 2, 1.0)
+    codes = {"1": "building"}
+    assert read_labels(path, GRID, coding=plan_coding(["building"], values=codes)).mean() == 0.5
+    with pytest.raises(UnknownLabelError, match=r"0 \(24 px\)"):
+        read_labels(path, GRID, coding=plan_coding(NAMES, values=codes))
+
+
+def test_polygons_that_touch_none_of_several_images_are_counted(tmp_path: Path) -> None:
+    shapes = [pixel_box(slice(0, 2), slice(n, n + 1)) for n in (0, 3, 5, 20, 30)]
+    geopandas.GeoDataFrame(geometry=shapes, crs=UTM).to_file(tmp_path / "l.gpkg")
+    halves = [GRID.crop(Window(0, 0, 6, 2)), GRID.crop(Window(0, 5, 6, 3))]
+    assert count_outside(tmp_path / "l.gpkg", halves) == (5, 3)
+    assert count_outside(tmp_path / "l.gpkg", []) == (0, 0)
+    assert count_outside(write_labels(tmp_path / "l.tif", np.zeros(GRID.shape, np.uint8), 1.0), halves) is None
+
+
 def test_a_class_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownLabelError, match=r"3 \(2 px\); expected 0, 1, 2, 255"):
         read_labels(
@@ -218,9 +245,11 @@ def test_a_class_that_does_not_exist_is_named(tmp_path: Path) -> None:
         )
 
 
-def test_a_mask_in_colours_without_a_table_is_said(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("tint", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3)])
+def test_a_mask_in_colours_without_a_table_is_said(tmp_path: Path, tint: tuple[int, int, int]) -> None:
+    bands = np.ones((3, *PICTURE.shape), np.uint8) + np.array(tint, np.uint8)[:, None, None]
     with pytest.raises(LabelError, match="is in colours"):
-        read_labels(write_picture(tmp_path / "m.png", coloured(indices)), PICTURE)
+        read_labels(write_picture(tmp_path / "m.png", bands), PICTURE, coding=plan_coding(NAMES))
 
 
 def test_sizes_that_differ_are_named(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
