@@ -54,6 +54,15 @@ def test_coarser_labels_repeat(tmp_path: Path) -> None:
     assert np.array_equal(labels, coarse.repeat(2, axis=0).repeat(2, axis=1))
 
 
+def test_labels_of_a_part_are_those_of_its_pixels_wherever_it_begins(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 2, (60, 70)).astype(np.uint8)
+    path = write_labels(tmp_path / "l.tif", values, 1.17)
+    whole = Grid(UTM, Affine(1.17, 0, 500_000, 0, -1.17, 1_000_000), values.shape)
+    for start in range(1, 55, 2):
+        window = Window(start, start + 3, 4, 5)
+        assert np.array_equal(read_labels(path, whole.crop(window)), values[window.slices]), start
+
+
 def test_a_grid_beyond_the_labels_has_no_truth_there(tmp_path: Path) -> None:
     labels = read_labels(write_labels(tmp_path / "l.tif", np.ones((6, 5), np.uint8), 1.0), GRID)
     assert (labels[:, :5] == 1).all()

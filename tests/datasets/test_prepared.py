@@ -62,6 +62,19 @@ def test_an_unfinished_scene_is_not_prepared(scene: Path) -> None:
     assert not is_prepared(scene)
 
 
+def test_a_chip_of_a_part_is_the_scenes_own_and_is_mirrored_at_the_scenes_border_alone(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[0:40, 0:50].astype(np.uint8)
+    part = np.stack([rows, cols])[:, 12:, 7:]  # the scene's lower right
+    about = {"origin": (12, 7), "scene_shape": (40, 50)}
+    scene = PreparedScene(write_prepared(tmp_path / "s.npy", part, np.ones(part.shape[1:], np.uint8), about=about))
+    chip = scene.read_chip(Window(20, 30, 24, 28))
+    expected = [np.pad(band[20:, 30:], ((0, 4), (0, 8)), mode="reflect") for band in (rows, cols)]
+    assert np.array_equal(chip["image"], expected)
+    assert (chip["mask"][:20, :20] == 1).all()
+    assert (chip["mask"][20:] == IGNORED).all()
+    assert (chip["mask"][:, 20:] == IGNORED).all()
+
+
 def test_pixels_without_data_are_filled_as_in_inference_and_have_no_truth(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (3, 40, 50)).astype(np.uint8)
     valid = np.ones((40, 50), bool)
