@@ -48,6 +48,15 @@ def test_the_first_lies_over_the_others(pair: list[Scene]) -> None:
         assert (pixels.values[0, :, 60:] == TWO).all()
 
 
+def test_narrow_and_flat_windows_show_every_scene_that_they_reach(write_scene: WriteScene) -> None:
+    scenes = [write_scene(grey(value), shift=shift) for value, shift in ((1, (0, 0)), (2, (0, 150)), (3, (200, 0)))]
+    mosaic = mosaic_of(scenes)
+    column = mosaic.read(Window(0, 20, mosaic.grid.height, 3)).values[0, :, 0]
+    assert (set(column[:40]), set(column[150:])) == ({1}, {2})
+    row = mosaic.read(Window(20, 0, 3, mosaic.grid.width)).values[0, 0]
+    assert (set(row[:60]), set(row[200:])) == ({1}, {3})
+
+
 def test_where_one_has_no_data_the_next_shows(write_scene: WriteScene) -> None:
     hole = np.ones((40, 60), bool)
     hole[10:20, 15:45] = False
