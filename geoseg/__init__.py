@@ -3,11 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geoseg._version import __version__
+
 if TYPE_CHECKING:
     from geoseg.inference import predict_scene
     from geoseg.run import RunSettings, run_each, run_inputs, run_scene
-
-__version__ = "0.1.0"
 
 __all__ = ["RunSettings", "__version__", "predict_scene", "run_each", "run_inputs", "run_scene"]
 
@@ -26,3 +26,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognise
 from geoseg.errors import BundleError, UnknownModelError
+from geoseg.io.aside import write_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -272,10 +272,9 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     }
     header[CHECKSUM_KEY] = _header_checksum(header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as aside:
-        save_file(tensors, Path(aside) / path.name, metadata=header)
-        (Path(aside) / path.name).chmod(BUNDLE_MODE)
-        (Path(aside) / path.name).replace(path)
+    with write_aside(path, shared=True) as aside:
+        save_file(tensors, aside, metadata=header)
+        aside.chmod(BUNDLE_MODE)
     return path
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import platform
 from typing import Any
 
-import geoseg
+from geoseg._version import __version__
 from geoseg.bundle import list_models, load_bundle
 from geoseg.engines import usable_cores
 from geoseg.run.report import package_versions
@@ -15,7 +15,7 @@ def describe_installation() -> dict[str, Any]:
     import rasterio
 
     return {
-        "geoseg": geoseg.__version__,
+        "geoseg": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "gdal": rasterio.__gdal_version__,

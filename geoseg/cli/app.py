@@ -63,8 +63,6 @@ def version(
 ) -> None:
     """Building footprints from georeferenced imagery."""
     if show:
-        from geoseg import __version__
-
         typer.echo(f"geoseg {__version__}")
         raise typer.Exit
 

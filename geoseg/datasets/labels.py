@@ -6,7 +6,7 @@ background that incomplete labels cannot vouch for, `IGNORED` no truth at all.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
+from geoseg.io.suffixes import is_raster
+from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons
 from geoseg.silence import quiet_georeference
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 __all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "read_labels"]
 
 Labels = NDArray[np.uint8]
-
-_RASTERS = {".tif", ".tiff", ".vrt", ".png", ".jp2", ".jpg", ".jpeg", ".img", ".bmp", ".gif"}
-
-_ONE_LAYER = {".fgb", ".geojson", ".json", ".parquet", ".shp"}
-"""Suffixes of files that cannot hold several layers."""
 
 _MARGIN_PX = 2
 """Pixels of a label raster read beyond the grid that is asked for: resampling looks that far."""
@@ -67,7 +67,7 @@ def read_labels(
     """
     if not path.exists():
         raise LabelError(f"no labels at {path}; expected a raster of class indices and 255, or a file of polygons")
-    if path.suffix.lower() in _RASTERS:
+    if is_raster(path):
         return _read_raster(path, grid, coding, native or grid)
     return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
 
@@ -78,7 +78,7 @@ def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tupl
     Raises:
         LabelError: as `read_labels`.
     """
-    if path.suffix.lower() in _RASTERS:
+    if is_raster(path):
         return None
     import shapely
 
@@ -143,15 +143,11 @@ def _check_touches(path: Path, frame: Any, native: Grid) -> None:
     extent = shapely.Polygon(native.corners)
     if frame.geometry.intersects(extent).any():
         return
-    where = f"their extent is {_numbers(frame.total_bounds)}" if len(frame) else "the file holds none"
+    where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
     raise LabelError(
-        f"no polygon of {path} touches the image: {where}, the image's {_numbers(native.bounds)} in its CRS. Check "
-        "that both show one place; an image that truly has none is accepted with empty_ok = true"
+        f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
+        "Check that both show one place; an image that truly has none is accepted with empty_ok = true"
     )
-
-
-def _numbers(bounds: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"
 
 
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
@@ -164,34 +160,12 @@ def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels
     return burnt
 
 
-def _read_polygons(path: Path, grid: Grid, layer: str = ""):  # type: ignore[no-untyped-def]
+def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     """Read a file of polygons in the grid's coordinate reference system."""
-    import geopandas
-
-    _check_layer(path, layer)
-    try:
-        frame = geopandas.read_file(path, **({"layer": layer} if layer else {}))
-    except Exception as err:  # pyogrio and fiona raise their own
-        raise LabelError(f"cannot read polygons from {path}: {err}") from err
+    frame = read_polygons(path, what="labels", error=LabelError, layer=layer)
     if frame.crs is None and grid.crs is not None:
         raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be laid on the scene")
-    frame = frame if grid.crs is None else frame.to_crs(grid.crs)
-    return frame[~(frame.geometry.is_empty | frame.geometry.isna())]
-
-
-def _check_layer(path: Path, layer: str) -> None:
-    """Refuse to guess which of several layers holds the truth."""
-    import pyogrio
-
-    if not layer and path.suffix.lower() in _ONE_LAYER:
-        return
-    try:
-        names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    except Exception as err:  # pyogrio raises its own
-        raise LabelError(f"cannot read polygons from {path}: {err}") from err
-    if (layer and layer not in names) or (not layer and len(names) > 1):
-        found = f"{path} has the layers {', '.join(names)}"
-        raise LabelError(f"{found}, not {layer!r}" if layer else f'{found}; name one of them: layer = "{names[0]}"')
+    return in_crs_of(frame, grid)
 
 
 def _open(path: Path) -> Any:
@@ -218,8 +192,8 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
             return np.full(grid.shape, IGNORED, np.uint8)
         if window is None:
             raise LabelError(
-                f"the labels {path} lie elsewhere: their extent is {_numbers(own.bounds)} in their CRS, the image's "
-                f"{_numbers(native.bounds)} in its own. Check that both show one place"
+                f"the labels {path} lie elsewhere: their extent is {format_bounds(own.bounds)} in their CRS, the "
+                f"image's {format_bounds(native.bounds)} in its own. Check that both show one place"
             )
         values = _read_coded(path, source, coding, window)
     return _bring(values, own.crop(window), grid, coding)

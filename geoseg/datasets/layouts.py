@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from geoseg.errors import LabelError
-from geoseg.scene import RASTER_SUFFIXES
+from geoseg.io.suffixes import SCENE_SUFFIXES
 
 __all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
 
@@ -150,7 +150,7 @@ def _expression(template: str) -> re.Pattern[str]:
         seen.add(word)
         return f"(?P={word})" if again else f"(?P<{word}>[^/]+)"
 
-    suffixes = "|".join(re.escape(suffix) for suffix in RASTER_SUFFIXES)
+    suffixes = "|".join(re.escape(suffix) for suffix in SCENE_SUFFIXES)
     return re.compile(re.sub(r"\{(\w+)\}", group, text) + (f"(?i:{suffixes})" if anything else ""))
 
 

@@ -5,7 +5,6 @@ degrees nor a rotation any more, and torchgeo's samplers work in whole numbers.
 """
 
 import json
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torchgeo.datasets import GeoDataset
 from geoseg.datasets.fill import fill_invalid
 from geoseg.datasets.labels import IGNORED, UNSURE, Labels
 from geoseg.grid import Window, reflect_indices
+from geoseg.io.aside import write_all_aside
 
 __all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "write_prepared"]
 
@@ -176,11 +176,8 @@ def write_prepared(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = truth if valid is None else np.where(valid, truth, np.uint8(NO_PIXEL))
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    with aside.open("wb") as file:
-        np.save(
-            file, np.ascontiguousarray(np.concatenate([image, stored[None].astype(image.dtype)]).transpose(1, 2, 0))
-        )
-    aside.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1))
+    values = np.concatenate([image, stored[None].astype(image.dtype)]).transpose(1, 2, 0)
+    with write_all_aside([path, path.with_suffix(".json")], shared=True) as (pixels, document):
+        np.save(pixels, np.ascontiguousarray(values))
+        document.write_text(json.dumps(about, indent=1))
     return path

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from geoseg.errors import RecipeError
+from geoseg.errors import OutputError, RecipeError
+from geoseg.io.aside import write_json
 
 __all__ = ["PARTS", "Split", "check_shares", "draw_fold", "draw_split", "read_split", "write_split"]
 
@@ -132,11 +133,8 @@ def write_split(path: Path, split: Split) -> Path:
     Raises:
         RecipeError: the file cannot be written.
     """
-    aside = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(split, indent=1), encoding="utf-8")
-        aside.replace(path)
-    except OSError as err:
-        raise RecipeError(f"the split {path} cannot be written: {err.strerror}") from err
-    return path
+        return write_json(path, split)
+    except (OSError, OutputError) as err:
+        raise RecipeError(f"the split {path} cannot be written: {err}") from err

@@ -1,8 +1,9 @@
 """Engines run a network: pixel values in, probabilities out."""
 
 from geoseg.engines.fakes import ClassSegmenter, IdentitySegmenter, ThresholdSegmenter
-from geoseg.engines.open import ONNX_CACHE_ENV, choose_device, load_engine, usable_cores, worker_threads
-from geoseg.engines.protocol import Engine
+from geoseg.engines.onnx import ONNX_CACHE_ENV
+from geoseg.engines.open import choose_device, load_engine, worker_threads
+from geoseg.engines.protocol import Engine, usable_cores
 
 __all__ = [
     "ONNX_CACHE_ENV",

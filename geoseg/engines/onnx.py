@@ -2,15 +2,15 @@
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
-from geoseg.engines.open import ONNX_CACHE_ENV
 from geoseg.errors import NetworkExportError, OutputError
+from geoseg.io.aside import write_aside
 from geoseg.silence import quiet
 
+ONNX_CACHE_ENV = "GEOSEG_CACHE_DIR"
 OPSET = 18
 EXPORT_VERSION = 1
 """Part of a cached file's name: raise it when the export changes."""
@@ -44,21 +44,15 @@ def onnx_path(bundle: Bundle) -> Path:
     path = folder / f"{bundle.spec.slug}-{bundle.key}-v{EXPORT_VERSION}.onnx"
     if path.is_file():
         return path
-    with _aside(folder) as aside:
-        export_onnx(bundle, Path(aside) / path.name)
-        (Path(aside) / path.name).replace(path)
-    return path
-
-
-def _aside(folder: Path) -> "tempfile.TemporaryDirectory[str]":
-    """Make a temporary folder inside the cache folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-")
-    except OSError as err:
+        with write_aside(path, shared=True) as aside:
+            export_onnx(bundle, aside)
+    except (OSError, OutputError) as err:
         raise OutputError(
             f"The cache folder {folder} cannot be written ({err}). Name another one with {ONNX_CACHE_ENV}."
         ) from err
+    return path
 
 
 def export_onnx(bundle: Bundle, path: Path) -> None:

@@ -2,13 +2,12 @@
 
 import importlib.util
 import logging
-import os
 import platform
 from pathlib import Path
 
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
-from geoseg.engines.protocol import Engine
+from geoseg.engines.protocol import Engine, usable_cores
 from geoseg.errors import DeviceError, NetworkExportError
 from geoseg.telemetry import import_onnxruntime
 
@@ -18,8 +17,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("f32", "bf16", "f16")
 GPU_FEEDERS = 8
 """Most threads that read for one GPU; each holds a block."""
-
-ONNX_CACHE_ENV = "GEOSEG_CACHE_DIR"
 
 
 def choose_device(device: str = "auto", form: Form = Form.SAFETENSORS) -> str:
@@ -86,11 +83,6 @@ def _has_mps() -> bool:
     import torch
 
     return torch.backends.mps.is_available()
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_threads(device: str, threads: int | None = None, form: Form = Form.SAFETENSORS) -> int:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
-from geoseg.engines.open import usable_cores
+from geoseg.engines.protocol import usable_cores
 from geoseg.errors import BundleError
 from geoseg.telemetry import import_openvino
 

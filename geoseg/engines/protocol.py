@@ -1,5 +1,6 @@
-"""What every engine promises."""
+"""What every engine promises, and the cores that it may use."""
 
+import os
 from typing import Protocol
 
 import numpy as np
@@ -28,3 +29,8 @@ class Engine(Protocol):
             `(n, class, y, x)` probabilities in [0, 1]. A chip's result does not depend on its neighbours in the batch.
         """
         ...
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

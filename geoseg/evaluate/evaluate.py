@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import geoseg
+from geoseg._version import __version__
 from geoseg.bundle import choose_colours
 from geoseg.datasets.coding import Coding
 from geoseg.engines import usable_cores
@@ -63,7 +63,7 @@ class Evaluation:
         total = self.total
         scenes = {name: self.facts.get(name, {}) | scores.metrics() for name, scores in self.scenes.items()}
         return {
-            "geoseg": geoseg.__version__,
+            "geoseg": __version__,
             **common,
             "threshold": self.threshold,
             "classes": list(total.confusion.classes),

@@ -9,11 +9,9 @@ from geoseg.bundle import DEFAULT_MODEL, load_bundle
 from geoseg.errors import LabelError, UsageError
 from geoseg.evaluate.prediction import Prediction, grid_of, is_run_folder, open_files, open_run, predict_bundle
 from geoseg.evaluate.settings import EvaluateSettings
-from geoseg.evaluate.vectors import RASTER_SUFFIXES, is_raster
-from geoseg.scene import RASTER_SUFFIXES as SCENE_SUFFIXES
+from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES, is_raster
 from geoseg.scene import list_files, open_scene
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
 LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
 """What may follow a scene's name in the name of its labels."""
 

@@ -265,7 +265,7 @@ def draw_curve(path: Path, curve: list[dict[str, float]], threshold: float | Non
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    from geoseg.outputs.aside import reported, write_aside
+    from geoseg.io.aside import reported, write_aside
 
     with write_aside(path) as aside, reported(path):
         figure.savefig(aside)

@@ -11,8 +11,9 @@ from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.layers import Bytes, Scratch, fill_scratch
-from geoseg.evaluate.vectors import Footprints, is_raster, read_footprints, say_elsewhere
+from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
 from geoseg.grid import Grid, Window
+from geoseg.io.suffixes import is_raster
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from geoseg.artifact import BUNDLE_KEY, MLM_KEY, SPEC_KEY, Form
 from geoseg.bundle import Bundle, load_bundle
-from geoseg.errors import ExistingResultError, ExportError, OutputError, UsageError
+from geoseg.errors import ExistingResultError, ExportError, UsageError
 from geoseg.export.stac import describe_item, describe_properties
+from geoseg.io.aside import output_error, write_all_aside
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +69,13 @@ def export_model(
         raise ExportError(f"{bundle.path} is an export itself. Give the .safetensors bundle that it was made from.")
     targets = plan_targets(bundle, to, out)
     _check_free(targets, overwrite=overwrite)
-    with _aside(targets[0].parent) as folder:
-        aside = [Path(folder) / target.name for target in targets]
-        check = _write(bundle, to, aside[0], weights)
-        _write_item(bundle, to, aside, weights, check)
-        for source, target in reversed(list(zip(aside, targets, strict=True))):  # the network last: it names the rest
-            source.replace(target)
+    try:
+        targets[0].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(targets[0], str(err)) from err
+    with write_all_aside(targets[::-1]) as aside:  # the network last: it names the others
+        check = _write(bundle, to, aside[-1], weights)
+        _write_item(bundle, to, aside[::-1], weights, check)
     return ExportedModel(targets, check)
 
 
@@ -104,14 +105,6 @@ def _check_free(targets: list[Path], *, overwrite: bool) -> None:
     there = [str(path) for path in targets if path.exists()]
     if there and not overwrite:
         raise ExistingResultError(f"{there[0]} is already there. Choose another --out, or replace it with --overwrite.")
-
-
-def _aside(folder: Path) -> "tempfile.TemporaryDirectory[str]":
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
-    except OSError as err:
-        raise OutputError(f"{folder} cannot be written ({err}). Choose another --out.") from err
 
 
 def _write(bundle: Bundle, to: str, path: Path, weights: str) -> dict[str, Any]:

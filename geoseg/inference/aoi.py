@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -11,7 +12,11 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
+from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.silence import quiet_georeference
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,13 @@ def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
         AOIError: If the file cannot be read or holds no polygon.
         OutsideAOIError: If the polygons lie outside the scene.
     """
-    frame = _read_frame(path, where)
-    if grid.crs is not None and frame.crs is not None:
-        frame = frame.to_crs(grid.crs.to_wkt())
-    inverse = ~grid.transform
+    frame = in_crs_of(_read_area(path, where), grid)
     area = shapely.union_all(shapely.make_valid(frame.geometry.values))
-    pixels = shapely.transform(area, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])))
-    aoi = AOI(pixels)
+    aoi = AOI(to_pixels(area, grid))
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
-            f"The AOI {path} lies outside the scene: its bounds are {_numbers(area.bounds)} in the scene's CRS, the "
-            f"scene's {_numbers(grid.bounds)}. Check the CRS of both files."
+            f"The AOI {path} lies outside the scene: its bounds are {format_bounds(area.bounds)} in the scene's CRS, "
+            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both files."
         )
     return aoi
 
@@ -78,29 +79,15 @@ def read_aoi_bounds(path: str | Path, *, where: str | None = None) -> tuple[floa
     Raises:
         AOIError: If the file cannot be read or holds no polygon.
     """
-    frame = _read_frame(path, where)
+    frame = _read_area(path, where)
     if frame.crs is None:
         return None
     west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
     return west, south, east, north
 
 
-def _read_frame(path: str | Path, where: str | None):  # type: ignore[no-untyped-def]  # geopandas has no types
-    import geopandas
-
-    if not str(path).startswith("/vsi") and "://" not in str(path) and not Path(path).exists():
-        raise AOIError(f"There is no AOI file {path}. Give a vector file with polygons, such as a GeoPackage.")
-    try:
-        frame = geopandas.read_file(path, where=where)
-    except Exception as err:  # pyogrio raises several types without a common root
-        raise AOIError(f"The AOI {path} cannot be read ({err}). Give a vector file with polygons.") from err
-    frame = (
-        frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])] if len(frame) and "geometry" in frame else frame[:0]
-    )
+def _read_area(path: str | Path, where: str | None) -> "GeoDataFrame":
+    frame = read_polygons(path, what="AOI", error=AOIError, where=where, any_layer=True)
     if frame.empty:
         raise AOIError(f"The AOI {path} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
     return frame
-
-
-def _numbers(bounds: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from geoseg.outputs.aside import output_error, reported, write_aside
+from geoseg.io.aside import output_error, reported, write_aside
 from geoseg.outputs.styles import footprint_qml
 from geoseg.silence import quiet
 
@@ -219,7 +219,7 @@ class _GeoParquet:
 
     def describe(self) -> dict[str, Any]:
         """Return the file's metadata (GeoParquet 1.1)."""
-        import geoseg
+        from geoseg._version import __version__
 
         column: dict[str, Any] = {
             "encoding": "WKB",
@@ -233,7 +233,7 @@ class _GeoParquet:
             "version": "1.1.0",
             "primary_column": "geometry",
             "columns": {"geometry": column},
-            "creator": {"library": "geoseg", "version": geoseg.__version__},
+            "creator": {"library": "geoseg", "version": __version__},
         }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from geoseg.outputs.aside import reported, write_aside
+from geoseg.io.aside import reported, write_aside
 from geoseg.outputs.rasters import GDAL_FAILURES
 from geoseg.silence import quiet_georeference
 

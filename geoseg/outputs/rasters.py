@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter, MemoryFile
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs.aside import reported, write_aside, write_text
+from geoseg.io.aside import reported, write_aside, write_text
 from geoseg.outputs.cog import Entry, read_entries, write_cog
 from geoseg.outputs.overviews import NODATA, halve_average, halve_majority
 from geoseg.outputs.pyramid import Derivation, Layer, Pyramid

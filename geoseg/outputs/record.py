@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geoseg.outputs.aside import write_text
+from geoseg.io.aside import write_text
 
 
 def write_run_json(path: str | Path, record: Mapping[str, Any]) -> Path:

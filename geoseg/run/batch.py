@@ -22,6 +22,7 @@ from geoseg.errors import (
     OutsideAOIError,
 )
 from geoseg.inference import Plan
+from geoseg.io.store import open_store
 from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import check_place, remove_if_empty
@@ -36,7 +37,6 @@ from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, has_all, is_finished, open_session
 from geoseg.run.settings import RunSettings
 from geoseg.sources import SceneSource, list_sources
-from geoseg.store import open_store
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -5,6 +5,7 @@ from typing import Any
 
 from geoseg.errors import DamagedPartError, GeosegError
 from geoseg.grid import Block
+from geoseg.io.store import Store
 from geoseg.run.folder import building_site, near, publish
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
@@ -15,7 +16,6 @@ from geoseg.run.parts import FOLDER, part_name, read_watch
 from geoseg.run.polygons import write_footprints
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, describe_run
-from geoseg.store import Store
 
 
 def finish_run(job: Job, ending: Ending) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from geoseg.errors import ExistingResultError, OutputError
+from geoseg.io.store import LocalStore, Store
 from geoseg.run.ledger import WORK
-from geoseg.store import LocalStore, Store
 
 RESULTS = (
     "probability.tif",

@@ -9,9 +9,9 @@ from typing import Any
 from geoseg.bundle import Bundle
 from geoseg.errors import ExistingResultError
 from geoseg.inference import Plan
+from geoseg.io.store import stamp
 from geoseg.run.settings import RunSettings
 from geoseg.scene import is_remote
-from geoseg.store import stamp
 
 DECIDING = (
     "aoi_where",

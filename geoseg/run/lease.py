@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from geoseg.errors import BusyError, GeosegError, MissingFileError
-from geoseg.store import Store
+from geoseg.io.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import geoseg
+from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError
 from geoseg.grid import Block
+from geoseg.io.store import Store, open_store
 from geoseg.run.identity import Facts, key_of, refuse_other
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER, part_name
-from geoseg.store import Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _describe(facts: Facts, *, block_px: int, blocks: int, name: str) -> dict[st
     now = datetime.now(UTC)
     return {
         "format": FORMAT,
-        "geoseg": geoseg.__version__,
+        "geoseg": __version__,
         "key": key_of(facts),
         "facts": facts,
         "name": name,
@@ -135,7 +135,7 @@ def _describe(facts: Facts, *, block_px: int, blocks: int, name: str) -> dict[st
 
 def is_same(plan: dict[str, Any], facts: Facts) -> bool:
     """Tell whether what `plan.json` describes can be continued."""
-    return plan.get("key") == key_of(facts) and _version_of(plan) == (FORMAT, geoseg.__version__)
+    return plan.get("key") == key_of(facts) and _version_of(plan) == (FORMAT, __version__)
 
 
 def _version_of(plan: dict[str, Any]) -> tuple[Any, Any]:
@@ -147,7 +147,7 @@ def _check_same(out: Store, plan: dict[str, Any], facts: Facts) -> None:
         raise refuse_other(out.url, plan.get("facts") or {}, facts)
     if not is_same(plan, facts):
         raise ExistingResultError(
-            f"{out.url} was begun with geoseg {plan.get('geoseg')}; this is geoseg {geoseg.__version__}, which may "
+            f"{out.url} was begun with geoseg {plan.get('geoseg')}; this is geoseg {__version__}, which may "
             "compute other pixels. Finish it with that version, or begin again with --overwrite."
         )
 

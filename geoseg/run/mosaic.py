@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from geoseg.bundle import ModelSpec
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
+from geoseg.io.store import Store
 from geoseg.run.parts import read_raster
-from geoseg.store import Store
 
 if TYPE_CHECKING:
     from geoseg.outputs.rasters import RasterFile

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from geoseg.errors import DamagedPartError
 from geoseg.grid import Block
 from geoseg.inference import NODATA, BlockPixels, Stopwatch
-from geoseg.store import Store
+from geoseg.io.store import Store
 from geoseg.vectorize import BlockOutlines, BlockPolygons, Footprints, Pending
 
 FOLDER = "parts"

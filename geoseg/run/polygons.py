@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from geoseg.errors import MissingFileError
 from geoseg.grid import Block, Window
 from geoseg.inference import NODATA, BlockPixels, Plan
+from geoseg.io.store import Store
 from geoseg.run.parts import read_finished, read_pending
-from geoseg.store import Store
 from geoseg.vectorize import BlockOutlines, Footprints, Pending, SeamSweep, finish_block, polygonize_block
 
 if TYPE_CHECKING:

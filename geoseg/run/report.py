@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import geoseg
+from geoseg._version import __version__
 from geoseg.inference import Plan, Stopwatch
 from geoseg.mosaic import Composite
 from geoseg.run.identity import Facts, key_of
@@ -75,7 +75,7 @@ def describe_run(
     in_blocks["write"] = ending.write_s
     engine, threads = ending.engine or (None, 1)
     return {
-        "geoseg": geoseg.__version__,
+        "geoseg": __version__,
         "started": stages.began.isoformat(timespec="seconds"),
         "command": sys.argv,
         "scene": describe_scene(plan),

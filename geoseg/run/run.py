@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import DamagedPartError, GeosegError
 from geoseg.inference import EngineRecipe, Plan, plan_inference
+from geoseg.io.store import Store, open_store
 from geoseg.run.cluster import computing_threads, dashboard_of, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import RESULTS
@@ -23,7 +24,6 @@ from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, open_session, out_of
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_idle_readers, close_readers
-from geoseg.store import Store, open_store
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,6 +10,7 @@ from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, ExistingResultError, GeosegError, ReadError, UnfinishedError
 from geoseg.grid import Block
 from geoseg.inference import Plan
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.run.cluster import engine_threads
 from geoseg.run.folder import check_free, check_place, check_room, remove_if_empty
 from geoseg.run.identity import Facts, plan_facts, refuse_other
@@ -31,7 +32,6 @@ from geoseg.run.parts import is_sound, part_name
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
 from geoseg.run.settings import RunSettings
-from geoseg.store import LocalStore, Store, open_store
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import MissingFileError
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.run.batch import BATCHES
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import PLAN, PROGRESS, WORK, base_store, read_failed, read_json, work_store
 from geoseg.run.parts import FOLDER
-from geoseg.store import LocalStore, Store, open_store
 
 FINISHED, WORKING, STOPPED, WAITING = "finished", "working", "stopped", "waiting"
 

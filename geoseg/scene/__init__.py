@@ -1,7 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.scene.extent import data_windows
-from geoseg.scene.files import RASTER_SUFFIXES, Paths, is_remote, list_files
+from geoseg.scene.files import Paths, is_remote, list_files
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
@@ -9,7 +9,6 @@ from geoseg.scene.remote import REMOTE_ENV, gdal_env
 from geoseg.scene.scene import Pixels, Scene
 
 __all__ = [
-    "RASTER_SUFFIXES",
     "REMOTE_ENV",
     "Levels",
     "Paths",

@@ -5,11 +5,10 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
+from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.tiff import promised_size
 
 Paths = str | Path | Sequence[str | Path]
-
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 
 Stamp = tuple[int, int] | None
 """Time and size of a local file."""
@@ -33,10 +32,10 @@ def list_files(paths: Paths) -> list[str]:
 def _expand(path: str) -> list[str]:
     if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
         return [path]
-    found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES)
     if not found:
         raise MissingFileError(
-            f"The folder {path} holds no raster ({', '.join(RASTER_SUFFIXES)}). "
+            f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
             "Name the file itself if it has another suffix."
         )
     return found

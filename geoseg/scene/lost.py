@@ -5,7 +5,7 @@ import struct
 from urllib.parse import urlparse
 
 from geoseg.errors import MissingFileError
-from geoseg.store import read_range
+from geoseg.io.store import read_range
 from geoseg.tiff import has_mask_directory
 
 PIECE = 1 << 14

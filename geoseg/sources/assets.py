@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg.errors import AssetError
-from geoseg.scene import RASTER_SUFFIXES
+from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.location import suffix_of
 
 RASTER_TYPES = ("image/", "application/x-geotiff", "application/geotiff")
@@ -39,7 +39,7 @@ class Asset:
         """True where the media type says so, or the suffix where there is no type."""
         if self.media_type:
             return self.media_type.strip().lower().startswith(RASTER_TYPES)
-        return suffix_of(self.href) in RASTER_SUFFIXES
+        return suffix_of(self.href) in SCENE_SUFFIXES
 
     @property
     def is_full(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from geoseg import store
 from geoseg.errors import MissingFileError, SourceError
-from geoseg.scene import RASTER_SUFFIXES
+from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 from geoseg.sources.results import RUN_FOLDER, leave_out_results, local_names
 
@@ -22,11 +22,11 @@ def list_folder(folder: str) -> list[str]:
         MissingFileError: If there is none.
     """
     inside = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
-    rasters = [path.as_posix() for path in inside if path.suffix.lower() in RASTER_SUFFIXES and path.is_file()]
+    rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
     kept = leave_out_results(rasters, local_names(), folder)
     if not kept:
         raise MissingFileError(
-            f"The folder {folder} holds no raster to segment ({', '.join(RASTER_SUFFIXES)}). "
+            f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
             f"Found: {_show(path.name + '/' * path.is_dir() for path in inside)}. Name the file itself if it has "
             f"another suffix; for the folders below, quote a pattern: '{folder.rstrip('/')}/**/*.tif'."
         )
@@ -40,11 +40,11 @@ def list_prefix(prefix: str) -> list[str]:
         MissingFileError: If there is none.
     """
     below = _objects(f"{prefix}*")
-    rasters = [name for name in below if suffix_of(name) in RASTER_SUFFIXES and not _is_hidden(name, prefix)]
+    rasters = [name for name in below if suffix_of(name) in SCENE_SUFFIXES and not _is_hidden(name, prefix)]
     kept = _without_results(rasters, below, prefix)
     if not kept:
         raise MissingFileError(
-            f"{prefix} holds no raster to segment ({', '.join(RASTER_SUFFIXES)}). "
+            f"{prefix} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
             f"Found: {_show(name.removeprefix(prefix) for name in below)}. "
             f"For everything below, quote a pattern: '{prefix}**/*.tif'."
         )
@@ -114,7 +114,7 @@ def _wanted(files: Iterable[str], pattern: str) -> list[str]:
     suffix = PurePosixPath(pattern).suffix
     if suffix and not any(sign in suffix for sign in MAGIC):
         return list(files)
-    return [file for file in files if suffix_of(file) in RASTER_SUFFIXES]
+    return [file for file in files if suffix_of(file) in SCENE_SUFFIXES]
 
 
 def _is_hidden(name: str, below: str) -> bool:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError
+from geoseg.io.store import read_bytes
 from geoseg.sources.location import suffix_of
 from geoseg.sources.rows import PATH_COLUMNS, ROW_COLUMNS, parse_row
 from geoseg.sources.source import Found
-from geoseg.store import read_bytes
 
 if TYPE_CHECKING:
     import pyarrow

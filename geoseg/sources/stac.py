@@ -19,11 +19,11 @@ import pystac
 from shapely.geometry import shape
 
 from geoseg.errors import AssetError, CatalogError, MissingFileError
-from geoseg.scene import RASTER_SUFFIXES
+from geoseg.io.store import read_bytes
+from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.assets import Asset, choose_asset
 from geoseg.sources.location import identity, is_local, is_web, join, suffix_of
 from geoseg.sources.source import Found, as_utc
-from geoseg.store import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Document:
 def is_stac(location: str) -> bool:
     """Tell whether a location names a STAC document, by suffix or as a STAC API's addresses go."""
     suffix, path = suffix_of(location), urlparse(location).path
-    if is_web(location) and suffix not in RASTER_SUFFIXES:
+    if is_web(location) and suffix not in SCENE_SUFFIXES:
         return suffix in (".json", ".geojson") or bool(API_SEARCH.search(path) or API_DOCUMENT.search(path))
     return suffix in (".json", ".geojson")
 

@@ -9,8 +9,8 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from geoseg.io.aside import write_aside
 from geoseg.silence import quiet_georeference
-from geoseg.testing.files import written_aside
 
 PRIME = 251
 """Largest prime below 256: rows and columns wrap here in 8-bit scenes, so no power-of-two step can hide."""
@@ -79,8 +79,9 @@ def write_position_scene(
     options = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 3, "dtype": dtype, "nodata": nodata}
     if crs:
         options |= {"crs": crs, "transform": place}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (
-        written_aside(Path(path)) as part,
+        write_aside(path) as part,
         quiet_georeference(),  # crs=None asks for just that
         rasterio.open(part, "w", **options, **profile) as target,
     ):

@@ -10,7 +10,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.grid import Grid
-from geoseg.testing.files import written_aside
+from geoseg.io.aside import write_aside, write_text
 from geoseg.testing.painter import PaintedScene, paint_scene
 
 SAMPLE_SEED = 2026
@@ -40,8 +40,7 @@ def write_sample(folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 
     scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=SAMPLE_REGION)
     write_raster(home / "scene.tif", scene.image, scene.grid)
     write_footprints(home / "buildings.gpkg", scene)
-    with written_aside(home / "README.md") as part:
-        part.write_text(_readme(scene, seed, gsd_m), encoding="utf-8")
+    write_text(home / "README.md", _readme(scene, seed, gsd_m))
     return [home / "scene.tif", home / "buildings.gpkg", home / "README.md"]
 
 
@@ -100,7 +99,8 @@ def write_raster(path: Path, values: NDArray[np.uint8], grid: Grid) -> None:
     options |= {"crs": grid.crs, "transform": grid.transform, "compress": "deflate", "zlevel": 9, "predictor": 2}
     if min(grid.shape) >= 256:
         options |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    with written_aside(path) as part, rasterio.open(part, "w", **options) as target:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as part, rasterio.open(part, "w", **options) as target:
         target.write(values)
 
 
@@ -114,7 +114,7 @@ def write_footprints(path: Path, scene: PaintedScene) -> None:
     )
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": SAMPLE_DATE})
     try:
-        with written_aside(path) as part:
+        with write_aside(path) as part:
             frame.to_file(part, layer="buildings", driver="GPKG", engine="pyogrio")
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

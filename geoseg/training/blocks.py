@@ -16,6 +16,7 @@ from geoseg.datasets.labels import IGNORED, Labels, rasterize_areas, read_labels
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, write_prepared
 from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
+from geoseg.io.aside import write_aside
 from geoseg.scene import Scene, open_scene
 from geoseg.silence import quiet
 
@@ -193,11 +194,8 @@ def write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> Pat
     crs = grid.crs.to_wkt() if grid.crs is not None else None
     frame = geopandas.GeoDataFrame({"split": list(names)}, geometry=list(shapes), crs=crs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.part.gpkg")
-    aside.unlink(missing_ok=True)
-    with quiet(message="'crs' was not provided"):  # a plain picture has none
+    with write_aside(path) as aside, quiet(message="'crs' was not provided"):  # a plain picture has none
         frame.to_file(aside, driver="GPKG", layer="areas")
-    aside.replace(path)
     return path
 
 

@@ -5,8 +5,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geoseg
-from geoseg.outputs.aside import write_text
+from geoseg._version import __version__
+from geoseg.io.aside import write_text
 from geoseg.training.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _trained(metrics: Mapping[str, Any]) -> str:
         f"{metrics['steps']} steps" if "steps" in metrics else "",
         f"{metrics['minutes']:.0f} minutes" if "minutes" in metrics else "",
         f"weights of step {metrics['step']}" if "step" in metrics else "",
-        f"geoseg {geoseg.__version__}",
+        f"geoseg {__version__}",
     ]
     return ", ".join(fact for fact in facts if fact)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.outputs.aside import write_text
+from geoseg.io.aside import write_text
 from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source

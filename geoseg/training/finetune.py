@@ -9,12 +9,12 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geoseg
+from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.outputs.aside import write_text
+from geoseg.io.aside import write_text
 from geoseg.scene import is_remote, list_files
 from geoseg.training.folder import claim_inputs
 from geoseg.training.recipe import Recipe, load_recipe
@@ -421,7 +421,7 @@ def _keep_if_better(
         "blocks": result.blocks,
         "loss": spec.training["loss"],
         "fit": spec.training["fit"],
-        "geoseg": geoseg.__version__,
+        "geoseg": __version__,
     }
     figures = ("iou", "dice", "precision", "recall", "mean_iou", "pixel_accuracy", "pixels")
     held = {which: {key: m[key] for key in figures} for which, m in (("old", result.old), ("new", result.new))}

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
+from geoseg.io.aside import write_text
 from geoseg.networks import build_network, network_facts, network_stride
-from geoseg.outputs.aside import write_text
 from geoseg.silence import quiet
 from geoseg.training.averaging import WeightAverage
 from geoseg.training.card import write_card

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import GeosegError, RecipeError
-from geoseg.outputs.aside import write_text
+from geoseg.io.aside import write_text
 from geoseg.training.recipe import Recipe
 
 __all__ = ["claim_data", "claim_folder", "claim_inputs", "place_of"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-from geoseg.outputs.aside import write_aside
+from geoseg.io.aside import write_aside
 
 __all__ = ["draw_curves", "read_history", "write_row"]
 

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geoseg
 from geoseg.errors import RecipeError
 from geoseg.training.schema import read_table
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_recipes", "find_recipe", "list_recipes", "open_recipe", "show_recipe"]
 
-_PACKAGE = Path(geoseg.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
 """Where an installed geoseg keeps them, and where a checkout does."""
 

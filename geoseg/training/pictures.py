@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import choose_colours
 from geoseg.datasets.labels import UNSURE, Labels
-from geoseg.outputs.aside import write_aside
+from geoseg.io.aside import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.outputs.aside import write_text
+from geoseg.io.aside import write_text
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source

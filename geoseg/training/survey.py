@@ -16,7 +16,7 @@ from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, sampling_boxes
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import OutputError
 from geoseg.grid import Window
-from geoseg.outputs.aside import write_aside, write_text
+from geoseg.io.aside import write_aside, write_text
 from geoseg.scene import open_scene
 from geoseg.training.library import open_recipe
 from geoseg.training.recipe import Recipe, Source

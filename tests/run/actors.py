@@ -77,8 +77,8 @@ class Hooks:
 
     def watch_finish(self) -> None:
         """Be killed or suspended while the results are made, or a file is written."""
+        from geoseg.io.store import LocalStore
         from geoseg.run import finish
-        from geoseg.store import LocalStore
 
         if self.stop_at is not None:
             finish.__dict__[self.stop_at] = before(finish.__dict__[self.stop_at], self.stop)

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from geoseg.errors import BusyError
+from geoseg.io.store import LocalStore
 from geoseg.run import lease
 from geoseg.run.ledger import WORK
-from geoseg.store import LocalStore
 
 BLOCK_PX = 64
 

@@ -13,11 +13,11 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import MissingFileError
 from geoseg.grid import Block, Grid, Lattice, Window
 from geoseg.inference import BlockPixels, Plan, Stopwatch
+from geoseg.io.store import LocalStore
 from geoseg.run import mosaic
 from geoseg.run.mosaic import CELL_TILES, mask_buildings, write_rasters
 from geoseg.run.parts import write_part
 from geoseg.scene import Scene, open_scene
-from geoseg.store import LocalStore
 from geoseg.vectorize import finish_block, polygonize_block
 
 NODATA, THRESHOLD = 255, 100

@@ -13,8 +13,8 @@ from rasterio.crs import CRS
 from geoseg.errors import DamagedPartError, MissingFileError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, BlockPixels, Stopwatch
+from geoseg.io.store import LocalStore
 from geoseg.run.parts import is_sound, part_name, read_finished, read_pending, read_raster, read_watch, write_part
-from geoseg.store import LocalStore
 from geoseg.vectorize import BlockOutlines, Footprints, finish_block, polygonize_block
 
 BLOCK = Block(range(1), range(1), Window(0, 100, 80, 120))

@@ -17,12 +17,12 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import DamagedPartError, OutputError
 from geoseg.grid import Block, fit_lattice
 from geoseg.inference import NODATA, BlockPixels, Plan, Stopwatch
+from geoseg.io.store import LocalStore
 from geoseg.outputs import footprints as footprints_module
 from geoseg.run import polygons
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.polygons import FootprintCounts, outline_block, write_footprints
 from geoseg.scene import open_scene
-from geoseg.store import LocalStore
 
 TRANSFORM = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 OPTIONS = {"min_area_m2": 0.5, "simplify_px": 1.0}

@@ -80,7 +80,7 @@ def test_another_geoseg_does_not_go_on_but_may_begin_again(
     place: Any, blocks: Any, stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = stopped()
-    monkeypatch.setattr(geoseg, "__version__", "99.0")
+    monkeypatch.setattr(geoseg.run.ledger, "__version__", "99.0")
     with pytest.raises(ExistingResultError, match=r"begun with geoseg .*this is geoseg 99\.0.*--overwrite"):
         place.run(out)
     place.run(out, block_px=BLOCK_PX, overwrite=True)

@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import pytest
 
 from geoseg.errors import BusyError, ExistingResultError, OutputError
+from geoseg.io.store import open_store
 from geoseg.run.ledger import PLAN, WORK
 from geoseg.run.status import FINISHED, STOPPED, read_status
-from geoseg.store import open_store
 
 BLOCK_PX = 100
 BLOCKS = 12

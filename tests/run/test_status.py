@@ -300,8 +300,8 @@ def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(
 def test_a_disk_that_damages_every_part_ends_its_scene_of_a_batch(
     scenes: Path, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: Any
 ) -> None:
+    from geoseg.io.store import LocalStore
     from geoseg.run import RunSettings, batch, run_each, session
-    from geoseg.store import LocalStore
 
     write = LocalStore.write
 

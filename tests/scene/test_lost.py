@@ -80,7 +80,7 @@ In a process of its own: GDAL asks for a mask with Python's lock held, so that a
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_MAX_RETRY", "0")
     monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.0)
-    monkeypatch.setattr("geoseg.store.time.sleep", lambda _: None)
+    monkeypatch.setattr("geoseg.io.store.time.sleep", lambda _: None)
     (tmp_path / "limit").write_text(f"{1 << 40} all")
     command = [sys.executable, "-c", SERVER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -12,7 +12,6 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from geoseg.testing import decode_positions, position_values, write_position_scene
-from geoseg.testing.files import written_aside
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -57,18 +56,3 @@ def test_scene_may_lack_a_georeference(tmp_path: Path) -> None:
     path = write_position_scene(tmp_path / "p.tif", (8, 8), crs=None)
     with pytest.warns(NotGeoreferencedWarning), rasterio.open(path) as scene:
         assert scene.crs is None
-
-
-def write_half(path: Path) -> None:
-    """Fail in the middle of a write."""
-    with written_aside(path) as part:
-        part.write_text("half")
-        raise RuntimeError
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError):
-        write_half(path)
-    assert [(kept.name, kept.read_text()) for kept in tmp_path.iterdir()] == [("a.txt", "old")]

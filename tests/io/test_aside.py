@@ -1,7 +1,7 @@
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.outputs.aside import reported, write_aside
+from geoseg.io.aside import reported, write_aside
 
 
 def test_file_takes_its_place_only_when_it_is_whole(tmp_path):
@@ -10,8 +10,7 @@ def test_file_takes_its_place_only_when_it_is_whole(tmp_path):
     with write_aside(target) as aside:
         aside.write_text("new")
         assert target.read_text() == "old"
-        assert aside.parent == tmp_path
-        assert aside.suffix == ".txt"
+        assert aside.name == "a.txt"
     assert target.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
@@ -33,7 +32,8 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path):
 
 
 def test_remains_of_a_killed_run_go_with_the_next(tmp_path):
-    (tmp_path / ".tmp-a.txt.flat.tif").write_text("from before")
+    (tmp_path / ".tmp-a.txt").mkdir()
+    (tmp_path / ".tmp-a.txt" / "a.txt-journal").write_text("from before")
     with write_aside(tmp_path / "a.txt") as aside:
         aside.write_text("new")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
@@ -41,7 +41,7 @@ def test_remains_of_a_killed_run_go_with_the_next(tmp_path):
 
 def test_missing_folder_is_said(tmp_path):
     with (
-        pytest.raises(OutputError, match=r"found no folder .*expected one; create it"),
+        pytest.raises(OutputError, match=r"there is no folder .*Create it first"),
         write_aside(tmp_path / "b" / "a"),
     ):
         pass
@@ -49,7 +49,7 @@ def test_missing_folder_is_said(tmp_path):
 
 def test_failure_says_what_was_found_expected_and_what_to_do(tmp_path):
     with (
-        pytest.raises(OutputError, match=r"found .*No space.*; expected room on the disk \(.* free\).*; make room"),
+        pytest.raises(OutputError, match=r"a.txt cannot be written \(No space.*; .* free\)\. Make room"),
         reported(tmp_path / "a.txt"),
     ):
         raise OSError(28, "No space left on device")

@@ -10,7 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from geoseg.errors import MissingFileError, MissingPackageError, OutputError, ReadError
+from geoseg.io.aside import put_in_place, reported, sync, sync_folder
 
 HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 30.0
@@ -107,7 +108,7 @@ class LocalStore:
         """See `Store.write`."""
         with self._aside(name) as (aside, target):
             _write_through(aside, data)
-            _put_in_place(aside, target)
+            put_in_place(aside, target)
 
     def create(self, name: str, data: bytes) -> bool:
         """See `Store.create`: a hard link fails where the name is taken, on network folders too."""
@@ -119,16 +120,15 @@ class LocalStore:
                 return False
             except OSError:  # a file system without hard links
                 return _create_exclusively(target, data)
-            _keep_names(target.parent)
+            sync_folder(target.parent)
             return True
 
     def upload(self, path: Path, name: str) -> None:
         """See `Store.upload`: renamed where it can be, else copied aside."""
         with self._aside(name) as (aside, target):
             shutil.move(path, aside)
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
-            _put_in_place(aside, target)
+            sync(aside)
+            put_in_place(aside, target)
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`."""
@@ -153,13 +153,9 @@ class LocalStore:
         target = self.folder / name
         aside = target.with_name(f"{ASIDE}{uuid.uuid4().hex}-{target.name}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield aside, target
-        except OSError as err:
-            raise OutputError(
-                f"{target} cannot be written ({err.strerror or err}; {_free(target)}). Make room or get permission to "
-                "write there, and give the same command again, or name another place with --out."
-            ) from err
+            with reported(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                yield aside, target
         finally:
             aside.unlink(missing_ok=True)
 
@@ -178,22 +174,6 @@ def _write_through(path: Path, data: bytes, mode: str = "wb") -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _put_in_place(aside: Path, target: Path) -> None:
-    """Rename a file that is on the disk, and have its name there too."""
-    aside.replace(target)
-    _keep_names(target.parent)
-
-
-def _keep_names(folder: Path) -> None:
-    """Have a folder's names on the disk; Windows and some network file systems know no such call."""
-    with suppress(OSError):
-        names = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(names)
-        finally:
-            os.close(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,12 +450,3 @@ def _missing(location: str) -> MissingFileError:
 
 def _is_whole(name: str) -> bool:
     return not name.startswith(ASIDE)
-
-
-def _free(path: Path) -> str:
-    for folder in path.parents:
-        try:
-            return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
-        except OSError:
-            continue
-    return "free space unknown"

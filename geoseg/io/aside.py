@@ -1,0 +1,133 @@
+"""Files that are there whole or not at all: written aside, put on the disk, renamed."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from geoseg.errors import OutputError
+
+ASIDE = ".tmp-"
+"""How the names of folders begin in which files are under construction."""
+
+
+@contextmanager
+def write_aside(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give a place to write a file to, and put what was written there in the file's place at the end.
+
+    See `write_all_aside`.
+    """
+    with write_all_aside([path], shared=shared) as (aside,):
+        yield aside
+
+
+@contextmanager
+def write_all_aside(paths: Sequence[str | Path], *, shared: bool = False) -> Iterator[list[Path]]:
+    """Give places to write several files of one folder to, and put all of them in place at the end, or none.
+
+    The places lie in a hidden folder beside the first file, which goes with whatever else libraries leave there:
+    journals, auxiliary files. Its name follows from the file's, so that the next writer removes what a killed one left.
+
+    Args:
+        paths: The files to be, in one folder. Older ones are replaced, in this order.
+        shared: Whether several processes may write these files at the same time: each has a folder of its own then.
+
+    Yields:
+        A path for each file, with the same name, where nothing lies yet.
+
+    Raises:
+        OutputError: If the folder is missing, or a file cannot be put in its place.
+    """
+    targets = [Path(path) for path in paths]
+    first = targets[0]
+    if not first.parent.is_dir():
+        raise OutputError(f"{first} cannot be written: there is no folder {first.parent}. Create it first.")
+    folder = first.with_name(f"{ASIDE}{first.name}{f'-{uuid.uuid4().hex}' if shared else ''}")
+    asides = [folder / target.name for target in targets]
+    try:
+        with reported(first):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        yield asides
+        for aside, target in zip(asides, targets, strict=True):
+            with reported(target):
+                sync(aside)
+                put_in_place(aside, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file in UTF-8, aside and then renamed.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    with write_aside(path) as aside, reported(path):
+        aside.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, document: Any, *, indent: int | None = 1) -> Path:
+    """Write a JSON file, aside and then renamed.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    return write_text(path, json.dumps(document, indent=indent))
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes on the disk: a power failure could otherwise leave its name without them."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def put_in_place(aside: Path, target: Path) -> None:
+    """Rename a file whose bytes are on the disk, and have its name there too."""
+    aside.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk; Windows and some network file systems know no such call."""
+    with suppress(OSError):
+        names = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)
+
+
+@contextmanager
+def reported(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a failure to write a file into an `OutputError` that says how much room is left.
+
+    Args:
+        path: The file to be.
+        kinds: What counts as such a failure besides `OSError`.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except failures as err:
+        raise output_error(path, getattr(err, "strerror", None) or str(err) or type(err).__name__) from err
+
+
+def output_error(path: str | Path, found: str) -> OutputError:
+    """Return an error that says that a file could not be written: why, the room left, what to do next."""
+    return OutputError(
+        f"{path} cannot be written ({found}; {_free_room(Path(path))}). Make room or get permission to write there, "
+        "and run the same command again, or name another place with --out."
+    )
+
+
+def _free_room(path: Path) -> str:
+    for folder in path.parents:
+        with suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
+    return "free space unknown"

@@ -1,0 +1,20 @@
+"""Suffixes that tell a raster from a file of polygons."""
+
+from pathlib import PurePath
+
+SCENE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
+"""Files that are taken for scenes where a folder is given."""
+
+RASTER_SUFFIXES = (*SCENE_SUFFIXES, ".bmp", ".gif")
+"""Files that are read as rasters where labels or predictions are named: masks are kept as palette images, too."""
+
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+"""Files of polygons that are looked for beside a scene."""
+
+ONE_LAYER_SUFFIXES = (".fgb", ".geojson", ".json", ".parquet", ".shp")
+"""Files of polygons that cannot hold several layers."""
+
+
+def is_raster(path: PurePath) -> bool:
+    """Return True for the suffix of a raster."""
+    return path.suffix.lower() in RASTER_SUFFIXES
