@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from geoseg._version import __version__
+
 
 class Interrupted(BaseException):
     """Ctrl-C, under a name that Typer leaves to `main`: it ends a KeyboardInterrupt itself, without a word."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from geoseg import store
+from geoseg.io import store
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of

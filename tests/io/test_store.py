@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import pytest
 
-from geoseg import store as module
 from geoseg.errors import MissingFileError, OutputError
+from geoseg.io import store as module
 from geoseg.io.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, read_range, stamp
 
 
@@ -201,6 +201,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/missing":
+            Server.asked.append(self.path)
             self.send_error(404)
         elif self.path == "/failing" and Server.failures:
             Server.failures -= 1
@@ -246,9 +247,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_server_that_recovers_is_asked_again(server: str) -> None:
+    Server.asked.clear()
     assert read_bytes(f"{server}/failing") == Server.body
     with pytest.raises(MissingFileError, match="404"):
         read_bytes(f"{server}/missing")
+    assert Server.asked == ["/missing"]  # once: it will not come
     with pytest.raises(MissingFileError, match="IncompleteRead"):
         read_bytes(f"{server}/short")
 

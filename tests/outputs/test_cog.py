@@ -275,7 +275,7 @@ def test_failure_in_a_thread_is_told(tmp_path):
 def test_full_disk_while_tiles_wait_is_an_error(tmp_path, full_disk, monkeypatch):
     monkeypatch.setattr(pyramid, "PENDING_BYTES", 1)
     values = scene((600, 3000))
-    with full_disk(600_000), pytest.raises(OutputError, match=r"cannot write .*a\.tif: found .*make room"):
+    with full_disk(600_000), pytest.raises(OutputError, match=r"a\.tif cannot be written \(.*Make room"):
         write_probability_cog(tmp_path / "a.tif", cut(values, (100,), range(100, 3000, 100)), grid(values.shape))
     assert list(tmp_path.iterdir()) == []
 
@@ -283,7 +283,7 @@ def test_full_disk_while_tiles_wait_is_an_error(tmp_path, full_disk, monkeypatch
 def test_file_that_is_not_written_in_full_is_an_error(tmp_path, monkeypatch):
     lost = pyramid.Spool.read
     monkeypatch.setattr(pyramid.Spool, "read", lambda spool, offset, size: lost(spool, offset, size)[:-1])
-    with pytest.raises(OutputError, match=r"found \d+ bytes instead of \d+"):
+    with pytest.raises(OutputError, match=r"\d+ bytes instead of \d+"):
         write_mask_cog(tmp_path / "a.tif", whole(scene((600, 600), top=2)), grid((600, 600)))
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,33 @@ def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path,
         with rasterio.open(tmp_path / "out" / name / "mask.tif") as mask:
             np.testing.assert_array_equal(mask.read(1), values(seed, shape) >= 128)
     assert names(tmp_path / "out") == ["a", "b", "c"]
+
+
+@dataclass(frozen=True)
+class Patient(ThresholdSegmenter):
+    """Waits until other scenes are finished."""
+
+    others: tuple[Path, ...] = ()
+
+    def predict(self, chips: np.ndarray) -> np.ndarray:
+        deadline = time.monotonic() + 60
+        while not all(path.exists() for path in self.others) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return super().predict(chips)
+
+
+def test_results_are_listed_in_the_order_of_their_scenes_whichever_ends_first(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = (tmp_path / "out" / "b" / "run.json", tmp_path / "out" / "c" / "run.json")
+
+    def plan(files: tuple[str, ...], bundle: Bundle, settings: RunSettings) -> Plan:
+        own = runs.plan(files, bundle, settings)
+        return replace(own, engine=Patient(others=others)) if files[0].endswith("a.png") else own
+
+    monkeypatch.setattr(batch, "plan_run", plan)
+    result = run_each(pictures, RunSettings(out=tmp_path / "out", threads=2, block_px=4096), quiet=True)
+    assert [Path(folder).name for folder in result.done] == ["a", "b", "c"]
 
 
 def test_without_out_results_lie_in_the_working_folder(

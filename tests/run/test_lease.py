@@ -138,6 +138,22 @@ def test_a_result_finished_while_one_waited_is_not_made_again(
     place.assert_same(out)
 
 
+def test_who_waits_goes_on_as_soon_as_the_other_lets_go(
+    place: Any, tmp_path: Path, elsewhere: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        (tmp_path / "out" / WORK / "lock").unlink()
+
+    elsewhere(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.time, "sleep", wait)
+        with lease.hold(LocalStore(tmp_path / "out" / WORK), lambda: None):
+            assert len(waited) == 1
+
+
 def from_afar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be on another machine, where only a beat tells who lives."""
     monkeypatch.setattr(lease.socket, "gethostname", lambda: "far-away")
@@ -158,6 +174,22 @@ def test_a_client_that_was_suspended_too_long_leaves_the_run_to_the_other(
     assert "taken over" in client.said.read_text()
     assert (out / "run.json").read_bytes() == report
     place.assert_same(out)
+
+
+def test_a_client_that_lost_its_run_computes_no_more_of_it(
+    place: Any, blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+    lock = tmp_path / "out" / WORK / "lock"
+
+    def lose(_: str) -> None:
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"token": "another's"}))
+        time.sleep(1.5)  # the client looks every second
+
+    blocks.before = lose
+    with pytest.raises(BusyError, match="taken over"):
+        place.run(tmp_path / "out", block_px=BLOCK_PX)
+    assert len(blocks.take()) < len(place.names(BLOCK_PX))
 
 
 def test_a_suspended_client_whose_successor_still_works_takes_nothing_from_it(

@@ -13,10 +13,9 @@ import pytest
 import rasterio
 import shapely
 
-import geoseg
 from geoseg.cli import main
 from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
-from geoseg.run import finish, run
+from geoseg.run import finish, ledger, run
 from geoseg.run.ledger import WORK
 from geoseg.run.status import FINISHED, STOPPED, read_status
 
@@ -80,7 +79,7 @@ def test_another_geoseg_does_not_go_on_but_may_begin_again(
     place: Any, blocks: Any, stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = stopped()
-    monkeypatch.setattr(geoseg.run.ledger, "__version__", "99.0")
+    monkeypatch.setattr(ledger, "__version__", "99.0")
     with pytest.raises(ExistingResultError, match=r"begun with geoseg .*this is geoseg 99\.0.*--overwrite"):
         place.run(out)
     place.run(out, block_px=BLOCK_PX, overwrite=True)

@@ -166,8 +166,8 @@ def test_a_bucket_that_cannot_be_had_is_not_taken_for_an_empty_one(
     place: Any, blocks: Any, bucket: str, line: Line, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a run would begin again over what is done."""
-    from geoseg import store
     from geoseg.errors import ReadError
+    from geoseg.io import store
 
     out = f"{bucket}/out"
     stop_at(blocks, 6)
