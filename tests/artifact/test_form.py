@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from geoseg.artifact import Form, recognise
+from geoseg.artifact import Form, file_sha256, recognise
 from geoseg.bundle import load_bundle
 from geoseg.errors import BundleError, PickledModelError
 
@@ -106,3 +106,12 @@ def test_a_zip_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_bytes((tmp_path / "a.pt2").read_bytes()[:-60])
     with pytest.raises(BundleError, match="cut short"):
         recognise(tmp_path / "a.pt2")
+
+
+def test_the_key_of_a_network_in_two_files_is_that_of_both(tmp_path: Path) -> None:
+    network, weights = tmp_path / "a.xml", tmp_path / "a.bin"
+    network.write_bytes(b"layers")
+    weights.write_bytes(b"one")
+    before = file_sha256(network, Form.OPENVINO)
+    weights.write_bytes(b"two")
+    assert file_sha256(network, Form.OPENVINO) != before

@@ -327,6 +327,8 @@ def test_colours_come_back_and_classes_without_one_get_colours_of_their_own(tmp_
     assert found.class_colours[2] == "#0102fE"
     assert found.class_colours[0] == choose_colours(["building"], {})[0]
     assert len(set(found.class_colours)) == 5
+    usual = replace(SPEC, classes=("building", "road"), colours={"road": "#0102FE"}).class_colours
+    assert usual == (found.class_colours[0], "#0102FE")
 
 
 def test_a_specification_without_colours_is_written_as_before_there_were_any(saved: Path) -> None:

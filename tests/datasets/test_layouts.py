@@ -64,6 +64,8 @@ def test_areas_repeat_names_and_are_left_out_by_name(tmp_path: Path) -> None:
         ("Tile 2/p_1", "Tile 2/images/p_1.jpg", "Tile 2/masks/p_1.png"),
     ]
     assert [f[1] for f in found(tmp_path, "areas", exclude=["Tile 1/*"])] == ["Tile 2/p_1"]
+    touch(tmp_path, "Tile 2/images/p_2.jpg", "Tile 2/masks/p_2.png")
+    assert [f[1] for f in found(tmp_path, "areas", exclude=["p_1"])] == ["Tile 2/p_2"]
 
 
 def test_a_template_of_ones_own_may_repeat_a_word(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_every_name_validates_in_one_fold() -> None:
         draw_fold(NAMES[:11], 3, 3, 0)
 
 
+def test_another_seed_deals_other_folds() -> None:
+    of_three = [draw_fold(NAMES[:11], 0, 3, seed)["validate"] for seed in range(5)]
+    assert len(set(of_three)) > 3
+    assert all(fold == draw_fold(reversed(NAMES[:11]), 0, 3, seed)["validate"] for seed, fold in enumerate(of_three))
+
+
 def test_a_written_split_is_read_again(tmp_path: Path) -> None:
     split = draw_split(NAMES, (0.8, 0.2), 0)
     assert read_split(write_split(tmp_path / "s" / "split.json", split), NAMES) == split

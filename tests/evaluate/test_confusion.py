@@ -69,6 +69,7 @@ def test_an_unscored_class_is_shown_but_not_in_the_mean() -> None:
     figures = counts.metrics(target="building", unscored=["unlabelled"])
     assert figures["iou"] == 6 / 8
     assert figures["mean_iou"] == pytest.approx((6 / 8 + 8 / 10 + 4 / 8) / 3)
+    assert figures["mean_dice"] == pytest.approx((12 / 14 + 16 / 18 + 8 / 12) / 3)
     assert figures["classes"]["unlabelled"]["iou"] == 0
     assert figures["pixel_accuracy"] == 18 / 24
     assert figures["confusion"][0] == [6, 2, 0, 0]

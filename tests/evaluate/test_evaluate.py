@@ -208,6 +208,15 @@ def test_scenes_of_one_name_find_the_labels_of_their_own_folder(tmp_path: Path, 
     assert found.scenes["8_images_p"].confusion == counts(0, 0, 0, 4900)
 
 
+def test_a_run_folder_whose_name_has_a_dot_finds_its_own_labels(tmp_path: Path, model: Path, write) -> None:
+    scene = write(tmp_path / "town.v2.tif", np.full((70, 70), 200))
+    write(tmp_path / "labels" / "town.tif", np.zeros((70, 70)))
+    write(tmp_path / "labels" / "town.v2.tif", np.ones((70, 70)))
+    run_scene(scene, RunSettings(model=model, out=tmp_path / "town.v2_geoseg"), quiet=True)
+    found = score(tmp_path / "town.v2_geoseg", tmp_path / "labels")
+    assert found.total.confusion == counts(4900, 0, 0, 0)
+
+
 def test_a_scene_without_its_label_is_an_error_and_not_left_out(tmp_path: Path, model: Path, write) -> None:
     for name in ("one", "two"):
         write(tmp_path / "scenes" / f"{name}.tif", np.full((70, 70), 200))

@@ -203,9 +203,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.path == "/missing":
             Server.asked.append(self.path)
             self.send_error(404)
-        elif self.path == "/failing" and Server.failures:
+        elif self.path in ("/503", "/429") and Server.failures:
             Server.failures -= 1
-            self.send_error(503)
+            self.send_error(int(self.path[1:]))
         elif self.path == "/short":
             self.answer(200, b"{}", length=9)
         elif self.path in ("/ranges", "/generous"):
@@ -246,9 +246,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_a_server_that_recovers_is_asked_again(server: str) -> None:
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_server_that_recovers_is_asked_again(server: str, status: int) -> None:
     Server.asked.clear()
-    assert read_bytes(f"{server}/failing") == Server.body
+    assert read_bytes(f"{server}/{status}") == Server.body
+    assert Server.failures == 0
     with pytest.raises(MissingFileError, match="404"):
         read_bytes(f"{server}/missing")
     assert Server.asked == ["/missing"]  # once: it will not come

@@ -71,6 +71,14 @@ def test_where_one_has_no_data_the_next_shows(write_scene: WriteScene) -> None:
     np.testing.assert_array_equal(mosaic.read_valid(mosaic.grid.window), pixels.valid)
 
 
+def test_nan_is_no_data_though_the_file_does_not_say_so(write_scene: WriteScene) -> None:
+    hole = np.zeros((1, 40, 60), bool)
+    hole[:, 10:20, 15:45] = True
+    mosaic = mosaic_of([write_scene(np.where(hole, np.nan, 0.5).astype(np.float32))])
+    np.testing.assert_array_equal(mosaic.read(mosaic.grid.window).valid, ~hole[0])
+    np.testing.assert_array_equal(mosaic.read_valid(mosaic.grid.window), ~hole[0])
+
+
 def test_a_pass_per_scene_where_the_mean_is_wanted_and_one_elsewhere(pair: list[Scene]) -> None:
     image, mean = mosaic_of(pair), mosaic_of(pair, mean=True)
     left, middle, right = (Window(0, col, 40, 10) for col in (0, 40, 75))

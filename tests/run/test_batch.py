@@ -2,8 +2,6 @@
 
 import json
 import logging
-import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from geoseg.errors import OutputError, SceneMismatchError
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, batch, run_each
+from geoseg.run.batch import BatchResult
 from geoseg.scene import open_scene
 
 SPEC = ModelSpec("fake", "none", ("gray",), 0.3, (0.0,), (1.0,), min_area_m2=0.0)
@@ -73,31 +72,9 @@ def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path,
     assert names(tmp_path / "out") == ["a", "b", "c"]
 
 
-@dataclass(frozen=True)
-class Patient(ThresholdSegmenter):
-    """Waits until other scenes are finished."""
-
-    others: tuple[Path, ...] = ()
-
-    def predict(self, chips: np.ndarray) -> np.ndarray:
-        deadline = time.monotonic() + 60
-        while not all(path.exists() for path in self.others) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return super().predict(chips)
-
-
-def test_results_are_listed_in_the_order_of_their_scenes_whichever_ends_first(
-    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = (tmp_path / "out" / "b" / "run.json", tmp_path / "out" / "c" / "run.json")
-
-    def plan(files: tuple[str, ...], bundle: Bundle, settings: RunSettings) -> Plan:
-        own = runs.plan(files, bundle, settings)
-        return replace(own, engine=Patient(others=others)) if files[0].endswith("a.png") else own
-
-    monkeypatch.setattr(batch, "plan_run", plan)
-    result = run_each(pictures, RunSettings(out=tmp_path / "out", threads=2, block_px=4096), quiet=True)
-    assert [Path(folder).name for folder in result.done] == ["a", "b", "c"]
+def test_results_are_listed_in_the_order_of_their_scenes_whichever_ended_first() -> None:
+    ended = BatchResult(done=["c", "a"], skipped=["e", "b"], outside=["f"], failed={"g": "why"})
+    assert ended.in_order(list("abcde")) == BatchResult(["a", "c"], ["b", "e"], ["f"], {"g": "why"})
 
 
 def test_without_out_results_lie_in_the_working_folder(

@@ -192,3 +192,27 @@ def test_a_file_that_was_written_again_refuses(runs: Runs, name: str) -> None:
             runs.run(out)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert not runs.run(runs.finished).is_new
+
+
+def test_a_file_behind_a_virtual_raster_that_was_written_again_refuses(runs: Runs, tmp_path: Path) -> None:
+    for name in ("scene.tif", "second.tif"):
+        (tmp_path / name).write_bytes((runs.folder / name).read_bytes())
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{name}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, name in ((1, "scene.tif"), (2, "second.tif"))
+    )
+    place = f"<GeoTransform>{WEST}, {GSD_M}, 0, {NORTH}, 0, -{GSD_M}</GeoTransform>"
+    vrt = f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}">{place}{bands}</VRTDataset>'
+    (tmp_path / "both.vrt").write_text(vrt)
+
+    def run() -> Any:
+        settings = RunSettings(model=runs.models / "model.safetensors", crs="EPSG:32630", out=tmp_path / "out")
+        return run_inputs([tmp_path / "both.vrt"], settings, quiet=True)
+
+    assert run().is_new
+    assert not run().is_new
+    stat = (tmp_path / "second.tif").stat()
+    os.utime(tmp_path / "second.tif", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(ExistingResultError, match=r"another run.*second\.tif has changed"):
+        run()

@@ -97,6 +97,16 @@ def test_another_machines_client_is_left_alone_while_its_heart_beats(
     assert json.loads((tmp_path / "out" / WORK / "lock").read_text())["token"] == "other"
 
 
+def test_a_finished_result_is_not_tidied_up_around_a_client_on_another_machine(place: Any, tmp_path: Path) -> None:
+    """It may be about to finish, too: whether it lives nobody can tell from here."""
+    place.run(tmp_path / "out")
+    lock = tmp_path / "out" / WORK / "lock"
+    lock.parent.mkdir()
+    lock.write_text('{"token": "other", "host": "far-away", "pid": 1, "started": 0.0}')
+    assert not place.run(tmp_path / "out").is_new
+    assert lock.exists()
+
+
 def test_another_machines_client_is_replaced_after_its_lease(
     place: Any, tmp_path: Path, elsewhere: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

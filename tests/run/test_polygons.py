@@ -148,7 +148,7 @@ def test_damaged_part_is_named_and_no_file_is_left(tmp_path: Path, kind: bytes) 
 
 def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     plan = plan_for(tmp_path, (50, 60))
-    with pytest.raises(OutputError, match="found no folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         write_footprints(plan, [], LocalStore(tmp_path / "work"), tmp_path / "missing", **OPTIONS)
 
 
@@ -181,3 +181,20 @@ def test_rows_of_blocks_are_written_as_soon_as_nothing_undecided_begins_in_them(
     assert written[rows[-3]] < joined[rows[-1]]
     assert sum(sizes) == counts.count > 250
     assert max(sizes) < 60
+
+
+def test_a_gap_cuts_what_lies_along_it_and_not_what_meets_its_corner(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path, (64, 64))
+    blocks = plan.lattice.plan_blocks(32)
+    gap = next(block for block in blocks if block.window.row and block.window.col)
+    row, col = gap.window.row, gap.window.col
+    probability = np.full((64, 64), 20, np.uint8)
+    probability[row - 9 : row, col - 9 : col] = 250  # meets the corner
+    probability[row - 7 : row, col + 8 : col + 16] = 250  # lies along the upper side
+    kept, store = [block for block in blocks if block != gap], LocalStore(tmp_path / "work")
+    write_parts(plan, probability, kept, store)
+    write_footprints(plan, kept, store, tmp_path, gaps=[gap.window], **OPTIONS)
+    found = geopandas.read_parquet(tmp_path / "buildings.parquet")
+    sides = found.total_bounds[0] + 9 * 0.3
+    assert found["edge"].tolist() == [bool(left > sides) for left in found.geometry.bounds["minx"]]
+    assert sorted(found["edge"]) == [False, True]

@@ -118,6 +118,14 @@ def test_settings_and_sources_are_quoted_from_the_recipe(recipe: Recipe, tmp_pat
     assert told == ["100%", "`images = 'images/*.tif'`, `labels = 'labels'`, `validate_scenes = ['c']`"]
 
 
+def test_shares_of_the_crops_follow_the_weights(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    more = '[[sources]]\nname = "more"\nimages = "more/*.tif"\nlabels = "more"\nweight = 3.0\n'
+    path = write_recipe()
+    path.write_text(f"{path.read_text()}\n{more}")
+    card = write(load_recipe(path), tmp_path, {})
+    assert [row_of(section(card, "Data"), name)[0] for name in ("squares", "more")] == ["25%", "75%"]
+
+
 def test_incomplete_labels_are_told(write_recipe: WriteRecipe, tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(('labels = "labels"', 'labels = "labels"\ncomplete = false')))
     assert "Labels of squares are incomplete" in write(recipe, tmp_path, figures(recipe))

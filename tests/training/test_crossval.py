@@ -104,6 +104,18 @@ def test_blocks_stay_inside_the_sources_own_areas(write_script: WriteScript, wor
     assert areas.total_bounds[2] == pytest.approx(500_000 + 80, abs=0.1)
 
 
+def test_scenes_kept_for_the_test_are_not_cut_into_blocks(
+    write_script: WriteScript, world: Path, kit: SimpleNamespace
+) -> None:
+    for name, seed in (("big", 5), ("kept", 6)):
+        image, truth = kit.squares(seed, size=256)
+        kit.write_tif(world / "large" / f"{name}.tif", image)
+        kit.write_tif(world / "truth" / f"{name}.tif", truth[None], nodata=255)
+    source = 'images = "large/*.tif"\nlabels = "truth"\ntest_scenes = ["kept"]'
+    found = run(write_script((BY_BLOCKS[0], source)), world, 2)
+    assert found.ways == {"streets": "9 blocks of 1 scenes"}
+
+
 def test_too_little_ground_or_too_few_folds_are_refused(
     write_script: WriteScript, world: Path, kit: SimpleNamespace
 ) -> None:
