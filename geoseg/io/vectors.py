@@ -49,7 +49,7 @@ def read_polygons(
 
     name = str(path)
     if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
-        raise error(f"There is no file {name} with {what}. Check the path; the working folder is {Path.cwd()}.")
+        raise error(f"There is no {what} file {name}. Check the path; the working folder is {Path.cwd()}.")
     try:
         if name.lower().endswith(".parquet"):
             if where:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from geoseg.io import store
 from geoseg.errors import MissingFileError, SourceError
+from geoseg.io import store
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 from geoseg.sources.results import RUN_FOLDER, leave_out_results, local_names

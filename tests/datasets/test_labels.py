@@ -301,7 +301,7 @@ def test_a_geopackage_of_several_layers_wants_one_named(tmp_path: Path) -> None:
     assert read_labels(path, GRID, layer="new")[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     with pytest.raises(LabelError, match=r"has the layers old, new; name one"):
         read_labels(path, GRID)
-    with pytest.raises(LabelError, match=r"old, new, not 'newest'"):
+    with pytest.raises(LabelError, match=r"old, new, not newest"):
         read_labels(path, GRID, layer="newest")
 
 

@@ -79,7 +79,7 @@ def test_files_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.gpkg").write_text("no database")
     with pytest.raises(ScoredFileError, match="cannot be read"):
         read(tmp_path / "b.gpkg")
-    with pytest.raises(LabelError, match="no file"):
+    with pytest.raises(LabelError, match="no labels file"):
         read_footprints(tmp_path / "gone.gpkg", GRID, what="labels", error=LabelError)
     with pytest.raises(ScoredFileError, match="no CRS"):
         read(save(tmp_path / "c.parquet", on_the_ground(*PIXELS), crs=None))

@@ -82,7 +82,7 @@ def test_a_filter_is_applied_or_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_or_holds_no_geometry_is_told_from_an_empty_one(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"There is no file .*working folder is"):
+    with pytest.raises(LabelError, match=r"There is no labels file .*working folder is"):
         read(tmp_path / "a.gpkg")
     (tmp_path / "a.geojson").write_text("{")
     with pytest.raises(LabelError, match=r"labels .*a\.geojson cannot be read .*vector file with polygons"):

@@ -23,6 +23,6 @@ def test_panels_stand_side_by_side_with_a_gap(tmp_path: Path) -> None:
 
 def test_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, full_disk) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), "uint8")
-    with full_disk(1000), pytest.raises(OutputError, match="make room"):
+    with full_disk(1000), pytest.raises(OutputError, match="Make room"):
         write_picture(tmp_path / "a.png", [noise])
     assert list(tmp_path.iterdir()) == []

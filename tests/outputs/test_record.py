@@ -30,7 +30,7 @@ def test_paths_dates_and_accents_are_text(tmp_path):
 
 def test_full_disk_is_an_error_and_leaves_the_older_record(tmp_path, full_disk):
     path = write_run_json(tmp_path / "run.json", {"a": 1})
-    with full_disk(1000), pytest.raises(OutputError, match="make room"):
+    with full_disk(1000), pytest.raises(OutputError, match="Make room"):
         write_run_json(path, {"a": "x" * 5000})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
