@@ -11,8 +11,8 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.vectorize import BlockPolygons, join_seams, polygonize_block
 from geoseg.vectorize.footprints import pixel_areas
+from geoseg.vectorize.generalise import Simplify, generalise
 from geoseg.vectorize.ground import Ground
-from geoseg.vectorize.simplify import simplify_polygons
 
 SIMPLIFY_PX = 1.0
 """Tolerance for outlines of rasters, as in a run; pixel corners would count as vertices otherwise."""
@@ -43,7 +43,9 @@ def outline_buildings(
     joined = join_seams([_outline_block(layer, probability, grid, target, window) for window in windows])
     kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
     confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
-    return Footprints(simplify_polygons(kept.polygons, simplify_px), confidence if probability is not None else None)
+    outlines, clashing = generalise(kept.polygons, Simplify(simplify_px))
+    outlines = np.where(clashing, kept.polygons, outlines)
+    return Footprints(outlines, confidence if probability is not None else None)
 
 
 def _outline_block(layer: Layer, probability: Layer | None, grid: Grid, target: int, window: Window) -> BlockPolygons:

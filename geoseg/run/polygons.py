@@ -20,7 +20,15 @@ from geoseg.grid import Block, Window
 from geoseg.inference import NODATA, BlockPixels, Plan
 from geoseg.io.store import Store
 from geoseg.run.parts import read_finished, read_pending
-from geoseg.vectorize import BlockOutlines, Footprints, Pending, SeamSweep, finish_block, polygonize_block
+from geoseg.vectorize import (
+    BlockOutlines,
+    Footprints,
+    Pending,
+    SeamSweep,
+    Simplify,
+    finish_block,
+    polygonize_block,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -74,7 +82,7 @@ def outline_block(
     if not is_building.any():
         return BlockOutlines.empty()
     polygons = polygonize_block(is_building, probability, pixels.valid[cut], block.window, scene_shape=grid.shape)
-    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
+    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, generaliser=Simplify(simplify_px))
 
 
 def write_footprints(
@@ -110,7 +118,8 @@ def write_footprints(
     from geoseg.outputs.footprints import rebatch, write_footprint_files
 
     grid, counts = plan.scene.grid, FootprintCounts()
-    batches = _counted(rebatch(_stream(blocks, store, gaps, SeamSweep(grid, min_area_m2, simplify_px))), counts)
+    sweep = SeamSweep(grid, min_area_m2, Simplify(simplify_px))
+    batches = _counted(rebatch(_stream(blocks, store, gaps, sweep)), counts)
     write_footprint_files(batches, grid.crs, folder / "buildings.gpkg", folder / "buildings.parquet")
     return counts
 

@@ -2,16 +2,21 @@
 
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
 from geoseg.vectorize.footprints import Footprints
+from geoseg.vectorize.generalise import Generaliser, Simplify
 from geoseg.vectorize.outlines import BlockOutlines, Pending, SeamSweep, finish_block
+from geoseg.vectorize.polygonize import polygonize
 from geoseg.vectorize.seams import join_seams
 
 __all__ = [
     "BlockOutlines",
     "BlockPolygons",
     "Footprints",
+    "Generaliser",
     "Pending",
     "SeamSweep",
+    "Simplify",
     "finish_block",
     "join_seams",
+    "polygonize",
     "polygonize_block",
 ]

@@ -1,9 +1,9 @@
 """Outlines of a block: finished where nothing beyond the block can change them, pending otherwise.
 
 A polygon is open where it touches a border of the block inside the scene: it may go on there. A closed one may still
-clash with a joined one (`geoseg.vectorize.simplify`), and with nothing else beyond the block, as no closed polygon
-leaves its box and so its block. So what is pending are the open polygons, and the closed ones within `REACH`
-tolerances of an open one of their block, or of a border beyond which there may be one.
+clash with a joined one (`geoseg.vectorize.generalise`), and with nothing else beyond the block, as no closed polygon
+leaves its box and so its block. So what is pending are the open polygons, and the closed ones within reach of an open
+one of their block, or of a border beyond which there may be one.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from geoseg.grid import Grid, Window
 from geoseg.vectorize.blocks import BlockPolygons
 from geoseg.vectorize.footprints import Footprints, keep_large, measure_footprints
+from geoseg.vectorize.generalise import Generaliser, generalise
 from geoseg.vectorize.rings import PolygonArray
 from geoseg.vectorize.seams import join_open
-from geoseg.vectorize.simplify import REACH, find_clashes, simplify_each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ class BlockOutlines:
 
 
 def finish_block(
-    polygons: BlockPolygons, window: Window, grid: Grid, *, min_area_m2: float, simplify_px: float
+    polygons: BlockPolygons, window: Window, grid: Grid, *, min_area_m2: float, generaliser: Generaliser
 ) -> BlockOutlines:
     """Finish the polygons of a block that no other block can change.
 
@@ -72,15 +72,15 @@ def finish_block(
         polygons: What `polygonize_block` gave.
         window: The block's own pixels.
         grid: Grid of the whole scene's pixels.
-        min_area_m2: Drop buildings whose pixels cover less ground than this, before any simplification.
-        simplify_px: Tolerance of the simplification in pixels; 0 keeps the pixels' outline.
+        min_area_m2: Drop buildings whose pixels cover less ground than this, before any generalisation.
+        generaliser: Makes the outlines.
     """
     is_open = polygons.take(polygons.open)
     closed = keep_large(polygons.take(~polygons.open), grid, min_area_m2)
-    simple, clashing = _simplify_closed(closed.polygons, simplify_px)
-    waits = _is_near_others(closed.polygons, is_open.polygons, window, grid.shape, REACH * simplify_px)
+    new, clashing = generalise(closed.polygons, generaliser)
+    waits = _is_near_others(closed.polygons, is_open.polygons, window, grid.shape, generaliser.reach_px)
     done = ~waits
-    outlines = np.where(clashing, closed.polygons, simple)
+    outlines = np.where(clashing, closed.polygons, new)
     finished = measure_footprints(closed.take(done), outlines[done], grid)
     pending = BlockPolygons.concatenate([is_open, closed.take(waits)])
     clashing = np.concatenate((np.zeros(len(is_open), dtype=bool), clashing[waits]))
@@ -94,13 +94,13 @@ class SeamSweep:
     Attributes:
         grid: Grid of the whole scene's pixels.
         min_area_m2: See `finish_block`.
-        simplify_px: See `finish_block`.
+        generaliser: See `finish_block`.
         held: Joined polygons that go on below, and closed ones that may clash with one of those.
     """
 
     grid: Grid
     min_area_m2: float
-    simplify_px: float
+    generaliser: Generaliser
     held: Pending = field(default_factory=lambda: Pending.concatenate([]))
 
     @property
@@ -125,14 +125,14 @@ class SeamSweep:
         goes_on, whole = joined.take(joined.open), keep_large(joined.take(~joined.open), self.grid, self.min_area_m2)
         closed = BlockPolygons.concatenate([whole, known.polygons.take(~known.polygons.open)])
         clashing = np.concatenate((np.zeros(len(whole), dtype=bool), known.clashing[~known.polygons.open]))
-        simple, found = _simplify_closed(closed.polygons, self.simplify_px)
+        new, found = generalise(closed.polygons, self.generaliser)
         clashing |= found
         waits = self._waits(closed.polygons, goes_on.polygons, below)
         self.held = Pending(
             BlockPolygons.concatenate([goes_on, closed.take(waits)]),
             np.concatenate((np.zeros(len(goes_on), dtype=bool), clashing[waits])),
         )
-        return measure_footprints(closed.take(~waits), np.where(clashing, closed.polygons, simple)[~waits], self.grid)
+        return measure_footprints(closed.take(~waits), np.where(clashing, closed.polygons, new)[~waits], self.grid)
 
     def _join(self, parts: BlockPolygons, below: int | None) -> BlockPolygons:
         """Join open polygons; those that touch what follows stay open."""
@@ -142,7 +142,7 @@ class SeamSweep:
 
     def _waits(self, closed: PolygonArray, goes_on: PolygonArray, below: int | None) -> NDArray[np.bool_]:
         """Say which closed polygons may clash with one that is not known yet."""
-        reach_px = REACH * self.simplify_px
+        reach_px = self.generaliser.reach_px
         if below is None or reach_px <= 0 or not len(closed):
             return np.zeros(len(closed), dtype=bool)
         near: NDArray[np.bool_] = shapely.bounds(closed)[:, 3] >= below - reach_px
@@ -155,14 +155,6 @@ def _is_within(closed: PolygonArray, others: PolygonArray, reach_px: float) -> N
     if len(others) and len(closed):
         near[shapely.STRtree(closed).query(others, predicate="dwithin", distance=reach_px)[1]] = True
     return near
-
-
-def _simplify_closed(polygons: PolygonArray, tolerance: float) -> tuple[PolygonArray, NDArray[np.bool_]]:
-    """Simplify each polygon and say which clash."""
-    if tolerance <= 0 or not len(polygons):
-        return polygons, np.zeros(len(polygons), dtype=bool)
-    simple = simplify_each(polygons, tolerance)
-    return simple, find_clashes(polygons, simple)
 
 
 def _is_near_others(

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.vectorize.blocks import BlockPolygons, add_by_region
-from geoseg.vectorize.components import connected_components
 from geoseg.vectorize.rings import PolygonArray, corners_of, open_rings, outline, reading_order
-from geoseg.vectorize.runs import expand_ranges
+from geoseg.vectorize.runs import connected_components, expand_ranges
 
 
 def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:

@@ -12,7 +12,7 @@ from pyproj import Geod
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid
-from geoseg.vectorize import Footprints, finish_block
+from geoseg.vectorize import Footprints, Simplify, finish_block
 
 UTM = Grid(CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981), (200, 200))
 DEGREES = Grid(CRS.from_epsg(4326), Affine(2.7e-6, 0, 85.519, 0, -2.7e-6, 27.634), (200, 200))
@@ -32,7 +32,7 @@ def finish(mask, cut, grid=UTM, *, min_area_m2=0.0, simplify_px=1.0, probability
     """Return the footprints of a mask in one block, as a frame."""
     (polygons,) = cut(mask, probability)
     grid = Grid(grid.crs, grid.transform, mask.shape)
-    outlines = finish_block(polygons, grid.window, grid, min_area_m2=min_area_m2, simplify_px=simplify_px)
+    outlines = finish_block(polygons, grid.window, grid, min_area_m2=min_area_m2, generaliser=Simplify(simplify_px))
     assert len(outlines.pending) == 0
     return as_frame(outlines.finished, grid)
 

@@ -1,0 +1,128 @@
+"""Building footprints of an array that is in memory, by the same steps as a run."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from geoseg.errors import UsageError
+from geoseg.grid import Grid
+from geoseg.inference import NODATA, PROBABILITY_ONE, stored_threshold
+from geoseg.vectorize.blocks import polygonize_block
+from geoseg.vectorize.generalise import Generaliser, Simplify
+from geoseg.vectorize.outlines import finish_block
+
+if TYPE_CHECKING:
+    import xarray
+    from geopandas import GeoDataFrame
+
+ATTRIBUTES = ("area_m2", "perimeter_m", "confidence", "edge")
+
+
+def polygonize(
+    probability: "NDArray[Any] | xarray.DataArray",
+    *,
+    transform: Affine | None = None,
+    crs: Any = None,
+    valid: NDArray[np.bool_] | None = None,
+    threshold: float = 0.5,
+    min_area_m2: float = 0.0,
+    generaliser: Generaliser | None = None,
+) -> "GeoDataFrame":
+    """Turn probabilities, or a mask, into building footprints.
+
+    The footprints are those that `geoseg run` writes for the same pixels, vertex for vertex and with the same
+    attributes. The whole array is held in memory; `run_scene` has no such limit.
+
+    Args:
+        probability: `(y, x)` float probabilities in [0, 1], NaN where there is no data; or a mask, either bool or
+            integers of 0, 1 and 255 (no data). A DataArray, such as `predict_scene` or rioxarray give, brings its own
+            `transform` and `crs`.
+        transform: From pixel corners to world coordinates, as rasterio has it; pixels by default.
+        crs: CRS of the world coordinates, in any form that rasterio takes; None for a plain picture.
+        valid: `(y, x)` bool, True where there is data; what is not a number, or 255 in a mask, is not valid anyway.
+        threshold: A building has this probability or more. Probabilities are rounded to 1/254 first, as they are
+            stored; a mask has no use for it.
+        min_area_m2: Smallest footprint kept, square metres; square units of the coordinates without a CRS.
+        generaliser: Makes outlines of those of the pixels; `Simplify(1.0)` by default, as in a run, and `Simplify(0)`
+            keeps every pixel corner.
+
+    Returns:
+        Footprints in reading order: `area_m2` and `perimeter_m` on the ellipsoid, `confidence` (mean probability
+        inside, not of a mask), `edge` (cut by the border or by pixels without data) and `geometry`.
+
+    Raises:
+        UsageError: If the array has another shape or other values, or the threshold lies outside (0, 1).
+    """
+    import geopandas
+    from rasterio.crs import CRS
+
+    if not 0 < threshold < 1:
+        raise UsageError(f"threshold = {threshold} is not a probability. Give one between 0 and 1.")
+    own_transform, own_crs = _georeference(probability)
+    values = np.asarray(probability)
+    is_mask = values.dtype.kind in "biu"
+    stored = _stored_mask(values) if is_mask else _stored_probability(values)
+    has_data = stored != NODATA
+    if valid is not None:
+        if np.shape(valid) != stored.shape:
+            raise UsageError(
+                f"valid has shape {np.shape(valid)}, the array {stored.shape}. Give one of the same shape."
+            )
+        has_data &= valid
+    place = transform or own_transform or Affine.identity()
+    found_crs = crs if crs is not None else own_crs
+    grid = Grid(CRS.from_user_input(found_crs) if found_crs is not None else None, place, stored.shape)
+    polygons = polygonize_block(
+        stored >= stored_threshold(threshold), stored, has_data, grid.window, scene_shape=grid.shape
+    )
+    outlines = finish_block(
+        polygons, grid.window, grid, min_area_m2=min_area_m2, generaliser=generaliser or Simplify(1.0)
+    )
+    footprints = outlines.finished.in_reading_order()
+    columns = {name: getattr(footprints, name) for name in ATTRIBUTES if not (is_mask and name == "confidence")}
+    wkt = grid.crs.to_wkt() if grid.crs is not None else None
+    return geopandas.GeoDataFrame(columns, geometry=footprints.geometry, crs=wkt)
+
+
+def _georeference(array: Any) -> tuple[Affine | None, Any]:
+    """Return transform and CRS of a DataArray: those that geoseg wrote down, or the grid mapping of rioxarray."""
+    attrs, coords = getattr(array, "attrs", {}), getattr(array, "coords", {})
+    mapping = coords["spatial_ref"].attrs if "spatial_ref" in coords else {}
+    transform = attrs.get("transform")
+    if transform is not None:
+        place = Affine(*tuple(transform)[:6])
+    elif "GeoTransform" in mapping:
+        place = Affine.from_gdal(*map(float, mapping["GeoTransform"].split()))
+    else:
+        place = None
+    return place, attrs.get("crs") or mapping.get("crs_wkt") or mapping.get("spatial_ref")
+
+
+def _stored_probability(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return probabilities as they are stored: 0 to 254, 255 without data."""
+    if values.ndim != 2:
+        raise UsageError(f"An array of shape {values.shape} was given. Give one band: (y, x).")
+    is_number = np.isfinite(values)
+    known = values[is_number]
+    if known.size and (known.min() < 0 or known.max() > 1):
+        raise UsageError(
+            f"Values from {known.min():g} to {known.max():g} were given. Give probabilities from 0 to 1, and "
+            "NaN where there is no data."
+        )
+    stored = np.full(values.shape, NODATA, np.uint8)
+    stored[is_number] = np.rint(known * PROBABILITY_ONE)
+    return stored
+
+
+def _stored_mask(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.ndim != 2:
+        raise UsageError(f"An array of shape {values.shape} was given. Give one band: (y, x).")
+    others = np.setdiff1d(values, (0, 1, NODATA))
+    if len(others):
+        raise UsageError(
+            f"A mask with the value {others[0]} was given. Give 0, 1 and 255 (no data), such as `classes == 2` of a "
+            "class raster, or probabilities as floats."
+        )
+    return np.where(values == NODATA, NODATA, np.where(values, PROBABILITY_ONE, 0)).astype(np.uint8)
