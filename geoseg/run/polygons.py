@@ -115,12 +115,13 @@ def write_footprints(
         OutputError: If a file cannot be written.
         DamagedPartError: If a part is not whole.
     """
-    from geoseg.outputs.footprints import rebatch, write_footprint_files
+    from geoseg.outputs.batches import rebatch
+    from geoseg.outputs.footprints import write_footprint_files
 
     grid, counts = plan.scene.grid, FootprintCounts()
     sweep = SeamSweep(grid, min_area_m2, Simplify(simplify_px))
     batches = _counted(rebatch(_stream(blocks, store, gaps, sweep)), counts)
-    write_footprint_files(batches, grid.crs, folder / "buildings.gpkg", folder / "buildings.parquet")
+    write_footprint_files(batches, grid.crs, folder / "buildings")
     return counts
 
 
@@ -138,7 +139,7 @@ def _stream(
     blocks: Sequence[Block], store: Store, gaps: Sequence[Window], sweep: SeamSweep
 ) -> "Iterator[pyarrow.RecordBatch]":
     """Join what is pending, one row of blocks after the other, and yield all footprints in reading order."""
-    from geoseg.outputs.footprints import to_batch
+    from geoseg.outputs.batches import to_batch
 
     yield to_batch(Footprints.empty())
     rows = _rows(blocks)
@@ -158,7 +159,7 @@ def _stream(
 
 def _band(parts: Sequence[Footprints]) -> "Iterator[pyarrow.RecordBatch]":
     """Yield the footprints of a row of blocks, each part in reading order, a few rows of pixels after the other."""
-    from geoseg.outputs.footprints import to_batch
+    from geoseg.outputs.batches import to_batch
 
     starts = np.sort(np.concatenate([part.row for part in parts]))
     stops = [*np.unique(starts[AT_ONCE::AT_ONCE]), np.iinfo(np.int64).max]

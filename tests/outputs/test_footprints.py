@@ -14,7 +14,9 @@ import shapely
 from geopandas.testing import assert_geodataframe_equal
 
 from geoseg.errors import OutputError
-from geoseg.outputs import write_geopackage, write_geoparquet
+from geoseg.outputs import batches, write_geopackage, write_geoparquet
+from geoseg.outputs.flatgeobuf import FlatGeobuf
+from geoseg.outputs.footprints import FORMATS, write_footprint_files, write_footprints
 
 QGIS_COLUMNS = [
     *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
@@ -46,6 +48,10 @@ CASES = {
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def frame(request):
     return request.param
+
+
+def write_flatgeobuf(frame, path):
+    return write_footprints(frame, path, FlatGeobuf())
 
 
 def rows(path, query):
@@ -146,10 +152,35 @@ def test_older_result_is_replaced_and_not_added_to(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [100, 20_000, 200_000])
-@pytest.mark.parametrize(("write", "name"), [(write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet")])
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet"), (write_flatgeobuf, "a.fgb")]
+)
 def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, write, name, limit):
     frame = footprints(20_000)
     frame["confidence"] = np.random.default_rng(0).random(len(frame))
     with full_disk(limit), pytest.raises(OutputError, match=rf"{name} cannot be written \(.*Make room"):
         write(frame, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_in_every_format_holds_the_same_in_one_pass(tmp_path, frame, monkeypatch):
+    monkeypatch.setattr(batches, "BATCH", 3)
+    stream = batches.rebatch([batches.frame_batch(frame)])
+    paths = write_footprint_files(stream, frame.crs, tmp_path / "houses", list(FORMATS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["houses.fgb", "houses.gpkg", "houses.parquet"]
+    for path in paths:
+        layer = {"layer": "buildings"} if path.suffix == ".gpkg" else {}
+        found = geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path, **layer)
+        if path.suffix == ".fgb":  # along a curve, not in reading order
+            found = found.sort_values("confidence", ignore_index=True)
+        found = found.drop(columns="bbox", errors="ignore")
+        found = found.set_crs(None, allow_override=True) if frame.crs is None else found
+        assert_geodataframe_equal(found, frame, check_like=True)
+
+
+def test_flatgeobuf_reads_only_what_a_box_asks_for(tmp_path):
+    path = write_footprints(footprints(200), tmp_path / "a.fgb", FlatGeobuf())
+    info = pyogrio.read_info(path)
+    assert (info["driver"], info["geometry_type"], info["features"]) == ("FlatGeobuf", "Polygon", 200)
+    assert info["capabilities"]["fast_spatial_filter"]
+    assert len(geopandas.read_file(path, bbox=(500_000, 0, 500_017, 8))) == 2

@@ -18,7 +18,7 @@ from geoseg.errors import DamagedPartError, OutputError
 from geoseg.grid import Block, fit_lattice
 from geoseg.inference import NODATA, BlockPixels, Plan, Stopwatch
 from geoseg.io.store import LocalStore
-from geoseg.outputs import footprints as footprints_module
+from geoseg.outputs import batches as batches_module
 from geoseg.run import polygons
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.polygons import FootprintCounts, outline_block, write_footprints
@@ -65,7 +65,7 @@ def run_polygons(folder: Path, plan: Plan, probability: np.ndarray, block_px: in
 
 @pytest.mark.parametrize("crs", ["EPSG:32630", None])
 def test_files_do_not_depend_on_the_blocks(tmp_path: Path, crs: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprints_module, "BATCH", 17)
+    monkeypatch.setattr(batches_module, "BATCH", 17)
     probability = roofs((150, 130))
     plan = plan_for(tmp_path, probability.shape, crs)
     one, counts = run_polygons(tmp_path, plan, probability, 1000)
@@ -91,7 +91,7 @@ def test_both_files_hold_the_same_and_the_counts_say_what(tmp_path: Path) -> Non
 def test_footprints_are_in_reading_order_and_row_groups_of_fixed_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprints_module, "BATCH", 50)
+    monkeypatch.setattr(batches_module, "BATCH", 50)
     probability = np.kron(roofs((80, 20))[60:] >= 127, np.pad(np.full((3, 3), 200), (0, 3))).astype(np.uint8)
     plan = plan_for(tmp_path, probability.shape)
     out, counts = run_polygons(tmp_path, plan, probability, 16)
@@ -170,8 +170,8 @@ def test_rows_of_blocks_are_written_as_soon_as_nothing_undecided_begins_in_them(
 
         monkeypatch.setattr(polygons, name, note)
     sizes: list[int] = []
-    to_batch = footprints_module.to_batch
-    monkeypatch.setattr(footprints_module, "to_batch", lambda found: sizes.append(len(found)) or to_batch(found))
+    to_batch = batches_module.to_batch
+    monkeypatch.setattr(batches_module, "to_batch", lambda found: sizes.append(len(found)) or to_batch(found))
     _, counts = run_polygons(tmp_path, plan_for(tmp_path, probability.shape), probability, 32)
     written = {row: log.index(("read_finished", row)) for row in {row for _, row in log}}
     joined = {row: log.index(("read_pending", row)) for row in written}
