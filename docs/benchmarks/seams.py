@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geoseg.bundle import load_bundle
 from geoseg.engines import Engine
 from geoseg.grid import Lattice, Window, fit_lattice
-from geoseg.inference import AOI, NODATA, Plan, plan_inference, predict_block
+from geoseg.inference import AOI, NODATA, InferenceOptions, Plan, plan_inference, predict_block
 
 BLOCK_PX = 4096
 BESIDE = (4, 16)
@@ -83,7 +83,7 @@ def plan_for(
     import shapely
 
     bundle = load_bundle(model)
-    base = plan_inference([scene], bundle, chip_px=chip_px, halo_px=halo_px, blend=blend)
+    base = plan_inference([scene], bundle, InferenceOptions(chip_px=chip_px, halo_px=halo_px, blend=blend))
     lattice = fit_lattice(base.scene.grid.shape, chip_px=chip_px, halo_px=halo_px, multiple_px=bundle.spec.stride_px)
     area = AOI(shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop))
     return Plan(base.scene, lattice, engine or base.engine, base.channel, area, blend, base.classes)

@@ -9,6 +9,7 @@ from geoseg.bundle import DEFAULT_MODEL, load_bundle
 from geoseg.errors import LabelError, UsageError
 from geoseg.evaluate.prediction import Prediction, grid_of, is_run_folder, open_files, open_run, predict_bundle
 from geoseg.evaluate.settings import EvaluateSettings
+from geoseg.inference import InferenceOptions
 from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES, is_raster
 from geoseg.scene import list_files, open_scene
 
@@ -86,16 +87,18 @@ def _model_jobs(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
                 group,
                 bundle,
                 scratch,
+                InferenceOptions(
+                    aoi=settings.area,
+                    aoi_where=settings.where,
+                    blend=settings.blend,
+                    device=settings.device,
+                    threads=settings.threads,
+                    crs=settings.crs,
+                    chip_px=settings.chip_px,
+                    halo_px=settings.halo_px,
+                ),
                 threshold=settings.threshold,
                 target_only=_scores_target_only(labels, settings),
-                aoi=settings.area,
-                aoi_where=settings.where,
-                blend=settings.blend,
-                device=settings.device,
-                threads=settings.threads,
-                crs=settings.crs,
-                chip_px=settings.chip_px,
-                halo_px=settings.halo_px,
             )
 
         return Job(name, labels, opened)

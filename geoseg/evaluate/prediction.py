@@ -16,7 +16,7 @@ from geoseg.evaluate.outlines import SIMPLIFY_PX, outline_buildings
 from geoseg.evaluate.truth import plan_labels
 from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
 from geoseg.grid import Block, Grid, Window
-from geoseg.inference import Plan, plan_inference, predict_block, stored_threshold
+from geoseg.inference import InferenceOptions, Plan, plan_inference, predict_block, stored_threshold
 from geoseg.scene import Scene, open_scene
 from geoseg.silence import quiet_georeference
 
@@ -94,11 +94,11 @@ def predict_bundle(
     files: Sequence[str],
     bundle: Bundle,
     scratch: Path,
+    options: InferenceOptions,
     *,
     threshold: float | None = None,
     target_only: bool = False,
     simplify_px: float = SIMPLIFY_PX,
-    **options: Any,
 ) -> Prediction:
     """Run a model on a scene and keep its pixels.
 
@@ -106,15 +106,15 @@ def predict_bundle(
         files: The scene.
         bundle: The model.
         scratch: Folder to keep the pixels in.
+        options: See `InferenceOptions`.
         threshold: Probability from which a pixel is the target; the model's by default.
         target_only: Score the target alone though the model has several classes.
         simplify_px: Tolerance of the footprints' simplification.
-        options: See `geoseg.inference.plan_inference`.
 
     Raises:
         GeosegError: If scene, model or area do not fit.
     """
-    spec, plan = bundle.spec, plan_inference(files, bundle, **options)
+    spec, plan = bundle.spec, plan_inference(files, bundle, options)
     threshold = spec.threshold if threshold is None else threshold
     several = plan.has_class_raster and not target_only
     probability, classes = _predict(plan, scratch, several)

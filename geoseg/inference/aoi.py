@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import shapely
@@ -16,7 +16,11 @@ from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
+    from geopandas import GeoDataFrame, GeoSeries
+
+
+Area = Union[str, Path, BaseGeometry, "GeoDataFrame", "GeoSeries"]  # `|` takes no strings
+"""The area a caller asks for: a vector file or a frame, in any CRS, or a geometry in the scene's CRS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,11 @@ def _box(window: Window) -> BaseGeometry:
     return shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
 
 
-def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
-    """Read the polygons of a vector file in any CRS.
+def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
+    """Bring an area to the pixels of a scene.
 
     Args:
-        path: GeoPackage, GeoJSON, Shapefile or whatever GDAL reads.
+        area: See `Area`.
         grid: The scene's working grid.
         where: OGR attribute filter, such as `split = 'test'`.
 
@@ -62,32 +66,41 @@ def read_aoi(path: str | Path, grid: Grid, *, where: str | None = None) -> AOI:
         AOIError: If the file cannot be read or holds no polygon.
         OutsideAOIError: If the polygons lie outside the scene.
     """
-    frame = in_crs_of(_read_area(path, where), grid)
-    area = shapely.union_all(shapely.make_valid(frame.geometry.values))
-    aoi = AOI(to_pixels(area, grid))
+    frame, name = _read_area(area, where)
+    whole = shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values))
+    aoi = AOI(to_pixels(whole, grid))
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
-            f"The AOI {path} lies outside the scene: its bounds are {format_bounds(area.bounds)} in the scene's CRS, "
-            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both files."
+            f"The AOI{name} lies outside the scene: its bounds are {format_bounds(whole.bounds)} in the scene's CRS, "
+            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both."
         )
     return aoi
 
 
-def read_aoi_bounds(path: str | Path, *, where: str | None = None) -> tuple[float, float, float, float] | None:
+def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, float, float, float] | None:
     """Return the bounds of an AOI as west, south, east, north in degrees (EPSG:4326); None where it has no CRS.
 
     Raises:
         AOIError: If the file cannot be read or holds no polygon.
     """
-    frame = _read_area(path, where)
+    frame, _ = _read_area(area, where)
     if frame.crs is None:
         return None
     west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
     return west, south, east, north
 
 
-def _read_area(path: str | Path, where: str | None) -> "GeoDataFrame":
-    frame = read_polygons(path, what="AOI", error=AOIError, where=where, any_layer=True)
+def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
+    """Return the polygons of an area, and its name for messages, if it has one."""
+    import geopandas
+
+    if isinstance(area, str | Path):
+        frame, name = read_polygons(area, what="AOI", error=AOIError, where=where, any_layer=True), f" {area}"
+    else:
+        rows = geopandas.GeoSeries([area]) if isinstance(area, BaseGeometry) else area.geometry
+        if where is not None:
+            raise AOIError(f"aoi_where = {where!r} selects rows of a file. Select those of a GeoDataFrame yourself.")
+        frame, name = rows[rows.geom_type.isin(["Polygon", "MultiPolygon"])].to_frame("geometry"), ""
     if frame.empty:
-        raise AOIError(f"The AOI {path} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
-    return frame
+        raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
+    return frame, name

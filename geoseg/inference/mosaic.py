@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import rasterio
@@ -16,8 +14,8 @@ from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
-from geoseg.inference.fit import GridChoice, fit_scene
-from geoseg.inference.plan import Plan, check_chips, lay_chips
+from geoseg.inference.fit import fit_scene
+from geoseg.inference.plan import InferenceOptions, Plan, check_chips, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
 from geoseg.silence import quiet_georeference
@@ -34,20 +32,10 @@ OPENERS = 16
 def plan_mosaic(
     sources: Sequence[SceneSource],
     bundle: Bundle,
+    options: InferenceOptions | None = None,
     *,
     rule: Rule = "first",
     target_crs: str | None = None,
-    bands: Sequence[int] | None = None,
-    crs: str | None = None,
-    grid: GridChoice = "model",
-    aoi: str | Path | None = None,
-    aoi_where: str | None = None,
-    blend: bool = False,
-    device: str = "auto",
-    precision: str = "f32",
-    threads: int | None = None,
-    chip_px: int | None = None,
-    halo_px: int | None = None,
 ) -> Plan:
     """Open scenes for a model, put them on one grid and lay chips over it; reads headers, and levels like one scene.
 
@@ -56,19 +44,10 @@ def plan_mosaic(
     Args:
         sources: The scenes; under `first` an earlier one lies over a later one.
         bundle: The model.
+        options: See `InferenceOptions`. `bands` and `crs` are those of scenes whose source does not say; `grid` chooses
+            between the model's GSD and that of the finest scene; the mosaic reaches no further than `aoi`.
         rule: What counts where scenes overlap: `first`, `latest` (by datetime), `mean` (of the probabilities).
         target_crs: CRS of the mosaic. Else that of the first scene if it is projected, else its UTM zone.
-        bands: One-based bands for the model's, of scenes whose source does not say.
-        crs: CRS of scenes that have none and whose source does not say.
-        grid: The model's GSD, or the finest scene's.
-        aoi: Vector file with the area asked for: the mosaic reaches no further.
-        aoi_where: OGR attribute filter on it.
-        blend: See `geoseg.inference.Plan`.
-        device: See `geoseg.engines.choose_device`.
-        precision: See `geoseg.engines.load_engine`.
-        threads: CPU threads in all.
-        chip_px: Another chip size than the model's.
-        halo_px: Another halo than the model's.
 
     Raises:
         MissingDatetimeError: If a scene has no datetime and the rule is `latest`.
@@ -79,32 +58,23 @@ def plan_mosaic(
     """
     if not sources:
         raise UsageError("No scene was named for the mosaic. Name rasters, folders or a manifest.")
-    check_chips(bundle.spec, chip_px, halo_px)
+    options = options or InferenceOptions()
+    check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec
     wanted_crs = parse_crs(target_crs) if target_crs is not None else None
-    opened = _open_all(sources, spec, bands, crs)
+    opened = _open_all(sources, spec, options)
     named = {scene.name: scene for scene in opened}
     order = [named[source.name] for source in ranked]
-    scene = _as_one(ranked, order, spec, rule, bands=bands, crs=crs, target_crs=wanted_crs, grid=grid)
+    scene = _as_one(ranked, order, spec, rule, options, wanted_crs)
     if scene is not None:
         covered = sheet_windows([sheet.native for sheet in opened], scene.grid)
-        area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
+        area = read_aoi(options.aoi, scene.grid, where=options.aoi_where) if options.aoi is not None else None
     else:
-        frame = choose_grid(opened, crs=wanted_crs, gsd_m=spec.gsd_m if grid == "model" else None)
-        frame, area = _clip(frame, aoi, aoi_where)
+        frame = choose_grid(opened, crs=wanted_crs, gsd_m=spec.gsd_m if options.grid == "model" else None)
+        frame, area = _clip(frame, options)
         scene = compose(order, check_size(frame, opened), mean=rule == "mean")
         covered = tuple(part.window for part in scene.parts)
-    plan = lay_chips(
-        scene,
-        area,
-        bundle,
-        blend=blend,
-        device=device,
-        precision=precision,
-        threads=threads,
-        chip_px=chip_px,
-        halo_px=halo_px,
-    )
+    plan = lay_chips(scene, area, bundle, options)
     return replace(plan, covered=covered) if len(sources) > 1 else plan
 
 
@@ -135,17 +105,15 @@ def _seconds(moment: datetime | None) -> float:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _open_all(
-    sources: Sequence[SceneSource], spec: ModelSpec, bands: Sequence[int] | None, crs: str | None
-) -> list[Scene]:
+def _open_all(sources: Sequence[SceneSource], spec: ModelSpec, options: InferenceOptions) -> list[Scene]:
     """Open every scene with its own pixels, the model's bands and levels."""
+
+    def open_one(source: SceneSource) -> Scene:
+        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
+        return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
+
     with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
-        return list(pool.map(partial(_open_one, spec=spec, bands=bands, crs=crs), sources))
-
-
-def _open_one(source: SceneSource, *, spec: ModelSpec, bands: Sequence[int] | None, crs: str | None) -> Scene:
-    scene = open_scene(source.paths, crs=_missing_crs(source, crs))
-    return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or bands, grid="scene")
+        return list(pool.map(open_one, sources))
 
 
 def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
@@ -165,32 +133,30 @@ def _as_one(
     scenes: Sequence[Scene],
     spec: ModelSpec,
     rule: Rule,
-    *,
-    bands: Sequence[int] | None,
-    crs: str | None,
+    options: InferenceOptions,
     target_crs: rasterio.crs.CRS | None,
-    grid: GridChoice,
 ) -> Scene | None:
     """Return the scene that sheets of one grid are together; None where they are not."""
     first, grids = sources[0], [scene.native for scene in scenes]
-    plain = all(s.bands == first.bands and (s.crs or crs) == (first.crs or crs) for s in sources)
+    said = options.crs
+    plain = all(s.bands == first.bands and (s.crs or said) == (first.crs or said) for s in sources)
     wants_other = target_crs is not None and target_crs != grids[0].crs
     if wants_other or not plain or not shares_lattice(grids) or (rule == "mean" and overlap(grids)):
         return None
     files = [path for source in reversed(sources) for path in source.paths]  # a later file lies over an earlier one
     try:
-        scene = open_scene(files, crs=_missing_crs(first, crs))
+        scene = open_scene(files, crs=_missing_crs(first, options.crs))
     except SceneMismatchError:
         return None
     name = first.name if len(sources) == 1 else "mosaic"
-    return fit_scene(replace(scene, name=name), spec, bands=first.bands or bands, grid=grid)
+    return fit_scene(replace(scene, name=name), spec, bands=first.bands or options.bands, grid=options.grid)
 
 
-def _clip(grid: Grid, aoi: str | Path | None, where: str | None) -> tuple[Grid, AOI | None]:
+def _clip(grid: Grid, options: InferenceOptions) -> tuple[Grid, AOI | None]:
     """Return the grid as far as the area reaches, and the area on it."""
-    if aoi is None:
+    if options.aoi is None:
         return grid, None
-    polygons = read_aoi(aoi, grid, where=where).polygons
+    polygons = read_aoi(options.aoi, grid, where=options.aoi_where).polygons
     window = _around(polygons.bounds).intersect(grid.window)
     assert window is not None, "the area touches the grid"
     moved = shapely.transform(polygons, lambda xy: xy - (window.col, window.row))

@@ -4,13 +4,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from geoseg.bundle import Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
 from geoseg.errors import UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
-from geoseg.inference.aoi import AOI, read_aoi
+from geoseg.inference.aoi import AOI, Area, read_aoi
 from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.mosaic import Composite, find_meeting
 from geoseg.scene import Paths, Scene, data_windows, open_scene
@@ -112,66 +111,63 @@ class Plan:
         return self.engine.open() if isinstance(self.engine, EngineRecipe) else self.engine
 
 
-def plan_inference(
-    paths: Paths,
-    bundle: Bundle,
-    *,
-    bands: Sequence[int] | None = None,
-    crs: str | None = None,
-    grid: GridChoice = "model",
-    aoi: str | Path | None = None,
-    aoi_where: str | None = None,
-    blend: bool = False,
-    device: str = "auto",
-    precision: str = "f32",
-    threads: int | None = None,
-    chip_px: int | None = None,
-    halo_px: int | None = None,
-) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceOptions:
+    """What a caller may choose for inference, made once and passed whole.
+
+    Attributes:
+        bands: One-based bands of the scene that serve the model's, in its order.
+        crs: CRS of a scene that has none.
+        grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
+        aoi: The area asked for: a vector file in any CRS, or a GeoDataFrame, or a geometry in the scene's CRS.
+        aoi_where: OGR attribute filter on a file, such as `split = 'test'`.
+        blend: Blend chips over their halos.
+        device: `auto`, `cpu`, `cuda` or `mps`; see `geoseg.engines.choose_device`.
+        precision: `f32`, or `bf16` or `f16` on a GPU; see `geoseg.engines.load_engine`.
+        threads: CPU threads in all.
+        chip_px: Another chip size than the model's.
+        halo_px: Another halo than the model's.
+    """
+
+    bands: Sequence[int] | None = None
+    crs: str | None = None
+    grid: GridChoice = "model"
+    aoi: Area | None = None
+    aoi_where: str | None = None
+    blend: bool = False
+    device: str = "auto"
+    precision: str = "f32"
+    threads: int | None = None
+    chip_px: int | None = None
+    halo_px: int | None = None
+
+
+def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | None = None) -> Plan:
     """Open a scene for a model and lay chips over it; reads headers only, and levels where pixels are not 8-bit.
 
     Args:
         paths: See `geoseg.scene.open_scene`.
         bundle: The model.
-        bands: One-based bands of the scene for the model's.
-        crs: CRS of a scene that has none.
-        grid: The model's GSD, or the scene's own pixels.
-        aoi: Vector file with the area asked for.
-        aoi_where: OGR attribute filter on it.
-        blend: See `Plan`.
-        device: See `geoseg.engines.choose_device`.
-        precision: See `geoseg.engines.load_engine`.
-        threads: CPU threads in all.
-        chip_px: Another chip size than the model's.
-        halo_px: Another halo than the model's.
+        options: See `InferenceOptions`.
 
     Raises:
         GeosegError: If scene, bands or AOI do not fit.
     """
-    check_chips(bundle.spec, chip_px, halo_px)
-    scene = fit_scene(open_scene(paths, crs=crs), bundle.spec, bands=bands, grid=grid)
-    area = read_aoi(aoi, scene.grid, where=aoi_where) if aoi is not None else None
-    return lay_chips(
-        scene,
-        area,
-        bundle,
-        blend=blend,
-        device=device,
-        precision=precision,
-        threads=threads,
-        chip_px=chip_px,
-        halo_px=halo_px,
-    )
+    options = options or InferenceOptions()
+    check_chips(bundle.spec, options)
+    scene = fit_scene(open_scene(paths, crs=options.crs), bundle.spec, bands=options.bands, grid=options.grid)
+    area = read_aoi(options.aoi, scene.grid, where=options.aoi_where) if options.aoi is not None else None
+    return lay_chips(scene, area, bundle, options)
 
 
-def check_chips(spec: ModelSpec, chip_px: int | None, halo_px: int | None) -> tuple[int, int]:
+def check_chips(spec: ModelSpec, options: InferenceOptions) -> tuple[int, int]:
     """Return side and halo of a chip: those asked for, else the model's.
 
     Raises:
         UsageError: If such chips keep nothing or do not fit the network.
     """
-    chip = spec.chip_px if chip_px is None else chip_px
-    halo = spec.halo_px if halo_px is None else halo_px
+    chip = spec.chip_px if options.chip_px is None else options.chip_px
+    halo = spec.halo_px if options.halo_px is None else options.halo_px
     if halo < 0 or chip <= 2 * halo:
         raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
     if chip % spec.stride_px:
@@ -179,21 +175,10 @@ def check_chips(spec: ModelSpec, chip_px: int | None, halo_px: int | None) -> tu
     return chip, halo
 
 
-def lay_chips(
-    scene: Scene,
-    area: AOI | None,
-    bundle: Bundle,
-    *,
-    blend: bool,
-    device: str,
-    precision: str,
-    threads: int | None,
-    chip_px: int | None,
-    halo_px: int | None,
-) -> Plan:
-    """Lay a model's chips over a scene that fits it; the options are those of `plan_inference`."""
-    spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, chip_px, halo_px)
+def lay_chips(scene: Scene, area: AOI | None, bundle: Bundle, options: InferenceOptions) -> Plan:
+    """Lay a model's chips over a scene that fits it."""
+    spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, options)
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
-    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, threads, precision)
+    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, options.device, options.threads, options.precision)
     covered = () if isinstance(scene, Composite) else data_windows(scene)
-    return Plan(scene, lattice, engine, spec.target_index, area, blend, spec.classes, covered)
+    return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered)

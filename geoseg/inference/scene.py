@@ -1,5 +1,7 @@
 """A whole scene's probabilities as one lazy array."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +10,10 @@ import numpy as np
 from geoseg.bundle import DEFAULT_MODEL, load_bundle
 from geoseg.errors import UsageError
 from geoseg.grid import Block, Grid
+from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
-from geoseg.inference.plan import BLOCK_PX, Plan, plan_inference
+from geoseg.inference.fit import GridChoice
+from geoseg.inference.plan import BLOCK_PX, InferenceOptions, Plan, plan_inference
 from geoseg.scene import Paths
 
 if TYPE_CHECKING:
@@ -28,7 +32,17 @@ def predict_scene(
     model: str | Path = DEFAULT_MODEL,
     block_px: int = BLOCK_PX,
     classes: bool = False,
-    **options: Any,
+    bands: Sequence[int] | None = None,
+    crs: str | None = None,
+    grid: GridChoice = "model",
+    aoi: Area | None = None,
+    aoi_where: str | None = None,
+    blend: bool = False,
+    device: str = "auto",
+    precision: str = "f32",
+    threads: int | None = None,
+    chip_px: int | None = None,
+    halo_px: int | None = None,
 ) -> "xarray.DataArray":
     """Return the probabilities, or the classes, of a scene, computed block by block when they are asked for.
 
@@ -37,7 +51,17 @@ def predict_scene(
         model: Name of a shipped model, or path of a bundle; a plan has its own.
         block_px: Height and width of a dask chunk, about.
         classes: Return the likeliest class instead of the target's probability; for models of more than two classes.
-        options: What else `plan_inference` takes, such as `bands`, `aoi` or `grid`.
+        bands: This and all that follow: see `InferenceOptions`; a plan has its own.
+        crs: CRS of a scene that has none.
+        grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
+        aoi: A vector file, a GeoDataFrame, or a geometry in the scene's CRS.
+        aoi_where: OGR attribute filter on a file.
+        blend: Blend chips over their halos.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `f32`, or `bf16` or `f16` on a GPU.
+        threads: CPU threads in all.
+        chip_px: Another chip size than the model's.
+        halo_px: Another halo than the model's.
 
     Returns:
         `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
@@ -52,30 +76,40 @@ def predict_scene(
     """
     import xarray
 
-    plan = _plan(scene, model, options)
+    options = InferenceOptions(
+        bands=bands,
+        crs=crs,
+        grid=grid,
+        aoi=aoi,
+        aoi_where=aoi_where,
+        blend=blend,
+        device=device,
+        precision=precision,
+        threads=threads,
+        chip_px=chip_px,
+        halo_px=halo_px,
+    )
+    if not isinstance(scene, Plan):
+        plan = plan_inference(scene, load_bundle(model), options)
+    else:
+        plan, given = scene, [f.name for f in fields(options) if repr(getattr(options, f.name)) != repr(f.default)]
+        if given:
+            raise UsageError(f"A plan is made already: {', '.join(given)} would change nothing. Make another plan.")
     if classes and not plan.has_class_raster:
         raise UsageError(
             f"The model has {len(plan.classes)} classes ({', '.join(plan.classes)}); a class raster needs more than "
             "two. Compare the probability with a threshold instead."
         )
     data = _lazy_blocks(plan, block_px, _classes if classes else _probability, np.uint8 if classes else np.float32)
-    grid = plan.scene.grid
-    crs = grid.crs.to_wkt() if grid.crs is not None else None
-    attrs: dict[str, Any] = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
+    own = plan.scene.grid
+    wkt = own.crs.to_wkt() if own.crs is not None else None
+    attrs: dict[str, Any] = {"crs": wkt, "transform": tuple(own.transform)[:6], "units": "1"}
     attrs |= {"nodata": NODATA, "classes": plan.classes} if classes else {}
     array = xarray.DataArray(
-        data, dims=("y", "x"), coords=_coordinates(grid), name="class" if classes else "probability", attrs=attrs
+        data, dims=("y", "x"), coords=_coordinates(own), name="class" if classes else "probability", attrs=attrs
     )
     array.encoding["grid_mapping"] = SPATIAL_REF
     return array
-
-
-def _plan(scene: Paths | Plan, model: str | Path, options: dict[str, Any]) -> Plan:
-    if not isinstance(scene, Plan):
-        return plan_inference(scene, load_bundle(model), **options)
-    if options:
-        raise UsageError(f"A plan is made already: {', '.join(options)} would change nothing. Make another plan.")
-    return scene
 
 
 def _coordinates(grid: Grid) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from geoseg.inference import plan_mosaic, read_aoi_bounds
 from geoseg.run.batch import BatchResult, run_sources, settings_of
 from geoseg.run.memory import limit_memory
 from geoseg.run.report import Stages
-from geoseg.run.run import RunResult, plan_options, plan_run, run_plan
+from geoseg.run.run import RunResult, plan_run, run_plan
 from geoseg.run.settings import RunSettings
 from geoseg.sources import SceneSource, filter_sources, list_sources
 
@@ -82,7 +82,7 @@ def run_mosaic(
         raise UsageError("A mosaic needs a rule for overlaps. Give mosaic='first', 'latest' or 'mean'.")
     limit_memory()
     bundle = load_bundle(settings.model)
-    plan = plan_mosaic(sources, bundle, rule=settings.mosaic, target_crs=settings.target_crs, **plan_options(settings))
+    plan = plan_mosaic(sources, bundle, settings, rule=settings.mosaic, target_crs=settings.target_crs)
     return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
 
 

@@ -190,22 +190,4 @@ def _warm_up(job: Job) -> None:
 
 def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
     """Plan the inference of a run."""
-    return plan_inference(paths, bundle, **plan_options(settings))
-
-
-def plan_options(settings: RunSettings) -> dict[str, Any]:
-    """Return the settings that planning takes."""
-    names = (
-        "bands",
-        "crs",
-        "grid",
-        "aoi",
-        "aoi_where",
-        "blend",
-        "device",
-        "precision",
-        "threads",
-        "chip_px",
-        "halo_px",
-    )
-    return {name: getattr(settings, name) for name in names}
+    return plan_inference(paths, bundle, settings)

@@ -1,40 +1,28 @@
 """What a user may choose for a run, checked before any work."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.errors import UsageError
-from geoseg.inference import BLOCK_PX, RULES, GridChoice, Rule
+from geoseg.inference import BLOCK_PX, RULES, GridChoice, InferenceOptions, Rule
 
 OnFailure = Literal["stop", "nodata"]
 """What becomes of a run in which blocks cannot be done: no result, or one with nodata in their place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """Settings of a run; None means what the model's specification says.
+class RunSettings(InferenceOptions):
+    """Settings of a run, beside those of `InferenceOptions`; None means what the model's specification says.
 
     Attributes:
         model: Name of a shipped model, or path of a bundle.
         out: Result folder, or `s3://bucket/prefix`; `<scene name>_geoseg` in the working folder by default.
-        aoi: Vector file with the area asked for.
-        aoi_where: OGR attribute filter on it, such as `split = 'test'`.
         threshold: Probability from which a pixel is a building.
         min_area_m2: Smallest footprint kept, square metres.
         simplify_px: Tolerance of the simplification, pixels of the working grid; 0 keeps every pixel corner.
-        bands: One-based bands of the scene that serve the model's, in its order.
-        crs: CRS of a scene that has none.
-        grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
-        blend: Blend chips over their halos.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `f32`, or `bf16` or `f16` on a GPU; see `geoseg.engines.load_engine`.
-        threads: CPU threads in all; with `workers`, of each of them.
         block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
-        chip_px: Another chip size than the model's.
-        halo_px: Another halo than the model's.
         overwrite: Replace an existing result.
         picture: Also write `preview.png`: image and prediction side by side.
         mosaic: Make one mosaic of several scenes, and what holds where they overlap; None makes a result per scene.
@@ -42,26 +30,15 @@ class RunSettings:
         asset: Which asset of STAC items holds the pixels.
         errors: `stop` ends without a result where blocks cannot be done; `nodata` leaves them out of it.
         scheduler: Address or scheduler file of a dask cluster to work on.
-        workers: Local worker processes to work on; on a machine with GPUs each takes one.
+        workers: Local worker processes to work on, each with `threads`; on a machine with GPUs each takes one.
     """
 
     model: str | Path = DEFAULT_MODEL
     out: str | Path | None = None
-    aoi: Path | None = None
-    aoi_where: str | None = None
     threshold: float | None = None
     min_area_m2: float | None = None
     simplify_px: float = 1.0
-    bands: Sequence[int] | None = None
-    crs: str | None = None
-    grid: GridChoice = "model"
-    blend: bool = False
-    device: str = "auto"
-    precision: str = "f32"
-    threads: int | None = None
     block_px: int | None = None
-    chip_px: int | None = None
-    halo_px: int | None = None
     overwrite: bool = False
     picture: bool = False
     mosaic: Rule | None = None

@@ -21,7 +21,7 @@ from geoseg.engines.openvino import OpenVINOEngine
 from geoseg.engines.torch import TorchEngine
 from geoseg.errors import BundleError, DeviceError, MissingPackageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
-from geoseg.inference import plan_inference, predict_block
+from geoseg.inference import InferenceOptions, plan_inference, predict_block
 from geoseg.networks import load_segmenter
 from geoseg.run import RunSettings, run_scene
 
@@ -187,7 +187,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stored(bundle, scene: Path) -> np.ndarray:
-    plan = plan_inference(str(scene), bundle, device="cpu", threads=1)
+    plan = plan_inference(str(scene), bundle, InferenceOptions(device="cpu", threads=1))
     (block,) = plan.blocks(1024)
     return predict_block(plan, block).probability
 

@@ -10,7 +10,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 
-from geoseg.errors import AOIError
+from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
 
@@ -124,3 +124,18 @@ def test_a_picture_takes_an_area_in_pixels(tmp_path: Path) -> None:
     mask = read_aoi(path, picture).mask(picture.window)
     assert mask[20:50, 10:30].all()
     assert mask.sum() == 30 * 20
+
+
+@pytest.mark.parametrize("grid", [GRID, TURNED], ids=["north-up", "rotated"])
+def test_an_area_may_be_a_frame_in_any_CRS_or_a_geometry_in_that_of_the_scene(tmp_path: Path, grid: Grid) -> None:
+    shape = polygon_of(grid, (40.3, 20.2), (180.7, 33.4), (120.1, 150.9))
+    expected = read_aoi(write_aoi(tmp_path / "a.gpkg", shape), grid).mask(grid.window)
+    frame = geopandas.GeoDataFrame(geometry=[shape, shapely.Point(0, 0)], crs=grid.crs)
+    for area in (shape, frame, frame.to_crs(4326), frame.geometry):
+        np.testing.assert_array_equal(read_aoi(area, grid).mask(grid.window), expected)
+    with pytest.raises(AOIError, match="The AOI holds no polygon"):
+        read_aoi(frame[1:], grid)
+    with pytest.raises(AOIError, match="Select those of a GeoDataFrame yourself"):
+        read_aoi(frame, grid, where="part = 1")
+    with pytest.raises(OutsideAOIError, match="The AOI lies outside the scene"):
+        read_aoi(shapely.box(0, 0, 1, 1), grid)

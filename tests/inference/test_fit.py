@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import AOIError, BandMismatchError, UsageError
-from geoseg.inference import choose_bands, fit_scene, plan_inference
+from geoseg.inference import InferenceOptions, choose_bands, fit_scene, plan_inference
 from geoseg.scene import Scene, close_readers, open_scene
 
 
@@ -120,14 +120,16 @@ def test_chips_that_cannot_work_are_refused_before_any_work(tmp_path: Path, chip
     bundle = Bundle(RGB, tmp_path / "none.safetensors", "")
     scene = scene_of(tmp_path, "rgb")
     with pytest.raises(UsageError, match=f"Chips of {chip} px"):
-        plan_inference(scene.source, bundle, chip_px=chip, halo_px=halo)
+        plan_inference(scene.source, bundle, InferenceOptions(chip_px=chip, halo_px=halo))
 
 
 def test_a_plan_is_made_without_reading_weights(tmp_path: Path) -> None:
     bundle = Bundle(RGB, tmp_path / "none.safetensors", "")
-    plan = plan_inference(scene_of(tmp_path, "rgba", gsd=0.15, size=300).source, bundle, chip_px=64, halo_px=8)
+    plan = plan_inference(
+        scene_of(tmp_path, "rgba", gsd=0.15, size=300).source, bundle, InferenceOptions(chip_px=64, halo_px=8)
+    )
     assert plan.scene.grid.shape == plan.lattice.shape == (150, 150)
     assert plan.scene.bands == (1, 2, 3)
     assert plan.lattice.chip_shape <= (64, 64)
     with pytest.raises(AOIError):
-        plan_inference(scene_of(tmp_path, "rgb").source, bundle, aoi=tmp_path / "gone.gpkg")
+        plan_inference(scene_of(tmp_path, "rgb").source, bundle, InferenceOptions(aoi=tmp_path / "gone.gpkg"))

@@ -1,5 +1,6 @@
 """`predict_scene` in a notebook: from a path to a georeferenced, lazy array."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import geoseg
 from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import UsageError
 from geoseg.grid import fit_lattice
-from geoseg.inference import Plan, predict_scene
+from geoseg.inference import InferenceOptions, Plan, predict_scene
 from geoseg.inference import scene as module
 from geoseg.scene import open_scene
 
@@ -46,17 +47,34 @@ def test_coordinates_are_the_centres_of_the_pixels(path: Path) -> None:
     np.testing.assert_allclose(array.y, 599_999.85 - 0.3 * np.arange(60))
 
 
-def test_a_path_is_planned_with_the_model_and_the_options(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+OTHERS = {
+    "bands": [1],
+    "crs": "EPSG:32631",
+    "grid": "scene",
+    "aoi": "area.gpkg",
+    "aoi_where": "part = 1",
+    "blend": True,
+    "device": "cpu",
+    "precision": "bf16",
+    "threads": 3,
+    "chip_px": 96,
+    "halo_px": 0,
+}
+"""Another value of every option."""
 
-    def plan(scene: Path, bundle: str, **options: object) -> Plan:
-        asked.update(scene=scene, bundle=bundle, **options)
+
+def test_a_path_is_planned_with_the_model_and_every_option(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def plan(*given: object) -> Plan:
+        asked.append(given)
         return plan_of(path)
 
     monkeypatch.setattr(module, "load_bundle", lambda model: f"bundle of {model}")
     monkeypatch.setattr(module, "plan_inference", plan)
-    array = predict_scene(path, model="mine", bands=[1], grid="scene")
-    assert asked == {"scene": path, "bundle": "bundle of mine", "bands": [1], "grid": "scene"}
+    assert OTHERS.keys() == {field.name for field in fields(InferenceOptions)}
+    array = predict_scene(path, model="mine", **OTHERS)
+    assert asked == [(path, "bundle of mine", InferenceOptions(**OTHERS))]
     assert array.shape == (60, 80)
 
 

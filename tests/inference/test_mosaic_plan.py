@@ -22,7 +22,7 @@ from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.engines import ClassSegmenter, IdentitySegmenter, ThresholdSegmenter
 from geoseg.errors import AOIError, MissingCRSError, MissingDatetimeError, UsageError
 from geoseg.grid import Window
-from geoseg.inference import NODATA, Plan, plan_inference, plan_mosaic, predict_block, predict_scene
+from geoseg.inference import NODATA, InferenceOptions, Plan, plan_inference, plan_mosaic, predict_block, predict_scene
 from geoseg.mosaic import Composite
 from geoseg.scene import close_readers
 from geoseg.sources import SceneSource
@@ -32,6 +32,7 @@ PLACE = (811_200.0, 618_900.0)
 GSD = 0.3
 NORTH_UP = Affine(GSD, 0, PLACE[0], 0, -GSD, PLACE[1])
 CHIPS: dict[str, Any] = {"chip_px": 64, "halo_px": 8}
+SMALL = InferenceOptions(**CHIPS)
 
 
 @pytest.fixture(autouse=True)
@@ -147,8 +148,8 @@ def test_sheets_of_one_file_are_what_the_file_is(
     tmp_path: Path, bundle: Bundle, rule: Any, px: float, blend: bool
 ) -> None:
     whole, sheets = write_sheets(tmp_path, noise(211, 243), px, 2, 3)
-    direct = plan_inference(whole.paths, bundle, blend=blend, **CHIPS)
-    mosaic = plan_mosaic(sheets, bundle, rule=rule, blend=blend, **CHIPS)
+    direct = plan_inference(whole.paths, bundle, InferenceOptions(blend=blend, **CHIPS))
+    mosaic = plan_mosaic(sheets, bundle, InferenceOptions(blend=blend, **CHIPS), rule=rule)
     assert not isinstance(mosaic.scene, Composite)
     assert mosaic.scene.grid == direct.scene.grid
     assert mosaic.lattice == direct.lattice
@@ -169,7 +170,7 @@ def test_sheets_that_overlap_show_the_first_or_the_latest(tmp_path: Path, bundle
         ([one, two], "latest", 200),
         ([two, one], "latest", 200),
     ):
-        plan = plan_mosaic(sources, bundle, rule=rule, **CHIPS)
+        plan = plan_mosaic(sources, bundle, SMALL, rule=rule)
         assert not isinstance(plan.scene, Composite)
         found = predict_all(identity(plan))
         assert (found[:, 100:150] == expected).all()
@@ -185,7 +186,7 @@ def test_the_latest_is_the_latest_on_every_computer(tmp_path: Path, bundle: Bund
             write(tmp_path / f"{name}{taken.hour}.tif", grey(taken.hour, 40, 40), taken=taken) for taken in moments
         ]
         for order in (sources, sources[::-1]):
-            assert (predict_all(identity(plan_mosaic(order, bundle, rule="latest", **CHIPS))) == 13).all()
+            assert (predict_all(identity(plan_mosaic(order, bundle, SMALL, rule="latest"))) == 13).all()
 
 
 def test_one_scene_is_that_scene(tmp_path: Path, bundle: Bundle) -> None:
@@ -214,7 +215,9 @@ def pair(tmp_path: Path) -> list[SceneSource]:
 def test_the_rule_says_what_counts_where_scenes_overlap(
     pair: list[SceneSource], bundle: Bundle, rule: Any, order: int, expected: int, blend: bool
 ) -> None:
-    plan = plan_mosaic(pair[::order], bundle, rule=rule, blend=blend, target_crs="EPSG:32630", **CHIPS)
+    plan = plan_mosaic(
+        pair[::order], bundle, InferenceOptions(blend=blend, **CHIPS), rule=rule, target_crs="EPSG:32630"
+    )
     assert isinstance(plan.scene, Composite)
     found = outline_of(predict_all(identity(plan)))
     assert found.shape == (101, 251)
@@ -228,7 +231,7 @@ def test_the_rule_says_what_counts_where_scenes_overlap(
 def test_the_mean_of_three_is_rounded_once(tmp_path: Path, bundle: Bundle) -> None:
     sources = [write(tmp_path / f"{v}.tif", grey(v), at(v / 1000, 0.2)) for v in (100, 101, 101)[:2]]
     sources.append(write(tmp_path / "third.tif", grey(101), at(0.7, 0.4)))
-    found = predict_all(identity(plan_mosaic(sources, bundle, rule="mean", **CHIPS)))
+    found = predict_all(identity(plan_mosaic(sources, bundle, SMALL, rule="mean")))
     assert (found[5:-5, 5:-5] == 101).all()  # 100.67
 
 
@@ -238,7 +241,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> dict[tupl
     sources = three(tmp_path_factory.mktemp("three"))
     both = [(rule, blend) for rule in ("first", "mean") for blend in (False, True)]
     return {
-        (rule, blend): replace(plan_mosaic(sources, bundle, rule=rule, blend=blend, **CHIPS), engine=Counting())
+        (rule, blend): replace(
+            plan_mosaic(sources, bundle, InferenceOptions(blend=blend, **CHIPS), rule=rule), engine=Counting()
+        )
         for rule, blend in both
     }
 
@@ -277,11 +282,11 @@ def place_in(crs: str, px: float) -> Affine:
 
 def test_the_mean_is_that_of_each_scene_on_top_of_the_others(tmp_path: Path, bundle: Bundle) -> None:
     sources, total, count = three(tmp_path), 0.0, 0
-    mean = plan_mosaic(sources, bundle, rule="mean", **CHIPS)
+    mean = plan_mosaic(sources, bundle, SMALL, rule="mean")
     for k in range(3):
         others = [s for i, s in enumerate(sources) if i != k]
-        on_top = replace(plan_mosaic(sources, bundle, rule="mean", **CHIPS), engine=Counting())
-        scene = plan_mosaic(sources, bundle, rule="mean", **CHIPS).scene
+        on_top = replace(plan_mosaic(sources, bundle, SMALL, rule="mean"), engine=Counting())
+        scene = plan_mosaic(sources, bundle, SMALL, rule="mean").scene
         assert isinstance(scene, Composite)
         order = [scene.parts[k], *(p for p in scene.parts if p is not scene.parts[k])]
         image = replace(on_top, scene=replace(scene, parts=tuple(order), mean=False))
@@ -302,8 +307,8 @@ def test_chips_see_the_neighbouring_scene(tmp_path: Path, bundle: Bundle) -> Non
     pixels = np.maximum(noise(100, 200), 8)
     left = write(tmp_path / "left.tif", pixels[:, :110])
     right = write(tmp_path / "right.tif", pixels[:, 110:], at(110, 0), nodata=7)
-    direct = plan_inference(write(tmp_path / "all.tif", pixels).paths, bundle, **CHIPS)
-    plan = plan_mosaic([left, right], bundle, **CHIPS)
+    direct = plan_inference(write(tmp_path / "all.tif", pixels).paths, bundle, SMALL)
+    plan = plan_mosaic([left, right], bundle, SMALL)
     assert isinstance(plan.scene, Composite)  # the nodata values differ, so no VRT holds both
     found, expected = (predict_all(replace(p, engine=Counting())) for p in (plan, direct))
     np.testing.assert_array_equal(found, expected)
@@ -313,7 +318,7 @@ def test_a_pass_for_a_scene_predicts_only_chips_with_its_pixels(pair: list[Scene
     counts = {}
     for rule in ("first", "mean"):
         engine = Counting()
-        plan = replace(plan_mosaic(pair, bundle, rule=rule, target_crs="EPSG:32630", **CHIPS), engine=engine)
+        plan = replace(plan_mosaic(pair, bundle, SMALL, rule=rule, target_crs="EPSG:32630"), engine=engine)
         predict_all(plan, 1_000)
         counts[rule] = len(engine.seen)
     rows, cols = plan.lattice.counts
@@ -331,7 +336,7 @@ def test_classes_are_chosen_from_the_mean(tmp_path: Path) -> None:
     bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", spec, {}))
     values = (0, 128, 130)  # classes 0, 2, 2
     sources = [write(tmp_path / f"{v}.tif", grey(v), at(v / 500, 0.1)) for v in values]
-    plan = replace(plan_mosaic(sources, bundle, rule="mean", **CHIPS), engine=ClassSegmenter())
+    plan = replace(plan_mosaic(sources, bundle, SMALL, rule="mean"), engine=ClassSegmenter())
     assert (predict_all(plan, what="classes")[3:-3, 3:-3] == 2).all()
     assert (predict_all(plan)[3:-3, 3:-3] == round(254 * 0.25 / 3)).all()
 
@@ -361,7 +366,7 @@ def test_one_ground_in_two_CRSs_is_found_where_it_is(tmp_path: Path, bundle: Bun
         photograph(tmp_path / "a.tif", painted, crs_a, px_a, (0, 0, 230, 400)),
         photograph(tmp_path / "b.tif", painted, crs_b, px_b, (170, 0, 400, 400)),
     ]
-    plan = plan_mosaic(sources, rgb, target_crs="EPSG:32630", **CHIPS)
+    plan = plan_mosaic(sources, rgb, SMALL, target_crs="EPSG:32630")
     grid = plan.scene.grid
     col, row = ~painted.grid.transform @ (grid.transform.c, grid.transform.f)
     assert abs(col - round(col)) < 1e-6  # both are whole pixels of 0.3 m
@@ -416,7 +421,7 @@ def test_a_building_across_a_seam_is_one(tmp_path: Path, bundle: Bundle) -> None
     right = np.zeros((120, 110), np.uint8)
     grids = {"src_transform": NORTH_UP, "src_crs": "EPSG:32630", "dst_transform": place, "dst_crs": "EPSG:4326"}
     reproject(ground, right, **grids, resampling=Resampling.bilinear, dst_nodata=0, src_nodata=0)
-    plan = plan_mosaic([left, write(tmp_path / "right.tif", right, place, "EPSG:4326", nodata=0)], bundle, **CHIPS)
+    plan = plan_mosaic([left, write(tmp_path / "right.tif", right, place, "EPSG:4326", nodata=0)], bundle, SMALL)
     found = predict_all(replace(plan, engine=ThresholdSegmenter(140)))
     count, pixels = label(found == 254)[1], (found == 254).sum()
     assert count == 1
@@ -426,7 +431,7 @@ def test_a_building_across_a_seam_is_one(tmp_path: Path, bundle: Bundle) -> None
 def test_a_rotated_scene_lies_under_a_straight_one(tmp_path: Path, bundle: Bundle) -> None:
     straight = write(tmp_path / "straight.tif", grey(50, 60, 60))
     turned = write(tmp_path / "turned.tif", grey(200, 100, 100), at(30.2, -40.3) @ Affine.rotation(45))
-    found = outline_of(predict_all(identity(plan_mosaic([straight, turned], bundle, **CHIPS))))
+    found = outline_of(predict_all(identity(plan_mosaic([straight, turned], bundle, SMALL))))
     assert (found == 50).sum() == 3_600
     side = np.sqrt(0.5) * 100
     corners = [(0, 0), (side, side), (0, 2 * side), (-side, side)]
@@ -450,7 +455,7 @@ def write_area(path: Path, bounds: tuple[float, float, float, float]) -> Path:
 def test_an_area_clips_the_grid_and_moves_no_pixel(tmp_path: Path, bundle: Bundle) -> None:
     sources = three(tmp_path)
     area = write_area(tmp_path / "area.gpkg", (20.3, 11.2, 95.9, 70.1))
-    whole, cut = (plan_mosaic(sources, bundle, aoi=a, **CHIPS) for a in (None, area))
+    whole, cut = (plan_mosaic(sources, bundle, InferenceOptions(aoi=a, **CHIPS)) for a in (None, area))
     assert cut.scene.grid.height < whole.scene.grid.height
     col, row = ~whole.scene.grid.transform @ (cut.scene.grid.transform.c, cut.scene.grid.transform.f)
     top, left = round(row), round(col)
@@ -469,7 +474,7 @@ def test_an_area_clips_the_grid_and_moves_no_pixel(tmp_path: Path, bundle: Bundl
 def test_an_area_beside_the_mosaic_is_refused(tmp_path: Path, bundle: Bundle) -> None:
     area = write_area(tmp_path / "area.gpkg", (5_000, 0, 5_100, 100))
     with pytest.raises(AOIError):
-        plan_mosaic(three(tmp_path), bundle, aoi=area, **CHIPS)
+        plan_mosaic(three(tmp_path), bundle, InferenceOptions(aoi=area, **CHIPS))
 
 
 def test_blocks_in_gaps_are_not_planned(tmp_path: Path, bundle: Bundle) -> None:
@@ -477,7 +482,7 @@ def test_blocks_in_gaps_are_not_planned(tmp_path: Path, bundle: Bundle) -> None:
         write(tmp_path / "a.tif", grey(50)),
         write(tmp_path / "b.tif", grey(200), at(2_000.5, 1_500.5)),
     ]
-    plan = identity(plan_mosaic(sources, bundle, target_crs="EPSG:32630", **CHIPS))
+    plan = identity(plan_mosaic(sources, bundle, SMALL, target_crs="EPSG:32630"))
     every, some = plan.lattice.plan_blocks(200), plan.blocks(200)
     assert len(some) <= 8 < len(every) / 8
     found = predict_all(plan, 200)
@@ -491,7 +496,7 @@ def test_blocks_between_sheets_are_not_planned_either(tmp_path: Path, bundle: Bu
         write(tmp_path / "a.tif", grey(50), nodata=0),
         write(tmp_path / "b.tif", grey(200), at(1_500, 900), nodata=0),
     ]
-    plan = identity(plan_mosaic(sheets, bundle, **CHIPS))
+    plan = identity(plan_mosaic(sheets, bundle, SMALL))
     assert not isinstance(plan.scene, Composite)
     assert len(plan.blocks(200)) <= 8 < len(plan.lattice.plan_blocks(200)) / 4
     everywhere = predict_all(replace(plan, covered=()), 200)
@@ -502,9 +507,9 @@ def test_scenes_far_apart_are_refused_unless_an_area_cuts_them(tmp_path: Path, b
     near = write(tmp_path / "near.tif", grey(50))
     far = write(tmp_path / "far.tif", grey(200), Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4), "EPSG:4326")
     with pytest.raises(UsageError, match=r"near and far lie far apart"):
-        plan_mosaic([near, far], bundle, **CHIPS)
+        plan_mosaic([near, far], bundle, SMALL)
     area = write_area(tmp_path / "area.gpkg", (10, 10, 90, 90))
-    plan = identity(plan_mosaic([near, far], bundle, aoi=area, **CHIPS))
+    plan = identity(plan_mosaic([near, far], bundle, InferenceOptions(aoi=area, **CHIPS)))
     assert (outline_of(predict_all(plan)) == 50).all()
     assert plan.scene.paths == near.paths
 
@@ -516,19 +521,19 @@ def test_the_latest_needs_every_datetime(tmp_path: Path, bundle: Bundle) -> None
     sources = [write(tmp_path / f"{i}.tif", grey(i), at(i + 0.5, 0)) for i in range(7)]
     sources[3] = replace(sources[3], datetime=datetime(2020, 1, 1))
     with pytest.raises(MissingDatetimeError, match=r"6 of 7 scenes .*: 0, 1, 2, 4, 5 and 1 more\. .*manifest"):
-        plan_mosaic(sources, bundle, rule="latest", **CHIPS)
+        plan_mosaic(sources, bundle, SMALL, rule="latest")
 
 
 def test_a_CRS_is_taken_where_the_file_has_none(tmp_path: Path, bundle: Bundle, recwarn: Any) -> None:
     own = write(tmp_path / "own.tif", grey(50))
     none = write(tmp_path / "none.tif", grey(200), at(100.5, 0), None)
     with pytest.raises(MissingCRSError, match="none"):
-        plan_mosaic([own, none], bundle, **CHIPS)
+        plan_mosaic([own, none], bundle, SMALL)
     for sources, crs in (([own, replace(none, crs="EPSG:32630")], None), ([own, none], "EPSG:32630")):
-        found = outline_of(predict_all(identity(plan_mosaic(sources, bundle, crs=crs, **CHIPS))))
+        found = outline_of(predict_all(identity(plan_mosaic(sources, bundle, InferenceOptions(crs=crs, **CHIPS)))))
         assert found.shape[1] == 251
         assert (found[50, 50], found[50, 200]) == (50, 200), "each scene where its file and its CRS put it"
-    both = plan_mosaic([own, replace(none, crs="EPSG:32630")], bundle, crs="EPSG:4326", **CHIPS)
+    both = plan_mosaic([own, replace(none, crs="EPSG:32630")], bundle, InferenceOptions(crs="EPSG:4326", **CHIPS))
     assert both.scene.grid.crs == CRS.from_epsg(32630)
 
 
@@ -536,9 +541,9 @@ def test_bands_are_chosen_scene_by_scene(tmp_path: Path, bundle: Bundle) -> None
     one = write(tmp_path / "one.tif", np.stack([grey(1), grey(50)]))
     two = write(tmp_path / "two.tif", np.stack([grey(200), grey(2), grey(3)]), at(100.5, 0.5))
     sources = [replace(one, bands=(2,)), two]
-    found = outline_of(predict_all(identity(plan_mosaic(sources, bundle, **CHIPS))))
+    found = outline_of(predict_all(identity(plan_mosaic(sources, bundle, SMALL))))
     assert set(np.unique(found)) == {50, 200, NODATA}
-    found = outline_of(predict_all(identity(plan_mosaic([one, two], bundle, bands=(2,), **CHIPS))))
+    found = outline_of(predict_all(identity(plan_mosaic([one, two], bundle, InferenceOptions(bands=(2,), **CHIPS)))))
     assert set(np.unique(found)) == {50, 2, NODATA}
 
 
@@ -546,16 +551,18 @@ def test_levels_are_measured_scene_by_scene(tmp_path: Path, bundle: Bundle) -> N
     ramp = np.tile(np.linspace(0, 1, 150), (100, 1))
     one = write(tmp_path / "one.tif", (ramp * 1_000).astype(np.uint16))
     two = write(tmp_path / "two.tif", (ramp * 60_000).astype(np.uint16), at(149.5, 0.5))
-    plan = identity(plan_mosaic([one, two], bundle, **CHIPS))
+    plan = identity(plan_mosaic([one, two], bundle, SMALL))
     found = outline_of(predict_all(plan))
     assert max(found[50, 2], found[50, 152]) <= 1
     assert found[50, 147] == found[50, 297] == 254
     pickle.loads(pickle.dumps(plan))
 
 
-@pytest.mark.parametrize(("options", "expected"), [({"rule": "newest"}, "no rule newest"), ({"chip_px": 10}, "10 px")])
-def test_what_cannot_be_is_refused(pair: list[SceneSource], bundle: Bundle, options: Any, expected: str) -> None:
-    with pytest.raises(UsageError, match=expected):
-        plan_mosaic(pair, bundle, **options)
+def test_what_cannot_be_is_refused(pair: list[SceneSource], bundle: Bundle) -> None:
+    newest: Any = "newest"
+    with pytest.raises(UsageError, match="no rule newest"):
+        plan_mosaic(pair, bundle, rule=newest)
+    with pytest.raises(UsageError, match="10 px"):
+        plan_mosaic(pair, bundle, InferenceOptions(chip_px=10))
     with pytest.raises(UsageError, match="No scene was named"):
         plan_mosaic([], bundle)
