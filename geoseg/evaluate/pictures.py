@@ -189,8 +189,10 @@ def _lay_out(panels: dict[str, Colours], columns: int, legend: list[tuple[str, t
         axes.set_axis_off()
         figure.text(x / width, (y + 6) / height, title, fontsize=10)
     patches = [Patch(facecolor="#{:02X}{:02X}{:02X}".format(*rgb), edgecolor="0.5", label=name) for name, rgb in legend]
-    style = {"loc": "lower left", "fontsize": 8, "frameon": False, "borderpad": 0, "handlelength": 1.2}
-    figure.legend(handles=patches, ncols=max(1, min(len(patches), width // 110)), **style)
+    entries = max(1, min(len(patches), width // 110))
+    figure.legend(
+        handles=patches, loc="lower left", ncols=entries, fontsize=8, frameon=False, borderpad=0, handlelength=1.2
+    )
     return figure
 
 
