@@ -1,4 +1,4 @@
-"""Building by building: which were found, how surely, how well drawn."""
+"""Building by building: which were found, how confidently, and how well their outlines are drawn."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoseg.evaluate.polis import polis
-from geoseg.evaluate.shapes import PolygonArray, Shapes, count_vertices
+from geoseg.evaluate.pixels import ratio
+from geoseg.evaluate.polygons import PolygonArray, Shapes, count_vertices
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """COCO's: 0.50, 0.55 ... 0.95 (https://cocodataset.org/#detection-eval)."""
@@ -44,10 +44,6 @@ class Outlines:
         return Outlines(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
-def _no_outcome() -> NDArray[np.int8]:
-    return np.zeros((len(IOU_THRESHOLDS), 0), np.int8)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class BuildingCounts:
     """What became of the buildings of an area; areas add up.
@@ -67,7 +63,7 @@ class BuildingCounts:
     true_vertices: int = 0
     found_vertices: int = 0
     confidence: NDArray[np.float64] | None = field(default_factory=lambda: np.zeros(0))
-    outcome: NDArray[np.int8] = field(default_factory=_no_outcome)
+    outcome: NDArray[np.int8] = field(default_factory=lambda: np.zeros((len(IOU_THRESHOLDS), 0), np.int8))
     outlines: Outlines = field(default_factory=Outlines)
 
     def __add__(self, other: "BuildingCounts") -> "BuildingCounts":
@@ -86,6 +82,10 @@ class BuildingCounts:
     def metrics(self) -> dict[str, Any]:
         """Return counts, precision, recall and F1 at IoU 0.5, average precision, and how well buildings are drawn."""
         right, wrong = (int(np.count_nonzero(self.outcome[0] == kind)) for kind in (RIGHT, WRONG))
+        ap = dict.fromkeys(("ap", "ap50", "ap75"), float("nan"))
+        if self.confidence is not None:
+            each = [average_precision(self.confidence, row, self.truths) for row in self.outcome]
+            ap = {"ap": float(np.mean(each)), "ap50": each[0], "ap75": each[IOU_THRESHOLDS.index(0.75)]}
         o = self.outlines
         return {
             "truth": self.truths,
@@ -93,23 +93,17 @@ class BuildingCounts:
             "right": right,
             "wrong": wrong,
             "missed": self.truths - right,
-            "precision": _ratio(right, right + wrong),
-            "recall": _ratio(right, self.truths),
-            "f1": _ratio(2 * right, right + wrong + self.truths),
-            "count_error": _ratio(self.predictions - self.truths, self.truths),
-            **self._average_precision(),
-            "matched_iou": _ratio(o.iou, o.pairs),
-            "c_iou": _ratio(o.c_iou, o.pairs),
-            "polis": _ratio(o.polis, o.pairs),
-            "vertex_ratio": _ratio(o.found_vertices, o.true_vertices),
+            "precision": ratio(right, right + wrong),
+            "recall": ratio(right, self.truths),
+            "f1": ratio(2 * right, right + wrong + self.truths),
+            "count_error": ratio(self.predictions - self.truths, self.truths),
+            **ap,
+            "matched_iou": ratio(o.iou, o.pairs),
+            "c_iou": ratio(o.c_iou, o.pairs),
+            "polis": ratio(o.polis, o.pairs),
+            "vertex_ratio": ratio(o.found_vertices, o.true_vertices),
             "matched_whole": o.pairs,
         }
-
-    def _average_precision(self) -> dict[str, float]:
-        if self.confidence is None:
-            return {"ap": float("nan"), "ap50": float("nan"), "ap75": float("nan")}
-        each = [average_precision(self.confidence, row, self.truths) for row in self.outcome]
-        return {"ap": float(np.mean(each)), "ap50": each[0], "ap75": each[IOU_THRESHOLDS.index(0.75)]}
 
 
 def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
@@ -121,9 +115,17 @@ def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
     neither right nor wrong. Without confidence, predictions are taken by falling IoU.
     """
     pairs = overlapping_pairs(truth.polygons, predicted.polygons, at_least=IOU_THRESHOLDS[0])
-    order = _order(predicted, pairs)
+    rank = predicted.confidence
+    if rank is None:
+        rank = np.zeros(len(predicted))
+        np.maximum.at(rank, pairs.predicted, pairs.iou)
+    order = np.argsort(-rank, kind="stable")
     chosen = [match_greedily(pairs, order, truth.counts, at) for at in IOU_THRESHOLDS]
-    outcome = np.stack([_outcome(pairs, choice, truth.counts, predicted.counts) for choice in chosen])
+    outcome = np.empty((len(chosen), len(predicted)), np.int8)
+    for row, choice in zip(outcome, chosen, strict=True):
+        takes_one = choice >= 0
+        row[:] = np.where(predicted.counts & ~takes_one, WRONG, IGNORED)
+        row[takes_one] = np.where(truth.counts[pairs.truth[choice[takes_one]]], RIGHT, IGNORED)
     return BuildingCounts(
         truths=int(truth.counts.sum()),
         predictions=int(predicted.counts.sum()),
@@ -159,15 +161,6 @@ def overlapping_pairs(truth: PolygonArray, predicted: PolygonArray, *, at_least:
     return Pairs(i[kept], j[kept], iou[kept])
 
 
-def _order(predicted: Shapes, pairs: Pairs) -> NDArray[np.int64]:
-    """Return the predictions by falling confidence, or by their largest IoU where there is none."""
-    rank = predicted.confidence
-    if rank is None:
-        rank = np.zeros(len(predicted))
-        np.maximum.at(rank, pairs.predicted, pairs.iou)
-    return np.argsort(-rank, kind="stable")
-
-
 def match_greedily(
     pairs: Pairs, order: NDArray[np.int64], counts: NDArray[np.bool_], at_least: float
 ) -> NDArray[np.int64]:
@@ -193,16 +186,6 @@ def match_greedily(
         if found[i[k]] < 0 and not taken[j[k]]:
             found[i[k]], taken[j[k]] = kept[k], True
     return found
-
-
-def _outcome(
-    pairs: Pairs, choice: NDArray[np.int64], counts: NDArray[np.bool_], counts_itself: NDArray[np.bool_]
-) -> NDArray[np.int8]:
-    """Say what each prediction is: right, wrong or neither."""
-    takes_one = choice >= 0
-    outcome = np.where(counts_itself & ~takes_one, WRONG, IGNORED).astype(np.int8)
-    outcome[takes_one] = np.where(counts[pairs.truth[choice[takes_one]]], RIGHT, IGNORED)
-    return outcome
 
 
 def average_precision(confidence: NDArray[np.float64], outcome: NDArray[np.int8], truths: int) -> float:
@@ -257,5 +240,31 @@ def vertex_likeness(a: Any, b: Any) -> Any:
     return 1 - np.abs(a - b) / (a + b)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+def polis(a: PolygonArray, b: PolygonArray) -> NDArray[np.float64]:
+    """Return the PoLiS distance of every pair of polygons.
+
+    Avbelj, Mueller and Bamler, "A metric for polygon comparison and building extraction evaluation", IEEE Geoscience
+    and Remote Sensing Letters 12(1), 2015: the mean distance of the vertices of `a` from the outline of `b`, and
+    the other way round, and the mean of both. Holes have vertices and outlines like every ring.
+
+    Args:
+        a: Polygons, `(pair,)`.
+        b: Polygons, `(pair,)`.
+
+    Returns:
+        Distances in the unit of the coordinates, `(pair,)`; 0 for equal outlines.
+    """
+    return (_mean_distance(a, b) + _mean_distance(b, a)) / 2
+
+
+def _mean_distance(a: PolygonArray, b: PolygonArray) -> NDArray[np.float64]:
+    """Return the mean distance of the vertices of `a` from the outline of `b`."""
+    parts, owner = shapely.get_parts(a, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    closing = np.append(ring[1:] != ring[:-1], True)
+    pair = owner[part[ring[~closing]]]
+    outline = shapely.boundary(b)
+    shapely.prepare(outline)
+    distance = shapely.distance(shapely.points(xy[~closing]), outline[pair])
+    return np.asarray(np.bincount(pair, weights=distance, minlength=len(a)) / np.bincount(pair, minlength=len(a)))

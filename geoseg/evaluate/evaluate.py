@@ -1,28 +1,25 @@
 """Score models, runs and other tools' files on scenes with labels."""
 
 import logging
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from geoseg._version import __version__
-from geoseg.bundle import choose_colours
-from geoseg.datasets.coding import Coding
+from geoseg.bundle import DEFAULT_MODEL, choose_colours, load_bundle
 from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, UsageError
-from geoseg.evaluate.jobs import Job, plan_jobs
-from geoseg.evaluate.layers import Stack
-from geoseg.evaluate.outlines import outline_buildings
-from geoseg.evaluate.prediction import Prediction
-from geoseg.evaluate.score import boundary_width, score_scene
-from geoseg.evaluate.scores import SceneScores, pool
+from geoseg.evaluate.labels import find_labels, open_labels, plan_labels
+from geoseg.evaluate.polygons import outline_buildings
+from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, ScoredRun, is_run_folder
+from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, score_scene
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.evaluate.table import building_table, class_table, curve_table, pixel_table, several_table
-from geoseg.evaluate.truth import Truth, open_truth, plan_labels
-from geoseg.evaluate.vectors import Footprints
 from geoseg.inference import read_aoi
-from geoseg.scene import Paths, close_readers
+from geoseg.scene import Paths, close_readers, list_files
 
 log = logging.getLogger(__name__)
 
@@ -100,94 +97,141 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
         LabelError: If labels are missing or do not fit.
         GeosegError: If scene, model, files or area do not fit.
     """
-    _check_out(settings)
-    jobs = plan_jobs([paths] if isinstance(paths, str | Path) else list(paths), settings)
-    found = {job.name: _evaluate_scene(job, settings) for job in jobs}
-    evaluation = Evaluation(
-        {name: scores for name, (scores, _) in found.items()}, {name: facts for name, (_, facts) in found.items()}
-    )
+    out = settings.out
+    if out is not None and (out / METRICS_FILE).exists() and not settings.overwrite:
+        raise ExistingResultError(
+            f"{out / METRICS_FILE} is already there. Choose another folder with --out, or replace it with --overwrite."
+        )
+    scores: dict[str, SceneScores] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for scene in plan_scenes([paths] if isinstance(paths, str | Path) else list(paths), settings):
+        scores[scene.name], facts[scene.name] = _evaluate_scene(scene, settings)
+    evaluation = Evaluation(scores, facts)
     if settings.curve:
-        evaluation = Evaluation(evaluation.scenes, evaluation.facts, _curve(evaluation.total))
-    if settings.out is not None:
-        _write(evaluation, settings.out, settings.pictures)
+        levels = evaluation.total.levels
+        if levels is None:
+            raise UsageError("--curve needs probabilities, which what is scored has not. Score a model.")
+        evaluation = replace(evaluation, curve=levels.curve())
+    if out is not None:
+        _write(evaluation, out, settings.pictures)
     return evaluation
 
 
-def _curve(total: SceneScores) -> list[dict[str, float]]:
-    if total.levels is None:
-        raise UsageError("--curve needs probabilities, which what is scored has not. Score a model.")
-    return total.levels.curve()
+@dataclass(frozen=True, slots=True)
+class ScoredScene:
+    """A scene to be scored.
+
+    Attributes:
+        name: Name of the scene, unique among all.
+        labels: Its labels.
+        scored: What is scored on it; it opens itself.
+    """
+
+    name: str
+    labels: Path
+    scored: ScoredModel | ScoredRun | ScoredFiles
 
 
-def _check_out(settings: EvaluateSettings) -> None:
-    if settings.out is not None and (settings.out / METRICS_FILE).exists() and not settings.overwrite:
-        raise ExistingResultError(
-            f"{settings.out / METRICS_FILE} is already there. Choose another folder with --out, "
-            "or replace it with --overwrite."
-        )
+def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list[ScoredScene]:
+    """Find out what is scored and pair it with its labels, from names, before anything is opened.
+
+    Args:
+        paths: Scenes, or result folders of `geoseg run`; may be empty where a mask or footprints are scored.
+        settings: See `EvaluateSettings`.
+
+    Raises:
+        UsageError: If the options contradict each other.
+        LabelError: If a scene has no labels.
+    """
+    if not paths and not settings.has_files:
+        raise UsageError("Nothing to score was named. Name a scene, a result folder, or --mask or --footprints.")
+    runs = [] if settings.has_files else [_run_folders(Path(path)) for path in paths]
+    found: list[tuple[str, ScoredModel | ScoredRun | ScoredFiles]] = []
+    if settings.has_files:
+        masks = list_files([settings.mask]) if settings.mask is not None else []
+        images = list_files(list(paths)) if paths else []
+        if len(masks) > 1 and settings.footprints is not None:
+            raise UsageError(
+                f"{settings.mask} holds {len(masks)} masks, --footprints is one file. Score them one by one."
+            )
+        for file in masks or [str(settings.footprints)]:
+            beside = images if len(masks) < 2 else [image for image in images if Path(image).stem == Path(file).stem]
+            found.append((file, ScoredFiles(Path(file) if masks else None, tuple(beside))))
+    elif any(runs):
+        if not all(runs):
+            raise UsageError("Some of what was named are result folders and some are scenes. Score them one by one.")
+        folders = [folder for inner in runs for folder in inner]
+        if settings.model is not None:
+            raise UsageError(
+                f"{folders[0]} is a finished run with its own model. Leave out --model, or name the scene."
+            )
+        found = [(str(folder), ScoredRun(folder)) for folder in folders]
+    else:
+        bundle, files = load_bundle(settings.model or DEFAULT_MODEL), list_files(paths)
+        groups = [(file,) for file in files] if settings.labels.is_dir() else [tuple(files)]
+        found = [(group[0], ScoredModel(group, bundle)) for group in groups]
+    names = _name_scenes([file for file, _ in found])
+    return [
+        ScoredScene(name, find_labels(file, settings.labels), scored)
+        for name, (file, scored) in zip(names, found, strict=True)
+    ]
 
 
-def _evaluate_scene(job: Job, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:
+def _run_folders(path: Path) -> list[Path]:
+    """Return a path that is a result folder, or the result folders in it."""
+    if is_run_folder(path):
+        return [path]
+    return sorted(inner for inner in path.iterdir() if is_run_folder(inner)) if path.is_dir() else []
+
+
+def _name_scenes(files: Sequence[str]) -> list[str]:
+    """Return the stem of every file; with what tells their folders apart where stems are the same."""
+    stems = [Path(file).stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    common = Path(os.path.commonpath([str(Path(file).parent.absolute()) for file in files]))
+    return ["_".join(Path(file).absolute().relative_to(common).with_suffix("").parts) for file in files]
+
+
+def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:
     with TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder:
-        prediction = job.open(Path(folder))
-        truth = _open_truth(job, prediction, settings, Path(folder))
-        stack = _stack(job, prediction, truth, settings)
-        width_px = boundary_width(stack.grid, settings.boundary_m, settings.boundary_px)
+        scratch, label_settings = Path(folder), settings.label_settings
+        prediction = scene.scored.open(settings, scene.labels, scratch)
+        grid, target = prediction.grid, prediction.target
+        coding = plan_labels(prediction.classes, prediction.classes[target], label_settings.codes, prediction.colours)
+        truth, true_buildings = open_labels(
+            scene.labels, grid, prediction.native, coding, label_settings, scratch / "truth"
+        )
+        area = read_aoi(settings.area, grid, where=settings.where) if settings.area is not None else None
+        stack = Stack(scene.name, prediction, truth, area)
+        buildings = None
+        if settings.buildings:
+            true_buildings = true_buildings or outline_buildings(truth, grid, target)
+            buildings = (true_buildings, prediction.outline())
+        width_px = boundary_width(grid, settings.boundary_m, settings.boundary_px)
         scores = score_scene(
             stack,
-            _buildings(prediction, truth) if settings.buildings else None,
+            buildings,
             width_px=width_px,
-            unscored=_unscored(prediction, settings),
+            unscored=_choose_unscored(prediction, settings.unscored),
             threads=settings.threads or usable_cores(),
-            labels=str(job.labels),
+            labels=str(scene.labels),
         )
         if settings.out is not None and settings.pictures:
-            _draw(stack, prediction, settings, settings.out, job.name)
+            _draw(stack, settings, settings.out / PICTURES)
         close_readers()
-    return scores, prediction.facts | {"labels": str(job.labels)} | _lengths(stack, width_px)
+    gsd_m = grid.gsd_m
+    return scores, prediction.facts | {
+        "labels": str(scene.labels),
+        "boundary_px": width_px,
+        "boundary_m": width_px * (gsd_m[0] * gsd_m[1]) ** 0.5 if gsd_m else None,
+        "gsd_m": gsd_m,
+        "unit": "m" if gsd_m else "px",
+    }
 
 
-def _lengths(stack: Stack, width_px: int) -> dict[str, Any]:
-    """Return the width of the boundary, and the unit of lengths between outlines."""
-    gsd_m = stack.grid.gsd_m
-    width_m = width_px * (gsd_m[0] * gsd_m[1]) ** 0.5 if gsd_m else None
-    return {"boundary_px": width_px, "boundary_m": width_m, "gsd_m": gsd_m, "unit": "m" if gsd_m else "px"}
-
-
-def _open_truth(job: Job, prediction: Prediction, settings: EvaluateSettings, folder: Path) -> Truth:
-    coding = _coding(prediction, settings)
-    scratch = folder / "truth"
-    return open_truth(job.labels, prediction.grid, prediction.native, coding, settings.label_settings, scratch)
-
-
-def _coding(prediction: Prediction, settings: EvaluateSettings) -> Coding:
-    target = prediction.classes[prediction.target]
-    return plan_labels(prediction.classes, target, settings.label_settings.codes, prediction.colours)
-
-
-def _stack(job: Job, prediction: Prediction, truth: Truth, settings: EvaluateSettings) -> Stack:
-    area = read_aoi(settings.area, prediction.grid, where=settings.where) if settings.area is not None else None
-    return Stack(
-        name=job.name,
-        grid=prediction.grid,
-        classes=prediction.classes,
-        target=prediction.target,
-        predicted=prediction.predicted,
-        truth=truth.layer,
-        probability=prediction.probability,
-        area=area,
-    )
-
-
-def _buildings(prediction: Prediction, truth: Truth) -> tuple[Footprints, Footprints]:
-    """Return true and predicted buildings; those of a raster are outlined."""
-    true = truth.footprints or outline_buildings(truth.layer, prediction.grid, prediction.target)
-    return true, prediction.outline()
-
-
-def _unscored(prediction: Prediction, settings: EvaluateSettings) -> tuple[str, ...]:
-    """Return the classes that means leave out: as asked, else the model's, else those called unlabelled."""
-    asked = settings.unscored
+def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the classes that means leave out: as asked, else the model's and those called unlabelled."""
     strange = [name for name in asked or () if name not in prediction.classes]
     if strange:
         raise UsageError(f"--unscored {strange[0]} is none of the classes {', '.join(prediction.classes)}.")
@@ -197,20 +241,17 @@ def _unscored(prediction: Prediction, settings: EvaluateSettings) -> tuple[str, 
     return tuple(name for name in prediction.classes if name in usual)
 
 
-def _draw(stack: Stack, prediction: Prediction, settings: EvaluateSettings, out: Path, name: str) -> None:
+def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
+    """Draw a scene; of several classes in the model's colours, else those of the labels' codes."""
     from geoseg.evaluate.pictures import draw_scene, scored_window
 
-    folder = out / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    several = len(stack.classes) > 2
-    colours = choose_colours(stack.classes, prediction.colours or _named_colours(settings)) if several else ()
-    draw_scene(folder / f"{name}.png", stack, scored_window(stack), image=prediction.image, colours=colours)
-
-
-def _named_colours(settings: EvaluateSettings) -> dict[str, str]:
-    """Return the first colour that the labels' codes give each class."""
-    pairs = reversed(settings.label_settings.codes)
-    return {name: key for key, name in pairs if key.startswith("#")}
+    prediction, codes = stack.prediction, settings.label_settings.codes
+    colours: Sequence[str] = ()
+    if len(prediction.classes) > 2:
+        named = {name: key for key, name in reversed(codes) if key.startswith("#")}  # the first of a class
+        colours = choose_colours(prediction.classes, prediction.colours or named)
+    draw_scene(folder / f"{stack.name}.png", stack, scored_window(stack), colours=colours)
 
 
 def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
@@ -218,18 +259,14 @@ def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     if pictures:
-        _draw_figures(evaluation, out)
+        from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
+
+        total = evaluation.total
+        if total.levels is not None:
+            draw_reliability(out / "reliability.png", total.levels, total.target)
+        if len(total.confusion.classes) > 2:
+            draw_confusion(out / "confusion.png", total.confusion)
+        if evaluation.curve:
+            draw_curve(out / "curve.png", evaluation.curve, evaluation.threshold)
     write_run_json(out / METRICS_FILE, evaluation.to_dict())
     log.info("%s", out / METRICS_FILE)
-
-
-def _draw_figures(evaluation: Evaluation, out: Path) -> None:
-    from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
-
-    total = evaluation.total
-    if total.levels is not None:
-        draw_reliability(out / "reliability.png", total.levels, total.target)
-    if len(total.confusion.classes) > 2:
-        draw_confusion(out / "confusion.png", total.confusion)
-    if evaluation.curve:
-        draw_curve(out / "curve.png", evaluation.curve, evaluation.threshold)

@@ -2,17 +2,17 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.evaluate.confusion import Confusion
-from geoseg.evaluate.layers import STRIP_PIXELS, Stack
-from geoseg.evaluate.levels import Levels
-from geoseg.grid import Window
+from geoseg.evaluate.pixels import Confusion, Levels
+from geoseg.evaluate.rasters import STRIP_PIXELS
+from geoseg.evaluate.scores import Stack
+from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA
 from geoseg.scene import Scene
 
@@ -42,72 +42,59 @@ FALSE_ALARM, MISS = (213, 94, 0), (86, 180, 233)
 
 def scored_window(stack: Stack) -> Window:
     """Return the window around the scored pixels."""
-    rows, cols = np.zeros(stack.grid.height, bool), np.zeros(stack.grid.width, bool)
+    height, width = stack.prediction.grid.shape
+    rows, cols = np.zeros(height, bool), np.zeros(width, bool)
     for window in stack.windows():
-        known = stack.read(window).known(len(stack.classes))
+        _, _, known = stack.read(window)
         rows[window.rows] |= known.any(axis=1)
         cols[window.cols] |= known.any(axis=0)
     (top, bottom), (left, right) = (np.flatnonzero(side)[[0, -1]].tolist() for side in (rows, cols))
     return Window(top, left, bottom - top + 1, right - left + 1)
 
 
-def draw_scene(
-    path: Path, stack: Stack, window: Window, *, image: Scene | None = None, colours: Sequence[str] = ()
-) -> Path:
+def draw_scene(path: Path, stack: Stack, window: Window, *, colours: Sequence[str] = ()) -> Path:
     """Draw image, truth, prediction and errors of a window.
+
+    Long scenes have their panels side by side, wide ones below each other.
 
     Args:
         path: The PNG to be.
-        stack: Truth and prediction.
+        stack: Truth and prediction; without the scene's image there is no such panel.
         window: What to draw.
-        image: The scene; there is no such panel without it.
         colours: `#RRGGBB` of every class; black and white for two by default.
     """
-    columns, rows = _arrange(window, 3 if image is None else 4)
-    factor = _shrink(window, columns, rows)
-    panels = _panels(stack, window, factor, colours)
-    if image is not None and _covers(image, stack):
-        panels = {"image": _draw_image(image, stack, window, factor)} | panels
-    return _save(_lay_out(panels, columns, _legend(stack, colours)), path)
-
-
-def _arrange(window: Window, count: int) -> tuple[int, int]:
-    """Return columns and rows of panels: long scenes side by side, wide ones below each other."""
+    image = stack.prediction.image
+    count = 3 if image is None else 4
     ratio = window.width / window.height
     columns = 1 if ratio > 2 else count if ratio < 0.5 else 2
-    return columns, math.ceil(count / columns)
-
-
-def _shrink(window: Window, columns: int, rows: int) -> int:
-    """Return how many pixels of the grid become one of the picture, along an axis."""
+    rows = math.ceil(count / columns)
+    # How many pixels of the grid become one of the picture, along an axis.
     width, height = LONGEST_PX / columns - GAP_PX, (LONGEST_PX - LEGEND_PX) / rows - GAP_PX - TITLE_PX
-    return max(1, math.ceil(max(window.width / width, window.height / height)))
+    factor = max(1, math.ceil(max(window.width / width, window.height / height)))
+    panels = _panels(stack, window, factor, colours)
+    if image is not None and _covers(image, stack.prediction.grid):
+        panels = {"image": _draw_image(image, stack.prediction.grid, window, factor)} | panels
+    return _save(_lay_out(panels, columns, _legend(stack, colours)), path)
 
 
 def _panels(stack: Stack, window: Window, factor: int, colours: Sequence[str]) -> dict[str, Colours]:
     """Draw truth, prediction and errors, strip by strip; each pixel is the mean colour of what it covers."""
     table = _colour_table(stack, colours)
     drawn: dict[str, list[Colours]] = {"truth": [], "prediction": [], "errors": []}
-    for strip in _strips(window, factor):
-        sheet = stack.read(strip)
-        known = sheet.known(len(stack.classes))
-        drawn["truth"].append(_average(table[np.where(known, sheet.truth, NODATA)], factor))
-        drawn["prediction"].append(_average(table[np.where(known, sheet.predicted, NODATA)], factor))
-        drawn["errors"].append(_average(_errors(stack, sheet.predicted, sheet.truth, known), factor))
-    return {name: np.concatenate(parts) for name, parts in drawn.items()}
-
-
-def _strips(window: Window, factor: int) -> Iterator[Window]:
-    """Yield strips of whole rows of the picture."""
-    rows = max(1, STRIP_PIXELS // 8 // (window.width * factor)) * factor
+    rows = max(1, STRIP_PIXELS // 8 // (window.width * factor)) * factor  # whole rows of the picture
     for row in range(0, window.height, rows):
-        yield Window(window.row + row, window.col, min(rows, window.height - row), window.width)
+        strip = Window(window.row + row, window.col, min(rows, window.height - row), window.width)
+        predicted, truth, known = stack.read(strip)
+        drawn["truth"].append(_average(table[np.where(known, truth, NODATA)], factor))
+        drawn["prediction"].append(_average(table[np.where(known, predicted, NODATA)], factor))
+        drawn["errors"].append(_average(_errors(stack, predicted, truth, known), factor))
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
 
 
 def _colour_table(stack: Stack, colours: Sequence[str]) -> Colours:
     table = np.full((256, 3), UNKNOWN, np.uint8)
-    table[: len(stack.classes)] = DARK
-    table[stack.target] = WHITE
+    table[: len(stack.prediction.classes)] = DARK
+    table[stack.prediction.target] = WHITE
     for index, colour in enumerate(colours):
         table[index] = tuple(bytes.fromhex(colour.removeprefix("#")))
     return table
@@ -117,10 +104,11 @@ def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: N
     """Colour the errors: of two classes false alarms and misses, of several every wrong pixel."""
     out = np.full((*known.shape, 3), UNKNOWN, np.uint8)
     out[known] = DARK
-    if len(stack.classes) > 2:
+    if len(stack.prediction.classes) > 2:
         out[known & (predicted != truth)] = FALSE_ALARM
         return out
-    found, there = known & (predicted == stack.target), known & (truth == stack.target)
+    target = stack.prediction.target
+    found, there = known & (predicted == target), known & (truth == target)
     out[found & there], out[found & ~there], out[there & ~found] = WHITE, FALSE_ALARM, MISS
     return out
 
@@ -136,19 +124,19 @@ def _average(pixels: Colours, factor: int) -> Colours:
     return np.asarray(mean.round(), np.uint8)
 
 
-def _covers(image: Scene, stack: Stack) -> bool:
+def _covers(image: Scene, grid: Grid) -> bool:
     """Return True where image and grid have the same extent, to half a pixel."""
-    step = max(abs(stack.grid.transform.a), abs(stack.grid.transform.b))
-    corners = zip(image.grid.corners, stack.grid.corners, strict=True)
+    step = max(abs(grid.transform.a), abs(grid.transform.b))
+    corners = zip(image.grid.corners, grid.corners, strict=True)
     same = all(abs(a - b) < step / 2 for one, other in corners for a, b in zip(one, other, strict=True))
     if not same:
         log.info("The picture will be without the image: %s has another extent than what is scored.", image.name)
     return same
 
 
-def _draw_image(image: Scene, stack: Stack, window: Window, factor: int) -> Colours:
+def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colours:
     """Draw the image below a window, part by part, at the size of the other panels."""
-    height, width = (max(1, round(n / factor)) for n in stack.grid.shape)
+    height, width = (max(1, round(n / factor)) for n in grid.shape)
     small = image.at_shape((height, width)).with_levels()
     out = np.full((math.ceil(window.height / factor), math.ceil(window.width / factor), 3), UNKNOWN, np.uint8)
     row, col = window.row // factor, window.col // factor
@@ -167,13 +155,13 @@ def _draw_image(image: Scene, stack: Stack, window: Window, factor: int) -> Colo
 
 
 def _legend(stack: Stack, colours: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    target = stack.classes[stack.target]
-    if len(stack.classes) > 2:
+    classes = stack.prediction.classes
+    if len(classes) > 2:
         table = _colour_table(stack, colours)
-        named = [(name, tuple(table[i].tolist())) for i, name in enumerate(stack.classes)]
+        named = [(name, tuple(table[i].tolist())) for i, name in enumerate(classes)]
         return [*named, ("wrong", FALSE_ALARM), ("not scored", UNKNOWN)]
     return [
-        (f"{target}, found", WHITE),
+        (f"{classes[stack.prediction.target]}, found", WHITE),
         ("false alarm", FALSE_ALARM),
         ("missed", MISS),
         ("neither", DARK),
@@ -184,6 +172,7 @@ def _legend(stack: Stack, colours: Sequence[str]) -> list[tuple[str, tuple[int, 
 def _lay_out(panels: dict[str, Colours], columns: int, legend: list[tuple[str, tuple[int, ...]]]) -> "Figure":
     """Put panels with titles on a page, pixel for pixel, and the legend below."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     first = next(iter(panels.values()))
     zoom = max(1, round(SMALLEST_PX / max(first.shape[:2])))
@@ -199,18 +188,12 @@ def _lay_out(panels: dict[str, Colours], columns: int, legend: list[tuple[str, t
         axes.imshow(pixels, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
         figure.text(x / width, (y + 6) / height, title, fontsize=10)
-    _draw_legend(figure, legend, width, height)
-    return figure
-
-
-def _draw_legend(figure: "Figure", legend: list[tuple[str, tuple[int, ...]]], width: int, height: int) -> None:
-    from matplotlib.patches import Patch
-
     patches = [Patch(facecolor="#{:02X}{:02X}{:02X}".format(*rgb), edgecolor="0.5", label=name) for name, rgb in legend]
-    columns = max(1, min(len(patches), width // 110))
+    entries = max(1, min(len(patches), width // 110))
     figure.legend(
-        handles=patches, loc="lower left", ncols=columns, fontsize=8, frameon=False, borderpad=0, handlelength=1.2
+        handles=patches, loc="lower left", ncols=entries, fontsize=8, frameon=False, borderpad=0, handlelength=1.2
     )
+    return figure
 
 
 def draw_reliability(path: Path, levels: Levels, target: str) -> Path:

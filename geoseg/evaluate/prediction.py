@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from geoseg.bundle import Bundle, ModelSpec
+from geoseg.bundle import Bundle
+from geoseg.datasets.coding import Coding
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
-from geoseg.evaluate.layers import Chosen, Layer, RasterLayer, Scratch, Thresholded, fill_scratch
-from geoseg.evaluate.outlines import SIMPLIFY_PX, outline_buildings
-from geoseg.evaluate.truth import plan_labels
-from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
+from geoseg.evaluate.labels import plan_labels
+from geoseg.evaluate.polygons import SIMPLIFY_PX, BuildingPolygons, outline_buildings, read_buildings, say_elsewhere
+from geoseg.evaluate.rasters import Bytes, Chosen, Raster, Scratch, StoredRaster, Thresholded
+from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import InferenceOptions, Plan, plan_inference, predict_block, stored_threshold
+from geoseg.io.suffixes import is_raster
 from geoseg.scene import Scene, open_scene
 from geoseg.silence import quiet_georeference
 
@@ -25,20 +27,19 @@ log = logging.getLogger(__name__)
 RUN_RASTERS = ("classes.tif", "mask.tif", "probability.tif")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What was predicted for one scene, on its own grid.
 
     Attributes:
-        name: Name of the scene.
-        grid: Grid of the layers.
+        grid: Grid of the rasters.
         native: Grid of the scene's own pixels.
         classes: Names of the classes, in the order of their indices.
         target: Index of the class whose buildings and probability are scored.
         predicted: Class indices, 255 where nothing is predicted.
         probability: Stored probability of the target, or None.
         threshold: Probability from which a pixel is the target, or None.
-        footprints: Predicted buildings, or None where they are to be outlined.
+        buildings: Predicted buildings, or None where they are to be outlined.
         min_area_m2: Smallest building where they are.
         simplify_px: Tolerance of their simplification.
         image: The scene, for pictures, or None.
@@ -47,15 +48,14 @@ class Prediction:
         facts: What it is, for `metrics.json`.
     """
 
-    name: str
     grid: Grid
     native: Grid
     classes: tuple[str, ...]
     target: int
-    predicted: Layer
-    probability: Layer | None = None
+    predicted: Raster
+    probability: Raster | None = None
     threshold: float | None = None
-    footprints: Footprints | None = None
+    buildings: BuildingPolygons | None = None
     min_area_m2: float = 0.0
     simplify_px: float = SIMPLIFY_PX
     image: Scene | None = None
@@ -63,13 +63,15 @@ class Prediction:
     unscored: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def outline(self) -> Footprints:
-        """Return the predicted buildings; outlined from the pixels where there is no file of them."""
-        if self.footprints is not None:
-            return self.footprints
-        layer, target = self._target_layer()
+    def outline(self) -> BuildingPolygons:
+        """Return the predicted buildings; outlined as a run does it where there is no file of them."""
+        if self.buildings is not None:
+            return self.buildings
+        classes, target = self.predicted, self.target
+        if self.probability is not None and self.threshold is not None:
+            classes, target = Thresholded(self.probability, stored_threshold(self.threshold)), 1
         return outline_buildings(
-            layer,
+            classes,
             self.grid,
             target,
             probability=self.probability,
@@ -77,84 +79,64 @@ class Prediction:
             simplify_px=self.simplify_px,
         )
 
-    def _target_layer(self) -> tuple[Layer, int]:
-        """Return what a run outlines: the target's probability at the threshold, where there is one."""
-        if self.probability is None or self.threshold is None:
-            return self.predicted, self.target
-        return Thresholded(self.probability, stored_threshold(self.threshold)), 1
 
+@dataclass(frozen=True, slots=True)
+class ScoredModel:
+    """A model and the files of a scene that it is run on."""
 
-def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
-    """Return the names of what is not the target and of the target."""
-    others = [name for name in classes if name != target]
-    return (others[0] if len(others) == 1 else "background", target)
+    files: tuple[str, ...]
+    bundle: Bundle
 
+    def open(self, settings: EvaluateSettings, labels: Path, scratch: Path) -> Prediction:
+        """Run the model on the scene and keep its pixels.
 
-def predict_bundle(
-    files: Sequence[str],
-    bundle: Bundle,
-    scratch: Path,
-    options: InferenceOptions,
-    *,
-    threshold: float | None = None,
-    target_only: bool = False,
-    simplify_px: float = SIMPLIFY_PX,
-) -> Prediction:
-    """Run a model on a scene and keep its pixels.
+        Args:
+            settings: See `EvaluateSettings`.
+            labels: The labels that it is compared with.
+            scratch: Folder to keep pixels in.
 
-    Args:
-        files: The scene.
-        bundle: The model.
-        scratch: Folder to keep the pixels in.
-        options: See `InferenceOptions`.
-        threshold: Probability from which a pixel is the target; the model's by default.
-        target_only: Score the target alone though the model has several classes.
-        simplify_px: Tolerance of the footprints' simplification.
+        Raises:
+            GeosegError: If scene, model or area do not fit.
+        """
+        from dask.base import compute
+        from dask.delayed import delayed
 
-    Raises:
-        GeosegError: If scene, model or area do not fit.
-    """
-    spec, plan = bundle.spec, plan_inference(files, bundle, options)
-    threshold = spec.threshold if threshold is None else threshold
-    several = plan.has_class_raster and not target_only
-    probability, classes = _predict(plan, scratch, several)
-    names = spec.classes if several else two_classes(spec.classes, spec.target)
-    return Prediction(
-        name=plan.scene.name,
-        grid=plan.scene.grid,
-        native=plan.scene.native,
-        classes=names,
-        target=names.index(spec.target),
-        predicted=classes or Thresholded(probability, stored_threshold(threshold)),
-        probability=probability,
-        threshold=threshold,
-        min_area_m2=spec.min_area_m2,
-        simplify_px=simplify_px,
-        image=plan.scene,
-        colours=_colours(spec) if several else {},
-        unscored=tuple(spec.training.get("fit", {}).get("unscored", ())),
-        facts={"model": spec.name, "key": bundle.key, "threshold": threshold},
-    )
-
-
-def _colours(spec: ModelSpec) -> dict[str, str]:
-    return dict(zip(spec.classes, spec.class_colours, strict=True)) if len(spec.classes) > 2 else {}
-
-
-def _predict(plan: Plan, scratch: Path, several: bool) -> tuple[Scratch, Scratch | None]:
-    from dask.base import compute
-    from dask.delayed import delayed
-
-    shape = plan.scene.grid.shape
-    probability = Scratch.create(scratch / "probability", shape)
-    classes = Scratch.create(scratch / "classes", shape) if several else None
-    threads = plan.open_engine().threads
-    tasks = [
-        delayed(_predict_block)(plan, block, probability, classes)
-        for block in plan.blocks(plan.choose_block_px(threads))
-    ]
-    compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
-    return probability, classes
+        spec = self.bundle.spec
+        options = InferenceOptions(
+            aoi=settings.area,
+            aoi_where=settings.where,
+            blend=settings.blend,
+            device=settings.device,
+            threads=settings.threads,
+            crs=settings.crs,
+            chip_px=settings.chip_px,
+            halo_px=settings.halo_px,
+        )
+        plan = plan_inference(list(self.files), self.bundle, options)
+        several = plan.has_class_raster and not settings.scores_target_only(labels)
+        probability = Scratch.create(scratch / "probability", plan.scene.grid.shape)
+        classes = Scratch.create(scratch / "classes", plan.scene.grid.shape) if several else None
+        threads = plan.open_engine().threads
+        blocks = plan.blocks(plan.choose_block_px(threads))
+        tasks = [delayed(_predict_block)(plan, block, probability, classes) for block in blocks]
+        compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
+        threshold = spec.threshold if settings.threshold is None else settings.threshold
+        names = spec.classes if several else two_classes(spec.classes, spec.target)
+        has_colours = several and len(spec.classes) > 2
+        return Prediction(
+            grid=plan.scene.grid,
+            native=plan.scene.native,
+            classes=names,
+            target=names.index(spec.target),
+            predicted=classes or Thresholded(probability, stored_threshold(threshold)),
+            probability=probability,
+            threshold=threshold,
+            min_area_m2=spec.min_area_m2,
+            image=plan.scene,
+            colours=dict(zip(spec.classes, spec.class_colours, strict=True)) if has_colours else {},
+            unscored=tuple(spec.training.get("fit", {}).get("unscored", ())),
+            facts={"model": spec.name, "key": self.bundle.key, "threshold": threshold},
+        )
 
 
 def _predict_block(plan: Plan, block: Block, probability: Scratch, classes: Scratch | None) -> None:
@@ -164,66 +146,77 @@ def _predict_block(plan: Plan, block: Block, probability: Scratch, classes: Scra
         classes.write(block.window, pixels.classes)
 
 
-def is_run_folder(path: str | Path) -> bool:
+def is_run_folder(path: Path) -> bool:
     """Return True for the result folder of `geoseg run`."""
-    folder = Path(path)
-    return (folder / "run.json").is_file() and any((folder / name).is_file() for name in RUN_RASTERS)
+    return (path / "run.json").is_file() and any((path / name).is_file() for name in RUN_RASTERS)
 
 
-def open_run(folder: Path, *, threshold: float | None = None, target_only: bool = False) -> Prediction:
-    """Open the result folder of `geoseg run`.
+@dataclass(frozen=True, slots=True)
+class ScoredRun:
+    """The result folder of `geoseg run`."""
 
-    Args:
-        folder: The folder.
-        threshold: Another threshold than the run's; buildings are outlined anew then.
-        target_only: Score the target alone though the run has several classes.
+    folder: Path
 
-    Raises:
-        ScoredFileError: If the folder lacks what is needed.
-    """
-    report = _read_report(folder)
-    target = str(report.get("model", {}).get("target", "building"))
-    several = (folder / "classes.tif").is_file() and not target_only
-    names = _class_names(folder) if several else two_classes((), target)
-    raster = folder / ("classes.tif" if several else "mask.tif")
-    probability = RasterLayer(str(folder / "probability.tif")) if (folder / "probability.tif").is_file() else None
-    if threshold is not None and probability is None:
-        raise ScoredFileError(f"{folder} has no probability.tif, so no other threshold can be scored. Run it again.")
-    grid = grid_of(raster if raster.is_file() else folder / "probability.tif")
-    used = report.get("threshold", 0.5) if threshold is None else threshold
-    afresh = threshold is not None or not raster.is_file()
-    predicted: Layer = RasterLayer(str(raster))
-    if afresh and not several and probability is not None:
-        predicted = Thresholded(probability, stored_threshold(used))
-    return Prediction(
-        name=str(report.get("scene", {}).get("name", folder.name)),
-        grid=grid,
-        native=grid,
-        classes=names,
-        target=names.index(target),
-        predicted=predicted,
-        probability=probability,
-        threshold=used,
-        footprints=None if afresh else _run_footprints(folder, grid),
-        min_area_m2=float(report.get("min_area_m2") or 0.0),
-        simplify_px=float(report.get("settings", {}).get("simplify_px", SIMPLIFY_PX)),
-        image=_image_of(report),
-        colours=_palette(raster, names) if several else {},
-        facts={
-            "run": str(folder),
-            "model": report.get("model", {}).get("name"),
-            "key": report.get("model", {}).get("key"),
-            "threshold": used,
-        },
-    )
+    def open(self, settings: EvaluateSettings, labels: Path, scratch: Path) -> Prediction:
+        """Open the results; at another threshold than the run's, buildings are outlined anew.
 
+        Args:
+            settings: See `EvaluateSettings`.
+            labels: The labels that they are compared with.
+            scratch: Not used: the results are read where they are.
 
-def _read_report(folder: Path) -> dict[str, Any]:
-    try:
-        report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise ScoredFileError(f"{folder / 'run.json'} is damaged ({err}). Run the scene again.") from err
-    return report if isinstance(report, dict) else {}
+        Raises:
+            ScoredFileError: If the folder lacks what is needed.
+        """
+        folder, threshold = self.folder, settings.threshold
+        try:
+            report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise ScoredFileError(f"{folder / 'run.json'} is damaged ({err}). Run the scene again.") from err
+        report = report if isinstance(report, dict) else {}
+        target = str(report.get("model", {}).get("target", "building"))
+        several = (folder / "classes.tif").is_file() and not settings.scores_target_only(labels)
+        names = _class_names(folder) if several else two_classes((), target)
+        raster, probabilities = folder / ("classes.tif" if several else "mask.tif"), folder / "probability.tif"
+        probability = StoredRaster(str(probabilities)) if probabilities.is_file() else None
+        if threshold is not None and probability is None:
+            raise ScoredFileError(
+                f"{folder} has no probability.tif, so no other threshold can be scored. Run it again."
+            )
+        grid = grid_of(raster if raster.is_file() else probabilities)
+        used = report.get("threshold", 0.5) if threshold is None else threshold
+        afresh = threshold is not None or not raster.is_file()
+        predicted: Raster = StoredRaster(str(raster))
+        if afresh and not several and probability is not None:
+            predicted = Thresholded(probability, stored_threshold(used))
+        buildings, footprints = None, folder / "buildings.gpkg"
+        if not afresh and footprints.is_file():
+            buildings = read_buildings(footprints, grid, what="footprints", error=ScoredFileError)
+        colours = {}
+        if several:
+            with _open(raster) as src:
+                table = src.colormap(1)
+            colours = {name: "#{:02X}{:02X}{:02X}".format(*table[index][:3]) for index, name in enumerate(names)}
+        return Prediction(
+            grid=grid,
+            native=grid,
+            classes=names,
+            target=names.index(target),
+            predicted=predicted,
+            probability=probability,
+            threshold=used,
+            buildings=buildings,
+            min_area_m2=float(report.get("min_area_m2") or 0.0),
+            simplify_px=float(report.get("settings", {}).get("simplify_px", SIMPLIFY_PX)),
+            image=_image_of(report),
+            colours=colours,
+            facts={
+                "run": str(folder),
+                "model": report.get("model", {}).get("name"),
+                "key": report.get("model", {}).get("key"),
+                "threshold": used,
+            },
+        )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -236,19 +229,6 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(found) < 2:
         raise ScoredFileError(f"{path} names {len(found)} classes, several are expected. Run the scene again.")
     return tuple(found)
-
-
-def _palette(raster: Path, names: Sequence[str]) -> dict[str, str]:
-    with _open(raster) as src:
-        table = src.colormap(1)
-    return {name: "#{:02X}{:02X}{:02X}".format(*table[index][:3]) for index, name in enumerate(names)}
-
-
-def _run_footprints(folder: Path, grid: Grid) -> Footprints | None:
-    path = folder / "buildings.gpkg"
-    if not path.is_file():
-        return None
-    return read_footprints(path, grid, what="footprints", error=ScoredFileError)
 
 
 def _image_of(report: dict[str, Any]) -> Scene | None:
@@ -264,69 +244,74 @@ def _image_of(report: dict[str, Any]) -> Scene | None:
         return None
 
 
-def open_files(
-    mask: Path | None,
-    footprints: Path | None,
-    image: Scene | None,
-    scratch: Path,
-    *,
-    classes: Sequence[str] = (),
-    target: str = "",
-    codes: tuple[tuple[str, str], ...] = (),
-    confidence: str | None = None,
-    grid: Grid | None = None,
-    target_only: bool = False,
-) -> Prediction:
-    """Open a mask, or footprints, or both, as any tool writes them.
+@dataclass(frozen=True, slots=True)
+class ScoredFiles:
+    """A mask, or footprints, or both, as any tool writes them.
 
-    Args:
-        mask: Raster of class indices.
-        footprints: Vector file of buildings; outlined from the mask by default.
-        image: The scene: for the picture, and where there is no mask for the grid.
-        scratch: Folder to keep pixels in.
-        classes: Names of the mask's classes by index; background and building by default, and without a mask.
-        target: The class of the footprints; `building` or the last by default.
-        codes: Numbers and colours of the mask to class names.
-        confidence: Column of the footprints.
-        grid: Grid to burn footprints on where there is neither mask nor image.
-        target_only: Score the target alone though the mask has several classes.
-
-    Raises:
-        ScoredFileError: If a file cannot be read or lies elsewhere.
-        UsageError: If there is no grid.
+    Attributes:
+        mask: Raster of class indices, or None where footprints alone are scored.
+        images: Files of the scene: for the picture, and where there is no mask for the grid; may be empty.
     """
-    names, index = _name_classes(classes, target) if mask is not None else (two_classes((), target or "building"), 1)
-    own = grid_of(mask) if mask is not None else image.grid if image is not None else grid
-    if own is None:
-        raise UsageError(
-            "Footprints and labels are both polygons, which have no pixels. Name the scene too: its extent is scored, "
-            "on its pixels."
+
+    mask: Path | None
+    images: tuple[str, ...]
+
+    def open(self, settings: EvaluateSettings, labels: Path, scratch: Path) -> Prediction:
+        """Open the mask and the footprints of the settings.
+
+        Args:
+            settings: See `EvaluateSettings`.
+            labels: The labels that they are compared with.
+            scratch: Folder to keep pixels in.
+
+        Raises:
+            ScoredFileError: If a file cannot be read or lies elsewhere.
+            UsageError: If there is no grid, or the target is none of the classes.
+        """
+        mask, footprints = self.mask, settings.footprints
+        image = open_scene(list(self.images), crs=settings.crs) if self.images else None
+        names, index = _name_classes(settings.classes if mask is not None else (), settings.target)
+        if mask is not None:
+            grid = grid_of(mask)
+        elif image is not None:
+            grid = image.grid
+        elif is_raster(labels):
+            grid = grid_of(labels)
+        else:
+            raise UsageError(
+                "Footprints and labels are both polygons, which have no pixels. Name the scene too: its extent is "
+                "scored, on its pixels."
+            )
+        buildings = None
+        if footprints is not None:
+            buildings = read_buildings(
+                footprints, grid, what="footprints", error=ScoredFileError, confidence=settings.confidence
+            )
+            if not buildings.is_on(grid):
+                raise ScoredFileError(say_elsewhere(footprints, grid, "footprints"))
+        if mask is not None:
+            coding = plan_labels(names, names[index], settings.mask_codes)
+            pixels = Scratch.fill(scratch / "mask", grid.shape, lambda window: _read_mask(mask, grid, window, coding))
+        else:
+            assert buildings is not None
+            pixels = Scratch.fill(scratch / "mask", grid.shape, buildings.burn)
+        predicted: Raster = pixels
+        if settings.scores_target_only(labels) and len(names) > 2:
+            predicted, names, index = Chosen(pixels, index), two_classes((), names[index]), 1
+        return Prediction(
+            grid=grid,
+            native=grid,
+            classes=names,
+            target=index,
+            predicted=predicted,
+            buildings=buildings,
+            image=image,
+            facts={"mask": mask and str(mask), "footprints": footprints and str(footprints)},
         )
-    found = _read_polygons(footprints, own, confidence) if footprints is not None else None
-    if mask is not None:
-        coding = plan_labels(names, names[index], codes)
-        layer = fill_scratch(scratch / "mask", own.shape, lambda w: _read_mask(mask, own, w, coding))
-    else:
-        assert found is not None
-        layer = fill_scratch(scratch / "mask", own.shape, found.burn)
-    first = mask or footprints
-    predicted: Layer = layer
-    if target_only and len(names) > 2:
-        predicted, names, index = Chosen(layer, index), two_classes((), names[index]), 1
-    return Prediction(
-        name=first.stem if first is not None else "",
-        grid=own,
-        native=own,
-        classes=names,
-        target=index,
-        predicted=predicted,
-        footprints=found,
-        image=image,
-        facts={"mask": mask and str(mask), "footprints": footprints and str(footprints)},
-    )
 
 
 def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...], int]:
+    """Return the names of a mask's classes, and the index of the target: as asked, else `building`, else the last."""
     if len(classes) < 2:
         return two_classes((), target or (classes[0] if classes else "building")), 1
     if target and target not in classes:
@@ -334,18 +319,17 @@ def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...],
     return tuple(classes), classes.index(target or ("building" if "building" in classes else classes[-1]))
 
 
-def _read_mask(path: Path, grid: Grid, window: Window, coding: Any) -> Any:
+def _read_mask(path: Path, grid: Grid, window: Window, coding: Coding) -> Bytes:
     try:
         return read_labels(path, grid.crop(window), coding=coding, native=grid)
     except LabelError as err:
         raise ScoredFileError(f"The mask cannot be scored: {err}. Say what its values mean with --mask-code.") from err
 
 
-def _read_polygons(path: Path, grid: Grid, confidence: str | None) -> Footprints:
-    found = read_footprints(path, grid, what="footprints", error=ScoredFileError, confidence=confidence)
-    if not found.is_on(grid):
-        raise ScoredFileError(say_elsewhere(path, grid, "footprints"))
-    return found
+def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
+    """Return the names of what is not the target and of the target."""
+    others = [name for name in classes if name != target]
+    return (others[0] if len(others) == 1 else "background", target)
 
 
 def _open(path: Path) -> Any:

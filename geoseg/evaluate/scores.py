@@ -1,13 +1,60 @@
-"""All counts of one scene; scenes add up."""
+"""Score one scene, window by window, and all counts that come of it; figures do not depend on how it was cut."""
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geoseg.evaluate.boundary import BoundaryCounts
-from geoseg.evaluate.buildings import BuildingCounts, vertex_likeness
-from geoseg.evaluate.confusion import Confusion
-from geoseg.evaluate.levels import Levels
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoseg.errors import LabelError
+from geoseg.evaluate.buildings import BuildingCounts, compare_buildings, vertex_likeness
+from geoseg.evaluate.pixels import BOUNDARY_M, BOUNDARY_PX, BoundaryCounts, Confusion, Levels, count_boundary, mean
+from geoseg.evaluate.polygons import BuildingPolygons, PolygonArray, cut_to_area, outline_area
+from geoseg.evaluate.prediction import Prediction
+from geoseg.evaluate.rasters import BLOCK_PX, Bytes, Raster, cut_grid
+from geoseg.grid import Grid, Window
+from geoseg.inference import AOI, NODATA
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A prediction and its truth on one grid.
+
+    Attributes:
+        name: Name of the scene.
+        prediction: What was predicted.
+        truth: Class indices; 254 or 255 where nothing is known.
+        area: The area that is scored; None is everywhere.
+    """
+
+    name: str
+    prediction: Prediction
+    truth: Raster
+    area: AOI | None = None
+
+    def read(self, window: Window) -> tuple[Bytes, Bytes, NDArray[np.bool_]]:
+        """Read a window inside the grid; there is no truth outside the area.
+
+        Returns:
+            Class indices of prediction and truth, 255 where there is none, and True where both have a class: the
+            pixels that are scored; `(y, x)` each.
+        """
+        predicted, truth = self.prediction.predicted.read(window), self.truth.read(window)
+        if self.area is not None:
+            truth = np.where(self.area.mask(window), truth, np.uint8(NODATA))
+        classes = len(self.prediction.classes)
+        return predicted, truth, (predicted < classes) & (truth < classes)
+
+    def windows(self, block_px: int = BLOCK_PX) -> list[Window]:
+        """Return disjoint windows that cover the area."""
+        windows = cut_grid(self.prediction.grid.shape, block_px)
+        return [window for window in windows if self.area is None or self.area.touches(window)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,27 +99,129 @@ class SceneScores:
         if self.levels is not None:
             found["calibration_error"] = self.levels.calibration_error()
             found["reliability"] = [asdict(row) for row in self.levels.bins()]
-        if self.buildings is not None:
-            found["buildings"] = self.buildings.metrics() | {"c_iou_scene": self._scene_c_iou(found["iou"])}
-        return found
-
-    def _scene_c_iou(self, iou: float) -> float:
-        """Return C-IoU as PolyWorld's own code takes it: pixels and vertices of the whole picture at once."""
         counts = self.buildings
-        if counts is None or counts.true_vertices + counts.found_vertices == 0:
-            return float("nan")
-        return float(iou * vertex_likeness(counts.true_vertices, counts.found_vertices))
+        if counts is not None:
+            # C-IoU as PolyWorld's own code takes it: pixels and vertices of the whole picture at once.
+            c_iou = float("nan")
+            if counts.true_vertices + counts.found_vertices > 0:
+                c_iou = float(found["iou"] * vertex_likeness(counts.true_vertices, counts.found_vertices))
+            found["buildings"] = counts.metrics() | {"c_iou_scene": c_iou}
+        return found
 
 
 def pool(scores: Sequence[SceneScores]) -> SceneScores:
     """Return the counts of several scenes together."""
-    total = scores[0]
-    for more in scores[1:]:
-        total = total + more
-    return total
+    return sum(scores[1:], start=scores[0])
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the mean of the figures that exist, NaN where none does."""
-    known = [value for value in values if value == value]
-    return sum(known) / len(known) if known else float("nan")
+def boundary_width(grid: Grid, width_m: float | None, width_px: int | None) -> int:
+    """Return the width of the boundary in pixels: as asked, else `BOUNDARY_M`, or `BOUNDARY_PX` without a CRS."""
+    if width_px is not None:
+        return width_px
+    if grid.gsd_m is None:
+        return BOUNDARY_PX
+    return max(1, round((BOUNDARY_M if width_m is None else width_m) / math.sqrt(grid.gsd_m[0] * grid.gsd_m[1])))
+
+
+def score_scene(
+    stack: Stack,
+    buildings: tuple[BuildingPolygons, BuildingPolygons] | None,
+    *,
+    width_px: int,
+    unscored: tuple[str, ...] = (),
+    threads: int = 1,
+    labels: str = "the labels",
+) -> SceneScores:
+    """Score pixels and buildings of a scene.
+
+    Args:
+        stack: Prediction and truth.
+        buildings: True and predicted ones in pixels of the grid; None leaves them out.
+        width_px: Width of the boundary, pixels.
+        unscored: Classes that means leave out.
+        threads: CPU threads.
+        labels: Name of the labels, for messages.
+
+    Raises:
+        LabelError: If no pixel can be scored.
+    """
+    pixels = score_pixels(stack, width_px=width_px, threads=threads)
+    if pixels.confusion.pixels == 0:
+        raise LabelError(
+            f"No pixel of {stack.name} has data, a label of {labels} and lies in the area asked for. "
+            "Check that labels and scene show the same place."
+        )
+    prediction = stack.prediction
+    target = prediction.classes[prediction.target]
+    if pixels.confusion.counts[prediction.target].sum() == 0:
+        log.warning(
+            "%s: %s has no %s in the area that is scored. Is it of this place? A raster in which 255 means %s is read "
+            "with --code 255=%s.",
+            *(stack.name, labels, target, target, target),
+        )
+    counts = score_buildings(*buildings, pixels.area, prediction.grid) if buildings else None
+    return SceneScores(pixels.confusion, pixels.boundary, target, unscored, pixels.levels, counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelScores:
+    """Counts of the pixels of an area, and those that are scored as polygons in pixels of the grid, `(polygon,)`."""
+
+    confusion: Confusion
+    boundary: BoundaryCounts
+    levels: Levels | None
+    area: PolygonArray
+
+
+def score_pixels(stack: Stack, *, width_px: int, block_px: int = BLOCK_PX, threads: int = 1) -> PixelScores:
+    """Count the pixels of a scene.
+
+    Args:
+        stack: Prediction and truth.
+        width_px: Width of the boundary, pixels.
+        block_px: Height and width of what is counted at once.
+        threads: How many windows are counted at a time.
+    """
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    tasks = [delayed(_score_window)(stack, window, width_px) for window in stack.windows(block_px)]
+    found: tuple[PixelScores, ...] = compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
+    classes = stack.prediction.classes
+    return PixelScores(
+        sum((part.confusion for part in found), Confusion.zeros(classes)),
+        sum((part.boundary for part in found), BoundaryCounts.zeros(len(classes))),
+        sum((part.levels for part in found if part.levels), Levels.zeros()) if stack.prediction.probability else None,
+        np.concatenate([np.zeros(0, object), *(part.area for part in found)]),
+    )
+
+
+def _score_window(stack: Stack, window: Window, width_px: int) -> PixelScores:
+    prediction = stack.prediction
+    around = window.expand(width_px).intersect(prediction.grid.window)
+    assert around is not None
+    predicted, truth, known = stack.read(around)
+    inner = window.relative_to(around).slices
+    levels = None
+    if prediction.probability is not None:
+        probability = prediction.probability.read(window)
+        is_counted = known[inner] & (probability != NODATA)
+        levels = Levels.count(probability, truth[inner] == prediction.target, is_counted)
+    return PixelScores(
+        Confusion.count(predicted[inner], truth[inner], prediction.classes),
+        count_boundary(predicted, truth, inner, classes=len(prediction.classes), width_px=width_px),
+        levels,
+        outline_area(known, around, window, prediction.grid.shape),
+    )
+
+
+def score_buildings(
+    truth: BuildingPolygons, predicted: BuildingPolygons, area: PolygonArray, grid: Grid
+) -> BuildingCounts:
+    """Compare buildings in the scored area, in metres at the middle of the grid; in pixels without a CRS."""
+    scale = np.array(grid.gsd_m or (1.0, 1.0))
+    true, found, scored = (
+        np.asarray(shapely.transform(polygons, lambda xy: xy * scale), object)
+        for polygons in (truth.polygons, predicted.polygons, area)
+    )
+    return compare_buildings(cut_to_area(true, scored), cut_to_area(found, scored, predicted.confidence))

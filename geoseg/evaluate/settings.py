@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.errors import UsageError
-from geoseg.evaluate.truth import LabelSettings
+from geoseg.evaluate.labels import LabelSettings
+from geoseg.io.suffixes import is_raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +72,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        for fits, message in self._facts():
-            if not fits:
-                raise UsageError(message)
-
-    @property
-    def has_files(self) -> bool:
-        """True where files of some tool are scored instead of a model."""
-        return self.mask is not None or self.footprints is not None
-
-    def _facts(self) -> list[tuple[bool, str]]:
-        by_files = "is scored as it is: leave out --model and --threshold, or leave out --mask and --footprints"
-        return [
+        rules = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
                 f"--threshold {self.threshold} is no probability. Give a number between 0 and 1, such as 0.5.",
@@ -107,10 +97,25 @@ class EvaluateSettings:
                 self.where is None or self.area is not None,
                 f"--where {self.where} chooses features of --area, which is not given. Give both.",
             ),
-            (not (self.has_files and self.model is not None), f"What --mask or --footprints names {by_files}."),
-            (not (self.has_files and self.threshold is not None), f"What --mask or --footprints names {by_files}."),
             (
-                not (self.has_files and self.curve),
+                not self.has_files or (self.model is None and self.threshold is None),
+                "What --mask or --footprints names is scored as it is: leave out --model and --threshold, or leave out "
+                "--mask and --footprints.",
+            ),
+            (
+                not self.has_files or not self.curve,
                 "--curve needs probabilities, which --mask and --footprints have not. Score a model or a run folder.",
             ),
         ]
+        for fits, message in rules:
+            if not fits:
+                raise UsageError(message)
+
+    @property
+    def has_files(self) -> bool:
+        """True where files of some tool are scored instead of a model."""
+        return self.mask is not None or self.footprints is not None
+
+    def scores_target_only(self, labels: Path) -> bool:
+        """Return True where that is asked, or where labels are polygons without classes: they are the target."""
+        return self.target_only or not (is_raster(labels) or self.label_settings.column)

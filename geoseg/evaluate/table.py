@@ -53,22 +53,13 @@ def building_table(scenes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def curve_table(curve: Sequence[Mapping[str, float]]) -> str:
-    """Return the figures at every twentieth threshold, and the best."""
+    """Return the figures at every twentieth threshold, and at the best: the one of the largest IoU."""
     keys = ("threshold", "iou", "dice", "precision", "recall")
     picked = [min(curve, key=lambda row: abs(row["threshold"] - step * CURVE_STEP)) for step in range(1, 20)]
-    best = best_of(curve)
-    rows = [[*(row[key] for key in keys), "best" if row is best else ""] for row in _with(picked, best)]
+    best = max(curve, key=lambda row: row["iou"] if row["iou"] == row["iou"] else -1.0)
+    shown = sorted([*(row for row in picked if row is not best), best], key=lambda row: row["threshold"])
+    rows = [[*(row[key] for key in keys), "best" if row is best else ""] for row in shown]
     return write_table(("threshold", "IoU", "Dice", "precision", "recall", ""), rows)
-
-
-def best_of(curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """Return the row of the largest IoU."""
-    return max(curve, key=lambda row: row["iou"] if row["iou"] == row["iou"] else -1.0)
-
-
-def _with(rows: Sequence[Mapping[str, float]], more: Mapping[str, float]) -> list[Mapping[str, float]]:
-    kept = [row for row in rows if row is not more]
-    return sorted([*kept, more], key=lambda row: row["threshold"])
 
 
 def _mpx(metrics: Mapping[str, Any]) -> str:

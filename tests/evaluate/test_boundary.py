@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
-from geoseg.evaluate.boundary import BoundaryCounts, count_boundary, rim_of
+from geoseg.evaluate.pixels import BoundaryCounts, count_boundary, rim_of
 
 ALL = (slice(None), slice(None))
 SQUARE = np.ones((3, 3), bool)

@@ -20,7 +20,7 @@ from geoseg.evaluate.buildings import (
     overlapping_pairs,
     vertex_likeness,
 )
-from geoseg.evaluate.shapes import Shapes
+from geoseg.evaluate.polygons import Shapes
 
 
 def row(*spans: tuple[float, float]) -> np.ndarray:

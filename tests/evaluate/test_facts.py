@@ -18,8 +18,8 @@ from geoseg.bundle import ModelSpec, save_bundle
 from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import GeosegError
 from geoseg.evaluate import EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
-from geoseg.evaluate.layers import Scratch
-from geoseg.evaluate.outlines import outline_buildings
+from geoseg.evaluate.polygons import outline_buildings
+from geoseg.evaluate.rasters import Scratch
 from geoseg.grid import Grid
 from geoseg.inference import EngineRecipe
 

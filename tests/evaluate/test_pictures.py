@@ -7,9 +7,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from geoseg.evaluate.confusion import Confusion
-from geoseg.evaluate.layers import Scratch, Stack
-from geoseg.evaluate.levels import Levels
+from geoseg.evaluate import Confusion, Levels
 from geoseg.evaluate.pictures import (
     FALSE_ALARM,
     LONGEST_PX,
@@ -20,8 +18,11 @@ from geoseg.evaluate.pictures import (
     draw_scene,
     scored_window,
 )
+from geoseg.evaluate.prediction import Prediction
+from geoseg.evaluate.rasters import Scratch
+from geoseg.evaluate.scores import Stack
 from geoseg.grid import Grid, Window
-from geoseg.scene import open_scene
+from geoseg.scene import Scene, open_scene
 from geoseg.silence import quiet_georeference
 
 PICTURE = Affine.identity()
@@ -33,9 +34,15 @@ def read(path: Path) -> np.ndarray:
         return src.read([1, 2, 3]).transpose(1, 2, 0)
 
 
-def stack_of(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...] = ("background", "building")) -> Stack:
-    grid = Grid(None, PICTURE, predicted.shape)
-    return Stack("scene", grid, classes, 1, Scratch(predicted.astype(np.uint8)), Scratch(truth.astype(np.uint8)))
+def stack_of(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    classes: tuple[str, ...] = ("background", "building"),
+    image: Scene | None = None,
+) -> Stack:
+    grid, pixels = Grid(None, PICTURE, predicted.shape), Scratch(predicted.astype(np.uint8))
+    prediction = Prediction(grid=grid, native=grid, classes=classes, target=1, predicted=pixels, image=image)
+    return Stack("scene", prediction, Scratch(truth.astype(np.uint8)))
 
 
 def colour_count(pixels: np.ndarray, colour: tuple[int, ...]) -> int:
@@ -68,9 +75,8 @@ def test_the_image_lies_under_the_same_window_as_the_masks(tmp_path: Path) -> No
         rasterio.open(path, "w", driver="PNG", dtype="uint8", count=3, height=600, width=800) as dst,
     ):
         dst.write(values)
-    stack = stack_of(values[1] > 0, values[1] > 0)
-    image = open_scene(path)
-    with_image = read(draw_scene(tmp_path / "p.png", stack, Window(300, 400, 256, 256), image=image))
+    stack = stack_of(values[1] > 0, values[1] > 0, image=open_scene(path))
+    with_image = read(draw_scene(tmp_path / "p.png", stack, Window(300, 400, 256, 256)))
     assert with_image.shape[0] > 2 * 256
     rows, cols = np.nonzero((with_image == (0, 255, 0)).all(axis=2))
     assert len(rows) == pytest.approx(400, rel=0.1)
@@ -84,8 +90,8 @@ def test_a_scene_of_another_extent_is_not_drawn_under_the_masks(tmp_path: Path) 
         rasterio.open(path, "w", driver="PNG", dtype="uint8", count=3, height=90, width=90) as dst,
     ):
         dst.write(np.full((3, 90, 90), 77, np.uint8))
-    stack = stack_of(np.zeros((256, 256)), np.ones((256, 256)))
-    drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, 256, 256), image=open_scene(path)))
+    stack = stack_of(np.zeros((256, 256)), np.ones((256, 256)), image=open_scene(path))
+    drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, 256, 256)))
     assert colour_count(drawn, (77, 77, 77)) < 50
 
 

@@ -6,7 +6,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg.evaluate.polis import polis
+from geoseg.evaluate.buildings import polis
 
 
 def as_array(*polygons: shapely.Geometry) -> np.ndarray:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from geoseg.errors import LabelError
-from geoseg.evaluate.confusion import Confusion
-from geoseg.evaluate.layers import Layer, Scratch, Stack, Thresholded, strips
-from geoseg.evaluate.outlines import outline_buildings
-from geoseg.evaluate.score import boundary_width, score_buildings, score_pixels, score_scene
-from geoseg.evaluate.vectors import Footprints
+from geoseg.evaluate import Confusion
+from geoseg.evaluate.polygons import BuildingPolygons, outline_buildings
+from geoseg.evaluate.prediction import Prediction
+from geoseg.evaluate.rasters import Raster, Scratch, Thresholded, strips
+from geoseg.evaluate.scores import Stack, boundary_width, score_buildings, score_pixels, score_scene
 from geoseg.grid import Grid
 from geoseg.inference import AOI
 
@@ -30,11 +30,15 @@ def blobs(seed: int, unknown: float) -> np.ndarray:
     return np.kron(coarse, np.ones((4, 4)))[: SHAPE[0], : SHAPE[1]].astype(np.uint8)
 
 
+def predict(predicted: Raster, probability: Raster | None = None) -> Prediction:
+    classes = ("background", "building")
+    return Prediction(grid=GRID, native=GRID, classes=classes, target=1, predicted=predicted, probability=probability)
+
+
 def stack_of(seed: int, area: AOI | None = None) -> Stack:
     probability, other = blobs(seed, 0.1), blobs(seed + 1, 0.1)
     truth = np.where(other == 255, 255, np.roll(probability, 1) // 2 + other // 2 > 110).astype(np.uint8)
-    layer = Scratch(probability)
-    return Stack("scene", GRID, ("background", "building"), 1, Thresholded(layer, 128), Scratch(truth), layer, area)
+    return Stack("scene", predict(Thresholded(Scratch(probability), 128), Scratch(probability)), Scratch(truth), area)
 
 
 @settings(max_examples=15)
@@ -50,7 +54,7 @@ def test_no_figure_depends_on_the_blocks(seed: int, block_px: int, width_px: int
     assert shapely.union_all(parts.area).symmetric_difference(shapely.union_all(whole.area)).area == 0
     truth, found = (
         outline_buildings(layer, GRID, 1, probability=extra, simplify_px=0, block_px=block_px)
-        for layer, extra in ((stack.truth, None), (stack.predicted, stack.probability))
+        for layer, extra in ((stack.truth, None), (stack.prediction.predicted, stack.prediction.probability))
     )
     counts = [score_buildings(truth, found, area, GRID) for area in (whole.area, parts.area)]
     assert counts[0].metrics() == pytest.approx(counts[1].metrics(), nan_ok=True)
@@ -60,7 +64,7 @@ def test_only_pixels_with_data_label_and_area_count() -> None:
     stack = stack_of(3, AOI(shapely.box(5, 5, 30, 20)))
     known = np.zeros(SHAPE, bool)
     known[5:20, 5:30] = True
-    probability, truth = stack.probability.read(GRID.window), stack.truth.read(GRID.window)
+    probability, truth = stack.prediction.probability.read(GRID.window), stack.truth.read(GRID.window)
     known &= (probability != 255) & (truth != 255)
     pixels = score_pixels(stack, width_px=2)
     expected = Confusion.count((probability >= 128).astype(np.uint8), np.where(known, truth, 255))
@@ -71,14 +75,14 @@ def test_only_pixels_with_data_label_and_area_count() -> None:
 
 def test_a_scene_without_any_scored_pixel_is_an_error() -> None:
     nothing = Scratch(np.full(SHAPE, 255, np.uint8))
-    stack = Stack("scene", GRID, ("background", "building"), 1, nothing, nothing)
+    stack = Stack("scene", predict(nothing), nothing)
     with pytest.raises(LabelError, match="same place"):
         score_scene(stack, None, width_px=1)
 
 
 def test_buildings_are_compared_in_metres() -> None:
-    truth = Footprints(np.array([shapely.box(10, 10, 20, 20)], object))
-    found = Footprints(np.array([shapely.box(10, 10, 20, 22)], object), np.ones(1))
+    truth = BuildingPolygons(np.array([shapely.box(10, 10, 20, 20)], object))
+    found = BuildingPolygons(np.array([shapely.box(10, 10, 20, 22)], object), np.ones(1))
     area = np.array([shapely.box(0, 0, 41, 37)], object)
     metrics = score_buildings(truth, found, area, GRID).metrics()
     assert metrics["matched_iou"] == pytest.approx(10 / 12, abs=1e-6)
@@ -103,5 +107,5 @@ def test_strips_of_any_raster_hold_every_row_once(shape: tuple[int, int]) -> Non
 
 
 def test_scratch_pixels_are_unknown_until_they_are_written(tmp_path: Path) -> None:
-    scratch: Layer = Scratch.create(tmp_path / "pixels", SHAPE)
+    scratch: Raster = Scratch.create(tmp_path / "pixels", SHAPE)
     assert (scratch.read(GRID.window) == 255).all()

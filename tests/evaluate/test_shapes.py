@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapely
 
-from geoseg.evaluate.shapes import Shapes, count_vertices, cut_to_area, tidy_polygons
+from geoseg.evaluate.polygons import Shapes, count_vertices, cut_to_area, tidy_polygons
 
 
 def as_array(*polygons: object) -> np.ndarray:

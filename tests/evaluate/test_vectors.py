@@ -10,7 +10,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geoseg.errors import LabelError, ScoredFileError
-from geoseg.evaluate.vectors import Footprints, read_footprints, say_elsewhere
+from geoseg.evaluate.polygons import BuildingPolygons, read_buildings, say_elsewhere
 from geoseg.grid import Grid, Window
 
 PLACE = Affine(0.5, 0, 500_000, 0, -0.5, 600_000)
@@ -28,8 +28,8 @@ def save(path: Path, shapes: list, crs: int | None = 32630, **columns: list) -> 
     return path
 
 
-def read(path: Path, grid: Grid = GRID, **options: object) -> Footprints:
-    return read_footprints(path, grid, what="footprints", error=ScoredFileError, **options)
+def read(path: Path, grid: Grid = GRID, **options: object) -> BuildingPolygons:
+    return read_buildings(path, grid, what="footprints", error=ScoredFileError, **options)
 
 
 @pytest.mark.parametrize("name", ["b.gpkg", "b.geojson", "b.parquet"])
@@ -80,7 +80,7 @@ def test_files_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ScoredFileError, match="cannot be read"):
         read(tmp_path / "b.gpkg")
     with pytest.raises(LabelError, match="no labels file"):
-        read_footprints(tmp_path / "gone.gpkg", GRID, what="labels", error=LabelError)
+        read_buildings(tmp_path / "gone.gpkg", GRID, what="labels", error=LabelError)
     with pytest.raises(ScoredFileError, match="no CRS"):
         read(save(tmp_path / "c.parquet", on_the_ground(*PIXELS), crs=None))
 
@@ -88,7 +88,7 @@ def test_files_that_cannot_serve_are_refused(tmp_path: Path) -> None:
 def test_burning_does_not_depend_on_the_window() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (30, 2))
-    found = Footprints(shapely.box(*corners.T, *(corners + rng.uniform(0.5, 9, (30, 2))).T))
+    found = BuildingPolygons(shapely.box(*corners.T, *(corners + rng.uniform(0.5, 9, (30, 2))).T))
     whole = found.burn(GRID.window)
     centres = shapely.points(*np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5))
     assert np.array_equal(whole.astype(bool), shapely.contains(shapely.union_all(found.polygons), centres))

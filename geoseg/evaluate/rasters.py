@@ -1,4 +1,4 @@
-"""Rasters of one byte on the scored grid, read window by window, and the stack of them that is scored."""
+"""Rasters of one byte per pixel on the scored grid, read window by window."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ReadError
-from geoseg.grid import Grid, Window
-from geoseg.inference import AOI, NODATA
+from geoseg.grid import Window
+from geoseg.inference import NODATA
 
 Bytes = NDArray[np.uint8]
 
@@ -21,7 +21,7 @@ STRIP_PIXELS = 2**24
 """Pixels of a strip of whole rows that is read at once."""
 
 
-class Layer(Protocol):
+class Raster(Protocol):
     """One byte per pixel of the scored grid."""
 
     def read(self, window: Window) -> Bytes:
@@ -37,11 +37,19 @@ class Scratch:
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int]) -> "Scratch":
-        """Make the file; where nothing is written, nothing is known."""
+        """Make the file; pixels are unknown until they are written."""
         pixels: Bytes = np.memmap(path, np.uint8, "w+", shape=shape)
         for strip in strips(shape):
             pixels[strip.slices] = NODATA
         return cls(pixels)
+
+    @classmethod
+    def fill(cls, path: Path, shape: tuple[int, int], read: Callable[[Window], Bytes]) -> "Scratch":
+        """Make the file and keep in it what `read` returns for each strip of the grid."""
+        scratch = cls.create(path, shape)
+        for strip in strips(shape):
+            scratch.write(strip, read(strip))
+        return scratch
 
     def read(self, window: Window) -> Bytes:
         """Return the `(y, x)` pixels of a window."""
@@ -53,8 +61,8 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class RasterLayer:
-    """The first band of a raster on the scored grid, as it is stored."""
+class StoredRaster:
+    """The first band of a raster file on the scored grid, as it is stored."""
 
     path: str
 
@@ -81,7 +89,7 @@ class RasterLayer:
 class Thresholded:
     """Classes 0 and 1 from stored probabilities."""
 
-    probability: Layer
+    probability: Raster
     value: int
 
     def read(self, window: Window) -> Bytes:
@@ -94,61 +102,13 @@ class Thresholded:
 class Chosen:
     """One class of several against the others."""
 
-    classes: Layer
+    classes: Raster
     index: int
 
     def read(self, window: Window) -> Bytes:
-        """Return 1 where it is the class, 0 where it is another, 255 where there is none."""
+        """Return 1 for pixels of the class, 0 for those of another, 255 where there is none."""
         found = self.classes.read(window)
         return np.where(found == NODATA, NODATA, found == self.index).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """The pixels of a window of a stack: class indices, 255 where there is none; `(y, x)` each."""
-
-    predicted: Bytes
-    truth: Bytes
-
-    def known(self, classes: int) -> NDArray[np.bool_]:
-        """Return True where both have a class: the pixels that are scored."""
-        return np.asarray((self.predicted < classes) & (self.truth < classes))
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Truth and prediction on one grid.
-
-    Attributes:
-        name: Name of the scene.
-        grid: The grid of all layers.
-        classes: Names of the classes, in the order of their indices.
-        target: Index of the class whose buildings and probability are scored.
-        predicted: Class indices; 255 where nothing is predicted.
-        truth: Class indices; 254 or 255 where nothing is known.
-        probability: Stored probability of the target, or None.
-        area: The area that is scored; None is everywhere.
-    """
-
-    name: str
-    grid: Grid
-    classes: tuple[str, ...]
-    target: int
-    predicted: Layer
-    truth: Layer
-    probability: Layer | None = None
-    area: AOI | None = None
-
-    def read(self, window: Window) -> Sheet:
-        """Read a window inside the grid; there is no truth outside the area."""
-        truth = self.truth.read(window)
-        if self.area is not None:
-            truth = np.where(self.area.mask(window), truth, np.uint8(NODATA))
-        return Sheet(self.predicted.read(window), truth)
-
-    def windows(self, block_px: int = BLOCK_PX) -> list[Window]:
-        """Return disjoint windows that cover the area."""
-        return [w for w in cut_grid(self.grid.shape, block_px) if self.area is None or self.area.touches(w)]
 
 
 def cut_grid(shape: tuple[int, int], block_px: int) -> Iterator[Window]:
@@ -163,11 +123,3 @@ def strips(shape: tuple[int, int]) -> Iterator[Window]:
     rows = max(1, STRIP_PIXELS // shape[1])
     for row in range(0, shape[0], rows):
         yield Window(row, 0, min(rows, shape[0] - row), shape[1])
-
-
-def fill_scratch(path: Path, shape: tuple[int, int], read: Callable[[Window], Bytes]) -> Scratch:
-    """Keep what `read` gives for each strip of a grid."""
-    scratch = Scratch.create(path, shape)
-    for strip in strips(shape):
-        scratch.write(strip, read(strip))
-    return scratch

@@ -1,0 +1,263 @@
+"""Buildings as polygons: read from a file, outlined from a raster, and cut to the area that is scored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoseg.errors import GeosegError, LabelError
+from geoseg.evaluate.rasters import BLOCK_PX, Bytes, Raster, cut_grid
+from geoseg.grid import Grid, Window
+from geoseg.inference import NODATA, PROBABILITY_ONE
+from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.vectorize import join_seams, polygonize_block
+from geoseg.vectorize.footprints import pixel_areas
+from geoseg.vectorize.generalise import Simplify, generalise
+from geoseg.vectorize.ground import Ground
+
+PolygonArray = NDArray[Any]
+"""Shapely polygons and multipolygons, `(building,)`; one item is one building."""
+
+CONFIDENCE_COLUMNS = ("confidence", "score", "probability")
+"""Columns that are taken for the confidence of a footprint where none is named, in this order."""
+
+SIMPLIFY_PX = 1.0
+"""Tolerance for outlines of rasters, as in a run; pixel corners would count as vertices otherwise."""
+
+HALF = 0.5
+"""A polygon counts where at least this share of its area lies in the scored area."""
+
+WHOLE = 1.0
+"""From this share, to the millionth, on a polygon lies inside."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuildingPolygons:
+    """Buildings of a scene, true or predicted.
+
+    Attributes:
+        polygons: In pixels of the scored grid, x = column and y = row, valid, `(building,)`.
+        confidence: From 0 to 1, `(building,)`, or None where the file says none.
+    """
+
+    polygons: PolygonArray
+    confidence: NDArray[np.float64] | None = None
+
+    def burn(self, window: Window) -> Bytes:
+        """Return 1 where a building covers a pixel's center, else 0, `(y, x)`."""
+        from affine import Affine
+        from rasterio.features import rasterize
+
+        from geoseg.silence import quiet_georeference
+
+        box = shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
+        here = self.polygons[np.sort(shapely.STRtree(self.polygons).query(box))]
+        if not len(here):
+            return np.zeros(window.shape, np.uint8)
+        place = Affine.translation(window.col, window.row)
+        with quiet_georeference():
+            return np.asarray(rasterize(here.tolist(), window.shape, transform=place, dtype="uint8"), np.uint8)
+
+    def is_on(self, grid: Grid) -> bool:
+        """Return True where any building touches the grid."""
+        extent = shapely.box(0, 0, grid.width, grid.height)
+        return bool(shapely.intersects(self.polygons, extent).any())
+
+
+def read_buildings(
+    path: Path, grid: Grid, *, what: str, error: type[GeosegError], layer: str = "", confidence: str | None = None
+) -> BuildingPolygons:
+    """Read the buildings of a vector file that lie around a grid.
+
+    Args:
+        path: GeoPackage, GeoJSON, Shapefile, GeoParquet or whatever GDAL reads, in any CRS.
+        grid: The scored grid.
+        what: What the file is, for messages.
+        error: Which error to raise.
+        layer: Layer of a file that has several with geometry.
+        confidence: Column with the confidence; one of `CONFIDENCE_COLUMNS` by default.
+
+    Raises:
+        GeosegError: `error`, if the file cannot be read, has no CRS where the grid has one, or lacks the column.
+    """
+    frame = read_polygons(path, what=what, error=error, layer=layer, near=grid)
+    if frame.crs is None and grid.crs is not None:
+        raise error(f"The {what} {path} have no CRS, the scene has {grid.crs}. Say which with `ogr2ogr -a_srs`.")
+    if confidence is not None and confidence not in frame.columns:
+        raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
+    usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
+    column = confidence or (usual[0] if usual else None)
+    polygons, kept = tidy_polygons(np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object))
+    return BuildingPolygons(polygons, None if column is None else np.asarray(frame[column], np.float64)[kept])
+
+
+def say_elsewhere(path: Path, grid: Grid, what: str, layer: str = "") -> str:
+    """Return the message that a file lies elsewhere, with both extents."""
+    frame = read_polygons(path, what=what, error=LabelError, layer=layer)
+    extent = f"its extent is {format_bounds(frame.total_bounds)} in {frame.crs}"
+    found = extent if len(frame) else "it holds no polygon"
+    return (
+        f"No polygon of the {what} {path} touches the scene: {found}; the scene's extent is "
+        f"{format_bounds(grid.bounds)} in {grid.crs or 'pixels'}. Check that both show the same place."
+    )
+
+
+def tidy_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:
+    """Make geometry valid and keep what is a polygon with an area.
+
+    Returns:
+        Polygons and multipolygons, and the position of each in `geometry`.
+    """
+    present = np.flatnonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry)))
+    valid = shapely.make_valid(shapely.force_2d(geometry[present]))
+    mixed = np.flatnonzero(shapely.get_type_id(valid) == shapely.GeometryType.GEOMETRYCOLLECTION)
+    valid[mixed] = [shapely.union_all(_areal_parts(collection)) for collection in valid[mixed]]
+    kept = shapely.area(valid) > 0
+    return valid[kept], present[kept].astype(np.int64)
+
+
+def _areal_parts(geometry: Any) -> PolygonArray:
+    """Return the polygons of geometries, without the lines and points of collections."""
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return np.asarray(parts[shapely.get_dimensions(parts) == 2], object)
+
+
+def outline_buildings(
+    classes: Raster,
+    grid: Grid,
+    target: int,
+    *,
+    probability: Raster | None = None,
+    min_area_m2: float = 0.0,
+    simplify_px: float = SIMPLIFY_PX,
+    block_px: int = BLOCK_PX,
+) -> BuildingPolygons:
+    """Outline the connected pixels of a class by the same steps as a run: blocks, seams, simplification.
+
+    Args:
+        classes: Class indices.
+        grid: Their grid.
+        target: Index of the class.
+        probability: Stored probabilities, for the confidence; there is none without them.
+        min_area_m2: Smallest building.
+        simplify_px: Tolerance of the simplification, pixels; 0 keeps every pixel corner.
+        block_px: Height and width of what is outlined at once; the result does not depend on it.
+    """
+    blocks = []
+    for window in cut_grid(grid.shape, block_px):
+        around = window.expand(1).intersect(grid.window)
+        assert around is not None
+        values = classes.read(around)
+        weights = probability.read(around) if probability is not None else np.zeros(around.shape, np.uint8)
+        blocks.append(polygonize_block(values == target, weights, values != NODATA, window, scene_shape=grid.shape))
+    joined = join_seams(blocks)
+    kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
+    confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
+    new, clashing = generalise(kept.polygons, Simplify(simplify_px))
+    outlines = np.where(clashing, kept.polygons, new)
+    return BuildingPolygons(outlines, confidence if probability is not None else None)
+
+
+def outline_area(known: NDArray[np.bool_], around: Window, window: Window, shape: tuple[int, int]) -> PolygonArray:
+    """Return the known pixels of a window as polygons, in pixels of the grid.
+
+    Args:
+        known: `(y, x)` pixels of `around`.
+        around: The window, or more.
+        window: The window to outline.
+        shape: Height and width of the grid.
+    """
+    own = known[window.relative_to(around).slices]
+    if own.all():
+        return np.array([shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)], object)
+    ring = window.expand(1).intersect(Window(0, 0, *shape))
+    assert ring is not None
+    padded = np.zeros(ring.shape, bool)
+    padded[window.relative_to(ring).slices] = own
+    nothing = np.zeros(ring.shape, np.uint8)
+    found = polygonize_block(padded, nothing, np.ones(ring.shape, bool), window, scene_shape=shape)
+    return np.asarray(found.polygons, object)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """Buildings of one side, truth or prediction, in one plane and cut to the scored area.
+
+    Attributes:
+        polygons: What of them lies in the scored area, in metres (pixels where the ground is unknown), `(building,)`.
+        share: How much of their area that is, 0 to 1, `(building,)`.
+        confidence: From 0 to 1, `(building,)`; None where nobody said.
+    """
+
+    polygons: PolygonArray
+    share: NDArray[np.float64]
+    confidence: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different length."""
+        sizes = {len(column) for column in (self.polygons, self.share, self.confidence) if column is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"columns must have the same length, got {sorted(sizes)}")
+
+    def __len__(self) -> int:
+        """Return the number of buildings."""
+        return len(self.polygons)
+
+    @classmethod
+    def of(cls, polygons: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Self:
+        """Return buildings that lie wholly in the scored area."""
+        return cls(polygons, np.ones(len(polygons)), confidence)
+
+    def take(self, index: NDArray[Any]) -> Self:
+        """Return the buildings of an index or a boolean array."""
+        confidence = None if self.confidence is None else self.confidence[index]
+        return type(self)(self.polygons[index], self.share[index], confidence)
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """True for buildings that lie in the scored area by half or more."""
+        return np.asarray(self.share >= HALF)
+
+    @property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """True for buildings that the border of the scored area leaves whole."""
+        return np.asarray(self.share >= WHOLE)
+
+    @property
+    def vertices(self) -> NDArray[np.int64]:
+        """Corners of each building, those of its holes too; a ring's closing point is not counted again."""
+        return count_vertices(self.polygons)
+
+
+def count_vertices(polygons: PolygonArray) -> NDArray[np.int64]:
+    """Count the corners of polygons and multipolygons, without the closing points of their rings."""
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    corners = shapely.get_num_coordinates(parts) - shapely.get_num_interior_rings(parts) - 1
+    return np.bincount(owner, weights=corners, minlength=len(polygons)).astype(np.int64)
+
+
+def cut_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Shapes:
+    """Cut polygons to the scored area; those that do not touch it are left out.
+
+    Args:
+        polygons: Valid polygons, `(building,)`.
+        area: Valid polygons without overlaps that together are the scored area.
+        confidence: Of each polygon, or None.
+    """
+    which, piece = shapely.STRtree(area).query(polygons, predicate="intersects")
+    shapely.prepare(area)
+    common = polygons[which]
+    cut = np.flatnonzero(~shapely.covers(area[piece], common))
+    common[cut] = shapely.intersection(common[cut], area[piece[cut]])
+    inside = np.bincount(which, weights=shapely.area(common), minlength=len(polygons))
+    share = np.minimum(np.round(inside / np.maximum(shapely.area(polygons), np.finfo(float).tiny), 6), 1.0)
+    crossing = np.flatnonzero((share > 0) & (share < WHOLE))
+    order = np.argsort(which, kind="stable")
+    common, which = common[order], which[order]
+    first, stop = np.searchsorted(which, crossing, side="left"), np.searchsorted(which, crossing, side="right")
+    parts = polygons.copy()
+    parts[crossing] = [shapely.union_all(_areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
+    return Shapes(parts, share, confidence).take(share > 0)
