@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +23,15 @@ from geoseg.errors import (
 )
 from geoseg.inference import Plan
 from geoseg.io.store import open_store
-from geoseg.run.cluster import computing_threads, dashboard_of, open_client
+from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.finish import finish_run
 from geoseg.run.folder import check_place, remove_if_empty
-from geoseg.run.identity import run_facts
 from geoseg.run.job import Job, without_cause
-from geoseg.run.ledger import base_store, sweep
-from geoseg.run.memory import limit_memory
-from geoseg.run.progress import track
-from geoseg.run.report import Ending, Stages
-from geoseg.run.run import block_task, note, plan_run
+from geoseg.run.ledger import BATCHES, base_store, sweep
+from geoseg.run.report import Ending, Stages, track
 from geoseg.run.schedule import Outcome, Task, run_tasks
-from geoseg.run.session import Session, has_all, is_finished, open_session
-from geoseg.run.settings import RunSettings
+from geoseg.run.session import Session, has_all, is_finished, open_session, plan_run
+from geoseg.run.settings import RunSettings, run_facts
 from geoseg.sources import SceneSource, list_sources
 
 if TYPE_CHECKING:
@@ -45,10 +41,6 @@ log = logging.getLogger(__name__)
 
 REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
 """Loggers that say of every picture what is true of all."""
-
-BATCHES = "batches"
-"""Folder of what is told of the batches that go on: a file per list of scenes, as several may share a folder."""
-"""In the work folder of a batch: the names of its scenes, so that `geoseg status` knows how many they are."""
 
 PLANNED_AHEAD = 4
 """Scenes whose headers are read while others are computed."""
@@ -121,12 +113,7 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
 def own_settings(source: SceneSource, settings: RunSettings) -> RunSettings:
     """Return a scene's settings in a batch: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`."""
     out = f"{source.name}_geoseg" if settings.out is None else f"{str(settings.out).rstrip('/')}/{source.name}"
-    return settings_of(source, settings, out)
-
-
-def settings_of(source: SceneSource, settings: RunSettings, out: str | Path) -> RunSettings:
-    """Return a scene's settings: what a manifest says of its CRS and bands goes before what the user says of all."""
-    return replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
+    return settings.for_source(source, out)
 
 
 class _Batch:
@@ -180,9 +167,9 @@ class _Batch:
             if self.ready:
                 return self.ready.popleft()
             for _, session in self.sessions.values():
-                block = session.next_block()
-                if block is not None:
-                    return block_task(session.job, block)
+                task = session.next_task()
+                if task is not None:
+                    return task
             if len(self.sessions) >= OPEN_AT_ONCE or not self._open_next():
                 return None
 
@@ -221,7 +208,7 @@ class _Batch:
             if isinstance(outcome.task.argument, Ending):
                 self._finished(source, session, outcome)
                 return
-            note(session, outcome)
+            session.note(outcome)
             if session.is_complete:
                 self._end(source, session)
 

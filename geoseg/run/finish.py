@@ -6,11 +6,11 @@ from typing import Any
 from geoseg.errors import DamagedPartError, GeosegError
 from geoseg.grid import Block
 from geoseg.io.store import Store
+from geoseg.run.cluster import release_memory
 from geoseg.run.folder import building_site, near, publish
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PLAN, is_done
-from geoseg.run.memory import release_memory
 from geoseg.run.mosaic import write_rasters
 from geoseg.run.parts import FOLDER, part_name, read_watch
 from geoseg.run.polygons import write_footprints

@@ -13,8 +13,8 @@ from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block, stored_threshold
 from geoseg.io.store import Store
+from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.ledger import PLAN, read_json
-from geoseg.run.memory import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.polygons import outline_block
 from geoseg.run.settings import RunSettings

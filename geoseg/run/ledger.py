@@ -18,16 +18,23 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError
 from geoseg.grid import Block
 from geoseg.io.store import Store, open_store
-from geoseg.run.identity import Facts, key_of, refuse_other
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER, part_name
+from geoseg.run.settings import Facts, key_of
 
 log = logging.getLogger(__name__)
 
 WORK = ".geoseg"
 PLAN, PROGRESS = "plan.json", "progress.json"
+BATCHES = "batches"
+"""Folder with a file per batch that is going on, with the names of its scenes: several batches may share a folder."""
+
 FORMAT = 1
 """Of the parts and of `plan.json`; another one is not continued."""
+
+
+SHOWN = 4
+"""Most differences that an error lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +177,33 @@ def read_json(store: Store, name: str) -> dict[str, Any] | None:
 def is_done(block: Block, done: set[str]) -> bool:
     """Tell whether a block's part is among those that are there."""
     return part_name(block) in done
+
+
+def differences(before: Facts, now: Facts) -> list[str]:
+    """Name what differs between two runs: `threshold: 0.5 before, 0.7 now`."""
+    names = [name for name in sorted(before.keys() | now.keys()) if name != "files"]
+    found = [
+        f"{name}: {before.get(name)} before, {now.get(name)} now" for name in names if before.get(name) != now.get(name)
+    ]
+    return found + _file_differences(before.get("files") or [], now.get("files") or [])
+
+
+def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:
+    """Say why a folder's run is another one."""
+    found = differences(before, now)
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ExistingResultError(
+        f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with --out, give "
+        "the same scene, model and settings as before, or replace it with --overwrite."
+    )
+
+
+def _file_differences(before: list[list[Any]], now: list[list[Any]]) -> list[str]:
+    """Name the files that changed, came or went; a file's first fact is its name."""
+    old, new = ({str(file[0]): file[1:] for file in files} for files in (before, now))
+    changed = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
+    gone = [f"{name} is missing now" for name in old if name not in new]
+    come = [f"{name} is new" for name in new if name not in old]
+    if not (changed or gone or come) and before != now:
+        return ["the files come in another order"]
+    return changed + gone + come

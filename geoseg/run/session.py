@@ -8,13 +8,11 @@ from pathlib import Path
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, ExistingResultError, GeosegError, ReadError, UnfinishedError
-from geoseg.grid import Block
-from geoseg.inference import Plan
+from geoseg.inference import Plan, plan_inference
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.run.cluster import engine_threads
 from geoseg.run.folder import check_free, check_place, check_room, remove_if_empty
-from geoseg.run.identity import Facts, plan_facts, refuse_other
-from geoseg.run.job import BlockReport, Job
+from geoseg.run.job import BlockReport, Job, run_block
 from geoseg.run.lease import Lease, hold, require_lease
 from geoseg.run.ledger import (
     PLAN,
@@ -25,13 +23,16 @@ from geoseg.run.ledger import (
     is_done,
     is_same,
     read_json,
+    refuse_other,
     run_name,
     sweep,
 )
 from geoseg.run.parts import is_sound, part_name
 from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
-from geoseg.run.settings import RunSettings
+from geoseg.run.schedule import Outcome, Task
+from geoseg.run.settings import Facts, RunSettings, run_facts
+from geoseg.scene import Paths
 
 log = logging.getLogger(__name__)
 
@@ -70,25 +71,28 @@ class Session:
         self.memory_mb: float | None = None
         self._todo = iter(todo)
 
-    def next_block(self) -> Block | None:
+    def next_task(self) -> Task | None:
         """Give a block to compute; None where all were given."""
-        return next(self._todo, None)
+        block = next(self._todo, None)
+        return None if block is None else Task(f"block-{block.name}", run_block, self.job, block)
 
-    def block_done(self, report: BlockReport) -> None:
-        """Count a finished block."""
+    def note(self, outcome: Outcome) -> None:
+        """Count a finished block, or keep why it could not be done; raise what concerns more than this block."""
+        block, error = outcome.task.argument, outcome.error
+        if error is not None:
+            if isinstance(error, GeosegError) and not isinstance(error, ReadError):
+                require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
+                raise error
+            found = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
+            self.failed[block.name] = found
+            self.ledger.fail(block, found)
+            log.info("Block %s could not be done: %s", block.name, found)
+            return
+        report: BlockReport = outcome.result
         self.computed += 1
         self.engine = report.engine or self.engine
         self.write_s += report.write_s
         self.memory_mb = max(self.memory_mb or 0.0, report.peak_memory_mb or 0.0) or None
-
-    def block_failed(self, block: Block, error: Exception) -> None:
-        """Keep why a block could not be done; raise what concerns more than this block."""
-        if isinstance(error, GeosegError) and not isinstance(error, ReadError):
-            require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
-            raise error
-        self.failed[block.name] = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
-        self.ledger.fail(block, self.failed[block.name])
-        log.info("Block %s could not be done: %s", block.name, self.failed[block.name])
 
     @property
     def is_complete(self) -> bool:
@@ -174,6 +178,11 @@ class Session:
         )
 
 
+def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
+    """Plan the inference of a run."""
+    return plan_inference(paths, bundle, **settings.plan_options())
+
+
 def open_session(
     plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
 ) -> Session | None:
@@ -191,7 +200,7 @@ def open_session(
         BusyError: If another client works on it.
         OutputError: If nothing can be written there.
     """
-    out, facts = open_store(out_of(plan, settings)), plan_facts(plan, bundle, settings)
+    out, facts = open_store(out_of(plan, settings)), run_facts(plan.scene.paths, bundle, settings)
     check_place(out)
     if not settings.overwrite and is_finished(out, facts, settings):
         sweep(out)

@@ -14,7 +14,7 @@ from geoseg.cli import app
 from geoseg.errors import MissingFileError, OutputError, ReadError, UnfinishedError
 from geoseg.run import lease
 from geoseg.run.ledger import WORK
-from geoseg.run.status import FINISHED, STOPPED, WAITING, WORKING, read_status
+from geoseg.run.report import FINISHED, STOPPED, WAITING, WORKING, read_status
 
 BLOCK_PX = 64
 BLOCKS = 20
