@@ -20,10 +20,8 @@ from geoseg.mosaic import Composite
 from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
-from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, WORK, base_store, read_failed, read_json, run_name, work_store
-from geoseg.run.mosaic import Counts
-from geoseg.run.parts import FOLDER
-from geoseg.run.polygons import FootprintCounts
+from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, WORK, Ledger, base_store, read_json
+from geoseg.run.results import Counts, FootprintCounts
 from geoseg.run.settings import Facts, key_of
 
 log = logging.getLogger(__name__)
@@ -62,22 +60,22 @@ class Ending:
     Attributes:
         stages: The clock.
         facts: What decides the result.
+        token: Of the client's lease, which must hold when the results are put into their place.
         failed: Why blocks could not be done, by their name; they are nodata.
         engine: Name and threads of the workers' engine; None where no block needed one.
         resumed: Blocks that an earlier client had done.
         write_s: Seconds that writing the parts took, of all threads.
         worker_memory_mb: The largest peak of a worker.
-        token: Of the client's lease, which must hold when the results are put into their place.
     """
 
     stages: Stages
     facts: Facts
+    token: str
     failed: dict[str, str] = field(default_factory=dict)
     engine: tuple[str, int] | None = None
     resumed: int = 0
     write_s: float = 0.0
     worker_memory_mb: float | None = None
-    token: str | None = None
 
 
 def describe_run(
@@ -109,7 +107,7 @@ def describe_run(
         "command": sys.argv,
         "scene": _describe_scene(plan),
         "key": key_of(ending.facts),
-        "run": run_name(job.work),
+        "run": job.ledger.run,
         "facts": ending.facts,
         "model": {
             "name": spec.name,
@@ -253,12 +251,12 @@ def _status_of(out: Store) -> RunStatus | None:
         blocks = int(report["counts"]["blocks"])
         return RunStatus(report["scene"]["name"], out.url, FINISHED, blocks + len(failed), blocks, failed)
 
-    work, now = work_store(out, plan), time.time()
+    ledger, now = Ledger.of(out, plan), time.time()
     holder, progress = read_holder(base), read_json(base, PROGRESS) or {}
     alive = None if holder is None else is_alive(holder)
     if holder is not None and alive is None:  # on another machine: whether it was heard of within its lease
         alive = now - float(progress.get("now", 0)) < LEASE_S
-    done, blocks, failed = len(work.names(FOLDER)), int(plan["blocks"]), read_failed(work)
+    done, blocks, failed = len(ledger.done()), int(plan["blocks"]), ledger.failed()
     eta_s = None
     if alive:  # at the rate of this client since it began
         since, took_s = done - int(progress.get("done_before", 0)), now - float(progress.get("session_began", now))

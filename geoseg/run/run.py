@@ -15,9 +15,8 @@ from geoseg.io.store import Store, open_store
 from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.finish import finish_run
-from geoseg.run.folder import RESULTS
-from geoseg.run.job import open_engine, settle
-from geoseg.run.ledger import read_json
+from geoseg.run.job import settle
+from geoseg.run.ledger import RESULTS, read_json
 from geoseg.run.report import Stages, track
 from geoseg.run.schedule import run_tasks
 from geoseg.run.session import Session, open_session, out_of, plan_run
@@ -196,7 +195,7 @@ def run_plan(
             except DamagedPartError as err:
                 session.forget_damaged(err)
     close_readers()
-    return RunResult(session.job.out, report)
+    return RunResult(session.ledger.out, report)
 
 
 @contextmanager
@@ -211,7 +210,7 @@ def _warming_up(session: Session) -> Iterator[None]:
     def load_engine() -> None:
         if isinstance(job.plan.engine, EngineRecipe):
             with suppress(GeosegError):
-                open_engine(job)
+                job.worker_plan().open_engine()
 
     if not (job.settings.is_in_process and session.left):
         yield
