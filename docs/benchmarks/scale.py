@@ -30,7 +30,7 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, run_plan
-from geoseg.run.memory import limit_memory
+from geoseg.run.cluster import limit_memory
 from geoseg.scene import data_windows, open_scene
 
 limit_memory()

@@ -8,7 +8,7 @@ import typer
 from geoseg.cli.app import app
 
 if TYPE_CHECKING:
-    from geoseg.run.status import RunStatus
+    from geoseg.run import RunStatus
 
 MOST = 20
 """Most scenes and blocks that are listed."""
@@ -24,7 +24,7 @@ def status(
     Works on any machine that sees the run folder, while the run goes on and after it was stopped. Exit code 2 means
     that there is no run.
     """
-    from geoseg.run.status import read_status
+    from geoseg.run import read_status
 
     found = read_status(run)
     most = len(found) + sum(len(each.failed) for each in found) if every else MOST

@@ -1,15 +1,18 @@
 """From scenes to building footprints: dask blocks -> parts -> mosaic -> polygons -> outputs."""
 
 from geoseg.run.batch import BatchResult, run_each
-from geoseg.run.inputs import run_inputs, run_mosaic
-from geoseg.run.run import RunResult, plan_run, run_plan, run_scene
+from geoseg.run.report import RunStatus, read_status
+from geoseg.run.run import RunResult, run_inputs, run_mosaic, run_plan, run_scene
+from geoseg.run.session import plan_run
 from geoseg.run.settings import RunSettings
 
 __all__ = [
     "BatchResult",
     "RunResult",
     "RunSettings",
+    "RunStatus",
     "plan_run",
+    "read_status",
     "run_each",
     "run_inputs",
     "run_mosaic",

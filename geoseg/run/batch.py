@@ -7,7 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +24,14 @@ from geoseg.errors import (
 )
 from geoseg.inference import Plan
 from geoseg.io.store import open_store
-from geoseg.run.cluster import computing_threads, dashboard_of, open_client
+from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.finish import finish_run
-from geoseg.run.folder import check_place, remove_if_empty
-from geoseg.run.identity import run_facts
 from geoseg.run.job import Job, without_cause
-from geoseg.run.ledger import base_store, sweep
-from geoseg.run.memory import limit_memory
-from geoseg.run.progress import track
-from geoseg.run.report import Ending, Stages
-from geoseg.run.run import block_task, note, plan_run
+from geoseg.run.ledger import BATCHES, base_store, check_place, has_all, is_finished, remove_if_empty, sweep
+from geoseg.run.report import Ending, Stages, track
 from geoseg.run.schedule import Outcome, Task, run_tasks
-from geoseg.run.session import Session, has_all, is_finished, open_session
-from geoseg.run.settings import RunSettings
+from geoseg.run.session import Session, open_session, plan_run
+from geoseg.run.settings import RunSettings, run_facts
 from geoseg.sources import SceneSource, list_sources
 
 if TYPE_CHECKING:
@@ -45,10 +41,6 @@ log = logging.getLogger(__name__)
 
 REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
 """Loggers that say of every picture what is true of all."""
-
-BATCHES = "batches"
-"""Folder of what is told of the batches that go on: a file per list of scenes, as several may share a folder."""
-"""In the work folder of a batch: the names of its scenes, so that `geoseg status` knows how many they are."""
 
 PLANNED_AHEAD = 4
 """Scenes whose headers are read while others are computed."""
@@ -106,7 +98,7 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
     bundle, result = load_bundle(settings.model), BatchResult()
     with (
         _batch_folder(settings, [source.name for source in sources]),
-        _say_once(),
+        _SayOnce(),
         open_client(settings, bundle) as own,
     ):
         batch = _Batch(own, bundle, settings, result, sources)
@@ -121,12 +113,7 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
 def own_settings(source: SceneSource, settings: RunSettings) -> RunSettings:
     """Return a scene's settings in a batch: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`."""
     out = f"{source.name}_geoseg" if settings.out is None else f"{str(settings.out).rstrip('/')}/{source.name}"
-    return settings_of(source, settings, out)
-
-
-def settings_of(source: SceneSource, settings: RunSettings, out: str | Path) -> RunSettings:
-    """Return a scene's settings: what a manifest says of its CRS and bands goes before what the user says of all."""
-    return replace(settings, out=out, crs=source.crs or settings.crs, bands=source.bands or settings.bands)
+    return settings.for_source(source, out)
 
 
 class _Batch:
@@ -145,7 +132,7 @@ class _Batch:
         self.threads = computing_threads(client, settings, bundle)
         self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
         self.waiting, self.scenes = deque(sources), len(sources)
-        self.planned: deque[tuple[SceneSource, Future[Plan | None]]] = deque()
+        self.planned: deque[tuple[SceneSource, RunSettings, Future[Plan | None]]] = deque()
         self.sessions: dict[int, tuple[SceneSource, Session]] = {}
         self.ready: deque[Task] = deque()
         self.ended = 0
@@ -153,14 +140,12 @@ class _Batch:
     def run(self) -> Iterator[None]:
         """Work through the scenes; yield once per scene that has ended."""
         told = 0
-        for outcome in run_tasks(self.client, self._next_task, check=self._check):
-            self._take(outcome)
+        for outcome in chain(run_tasks(self.client, self.next_task, check=self.check), [None]):
+            if outcome is not None:
+                self.take(outcome)
             while told < self.ended:
                 told += 1
                 yield
-        while told < self.ended:
-            told += 1
-            yield
 
     def close(self) -> None:
         """Let go of every run folder."""
@@ -169,83 +154,77 @@ class _Batch:
             session.close()
         self.sessions.clear()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Give up the scenes that another client has taken over."""
         for source, session in list(self.sessions.values()):
-            with self._keeping_failures(source, session):
+            with self.keeping_failures(source, session):
                 session.lease.check()
 
-    def _next_task(self) -> Task | None:
+    def next_task(self) -> Task | None:
         """Give the next thing to do: finish a scene, compute a block of an open scene, open another scene."""
         while True:
             if self.ready:
                 return self.ready.popleft()
             for _, session in self.sessions.values():
-                block = session.next_block()
-                if block is not None:
-                    return block_task(session.job, block)
-            if len(self.sessions) >= OPEN_AT_ONCE or not self._open_next():
+                task = session.next_task()
+                if task is not None:
+                    return task
+            if len(self.sessions) >= OPEN_AT_ONCE or not self.open_next():
                 return None
 
-    def _open_next(self) -> bool:
+    def open_next(self) -> bool:
         """Open the next scene; return False where there is none."""
         ahead = 1 if len(self.waiting) == self.scenes else PLANNED_AHEAD  # what is true of all is said of the first
         while self.waiting and len(self.planned) < ahead:
             source = self.waiting.popleft()
             own = own_settings(source, self.settings)
-            self.planned.append((source, self.pool.submit(_plan, source, self.bundle, own)))
+            self.planned.append((source, own, self.pool.submit(_plan_unless_finished, source, self.bundle, own)))
         if not self.planned:
             return False
-        source, plan = self.planned.popleft()
-        with self._keeping_failures(source):
-            self._open(source, plan.result())
+        source, own, planned = self.planned.popleft()
+        with self.keeping_failures(source):
+            plan = planned.result()
+            session = None if plan is None else open_session(plan, self.bundle, own, Stages(), self.threads)
+            if session is None:
+                self.result.skipped.append(str(own.out))
+                self.ended += 1
+            else:
+                session.dashboard = self.dashboard
+                self.sessions[id(session.job)] = (source, session)
+                self.finish_if_complete(source, session)
         return True
 
-    def _open(self, source: SceneSource, plan: Plan | None) -> None:
-        own = own_settings(source, self.settings)
-        session = None if plan is None else open_session(plan, self.bundle, own, Stages(), self.threads)
-        if session is None:
-            self.result.skipped.append(str(own.out))
-            self.ended += 1
-            return
-        session.dashboard = self.dashboard
-        self.sessions[id(session.job)] = (source, session)
-        if session.is_complete:
-            self._end(source, session)
-
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         """Note what became of a task."""
         if id(outcome.task.shared) not in self.sessions:  # of a scene that has failed meanwhile
             return
         source, session = self.sessions[id(outcome.task.shared)]
-        with self._keeping_failures(source, session):
-            if isinstance(outcome.task.argument, Ending):
-                self._finished(source, session, outcome)
-                return
-            note(session, outcome)
-            if session.is_complete:
-                self._end(source, session)
+        with self.keeping_failures(source, session):
+            if not isinstance(outcome.task.argument, Ending):
+                session.note(outcome)
+                self.finish_if_complete(source, session)
+            elif isinstance(outcome.error, DamagedPartError):
+                session.forget_damaged(outcome.error)
+            elif outcome.error is not None:
+                raise outcome.error
+            else:
+                self.drop(session)
+                self.result.done.append(session.ledger.out.url)
+                self.ended += 1
 
-    def _end(self, source: SceneSource, session: Session) -> None:
+    def finish_if_complete(self, source: SceneSource, session: Session) -> None:
         """Give a worker the rest of a scene whose blocks are done."""
-        session.stages.done("blocks")
-        self.ready.append(Task(f"finish-{source.name}", _finish, session.job, session.ending()))
+        if session.is_complete:
+            session.stages.done("blocks")
+            self.ready.append(Task(f"finish-{source.name}", finish_scene, session.job, session.ending()))
 
-    def _finished(self, source: SceneSource, session: Session, outcome: Outcome) -> None:
-        if isinstance(outcome.error, DamagedPartError):
-            session.forget_damaged(outcome.error)
-        elif outcome.error is not None:
-            raise outcome.error
-        else:
-            self._drop(session)
-            self.result.done.append(session.job.out.url)
-            self.ended += 1
-
-    def _drop(self, session: Session) -> None:
+    def drop(self, session: Session) -> None:
+        """Close a scene."""
         self.sessions.pop(id(session.job), None)
         session.close()
 
     @contextmanager
-    def _keeping_failures(self, source: SceneSource, session: Session | None = None) -> Iterator[None]:
+    def keeping_failures(self, source: SceneSource, session: Session | None = None) -> Iterator[None]:
         """Write down what goes wrong with one scene, unless it concerns all of them."""
         try:
             yield
@@ -262,10 +241,10 @@ class _Batch:
             return
         self.ended += 1
         if session is not None:
-            self._drop(session)
+            self.drop(session)
 
 
-def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
+def _plan_unless_finished(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
     """Plan one scene; None where its result is there: that is seen without opening it."""
     facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
     if not settings.overwrite and is_finished(out, facts, settings) and has_all(out, settings):
@@ -274,10 +253,11 @@ def _plan(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | 
     return plan_run(source.paths, bundle, settings)
 
 
-def _finish(job: Job, ending: Ending) -> dict[str, Any]:
-    """Finish a scene on a worker; its error must pickle."""
+@without_cause
+def finish_scene(job: Job, ending: Ending) -> dict[str, Any]:
+    """Finish a scene on a worker."""
     ending.stages.move()
-    return without_cause(lambda: finish_run(job, ending))
+    return finish_run(job, ending)
 
 
 @contextmanager
@@ -300,8 +280,8 @@ def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]
         remove_if_empty(out)
 
 
-class _Once(logging.Filter):
-    """Lets the first of each kind of message pass, and counts the others."""
+class _SayOnce(logging.Filter):
+    """Says once what would be said of every scene, and at the end how often it was true."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,18 +295,13 @@ class _Once(logging.Filter):
         self.more[kind] += not is_new
         return is_new
 
+    def __enter__(self) -> None:
+        for name in REPETITIVE:
+            logging.getLogger(name).addFilter(self)
 
-@contextmanager
-def _say_once() -> Iterator[None]:
-    """Say once what would be said of every scene, and at the end how often it was true."""
-    once, loggers = _Once(), [logging.getLogger(name) for name in REPETITIVE]
-    for logger in loggers:
-        logger.addFilter(once)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(once)
-        for kind, count in once.more.items():
+    def __exit__(self, *_: object) -> None:
+        for name in REPETITIVE:
+            logging.getLogger(name).removeFilter(self)
+        for kind, count in self.more.items():
             if count:
-                log.warning("%d more scenes like this: %s", count, once.first[kind])
+                log.warning("%d more scenes like this: %s", count, self.first[kind])

@@ -1,7 +1,11 @@
-"""The dask cluster of a run: threads in this process, processes on this machine, or somebody's cluster."""
+"""The dask cluster of a run (threads, local processes or a running scheduler), and the memory its processes take."""
 
+import ctypes
+import gc
 import importlib.util
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +40,33 @@ LOCAL_CONFIG = {
     "distributed.diagnostics.nvml": False,  # the dashboard's look at GPUs takes a second of every start
 }
 
+GDAL_CACHE_MB = "64"
+"""GDAL otherwise keeps 5 % of the machine's memory of decoded pixels that geoseg reads once."""
+
+RTREE_BYTES = str(32 << 20)
+"""GDAL otherwise keeps the spatial index of a GeoPackage in memory: some 40 MB per million footprints."""
+
+ARROWS_POOL = "system"
+"""pyarrow otherwise has a heap of its own, which keeps what was freed: 70 MB while footprints are written."""
+
+ARENAS = 2
+"""glibc otherwise gives every thread heaps of its own, which keep what was freed."""
+
+PYTHONS_OWN = (700, 2000)
+"""Objects made before Python looks for garbage, as it comes: to 3.12, and later."""
+
+SELDOM = (50_000, 20, 100)
+
+DASKS_TRIM_THRESHOLD = "65536"
+"""What dask's nannies set for their workers. With it every large array is asked of the system and given back, page by
+page: half as much time again for blocks, and no smaller peak."""
+
+TRIM_BYTES, MMAP_BYTES = 256 << 20, 32 << 20
+"""Instead: what may lie free, and how large an array is before it is asked of the system. glibc's own upper bounds."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Numbers of glibc's malloc.h."""
+
 
 @contextmanager
 def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
@@ -59,16 +90,21 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(LOCAL_CONFIG), ExitStack() as stack:
         if settings.scheduler is not None:
-            client = stack.enter_context(_connect(settings.scheduler, settings))
+            client = stack.enter_context(_connect(settings.scheduler))
         elif settings.workers is not None:
             client = stack.enter_context(_processes(settings, bundle))
         else:
             client = stack.enter_context(_threads(settings, bundle))
+        address = dashboard_of(client, settings)
+        if address is not None:
+            log.info("Dashboard: %s", address)
+        elif not settings.is_in_process:
+            log.info("Install geoseg[cluster] where the scheduler runs for dask's dashboard.")
         yield client
 
 
 @contextmanager
-def _connect(address: str, settings: RunSettings) -> "Iterator[Client]":
+def _connect(address: str) -> "Iterator[Client]":
     """Connect to a running scheduler, by its address or by the file that it wrote."""
     from distributed import Client
 
@@ -86,7 +122,6 @@ def _connect(address: str, settings: RunSettings) -> "Iterator[Client]":
             "reaches its port."
         ) from err
     with client:
-        _say_dashboard(client, settings)
         yield client
 
 
@@ -98,26 +133,26 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     share its memory, but libraries start threads when they are imported, and a fork among threads may hang for ever.
     """
     from distributed import Nanny
+    from distributed.system import MEMORY_LIMIT
 
-    count = settings.workers or 1
+    count, gpus = settings.workers or 1, 0
     threads = settings.threads or max(1, usable_cores() // count)
-    is_gpu = choose_device(settings.device, bundle.form) == "cuda"
-    own: dict[str, Any] = {"nthreads": worker_threads(settings.device, threads, bundle.form)}
-    workers = {
-        index: {
-            "cls": Nanny,
-            "options": own
-            | {
-                "memory_limit": _memory_share(count),
-                "silence_logs": logging.CRITICAL,
-                "host": LOOPBACK,  # for its HTTP server too
-            }
-            | ({"env": {"CUDA_VISIBLE_DEVICES": str(index % _gpu_count())}} if is_gpu else {}),
+    if choose_device(settings.device, bundle.form) == "cuda":
+        import torch
+
+        gpus = max(1, torch.cuda.device_count())
+    workers: dict[int, dict[str, Any]] = {}
+    for index in range(count):
+        options: dict[str, Any] = {
+            "nthreads": worker_threads(settings.device, threads, bundle.form),
+            "memory_limit": int(MEMORY_LIMIT / count),
+            "silence_logs": logging.CRITICAL,
+            "host": LOOPBACK,  # for its HTTP server too
         }
-        for index in range(count)
-    }
+        if gpus:
+            options["env"] = {"CUDA_VISIBLE_DEVICES": str(index % gpus)}
+        workers[index] = {"cls": Nanny, "options": options}
     with _own_cluster(workers, host=LOOPBACK) as client:
-        _say_dashboard(client, settings)
         yield client
 
 
@@ -178,22 +213,59 @@ def dashboard_of(client: Any, settings: RunSettings) -> str | None:
     return None
 
 
-def _say_dashboard(client: Any, settings: RunSettings) -> None:
-    address = dashboard_of(client, settings)
-    if address is None:
-        log.info("Install geoseg[cluster] where the scheduler runs for dask's dashboard.")
-    else:
-        log.info("Dashboard: %s", address)
+def limit_memory() -> None:
+    """Keep caches and heaps small that grow with the scene or the threads, unless the user chose their size."""
+    os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
+    os.environ.setdefault("OGR_GPKG_MAX_RAM_USAGE_RTREE", RTREE_BYTES)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", ARROWS_POOL)  # heard where pyarrow is not imported yet
+    libc = _glibc()
+    if libc is None:
+        return
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        libc.mallopt(M_ARENA_MAX, ARENAS)
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") == DASKS_TRIM_THRESHOLD:
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
-def _memory_share(count: int) -> int:
-    """Return a worker's share of the machine's memory, bytes."""
-    from distributed.system import MEMORY_LIMIT
+def collect_seldom() -> None:
+    """Let Python look for cyclic garbage less often, unless the user chose how often.
 
-    return int(MEMORY_LIMIT / count)
+    A block makes thousands of polygons, none of them in a cycle, and every look goes through all of torch's objects
+    with Python's lock held: a quarter of the time of blocks without a network.
+    """
+    if gc.get_threshold()[0] in PYTHONS_OWN:
+        gc.set_threshold(*SELDOM)
 
 
-def _gpu_count() -> int:
-    import torch
+def release_memory() -> None:
+    """Give back to the system what was freed: the heaps of the blocks before the results are made."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
-    return max(1, torch.cuda.device_count())
+
+def peak_memory_mb() -> float | None:
+    """Return the peak resident memory of this process, which holds every worker thread; None where unknown.
+
+    Linux's `getrusage` would tell the peak of the process that started this one, where that was larger.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if "VmHWM" in lines:
+            return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library where it is glibc: others have neither call."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None

@@ -1,21 +1,28 @@
-"""From parts to results: rasters, footprints, report; then the run folder holds them and nothing else."""
+"""From parts to results: they are made aside and moved into the run folder, which then holds nothing else."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from geoseg.errors import DamagedPartError, GeosegError
+from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block
-from geoseg.io.store import Store
-from geoseg.run.folder import building_site, near, publish
+from geoseg.io.store import LocalStore, Store
+from geoseg.outputs import write_run_json
+from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
-from geoseg.run.ledger import PLAN, is_done
-from geoseg.run.memory import release_memory
-from geoseg.run.mosaic import write_rasters
-from geoseg.run.parts import FOLDER, part_name, read_watch
-from geoseg.run.polygons import write_footprints
-from geoseg.run.preview import PICTURE, write_preview
+from geoseg.run.ledger import PICTURE, RESULTS, WORK
+from geoseg.run.parts import part_name, read_watch
 from geoseg.run.report import Ending, describe_run
+from geoseg.run.results import write_footprints, write_preview, write_rasters
+
+DOWNLOADS = 8
+"""Parts fetched from a bucket at a time."""
 
 
 def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
@@ -28,48 +35,30 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
         DamagedPartError: If a part is not whole, or gone.
         BusyError: If another client has taken the run folder over.
     """
+    ledger = job.ledger
     try:
-        report = _make_and_publish(job, ending)
+        done = ledger.done()
+        blocks = [block for block in job.blocks() if block.name not in ending.failed]
+        missing = [block.name for block in blocks if part_name(block) not in done]
+        if missing:
+            raise DamagedPartError(
+                f"{len(missing)} finished blocks have no part in {ledger.work.url} any more, such as {missing[0]}. "
+                "Give the same command again: they are computed anew."
+            )
+        with building_site(ledger.out) as site:
+            with near(ledger.work, [part_name(block) for block in blocks]) as parts:
+                report = _write_results(job, ending, blocks, parts, site)
+            require_lease(ledger.base, ending.token)
+            publish(site, ledger.out)
     except (GeosegError, OSError):
-        _check_lease(job, ending)  # another client may have finished the run, and removed what was being read
+        require_lease(ledger.base, ending.token)  # another client may have finished the run, and removed what was read
         raise
-    job.base.remove(PLAN)
-    job.base.remove("")
+    ledger.close()
     return report
 
 
-def _make_and_publish(job: Job, ending: Ending) -> dict[str, Any]:
-    blocks = _done_blocks(job, ending)
-    with building_site(job.out) as site:
-        with near(job.work, [part_name(block) for block in blocks]) as parts:
-            report = _make(job, ending, blocks, parts, site)
-        _check_lease(job, ending)
-        publish(site, job.out)
-    return report
-
-
-def _check_lease(job: Job, ending: Ending) -> None:
-    if ending.token is not None:
-        require_lease(job.base, ending.token)
-
-
-def _done_blocks(job: Job, ending: Ending) -> list[Block]:
-    """Return the blocks that have a part: all but those that are known to have failed."""
-    done = set(job.work.names(FOLDER))
-    blocks = [block for block in job.blocks() if block.name not in ending.failed]
-    missing = [block.name for block in blocks if not is_done(block, done)]
-    if missing:
-        raise DamagedPartError(
-            f"{len(missing)} finished blocks have no part in {job.work.url} any more, such as {missing[0]}. Give the "
-            "same command again: they are computed anew."
-        )
-    return blocks
-
-
-def _make(job: Job, ending: Ending, blocks: list[Block], parts: Store, site: Path) -> dict[str, Any]:
-    """Write every file of the result into a folder."""
-    from geoseg.outputs import write_run_json
-
+def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Store, site: Path) -> dict[str, Any]:
+    """Write every file of the result into a folder; return the report."""
     plan, spec, stages = job.plan, job.bundle.spec, ending.stages
     release_memory()
     pixels = write_rasters(plan, spec, job.threshold, blocks, parts, site)
@@ -91,3 +80,54 @@ def _make(job: Job, ending: Ending, blocks: list[Block], parts: Store, site: Pat
     report = describe_run(job, ending, [read_watch(parts, block) for block in blocks], pixels, footprints)
     write_run_json(site / "run.json", report)
     return report
+
+
+@contextmanager
+def building_site(out: Store) -> Iterator[Path]:
+    """Give a local folder to make the results in: on their own disk where that is local, so that renaming is enough."""
+    if not isinstance(out, LocalStore):
+        with tempfile.TemporaryDirectory(prefix="geoseg-") as name:
+            yield Path(name)
+        return
+    site = out.folder / WORK / f"ready-{uuid4().hex[:8]}"
+    try:
+        site.mkdir(parents=True)
+    except OSError as err:
+        raise OutputError(
+            f"{site} cannot be made ({err.strerror}). Make room or get permission to write there, and give the "
+            "same command again."
+        ) from err
+    try:
+        yield site
+    finally:
+        shutil.rmtree(site, ignore_errors=True)
+
+
+@contextmanager
+def near(work: Store, names: Sequence[str]) -> Iterator[Store]:
+    """Give the parts as local files: those in a bucket are fetched once, as each is read several times."""
+    if isinstance(work, LocalStore):
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="geoseg-parts-") as folder, ThreadPoolExecutor(DOWNLOADS) as pool:
+        local = LocalStore(Path(folder))
+        for _ in pool.map(lambda name: local.write(name, work.read(name)), names):
+            pass
+        yield local
+
+
+def publish(site: Path, out: Store) -> None:
+    """Put the finished files in their place, `run.json` last; what an older result had beside them goes first.
+
+    Raises:
+        OutputError: If they cannot be written, or are not there any more.
+    """
+    made = [name for name in RESULTS if (site / name).exists()]
+    if RESULTS[-1] not in made:
+        raise OutputError(f"{site} was removed while results were made there. Give the same command again.")
+    out.remove(RESULTS[-1])
+    for name in RESULTS:
+        if name not in made:
+            out.remove(name)
+    for name in made:
+        out.upload(site / name, name)

@@ -55,9 +55,29 @@ def write_part(store: Store, block: Block, pixels: BlockPixels, outlines: BlockO
     Raises:
         OutputError: If the store cannot take it.
     """
-    arrays = {**_rasters(pixels), **_finished_arrays(outlines.finished), **_pending_arrays(outlines.pending)}
+    arrays: dict[str, NDArray[Any]] = {}
+    if not pixels.is_empty:
+        rasters = {"probability": pixels.probability, "classes": pixels.classes}
+        arrays |= {name: raster for name, raster in rasters.items() if raster is not None and (raster != NODATA).any()}
+    if len(outlines.finished):
+        arrays |= {f"{FINISHED}{each.name}": getattr(outlines.finished, each.name) for each in fields(Footprints)}
+    if len(outlines.pending):
+        polygons = outlines.pending.polygons
+        _, vertices, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons.polygons)
+        arrays |= {f"{PENDING}{name}": getattr(polygons, name) for name in POLYGON_COLUMNS}
+        arrays |= {
+            f"{PENDING}vertices": vertices.astype(np.int32),
+            f"{PENDING}ring_offset": ring_offset,
+            f"{PENDING}polygon_offset": polygon_offset,
+            f"{PENDING}clashing": outlines.pending.clashing,
+        }
     watch = {"seconds": pixels.watch.seconds, "chips": pixels.watch.chips}
-    store.write(part_name(block), _pack(arrays, {"watch": watch, "arrays": list(arrays)}))
+    packed = BytesIO()
+    with ZipFile(packed, "w") as archive:
+        archive.writestr(ZipInfo(ABOUT), json.dumps({"watch": watch, "arrays": list(arrays)}))
+        for name, values in arrays.items():
+            archive.writestr(ZipInfo(f"{name}{SUFFIX}"), _squeeze(np.ascontiguousarray(values)))
+    store.write(part_name(block), packed.getvalue())
 
 
 def read_raster(store: Store, block: Block, name: Literal["probability", "classes"]) -> NDArray[np.uint8] | None:
@@ -108,56 +128,12 @@ def is_sound(store: Store, block: Block) -> bool:
         return False
 
 
-def _rasters(pixels: BlockPixels) -> dict[str, NDArray[Any]]:
-    """Return the rasters that hold anything."""
-    if pixels.is_empty:
-        return {}
-    found = {"probability": pixels.probability, "classes": pixels.classes}
-    return {name: values for name, values in found.items() if values is not None and (values != NODATA).any()}
-
-
-def _finished_arrays(finished: Footprints) -> dict[str, NDArray[Any]]:
-    if not len(finished):
-        return {}
-    return {f"{FINISHED}{field.name}": getattr(finished, field.name) for field in fields(finished)}
-
-
-def _pending_arrays(pending: Pending) -> dict[str, NDArray[Any]]:
-    if not len(pending):
-        return {}
-    _, vertices, (ring_offset, polygon_offset) = shapely.to_ragged_array(pending.polygons.polygons)
-    arrays = {name: getattr(pending.polygons, name) for name in POLYGON_COLUMNS}
-    arrays |= {"vertices": vertices.astype(np.int32), "ring_offset": ring_offset, "polygon_offset": polygon_offset}
-    return {f"{PENDING}{name}": values for name, values in (arrays | {"clashing": pending.clashing}).items()}
-
-
-def _pack(arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> bytes:
-    """Return an archive of compressed arrays and a text about them."""
-    packed = BytesIO()
-    with ZipFile(packed, "w") as archive:
-        archive.writestr(ZipInfo(ABOUT), json.dumps(about))
-        for name, values in arrays.items():
-            archive.writestr(ZipInfo(f"{name}{SUFFIX}"), _squeeze(np.ascontiguousarray(values)))
-    return packed.getvalue()
-
-
 def _squeeze(values: NDArray[Any]) -> bytes:
     """Return an array in NumPy's format, its header as it is and its data compressed."""
     head = BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
     squeezed: bytes = _codec().compress(values.reshape(-1).view(np.uint8), asbytes=True)
     return head.getvalue() + squeezed
-
-
-def _expand(squeezed: bytes) -> NDArray[Any]:
-    """Return the array of `_squeeze`, read-only."""
-    stream = BytesIO(squeezed)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("not the array that was written")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    size = math.prod(shape) * dtype.itemsize
-    plain = _codec().decompress(memoryview(squeezed)[stream.tell() :], size)
-    return np.frombuffer(plain, dtype).reshape(shape)
 
 
 class _Part:
@@ -172,8 +148,15 @@ class _Part:
         return name in self.about["arrays"]
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return an array."""
-        return _expand(self.archive.read(f"{name}{SUFFIX}"))
+        """Return an array, read-only; the inverse of `_squeeze`."""
+        squeezed = self.archive.read(f"{name}{SUFFIX}")
+        stream = BytesIO(squeezed)
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not the array that was written")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        size = math.prod(shape) * dtype.itemsize
+        plain = _codec().decompress(memoryview(squeezed)[stream.tell() :], size)
+        return np.frombuffer(plain, dtype).reshape(shape)
 
     def is_sound(self) -> bool:
         """Say whether everything is there and all checksums hold."""

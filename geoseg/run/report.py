@@ -1,25 +1,38 @@
-"""What `run.json` says: what was run, on what, and what it took."""
+"""What is told of a run: progress while it goes on, `geoseg status` from any machine, `run.json` at its end."""
 
+import logging
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from geoseg._version import __version__
+from geoseg.errors import MissingFileError
 from geoseg.inference import Plan, Stopwatch
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.mosaic import Composite
-from geoseg.run.identity import Facts, key_of
+from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
-from geoseg.run.ledger import run_name
-from geoseg.run.memory import peak_memory_mb
-from geoseg.run.mosaic import Counts
-from geoseg.run.polygons import FootprintCounts
+from geoseg.run.lease import LEASE_S, is_alive, read_holder
+from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, WORK, Ledger, base_store, read_json
+from geoseg.run.results import Counts, FootprintCounts
+from geoseg.run.settings import Facts, key_of
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PACKAGES = ("torch", "torchgeo", "openvino", "rasterio", "geopandas", "shapely", "dask", "numpy")
+
+FINISHED, WORKING, STOPPED, WAITING = "finished", "working", "stopped", "waiting"
+
+LOG_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
@@ -47,22 +60,22 @@ class Ending:
     Attributes:
         stages: The clock.
         facts: What decides the result.
+        token: Of the client's lease, which must hold when the results are put into their place.
         failed: Why blocks could not be done, by their name; they are nodata.
         engine: Name and threads of the workers' engine; None where no block needed one.
         resumed: Blocks that an earlier client had done.
         write_s: Seconds that writing the parts took, of all threads.
         worker_memory_mb: The largest peak of a worker.
-        token: Of the client's lease, which must hold when the results are put into their place.
     """
 
     stages: Stages
     facts: Facts
+    token: str
     failed: dict[str, str] = field(default_factory=dict)
     engine: tuple[str, int] | None = None
     resumed: int = 0
     write_s: float = 0.0
     worker_memory_mb: float | None = None
-    token: str | None = None
 
 
 def describe_run(
@@ -71,16 +84,30 @@ def describe_run(
     """Collect the report of a finished run."""
     plan, spec, stages = job.plan, job.bundle.spec, ending.stages
     wall = sum(stages.seconds.values())
-    in_blocks = {key: sum(w.seconds.get(key, 0.0) for w in watches) for key in _stage_names(watches)}
+    names = dict.fromkeys(name for watch in watches for name in watch.seconds)
+    in_blocks = {name: sum(watch.seconds.get(name, 0.0) for watch in watches) for name in names}
     in_blocks["write"] = ending.write_s
     engine, threads = ending.engine or (None, 1)
+    plain = (bool, int, float, list, tuple, type(None))
+    settings = {name: value if isinstance(value, plain) else str(value) for name, value in asdict(job.settings).items()}
+    failed = [  # where the result is nodata, and why
+        {
+            "block": block.name,
+            "rows": [block.window.rows.start, block.window.rows.stop],
+            "cols": [block.window.cols.start, block.window.cols.stop],
+            "bounds": plan.scene.grid.crop(block.window).bounds,
+            "error": ending.failed[block.name],
+        }
+        for block in (job.blocks() if ending.failed else [])
+        if block.name in ending.failed
+    ]
     return {
         "geoseg": __version__,
         "started": stages.began.isoformat(timespec="seconds"),
         "command": sys.argv,
-        "scene": describe_scene(plan),
+        "scene": _describe_scene(plan),
         "key": key_of(ending.facts),
-        "run": run_name(job.work),
+        "run": job.ledger.run,
         "facts": ending.facts,
         "model": {
             "name": spec.name,
@@ -89,7 +116,7 @@ def describe_run(
             "licence": spec.licence,
             "target": spec.target,
         },
-        "settings": {key: _plain(value) for key, value in asdict(job.settings).items()},
+        "settings": settings,
         "threshold": spec.threshold if job.settings.threshold is None else job.settings.threshold,
         "min_area_m2": job.min_area_m2,
         "engine": engine,
@@ -108,7 +135,7 @@ def describe_run(
         },
         "classes": pixels.describe_classes(spec, plan.scene.grid) if plan.has_class_raster else None,
         "area_m2": round(footprints.area_m2, 1),
-        "failed_blocks": _describe_failed(job, ending.failed),
+        "failed_blocks": failed,
         "seconds": {key: round(value, 3) for key, value in stages.seconds.items()} | {"total": round(wall, 3)},
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
         "network_share_of_wall": round(in_blocks.get("network", 0.0) / threads / wall, 4) if wall else 0.0,
@@ -119,25 +146,20 @@ def describe_run(
     }
 
 
-def _describe_failed(job: Job, failed: dict[str, str]) -> list[dict[str, Any]]:
-    """Say where the result is nodata for want of a block, and why."""
-    grid = job.plan.scene.grid
-    return [
-        {
-            "block": block.name,
-            "rows": [block.window.rows.start, block.window.rows.stop],
-            "cols": [block.window.cols.start, block.window.cols.stop],
-            "bounds": grid.crop(block.window).bounds,
-            "error": failed[block.name],
-        }
-        for block in (job.blocks() if failed else [])
-        if block.name in failed
-    ]
-
-
-def describe_scene(plan: Plan) -> dict[str, Any]:
-    """Return what a scene is and how it is read."""
-    scene = plan.scene
+def _describe_scene(plan: Plan) -> dict[str, Any]:
+    """Return what a scene is and how it is read; of a mosaic also its scenes, the uppermost first."""
+    scene, parts = plan.scene, None
+    if isinstance(scene, Composite):
+        parts = [
+            {
+                "name": part.scene.name,
+                "crs": part.scene.native.crs.to_string() if part.scene.native.crs is not None else None,
+                "gsd_m": part.scene.native.gsd_m,
+                "bands": part.scene.bands,
+                "levels": part.scene.levels,
+            }
+            for part in scene.parts
+        ]
     return {
         "name": scene.name,
         "paths": list(scene.paths),
@@ -151,39 +173,146 @@ def describe_scene(plan: Plan) -> dict[str, Any]:
         "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
         "bands": scene.bands,
         "levels": scene.levels,
-        "mosaic": _describe_parts(scene) if isinstance(scene, Composite) else None,
+        "mosaic": parts,
     }
-
-
-def _describe_parts(mosaic: Composite) -> list[dict[str, Any]]:
-    """Return what each scene of a mosaic is, the uppermost first."""
-    return [
-        {
-            "name": part.scene.name,
-            "crs": part.scene.native.crs.to_string() if part.scene.native.crs is not None else None,
-            "gsd_m": part.scene.native.gsd_m,
-            "bands": part.scene.bands,
-            "levels": part.scene.levels,
-        }
-        for part in mosaic.parts
-    ]
-
-
-def _stage_names(watches: Sequence[Stopwatch]) -> list[str]:
-    return list(dict.fromkeys(name for w in watches for name in w.seconds))
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | list | tuple) else str(value)
 
 
 def package_versions() -> dict[str, str | None]:
     """Return the versions of the packages that decide a result."""
-    return {name: _version(name) for name in PACKAGES}
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Where one run stands.
+
+    Attributes:
+        name: Of the scene.
+        url: The run folder.
+        state: `finished`, `working`, `stopped` (the same command goes on) or `waiting` (of a batch: not begun).
+        blocks: In all.
+        done: Finished blocks.
+        failed: Why blocks could not be done, by name.
+        eta_s: Seconds left at the present rate; None where nobody works or nothing is known yet.
+        holder: Who works on it, or did last: process, host, user, since.
+        dashboard: Address of the cluster's dashboard.
+    """
+
+    name: str
+    url: str
+    state: str
+    blocks: int = 0
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    eta_s: float | None = None
+    holder: dict[str, Any] | None = None
+    dashboard: str | None = None
+
+    @property
+    def left(self) -> int:
+        """Blocks that are neither done nor failed."""
+        return max(0, self.blocks - self.done - len(self.failed))
+
+
+def read_status(location: str | Path) -> list[RunStatus]:
+    """Return where a run stands, or every run of a batch, in the order of the batch.
+
+    Args:
+        location: A run folder, or the folder of a batch: a path or `s3://bucket/prefix`.
+
+    Raises:
+        MissingFileError: If there is no run.
+    """
+    out = open_store(str(location).rstrip("/") or "/")
+    own = _status_of(out)
+    if own is not None:
+        return [own]
+    names = _batch_names(out)
+    if not names:
+        raise MissingFileError(
+            f"There is no run in {out.url}: neither {WORK}/{PLAN} nor run.json. Name the folder that --out named."
+        )
+    stores = {name: open_store(f"{out.url}/{name}") for name in names}
+    return [_status_of(store) or RunStatus(name, store.url, WAITING) for name, store in stores.items()]
+
+
+def _status_of(out: Store) -> RunStatus | None:
+    """Return where the run in a folder stands; None where there is none."""
+    base = base_store(out)
+    plan, report = read_json(base, PLAN), read_json(out, "run.json")
+    if plan is None or (report is not None and report.get("run") == plan.get("run")):
+        if report is None or "counts" not in report:
+            return None
+        failed = {entry["block"]: entry["error"] for entry in report.get("failed_blocks") or []}
+        blocks = int(report["counts"]["blocks"])
+        return RunStatus(report["scene"]["name"], out.url, FINISHED, blocks + len(failed), blocks, failed)
+
+    ledger, now = Ledger.of(out, plan), time.time()
+    holder, progress = read_holder(base), read_json(base, PROGRESS) or {}
+    alive = None if holder is None else is_alive(holder)
+    if holder is not None and alive is None:  # on another machine: whether it was heard of within its lease
+        alive = now - float(progress.get("now", 0)) < LEASE_S
+    done, blocks, failed = len(ledger.done()), int(plan["blocks"]), ledger.failed()
+    eta_s = None
+    if alive:  # at the rate of this client since it began
+        since, took_s = done - int(progress.get("done_before", 0)), now - float(progress.get("session_began", now))
+        if since > 0 and took_s > 0:
+            eta_s = took_s / since * (blocks - done - len(failed))
+    return RunStatus(
+        name=str(plan.get("name")),
+        url=out.url,
+        state=WORKING if alive else STOPPED,
+        blocks=blocks,
+        done=done,
+        failed=failed,
+        eta_s=eta_s,
+        holder=holder,
+        dashboard=progress.get("dashboard") if alive else None,
+    )
+
+
+def _batch_names(out: Store) -> Sequence[str]:
+    """Return the names of the scenes of all batches that are going on in a folder, or of those that are there."""
+    base = base_store(out)
+    told = [read_json(base, name) or {} for name in base.names(BATCHES)]
+    if told:
+        return list(dict.fromkeys(str(name) for batch in told for name in batch.get("names", [])))
+    wanted = ("run.json", f"{WORK}/{PLAN}")
+    if isinstance(out, LocalStore):
+        folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []
+        return [folder.name for folder in folders if any((folder / name).is_file() for name in wanted)]
+    endings = tuple(f"/{name}" for name in wanted)
+    return sorted({name.split("/")[0] for name in out.names("") if name.endswith(endings) and "/" in name})
+
+
+def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> Iterator[T]:
+    """Yield items and show how many are done on stderr: a bar with an ETA on a terminal, log lines elsewhere.
+
+    Args:
+        items: What is worked through.
+        total: How many there are.
+        what: Word for one of them.
+        quiet: Show nothing.
+    """
+    if quiet:
+        yield from items
+    elif sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, unit=what, desc="geoseg", file=sys.stderr)
+    else:
+        first = last = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if done == 1:  # the first item waits for the network to load: the ETA leaves it out
+                first = now
+            if done == total:
+                log.info("%d of %d %ss done", done, total, what)
+            elif done > 1 and now - last >= LOG_EVERY_S:
+                last, left_s = now, (now - first) / (done - 1) * (total - done)
+                log.info("%d of %d %ss done, about %.0f s left", done, total, what, left_s)

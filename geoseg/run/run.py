@@ -1,7 +1,7 @@
-"""The main job: one scene, or a mosaic of several, in; rasters and footprints out."""
+"""The main job: one scene, a mosaic of several, or what the command line names, in; rasters and footprints out."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,20 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from geoseg.bundle import Bundle, load_bundle
-from geoseg.errors import DamagedPartError, GeosegError
-from geoseg.inference import EngineRecipe, Plan, plan_inference
+from geoseg.errors import DamagedPartError, GeosegError, OutsideAOIError, UsageError
+from geoseg.inference import EngineRecipe, Plan, plan_mosaic, read_aoi_bounds
 from geoseg.io.store import Store, open_store
-from geoseg.run.cluster import computing_threads, dashboard_of, open_client
+from geoseg.run.batch import BatchResult, run_sources
+from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.finish import finish_run
-from geoseg.run.folder import RESULTS
-from geoseg.run.job import Job, open_engine, run_block, settle
-from geoseg.run.ledger import read_json
-from geoseg.run.memory import limit_memory
-from geoseg.run.progress import track
-from geoseg.run.report import Stages
-from geoseg.run.schedule import Outcome, Task, run_tasks
-from geoseg.run.session import Session, open_session, out_of
+from geoseg.run.job import settle
+from geoseg.run.ledger import RESULTS, read_json
+from geoseg.run.report import Stages, track
+from geoseg.run.schedule import run_tasks
+from geoseg.run.session import Session, open_session, out_of, plan_run
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_idle_readers, close_readers
+from geoseg.sources import SceneSource, filter_sources, list_sources
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where the results lie, and what `run.json` says.
+    """Where the results are, and what `run.json` says.
 
     Attributes:
         out: The run folder.
@@ -56,6 +55,55 @@ class RunResult:
         return [f"{self.out.url}/{name}" for name in RESULTS if self.out.has(name)]
 
 
+def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bool = False) -> RunResult | BatchResult:
+    """Segment what the inputs name: one scene into the run folder, several into a folder each, or all as one mosaic.
+
+    Args:
+        inputs: What `geoseg.sources.list_sources` takes.
+        settings: See `RunSettings`.
+        quiet: Show no progress.
+
+    Raises:
+        GeosegError: See `run_scene` and `run_each`.
+    """
+    stages = Stages()
+    sources = sources_within(list_sources(inputs, asset=settings.asset), settings)
+    if settings.mosaic is not None:
+        return run_mosaic(sources, settings, stages=stages, quiet=quiet)
+    if len(sources) > 1:
+        log.info("%d scenes, each with a result of its own; --mosaic makes one of them", len(sources))
+        return run_sources(sources, settings, quiet=quiet)
+    limit_memory()
+    bundle, source = load_bundle(settings.model), sources[0]
+    own = settings.for_source(source, settings.out or f"{source.name}_geoseg")
+    return run_plan(plan_run(source.paths, bundle, own), bundle, own, stages=stages, quiet=quiet)
+
+
+def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Sequence[SceneSource]:
+    """Leave out the scenes that a catalogue or manifest places outside the AOI; they are not opened.
+
+    The pixels of a mosaic are those of its first scene (CRS, size of a pixel) or of its finest: no AOI changes them, so
+    the first one stays, and all of them where the finest decides.
+
+    Raises:
+        OutsideAOIError: If no scene is left.
+    """
+    is_mosaic = settings.mosaic is not None
+    if settings.aoi is None or (is_mosaic and settings.grid == "scene"):
+        return sources
+    bounds = read_aoi_bounds(settings.aoi, where=settings.aoi_where)
+    left = filter_sources(sources, bounds) if bounds is not None else sources
+    if not left:
+        raise OutsideAOIError(
+            f"None of the {len(sources)} scenes meets the AOI {settings.aoi}, by the footprints that the catalogue "
+            "or manifest gives. Check both, or leave --aoi out."
+        )
+    if len(left) < len(sources):
+        log.info("%d of %d scenes lie outside the AOI", len(sources) - len(left), len(sources))
+    kept = {id(source) for source in left}
+    return [source for source in sources if id(source) in kept or (is_mosaic and source is sources[0])]
+
+
 def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool = False) -> RunResult:
     """Segment a scene and write rasters, footprints and a report; continue where an earlier run was stopped.
 
@@ -68,14 +116,35 @@ def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool 
         The result folder and the report.
 
     Raises:
-        UnfinishedError: If blocks could not be done; the others are kept, and the same call goes on from there.
+        UnfinishedError: If blocks could not be done; the others are kept, and the same call continues from there.
         GeosegError: For everything else that a user can act upon; nothing is left behind where nothing was done.
     """
     limit_memory()
-    settings = settings or RunSettings()
-    stages = Stages()
+    settings, stages = settings or RunSettings(), Stages()
     bundle = load_bundle(settings.model)
-    plan = plan_run(paths, bundle, settings)
+    return run_plan(plan_run(paths, bundle, settings), bundle, settings, stages=stages, quiet=quiet)
+
+
+def run_mosaic(
+    sources: Sequence[SceneSource], settings: RunSettings, *, stages: Stages | None = None, quiet: bool = False
+) -> RunResult:
+    """Segment several scenes as one mosaic; seams between them are joined like seams between blocks.
+
+    Args:
+        sources: The scenes; their order is that of the rule `first`.
+        settings: See `RunSettings`; `mosaic` names the rule for overlaps.
+        stages: The clock, where it is running already.
+        quiet: Show no progress.
+
+    Raises:
+        UsageError: If no rule is named.
+        GeosegError: See `run_scene`.
+    """
+    if settings.mosaic is None:
+        raise UsageError("A mosaic needs a rule for overlaps. Give mosaic='first', 'latest' or 'mean'.")
+    limit_memory()
+    bundle = load_bundle(settings.model)
+    plan = plan_mosaic(sources, bundle, settings, rule=settings.mosaic, target_crs=settings.target_crs)
     return run_plan(plan, bundle, settings, stages=stages, quiet=quiet)
 
 
@@ -105,89 +174,52 @@ def run_plan(
     ):
         session = open_session(plan, bundle, settings, stages, computing_threads(own, settings, bundle))
         if session is None:
-            return finished_result(open_store(out_of(plan, settings)))
+            out = open_store(out_of(plan, settings))
+            log.info("%s is finished already", out.url)
+            return RunResult(out, read_json(out, "run.json") or {}, is_new=False)
         last.callback(session.close)
         session.dashboard = dashboard_of(own, settings)
         stages.done("open")
-        report = _complete(own, session, quiet=quiet)
+        report = None
+        while report is None:
+            with _warming_up(session):
+                outcomes = run_tasks(own, session.next_task, check=session.lease.check)
+                for outcome in track(outcomes, total=session.left, what="block", quiet=quiet):
+                    session.note(outcome)
+            stages.done("blocks")
+            session.write_progress()
+            if settings.is_in_process:
+                close_idle_readers()
+            try:
+                report = finish_run(session.job, session.ending())
+            except DamagedPartError as err:
+                session.forget_damaged(err)
     close_readers()
-    return RunResult(session.job.out, report)
-
-
-def finished_result(out: Store) -> RunResult:
-    """Return the result that is there."""
-    log.info("%s is finished already", out.url)
-    return RunResult(out, read_json(out, "run.json") or {}, is_new=False)
-
-
-def _complete(client: "Client", session: Session, *, quiet: bool) -> dict[str, Any]:
-    """Compute what is left and make the results; compute again what turns out to be damaged."""
-    while True:
-        with _warming_up(session):
-            for _ in track(_compute(client, session), total=session.left, what="block", quiet=quiet):
-                pass
-        session.stages.done("blocks")
-        session.write_progress()
-        if session.job.settings.is_in_process:
-            close_idle_readers()
-        try:
-            return finish_run(session.job, session.ending())
-        except DamagedPartError as err:
-            session.forget_damaged(err)
+    return RunResult(session.ledger.out, report)
 
 
 @contextmanager
 def _warming_up(session: Session) -> Iterator[None]:
     """Import torchgeo while another thread loads the engine, where workers are threads here.
 
-    The thread is waited for: a process that ends while a network is being compiled aborts.
+    The thread is waited for: a process that ends while a network is being compiled aborts. A failure shows in the
+    blocks.
     """
     job = session.job
-    is_wanted = job.settings.is_in_process and session.left
-    thread = Thread(target=_warm_up, args=(job,), daemon=True) if is_wanted else None
-    if thread is not None:
-        thread.start()
-        settle()
-        session.stages.done("imports")
+
+    def load_engine() -> None:
+        if isinstance(job.plan.engine, EngineRecipe):
+            with suppress(GeosegError):
+                job.worker_plan().open_engine()
+
+    if not (job.settings.is_in_process and session.left):
+        yield
+        return
+    thread = Thread(target=load_engine, daemon=True)
+    thread.start()
+    settle()
+    session.stages.done("imports")
     try:
         yield
     finally:
-        if thread is not None:
-            thread.join()
-
-
-def _compute(client: "Client", session: Session) -> Iterator[Outcome]:
-    """Compute the blocks of a session, and yield an outcome per block."""
-
-    def next_task() -> Task | None:
-        block = session.next_block()
-        return None if block is None else block_task(session.job, block)
-
-    for outcome in run_tasks(client, next_task, check=session.lease.check):
-        note(session, outcome)
-        yield outcome
-
-
-def block_task(job: Job, block: Any) -> Task:
-    """Return the task of a block."""
-    return Task(f"block-{block.name}", run_block, job, block)
-
-
-def note(session: Session, outcome: Outcome) -> None:
-    """Tell a session what became of a block."""
-    if outcome.error is not None:
-        session.block_failed(outcome.task.argument, outcome.error)
-    else:
-        session.block_done(outcome.result)
-
-
-def _warm_up(job: Job) -> None:
-    """Load the engine while torchgeo is being imported and the first pixels are read; a failure shows in the blocks."""
-    if isinstance(job.plan.engine, EngineRecipe):
-        with suppress(GeosegError):
-            open_engine(job)
-
-
-def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
-    """Plan the inference of a run."""
-    return plan_inference(paths, bundle, settings)
+        thread.join()

@@ -96,8 +96,8 @@ class _Flight:
 
     def fill(self, next_task: Callable[[], Task | None]) -> bool:
         """Submit as many tasks as fit; return False where nothing is left to wait for."""
-        window = self._window()
-        while len(self.tasks) < window:
+        self._look()
+        while len(self.tasks) < max(AT_LEAST, PER_THREAD * self.threads):
             task = next_task() or (self.again.popleft() if self.again else None)
             if task is None:
                 break
@@ -112,10 +112,18 @@ class _Flight:
             with self.completed.thread_condition:
                 self.completed.thread_condition.wait(timeout=LOOK_EVERY_S)
             check()
-            self._warn_without_workers()
+            self._look()
+            now = time.monotonic()
+            if self.threads or self.alone_since is None:
+                self.alone_since = now
+            elif now - self.alone_since > NO_WORKERS_S:  # nothing goes on, and nothing else would say so
+                log.warning("The cluster has had no worker for %.0f s; waiting for one.", NO_WORKERS_S)
+                self.alone_since = now
         for future, result in self.completed.next_batch(block=False):
             task = self.tasks.pop(future)
-            self._forget_shared()
+            used = {id(each.shared) for each in (*self.tasks.values(), *self.again, *self.suspects)}
+            for key in [key for key in list(self.shared)[:-1] if key not in used]:
+                del self.shared[key]  # the cluster forgets what no task shares any more, but for the last
             outcome = self._judge(task, future, result)
             if outcome is not None:
                 yield outcome
@@ -130,6 +138,8 @@ class _Flight:
 
     def _judge(self, task: Task, future: Any, result: Any) -> Outcome | None:
         """Turn a finished future into an outcome; None where its task is tried again."""
+        from distributed.scheduler import KilledWorker
+
         if future.cancelled() or isinstance(result, BaseException):
             raise ClusterError(
                 "The dask scheduler went away, or took the tasks back. What is done is kept: give the same command "
@@ -138,24 +148,26 @@ class _Flight:
         if future.status != "error":
             return Outcome(task, result)
         error = result[1] if isinstance(result, tuple) else result
-        if task.attempt >= ATTEMPTS or not _is_passing(error):
+        # A failure may pass if it is a read over a network, dask's own between machines, or a worker that was killed.
+        if task.attempt >= ATTEMPTS or not isinstance(error, ReadError | OSError | KilledWorker):
             return Outcome(task, error=error)
         log.info("%s failed (%s); trying again", task.name, error)
-        self._try_again(replace(task, attempt=task.attempt + 1), error)
+        again = replace(task, attempt=task.attempt + 1)
+        if isinstance(error, KilledWorker):
+            self.suspects.append(again)
+            self.shared.pop(id(task.shared), None)  # sent anew
+        else:
+            self.again.append(again)
         return None
 
-    def _try_again(self, task: Task, error: Exception) -> None:
-        """Queue a task once more: one whose worker died alone, and with what it shares sent anew."""
-        if _is_killed(error):
-            self.suspects.append(task)
-            self.shared.pop(id(task.shared), None)
-        else:
-            self.again.append(task)
-
     def _submit(self, task: Task) -> None:
+        """Put a task on the cluster. What it shares is a task too, so that it comes back when its worker dies."""
+        if id(task.shared) not in self.shared:
+            shared = self.client.submit(_itself, task.shared, key=f"plan-{uuid.uuid4().hex[:12]}", pure=False)
+            self.shared[id(task.shared)] = (task.shared, shared)
         future = self.client.submit(
             task.function,
-            self._share(task.shared),
+            self.shared[id(task.shared)][1],
             task.argument,
             key=f"{task.name}-{uuid.uuid4().hex[:12]}",
             pure=False,
@@ -164,61 +176,26 @@ class _Flight:
         self.tasks[future] = task
         self.completed.add(future)
 
-    def _share(self, shared: Any) -> "Future[Any]":
-        """Return the future of what tasks share: a task itself, so that it comes back when its worker dies."""
-        if id(shared) not in self.shared:
-            future = self.client.submit(_itself, shared, key=f"plan-{uuid.uuid4().hex[:12]}", pure=False)
-            self.shared[id(shared)] = (shared, future)
-        return self.shared[id(shared)][1]
-
-    def _forget_shared(self) -> None:
-        """Let the cluster forget what no task shares any more, but for the last."""
-        used = {id(task.shared) for task in (*self.tasks.values(), *self.again, *self.suspects)}
-        for key in [key for key in list(self.shared)[:-1] if key not in used]:
-            del self.shared[key]
-
-    def _window(self) -> int:
-        now = time.monotonic()
-        if now - self.looked >= LOOK_EVERY_S or not self.looked:
-            self.threads, self.looked = self._count_threads(), now
-        return max(AT_LEAST, PER_THREAD * self.threads)
-
-    def _count_threads(self) -> int:
-        """Return the threads of all workers; those of before where a busy scheduler is slow to answer.
+    def _look(self) -> None:
+        """Count the threads of all workers about every second; keep the count where a busy scheduler is slow to answer.
 
         Raises:
             ClusterError: If the connection is lost. dask would look for a dead scheduler for `CONNECT_S`.
         """
+        now = time.monotonic()
+        if self.looked and now - self.looked < LOOK_EVERY_S:
+            return
+        self.looked = now
         with suppress(OSError, TimeoutError):
             if self.client.status == "running":
-                return sum(self.client.sync(self.client.scheduler.ncores, callback_timeout=ANSWER_S).values())
-        if self.client.status == "running":
-            return self.threads
-        raise ClusterError(
-            "The dask scheduler does not answer. What is done is kept: give the same command again when it is there."
-        )
-
-    def _warn_without_workers(self) -> None:
-        """Say that a cluster has no workers: nothing goes on, and nothing else would say so."""
-        self._window()
-        now = time.monotonic()
-        if self.threads or self.alone_since is None:
-            self.alone_since = now
-        elif now - self.alone_since > NO_WORKERS_S:
-            log.warning("The cluster has had no worker for %.0f s; waiting for one.", NO_WORKERS_S)
-            self.alone_since = now
+                self.threads = sum(self.client.sync(self.client.scheduler.ncores, callback_timeout=ANSWER_S).values())
+                return
+        if self.client.status != "running":
+            raise ClusterError(
+                "The dask scheduler does not answer. What is done is kept: give the same command again when it is "
+                "there."
+            )
 
 
 def _itself(shared: Any) -> Any:
     return shared
-
-
-def _is_passing(error: Exception) -> bool:
-    """Tell whether a failure may pass: a read over a network, a worker that was killed."""
-    return isinstance(error, ReadError | OSError) or _is_killed(error)  # OSError: dask's own, between machines
-
-
-def _is_killed(error: Exception) -> bool:
-    from distributed.scheduler import KilledWorker
-
-    return isinstance(error, KilledWorker)

@@ -7,31 +7,32 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from geoseg.bundle import Bundle
-from geoseg.errors import DamagedPartError, ExistingResultError, GeosegError, ReadError, UnfinishedError
-from geoseg.grid import Block
-from geoseg.inference import Plan
-from geoseg.io.store import LocalStore, Store, open_store
+from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
+from geoseg.inference import Plan, plan_inference
+from geoseg.io.store import LocalStore, open_store
 from geoseg.run.cluster import engine_threads
-from geoseg.run.folder import check_free, check_place, check_room, remove_if_empty
-from geoseg.run.identity import Facts, plan_facts, refuse_other
-from geoseg.run.job import BlockReport, Job
+from geoseg.run.job import BlockReport, Job, run_block
 from geoseg.run.lease import Lease, hold, require_lease
 from geoseg.run.ledger import (
+    PICTURE,
     PLAN,
     PROGRESS,
-    Ledger,
     base_store,
     begin,
-    is_done,
-    is_same,
+    check_place,
+    check_room,
+    has_all,
+    is_finished,
     read_json,
-    run_name,
+    remove_if_empty,
     sweep,
 )
 from geoseg.run.parts import is_sound, part_name
-from geoseg.run.preview import PICTURE, write_preview
 from geoseg.run.report import Ending, Stages
-from geoseg.run.settings import RunSettings
+from geoseg.run.results import write_preview
+from geoseg.run.schedule import Outcome, Task
+from geoseg.run.settings import Facts, RunSettings, run_facts
+from geoseg.scene import Paths
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,75 @@ SHOWN = 5
 """Most failed blocks that an error lists."""
 
 
+def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
+    """Plan the inference of a run."""
+    return plan_inference(paths, bundle, settings)
+
+
+def out_of(plan: Plan, settings: RunSettings) -> str | Path:
+    """Return the run folder: as named, or `<scene name>_geoseg`."""
+    return settings.out or f"{plan.scene.name}_geoseg"
+
+
+def open_session(
+    plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
+) -> "Session | None":
+    """Begin or continue the run of a plan; None where its result is there already.
+
+    Args:
+        plan: The scene, its chips and the engine.
+        bundle: The model.
+        settings: See `RunSettings`.
+        stages: The clock.
+        cluster_threads: Threads of the cluster, to choose a block's size where the run is new.
+
+    Raises:
+        ExistingResultError: If the folder holds another run or result.
+        BusyError: If another client works on it.
+        OutputError: If nothing can be written there.
+    """
+    out, facts = open_store(out_of(plan, settings)), run_facts(plan.scene.paths, bundle, settings)
+    check_place(out)
+    if not settings.overwrite and is_finished(out, facts, settings):
+        sweep(out)
+        if not has_all(out, settings) and isinstance(out, LocalStore):
+            write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+        return None
+
+    base, stack = base_store(out), ExitStack()
+    is_new_folder = isinstance(out, LocalStore) and not out.folder.exists()
+    try:
+        if is_new_folder or not base.has(PLAN):
+            grid = plan.scene.grid
+            check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
+        opened: list[Session] = []
+        lease = stack.enter_context(hold(base, lambda: opened[0].write_progress() if opened else None))
+        if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
+            stack.close()
+            remove_if_empty(out)
+            return None
+        block_px = settings.block_px or plan.choose_block_px(cluster_threads)
+        ledger = begin(
+            out,
+            facts,
+            block_px=block_px,
+            blocks=len(plan.blocks(block_px)),
+            name=plan.scene.name,
+            overwrite=settings.overwrite,
+        )
+        if settings.block_px is not None and ledger.block_px != settings.block_px:
+            log.info("The run goes on with the blocks that it was begun with: --block-px %d", ledger.block_px)
+        job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle))
+        session = Session(job, facts, stages, lease, stack)
+        opened.append(session)
+        session.write_progress()
+        return session
+    except BaseException:
+        stack.close()
+        remove_if_empty(out)
+        raise
+
+
 class Session:
     """A run that this client works on. Close it, whatever happens.
 
@@ -50,18 +120,17 @@ class Session:
         left: How many blocks are to be done, when it was opened.
     """
 
-    def __init__(self, job: Job, facts: Facts, ledger: Ledger, stages: Stages, lease: Lease, stack: ExitStack) -> None:
+    def __init__(self, job: Job, facts: Facts, stages: Stages, lease: Lease, stack: ExitStack) -> None:
         """Take over an open run folder; see `open_session`."""
-        self.job, self.facts, self.ledger, self.stages = job, facts, ledger, stages
+        self.job, self.facts, self.ledger, self.stages = job, facts, job.ledger, stages
         self.lease, self._stack = lease, stack
         self.dashboard: str | None = None
         self._mendings = 0
         self._plan_blocks()
 
     def _plan_blocks(self) -> None:
-        self.blocks = self.job.blocks()
-        done = self.ledger.done()
-        todo = [block for block in self.blocks if not is_done(block, done)]
+        self.blocks, done = self.job.blocks(), self.ledger.done()
+        todo = [block for block in self.blocks if part_name(block) not in done]
         self.left, self.resumed = len(todo), len(self.blocks) - len(todo)
         self.computed, self.began = 0, time.time()
         self.failed: dict[str, str] = {}
@@ -70,25 +139,28 @@ class Session:
         self.memory_mb: float | None = None
         self._todo = iter(todo)
 
-    def next_block(self) -> Block | None:
+    def next_task(self) -> Task | None:
         """Give a block to compute; None where all were given."""
-        return next(self._todo, None)
+        block = next(self._todo, None)
+        return None if block is None else Task(f"block-{block.name}", run_block, self.job, block)
 
-    def block_done(self, report: BlockReport) -> None:
-        """Count a finished block."""
+    def note(self, outcome: Outcome) -> None:
+        """Count a finished block, or keep why it could not be done; raise what concerns more than this block."""
+        block, error = outcome.task.argument, outcome.error
+        if error is not None:
+            if isinstance(error, GeosegError) and not isinstance(error, ReadError):
+                require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
+                raise error
+            found = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
+            self.failed[block.name] = found
+            self.ledger.fail(block, found)
+            log.info("Block %s could not be done: %s", block.name, found)
+            return
+        report: BlockReport = outcome.result
         self.computed += 1
         self.engine = report.engine or self.engine
         self.write_s += report.write_s
         self.memory_mb = max(self.memory_mb or 0.0, report.peak_memory_mb or 0.0) or None
-
-    def block_failed(self, block: Block, error: Exception) -> None:
-        """Keep why a block could not be done; raise what concerns more than this block."""
-        if isinstance(error, GeosegError) and not isinstance(error, ReadError):
-            require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
-            raise error
-        self.failed[block.name] = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
-        self.ledger.fail(block, self.failed[block.name])
-        log.info("Block %s could not be done: %s", block.name, self.failed[block.name])
 
     @property
     def is_complete(self) -> bool:
@@ -102,27 +174,35 @@ class Session:
             UnfinishedError: If blocks failed, and the result is not to be without them.
         """
         if self.failed and self.job.settings.errors == "stop":
-            raise self._unfinished()
+            failed = [block.name for block in self.blocks if block.name in self.failed]
+            listed = "\n".join(f"  {name}: {self.failed[name]}" for name in failed[:SHOWN])
+            if len(failed) > SHOWN:
+                listed += f"\n  and {len(failed) - SHOWN} more: geoseg status lists them"
+            raise UnfinishedError(
+                f"{len(failed)} of {len(self.blocks)} blocks could not be done; the others are kept in "
+                f"{self.ledger.base.url}. Mend the cause and give the same command again, or add --errors nodata for a "
+                f"result without them.\n{listed}"
+            )
         return Ending(
-            self.stages,
-            self.facts,
-            dict(self.failed),
-            self.engine,
-            self.resumed,
-            self.write_s,
-            self.memory_mb,
-            self.lease.token,
+            stages=self.stages,
+            facts=self.facts,
+            token=self.lease.token,
+            failed=dict(self.failed),
+            engine=self.engine,
+            resumed=self.resumed,
+            write_s=self.write_s,
+            worker_memory_mb=self.memory_mb,
         )
 
     def forget_damaged(self, error: DamagedPartError) -> None:
         """Forget the parts that are not whole, so that their blocks are computed again; give up after `MENDINGS`."""
-        damaged = [block for block in self.blocks if not is_sound(self.job.work, block)]
+        damaged = [block for block in self.blocks if not is_sound(self.ledger.work, block)]
         if not damaged or self._mendings == MENDINGS:
             raise error
         log.warning("%s", error)
         self._mendings += 1
         for block in damaged:
-            self.job.work.remove(part_name(block))
+            self.ledger.work.remove(part_name(block))
         self._plan_blocks()
 
     def write_progress(self) -> None:
@@ -140,143 +220,18 @@ class Session:
 
     def close(self) -> None:
         """Let others in; leave nothing behind of a run in which nothing was done."""
+        ledger = self.ledger
         self.lease.rest()
         if self.lease.is_held:
-            self._clear()
+            # The result is finished and the last beat wrote beside it once more, or no block was done.
+            if not ledger.base.has(PLAN) or (ledger.is_new and not ledger.done()):
+                ledger.close()
         else:
-            self._leave_alone()
+            # Another client has finished or replaced the run: remove what came too late for it, nothing else.
+            plan = read_json(ledger.base, PLAN)
+            if plan is None:
+                ledger.base.remove(PROGRESS)
+            if plan is None or plan.get("run") != ledger.run:
+                ledger.base.remove(ledger.run)
         self._stack.close()
-        remove_if_empty(self.ledger.out)
-
-    def _leave_alone(self) -> None:
-        """Remove the parts and the beat that came too late for a run that another client has finished, nothing else."""
-        plan, own = read_json(self.ledger.base, PLAN), run_name(self.job.work)
-        if plan is None:
-            self.ledger.base.remove(PROGRESS)
-        if plan is None or plan.get("run") != own:
-            self.ledger.base.remove(own)
-
-    def _clear(self) -> None:
-        """Remove what the last beat wrote again beside a finished result, or a run in which nothing was done."""
-        if self.ledger.base.has(PLAN):
-            self.ledger.give_up()
-        else:
-            self.ledger.close()
-
-    def _unfinished(self) -> UnfinishedError:
-        failed = [block.name for block in self.blocks if block.name in self.failed]
-        listed = "\n".join(f"  {name}: {self.failed[name]}" for name in failed[:SHOWN])
-        more = f"\n  and {len(self.failed) - SHOWN} more: geoseg status lists them" if len(self.failed) > SHOWN else ""
-        return UnfinishedError(
-            f"{len(self.failed)} of {len(self.blocks)} blocks could not be done; the others are kept in "
-            f"{self.ledger.base.url}. Mend the cause and give the same command again, or add --errors nodata for a "
-            f"result without them.\n{listed}{more}"
-        )
-
-
-def open_session(
-    plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
-) -> Session | None:
-    """Begin or continue the run of a plan; None where its result is there already.
-
-    Args:
-        plan: The scene, its chips and the engine.
-        bundle: The model.
-        settings: See `RunSettings`.
-        stages: The clock.
-        cluster_threads: Threads of the cluster, to choose a block's size where the run is new.
-
-    Raises:
-        ExistingResultError: If the folder holds another run or result.
-        BusyError: If another client works on it.
-        OutputError: If nothing can be written there.
-    """
-    out, facts = open_store(out_of(plan, settings)), plan_facts(plan, bundle, settings)
-    check_place(out)
-    if not settings.overwrite and is_finished(out, facts, settings):
-        sweep(out)
-        _add_picture(plan, bundle, settings, out)
-        return None
-    block_px = settings.block_px or plan.choose_block_px(cluster_threads)
-    base, stack = base_store(out), ExitStack()
-    is_new_folder = _is_missing(out)
-    try:
-        if is_new_folder or not base.has(PLAN):
-            grid = plan.scene.grid
-            check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
-        session: list[Session] = []
-        lease = stack.enter_context(hold(base, lambda: session[0].write_progress() if session else None))
-        if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
-            stack.close()
-            remove_if_empty(out)
-            return None
-        ledger = _begin(out, facts, plan, block_px, settings)
-        job = Job(
-            plan, bundle, settings, out, ledger.base, ledger.work, ledger.block_px, engine_threads(settings, bundle)
-        )
-        session.append(Session(job, facts, ledger, stages, lease, stack))
-        session[0].write_progress()
-        return session[0]
-    except BaseException:
-        stack.close()
-        remove_if_empty(out)
-        raise
-
-
-def out_of(plan: Plan, settings: RunSettings) -> str | Path:
-    """Return the run folder: as named, or `<scene name>_geoseg`."""
-    return settings.out or f"{plan.scene.name}_geoseg"
-
-
-def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
-    """Tell whether a folder holds the result of a run with these facts.
-
-    Raises:
-        ExistingResultError: If it holds the result of another run, or of something else, or one that lacks blocks
-            where none may be missing.
-    """
-    report = read_json(out, "run.json")
-    if report is None:
-        if not base_store(out).has(PLAN):  # else results that a killed client was moving there
-            check_free(out)
-        return False
-    found: Facts = report.get("facts") or {}
-    if found != facts:
-        raise refuse_other(out.url, found, facts)
-    failed = report.get("failed_blocks") or []
-    if failed and settings.errors == "stop":
-        raise ExistingResultError(
-            f"The result in {out.url} lacks {len(failed)} blocks that could not be done, and was to be made without "
-            "them. Add --errors nodata to keep it so, or --overwrite to make it again."
-        )
-    return True
-
-
-def has_all(out: Store, settings: RunSettings) -> bool:
-    """Tell whether a finished result has the picture too, where one is asked for."""
-    return not settings.picture or out.has(PICTURE)
-
-
-def _add_picture(plan: Plan, bundle: Bundle, settings: RunSettings, out: Store) -> None:
-    """Draw the picture of a finished result that has none."""
-    if not has_all(out, settings) and isinstance(out, LocalStore):
-        write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
-
-
-def _begin(out: Store, facts: Facts, plan: Plan, block_px: int, settings: RunSettings) -> Ledger:
-    """Begin or continue; an overwritten run loses its parts first, if they are another's."""
-    blocks = len(plan.blocks(block_px))
-    base = base_store(out)
-    if settings.overwrite:
-        begun = read_json(base, PLAN)
-        if begun is not None and not is_same(begun, facts):
-            base.remove(str(begun.get("run")))
-            base.remove(PLAN)
-    ledger = begin(out, facts, block_px=block_px, blocks=blocks, name=plan.scene.name)
-    if settings.block_px is not None and ledger.block_px != settings.block_px:
-        log.info("The run goes on with the blocks that it was begun with: --block-px %d", ledger.block_px)
-    return ledger
-
-
-def _is_missing(out: Store) -> bool:
-    return isinstance(out, LocalStore) and not out.folder.exists()
+        remove_if_empty(ledger.out)

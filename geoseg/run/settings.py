@@ -1,12 +1,40 @@
-"""What a user may choose for a run, checked before any work."""
+"""What a user may choose for a run, checked before any work, and what of it decides the result."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from geoseg.bundle import DEFAULT_MODEL
+from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
 from geoseg.inference import BLOCK_PX, RULES, GridChoice, InferenceOptions, Rule
+from geoseg.io.store import stamp
+from geoseg.scene import is_remote
+from geoseg.sources import SceneSource
+
+DECIDING = (
+    "aoi_where",
+    "threshold",
+    "min_area_m2",
+    "simplify_px",
+    "bands",
+    "crs",
+    "grid",
+    "blend",
+    "precision",
+    "chip_px",
+    "halo_px",
+    "mosaic",
+    "target_crs",
+)
+"""Settings that change what is found; blocks, threads, workers and devices do not.
+
+Nor does `errors`: it decides what becomes of blocks that cannot be done, and `run.json` lists those.
+"""
+
+Facts = dict[str, Any]
 
 OnFailure = Literal["stop", "nodata"]
 """What becomes of a run in which blocks cannot be done: no result, or one with nodata in their place."""
@@ -50,17 +78,7 @@ class RunSettings(InferenceOptions):
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        for fits, message in self._facts():
-            if not fits:
-                raise UsageError(message)
-
-    @property
-    def is_in_process(self) -> bool:
-        """True where the workers are threads of this process."""
-        return self.scheduler is None and self.workers is None
-
-    def _facts(self) -> list[tuple[bool, str]]:
-        return [
+        checks = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
                 f"--threshold {self.threshold} is no probability. Give a number between 0 and 1, such as 0.5.",
@@ -100,3 +118,48 @@ class RunSettings(InferenceOptions):
                 "--workers starts workers here and --scheduler uses those of a cluster: give one of the two.",
             ),
         ]
+        for fits, message in checks:
+            if not fits:
+                raise UsageError(message)
+
+    @property
+    def is_in_process(self) -> bool:
+        """True where the workers are threads of this process."""
+        return self.scheduler is None and self.workers is None
+
+    def for_source(self, source: SceneSource, out: str | Path) -> "RunSettings":
+        """Return the settings of a scene: the CRS and bands of its manifest come before those given for all scenes."""
+        return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands)
+
+
+def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> Facts:
+    """Return what decides a result, by name, in plain types; `run.json` keeps it.
+
+    Files count with name, size and time of their last change, remote ones with what the server says of them; local
+    ones not with their folder: a data set may be moved.
+    """
+    facts: Facts = {"model": bundle.key}
+    facts |= {name: getattr(settings, name) for name in DECIDING}
+    facts["aoi"] = stamp(str(settings.aoi)) if settings.aoi is not None else None
+    facts["files"] = [stamp(part) for file in files for part in _files_behind(str(file))]
+    plain: Facts = json.loads(json.dumps(facts, sort_keys=True, default=str))
+    return plain
+
+
+def key_of(facts: Facts) -> str:
+    """Return a short hash of facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files_behind(file: str) -> list[str]:
+    """Return a file, and the files behind it where it is a virtual raster."""
+    if not file.lower().endswith(".vrt") or is_remote(file):
+        return [file]
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(file) as dataset:
+            return [str(part) for part in dataset.files]
+    except RasterioError:
+        return [file]

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 from geoseg import __version__, run
 from geoseg.cli import app
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
-from geoseg.run import status
 
 HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino", "optuna")
 
@@ -218,15 +217,15 @@ def test_recipes_are_listed_and_shown_as_they_are_or_as_what_they_come_to(reposi
     assert changed == resolved | {"fit": resolved["fit"] | {"batch": 3}}
 
 
-def one(number: int = 0, **changes: object) -> status.RunStatus:
+def one(number: int = 0, **changes: object) -> run.RunStatus:
     facts = {"state": "stopped", "blocks": 9, "done": 4, "failed": {f"b{number}": "no light"}} | changes
-    return status.RunStatus(f"scene{number}", f"out/scene{number}", **facts)  # type: ignore[arg-type]
+    return run.RunStatus(f"scene{number}", f"out/scene{number}", **facts)  # type: ignore[arg-type]
 
 
 def test_status_says_what_is_done_failed_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     holder = {"pid": 7, "host": "node1", "since": "noon"}
     working = one(state="working", eta_s=150.0, holder=holder, dashboard="http://127.0.0.1:1/")
-    monkeypatch.setattr(status, "read_status", lambda location: [working])
+    monkeypatch.setattr(run, "read_status", lambda location: [working])
     assert invoke("status", "out").output.splitlines() == [
         "scene0: working, 4 of 9 blocks done, 1 failed, 4 left, about 2 min left",
         "run folder: out/scene0",
@@ -238,14 +237,14 @@ def test_status_says_what_is_done_failed_and_left(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (99, "99 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_status_tells_time_in_a_unit_that_fits(seconds: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "read_status", lambda location: [one(eta_s=seconds)])
+    monkeypatch.setattr(run, "read_status", lambda location: [one(eta_s=seconds)])
     assert f"about {said} left" in invoke("status", "out").output
 
 
 def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = one(0, state="finished")
     many = [lacking, *(one(number) for number in range(1, 30)), one(30, state="finished", done=9, failed={})]
-    monkeypatch.setattr(status, "read_status", lambda location: many)
+    monkeypatch.setattr(run, "read_status", lambda location: many)
     lines = invoke("status", "out").output.splitlines()
     assert lines[0] == "31 scenes: 2 finished, 29 stopped"
     assert lines[1].startswith("129 of 279 blocks done")
@@ -254,6 +253,6 @@ def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.Mon
     every = invoke("status", "out", "--all").output.splitlines()
     assert [line.split(":")[0] for line in every[2:]] == [each.name for each in many[:30]]
     failed = {f"b{number}": "no light" for number in range(30)}
-    monkeypatch.setattr(status, "read_status", lambda location: [one(failed=failed)])
+    monkeypatch.setattr(run, "read_status", lambda location: [one(failed=failed)])
     assert "and 10 more failed blocks: --all lists them" in invoke("status", "out").output
     assert invoke("status", "out", "--all").output.count("no light") == 30

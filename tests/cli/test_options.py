@@ -61,7 +61,7 @@ COMMANDS = {
     "models export": Command(
         "houses.safetensors --to pt2", "geoseg.export", "export_model", {"model": "houses.safetensors", "to": "pt2"}
     ),
-    "status": Command("out", "geoseg.run.status", "read_status", {"location": "out"}),
+    "status": Command("out", "geoseg.run", "read_status", {"location": "out"}),
 }
 
 LAID_OVER: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -42,15 +42,11 @@ def test_rows_come_back_in_pixels_whatever_the_format(tmp_path: Path, name: str)
 
 
 def test_only_what_has_an_area_is_read(tmp_path: Path) -> None:
-    shapes = [
-        shapely.Point(1, 1),
-        None,
-        shapely.Polygon(),
-        shapely.LineString([(0, 0), (5, 5)]),
-        shapely.box(2, 2, 5, 5),
-    ]
-    found = read(save(tmp_path / "a.gpkg", shapes, number=range(5)))
-    assert found["number"].tolist() == [4]
+    line, house = shapely.LineString([(0, 0), (5, 5)]), shapely.box(2, 2, 5, 5)
+    several, mixed = shapely.MultiPolygon([house, shapely.box(7, 7, 9, 9)]), shapely.GeometryCollection([house, line])
+    shapes = [shapely.Point(1, 1), None, shapely.Polygon(), line, house, several, mixed]
+    found = read(save(tmp_path / "a.geojson", shapes, number=range(7)))
+    assert found["number"].tolist() == [4, 5, 6]
 
 
 def test_what_lies_along_the_sides_of_a_grid_is_near_it_and_what_lies_far_away_is_not(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from geoseg.errors import OutsideAOIError, UsageError
 from geoseg.run import BatchResult, RunResult, RunSettings, run_each, run_inputs, run_mosaic
-from geoseg.run.inputs import sources_within
+from geoseg.run.run import sources_within
 from geoseg.sources import SceneSource
 
 

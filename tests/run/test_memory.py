@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from geoseg.run import memory
+from geoseg.run import cluster
 
 is_glibc = platform.libc_ver()[0] == "glibc"
 
 ALLOCATE = """
 import sys
 import numpy as np
-from geoseg.run.memory import limit_memory, release_memory
+from geoseg.run.cluster import limit_memory, release_memory
 limit_memory()
 def resident_mb():
     with open("/proc/self/statm") as file:
@@ -33,7 +33,7 @@ sys.exit(0 if resident_mb() < before - 100 else f"{before:.0f} MB before, {resid
 
 CHOICES = """
 import gc, json, resource, sys
-from geoseg.run.memory import collect_seldom, limit_memory
+from geoseg.run.cluster import collect_seldom, limit_memory
 if len(sys.argv) > 1:
     gc.set_threshold(123, 4, 5)
 limit_memory()
@@ -88,8 +88,8 @@ def test_what_was_freed_is_given_back_to_the_system(repository: Path) -> None:
 def test_the_peak_is_that_of_this_process(repository: Path) -> None:
     """And not of the one that started it, however much that has taken."""
     taken = bytearray(b"1") * 400_000_000
-    peak = memory.peak_memory_mb()
+    peak = cluster.peak_memory_mb()
     assert peak is None or 400 < peak < 100_000
-    child = [sys.executable, "-c", "from geoseg.run.memory import peak_memory_mb; print(peak_memory_mb() or 1)"]
+    child = [sys.executable, "-c", "from geoseg.run.cluster import peak_memory_mb; print(peak_memory_mb() or 1)"]
     found = subprocess.run(child, cwd=repository, capture_output=True, text=True, check=True).stdout
     assert float(found) < 300 < len(taken)

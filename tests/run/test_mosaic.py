@@ -14,11 +14,11 @@ from geoseg.errors import MissingFileError
 from geoseg.grid import Block, Grid, Lattice, Window
 from geoseg.inference import BlockPixels, Plan, Stopwatch
 from geoseg.io.store import LocalStore
-from geoseg.run import mosaic
-from geoseg.run.mosaic import CELL_TILES, mask_buildings, write_rasters
+from geoseg.run import results
 from geoseg.run.parts import write_part
+from geoseg.run.results import CELL_TILES, mask_buildings, write_rasters
 from geoseg.scene import Scene, open_scene
-from geoseg.vectorize import finish_block, polygonize_block
+from geoseg.vectorize import Simplify, finish_block, polygonize_block
 
 NODATA, THRESHOLD = 255, 100
 SHAPE = (1500, 1300)
@@ -69,8 +69,8 @@ class Parts:
         return None if (values == NODATA).all() else values
 
 
-def run(monkeypatch, parts: Parts, planned: Plan, folder: Path, *, block_px: int, order: int = 1) -> mosaic.Counts:
-    monkeypatch.setattr(mosaic, "read_raster", parts.read_raster)
+def run(monkeypatch, parts: Parts, planned: Plan, folder: Path, *, block_px: int, order: int = 1) -> results.Counts:
+    monkeypatch.setattr(results, "read_raster", parts.read_raster)
     folder.mkdir()
     blocks = planned.blocks(block_px)[::order]
     return write_rasters(planned, spec(planned.classes), THRESHOLD, blocks, LocalStore(folder), folder)
@@ -133,7 +133,7 @@ def test_ground_is_measured_where_the_pixels_are() -> None:
     side = CELL_TILES * 512
     degrees = 60 / (2 * side)
     grid = Grid(CRS.from_epsg(4326), Affine(degrees, 0, 0, 0, -degrees, 60), (2 * side, side))
-    tally = mosaic.Tally(grid, THRESHOLD, 2)
+    tally = results.Tally(grid, THRESHOLD, 2)
     tile = np.zeros((2, 512, 512), np.uint8)
     tally.derive(tile, 0, 0)
     northern = tally.count().class_m2[0]
@@ -145,7 +145,7 @@ def test_ground_is_measured_where_the_pixels_are() -> None:
 def test_blocks_that_are_not_named_are_nodata_and_their_parts_are_not_read(tmp_path, monkeypatch, scene) -> None:
     values, planned = patches(255), plan(scene, core=100)
     parts = Parts(probability=values)
-    monkeypatch.setattr(mosaic, "read_raster", parts.read_raster)
+    monkeypatch.setattr(results, "read_raster", parts.read_raster)
     blocks = [block for block in planned.blocks(500) if block.window != Window(500, 500, 500, 500)]
     counts = write_rasters(planned, spec(), THRESHOLD, blocks, LocalStore(tmp_path), tmp_path)
     expected = values.copy()
@@ -172,7 +172,7 @@ def write_block(store: LocalStore, block: Block, values: np.ndarray) -> None:
     assert seen is not None
     nothing = np.zeros(seen.shape, bool)
     polygons = polygonize_block(nothing, nothing.astype(np.uint8), nothing, block.window, scene_shape=SHAPE)
-    outlines = finish_block(polygons, block.window, grid, min_area_m2=0, simplify_px=0)
+    outlines = finish_block(polygons, block.window, grid, min_area_m2=0, generaliser=Simplify(0))
     write_part(store, block, BlockPixels(probability, nothing, Stopwatch()), outlines)
 
 

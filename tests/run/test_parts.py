@@ -15,7 +15,7 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, BlockPixels, Stopwatch
 from geoseg.io.store import LocalStore
 from geoseg.run.parts import is_sound, part_name, read_finished, read_pending, read_raster, read_watch, write_part
-from geoseg.vectorize import BlockOutlines, Footprints, finish_block, polygonize_block
+from geoseg.vectorize import BlockOutlines, Footprints, Simplify, finish_block, polygonize_block
 
 BLOCK = Block(range(1), range(1), Window(0, 100, 80, 120))
 GRID = Grid(CRS.from_epsg(32630), Affine(0.3, 0, 500_000, 0, -0.3, 600_000), (80, 400))
@@ -34,7 +34,7 @@ def outlines_of(pixels: BlockPixels) -> BlockOutlines:
     ring = np.pad(pixels.probability, ((0, 0), (1, 1)))
     arrays = ring >= 127, ring, pixels.valid[1:-1]
     polygons = polygonize_block(*arrays, BLOCK.window, scene_shape=GRID.shape)
-    return finish_block(polygons, BLOCK.window, GRID, min_area_m2=0, simplify_px=1)
+    return finish_block(polygons, BLOCK.window, GRID, min_area_m2=0, generaliser=Simplify(1))
 
 
 NOTHING = BlockOutlines.empty()

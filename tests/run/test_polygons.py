@@ -19,9 +19,10 @@ from geoseg.grid import Block, fit_lattice
 from geoseg.inference import NODATA, BlockPixels, Plan, Stopwatch
 from geoseg.io.store import LocalStore
 from geoseg.outputs import batches as batches_module
-from geoseg.run import polygons
+from geoseg.run import results
+from geoseg.run.job import outline_block
 from geoseg.run.parts import part_name, write_part
-from geoseg.run.polygons import FootprintCounts, outline_block, write_footprints
+from geoseg.run.results import FootprintCounts, write_footprints
 from geoseg.scene import open_scene
 
 TRANSFORM = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
@@ -156,19 +157,19 @@ def test_rows_of_blocks_are_written_as_soon_as_nothing_undecided_begins_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is held does not grow with the scene, but for what is open; and a band of a row holds few footprints."""
-    monkeypatch.setattr(polygons, "AT_ONCE", 40)
+    monkeypatch.setattr(results, "AT_ONCE", 40)
     probability = roofs((400, 120))
     probability[:, :2] = 0
     probability[100:180, 3] = 200  # a wall across several rows of blocks
     log: list[tuple[str, int]] = []
     for name in ("read_pending", "read_finished"):
-        read = getattr(polygons, name)
+        read = getattr(results, name)
 
         def note(store: LocalStore, block: Block, *, name: str = name, read: Any = read) -> Any:
             log.append((name, block.window.row))
             return read(store, block)
 
-        monkeypatch.setattr(polygons, name, note)
+        monkeypatch.setattr(results, name, note)
     sizes: list[int] = []
     to_batch = batches_module.to_batch
     monkeypatch.setattr(batches_module, "to_batch", lambda found: sizes.append(len(found)) or to_batch(found))

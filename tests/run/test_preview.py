@@ -13,7 +13,7 @@ from geoseg.engines import ClassSegmenter, ThresholdSegmenter
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, run_plan
-from geoseg.run.preview import NODATA_GREY, PREVIEW_PX, preview_shape
+from geoseg.run.results import NODATA_GREY, PREVIEW_PX, preview_shape
 from geoseg.scene import open_scene
 
 SPEC = ModelSpec("fake", "none", ("red", "green", "blue"), 0.3, (0.0,) * 3, (1.0,) * 3)

@@ -17,7 +17,7 @@ from geoseg.cli import main
 from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
 from geoseg.run import finish, ledger, run
 from geoseg.run.ledger import WORK
-from geoseg.run.status import FINISHED, STOPPED, read_status
+from geoseg.run.report import FINISHED, STOPPED, read_status
 
 BLOCK_PX = 64
 RESULTS = ("probability.tif", "mask.tif", "mask.qml", "buildings.gpkg", "buildings.parquet", "run.json")

@@ -103,11 +103,12 @@ def test_results_cover_exactly_the_scene_at_the_models_pixels(tmp_path: Path) ->
 
 
 def test_report_says_what_was_run(tmp_path: Path) -> None:
-    result = run_fake(write_raster(tmp_path / "scene.tif", blobs(100, 100)), tmp_path / "out", min_area_m2=1.0)
+    scene = write_raster(tmp_path / "scene.tif", blobs(100, 100))
+    result = run_fake(scene, tmp_path / "out", min_area_m2=1.0, threshold=0.3)
     report = json.loads((result.folder / "run.json").read_text())
     assert report["counts"]["buildings"] == len(read_all(result)[2]) > 0
     assert report["counts"]["valid_pixels"] == 10_000
-    assert report["min_area_m2"] == 1.0
+    assert (report["min_area_m2"], report["threshold"]) == (1.0, 0.3)
     assert report["model"]["name"] == "fake"
     assert report["seconds"]["total"] > 0
     assert {"read", "network", "stitch", "polygonize", "write"} <= report["thread_seconds_in_blocks"].keys()

@@ -14,7 +14,7 @@ import pytest
 from geoseg.errors import BusyError, ExistingResultError, OutputError
 from geoseg.io.store import open_store
 from geoseg.run.ledger import PLAN, WORK
-from geoseg.run.status import FINISHED, STOPPED, read_status
+from geoseg.run.report import FINISHED, STOPPED, read_status
 
 BLOCK_PX = 100
 BLOCKS = 12

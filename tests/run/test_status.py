@@ -14,7 +14,7 @@ from geoseg.cli import app
 from geoseg.errors import MissingFileError, OutputError, ReadError, UnfinishedError
 from geoseg.run import lease
 from geoseg.run.ledger import WORK
-from geoseg.run.status import FINISHED, STOPPED, WAITING, WORKING, read_status
+from geoseg.run.report import FINISHED, STOPPED, WAITING, WORKING, read_status
 
 BLOCK_PX = 64
 BLOCKS = 20
@@ -112,7 +112,7 @@ def write(path: Path, facts: dict[str, Any]) -> None:
 
 def begun(out: Path, *, blocks: int, done: int) -> None:
     """Make the folder of a run that somebody on another machine began."""
-    write(out / WORK / "plan.json", {"run": "first", "name": "accra", "blocks": blocks})
+    write(out / WORK / "plan.json", {"run": "first", "name": "accra", "block_px": 64, "blocks": blocks})
     for number in range(done):
         path = out / WORK / "first" / "parts" / f"r{number}_c0.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
