@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
@@ -17,15 +17,13 @@ from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source
 
-if TYPE_CHECKING:
-    from geoseg.training.block_split import LabeledScene
-    from geoseg.training.sources import TargetSpec
-
 __all__ = ["CrossValidation", "cross_validate"]
 
 log = logging.getLogger(__name__)
 
 CLASS_FIGURES = ("iou", "dice", "precision", "recall")
+POOLED_FIGURES = (*CLASS_FIGURES, "mean_iou", "pixel_accuracy")
+"""Figures of all validated pixels together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +122,18 @@ def cross_validate(
     for source in plan.sources:
         if source.weight == 0:
             log.info("sources.%s only validates (weight = 0): it is left out of the folds", source.name)
-    figures = []
+    figures, classes = [], []
     for fold in range(folds):
         log.info("fold %d of %d", fold, folds)
         sources = tuple(cut.fold(fold, folds) for cut in cuts)
         hidden = {cut.source.name: [(cut.areas, f"train-{fold}")] for cut in cuts if cut.areas is not None}
-        figures.append(experiment.train(f"fold-{fold}", replace(plan, sources=sources), hidden=hidden))
-    found = CrossValidation(
-        experiment.folder,
-        [_headlines(metrics) for metrics in figures],
-        [metrics["all"]["classes"] for metrics in figures],
-        {cut.source.name: cut.way for cut in cuts},
-    )
+        metrics = experiment.train(f"fold-{fold}", replace(plan, sources=sources), hidden=hidden)
+        pooled = {key: metrics["all"][key] for key in POOLED_FIGURES}
+        figures.append({"headline": metrics["headline"], **pooled, "loss": metrics["loss"]})
+        classes.append(metrics["all"]["classes"])
+    found = CrossValidation(experiment.folder, figures, classes, {cut.source.name: cut.way for cut in cuts})
     write_json(experiment.folder / "crossval.json", found.to_dict())
     return found
-
-
-def _headlines(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the figures of a fold that a table shows: those of all validated pixels together."""
-    everything = metrics["all"]
-    keys = ("iou", "dice", "precision", "recall", "mean_iou", "pixel_accuracy")
-    return {"headline": metrics["headline"], **{key: everything[key] for key in keys}, "loss": metrics["loss"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,49 +155,42 @@ class _Cut:
 
 
 def _cut(source: Source, plan: Recipe, folds: int, experiment: Experiment) -> _Cut:
-    """Choose how a source becomes folds; blocks are written where it has fewer files than folds."""
-    from geoseg.training.block_split import write_folds
-    from geoseg.training.source_files import find_names
+    """Cut a source into folds: of files, or of blocks where it has fewer files than folds or areas of its own.
+
+    Blocks cover what the source trains and validates on, and are written once.
+    """
+    from geoseg.training.block_split import label_scene, write_folds
+    from geoseg.training.source_files import find_images, find_names
     from geoseg.training.sources import TargetSpec
 
-    names = find_names(source, experiment.data)
+    data, names = experiment.data, find_names(source, experiment.data)
     if len(names) >= folds and not source.areas and not source.validate_east:
         return _Cut(source, f"{len(names)} files")
     if source.paint_seeds:
         raise RecipeError(f"sources.{source.name} paints {len(names)} scenes; expected {folds}, one for each fold")
     target = TargetSpec.of(plan)
-    scenes = _label_scenes(source, target, experiment.data)
-    path = experiment.folder / "blocks" / f"{source.name}.gpkg"
-    index = target.coding_of(source).target[0]
-    count = write_folds(path, scenes, folds, stride_px=target.stride_px, target=index, name=source.name)
-    return _Cut(source, f"{count} blocks of {len(names)} scenes", path)
-
-
-def _label_scenes(source: Source, target: "TargetSpec", data: Path) -> list["LabeledScene"]:
-    """Return the scenes of a source with the truth that it trains and validates on."""
-    from geoseg.training.block_split import label_scene
-    from geoseg.training.source_files import find_images
-
-    scenes = []
+    coding = target.coding_of(source)
     named = ", ".join("'" + name.replace("'", "''") + "'" for name in (*source.train, *source.validate))
-    for pair in find_images(source, data):
-        if pair.labels is None or is_chosen(pair.name, source.test_scenes):
-            continue
-        scene = label_scene(
+    scenes = [
+        label_scene(
             pair.image,
             pair.labels,
             gsd_m=target.gsd_m,
-            coding=target.coding_of(source),
+            coding=coding,
             area=data / source.areas if source.areas else None,
             where=f"split IN ({named})" if source.areas else None,
             layer=source.layer,
             column=source.label_column,
         )
-        scenes.append(scene)
+        for pair in find_images(source, data)
+        if pair.labels is not None and not is_chosen(pair.name, source.test_scenes)
+    ]
     crs = {scene.grid.crs for scene in scenes}
     if len(crs) > 1 or (crs == {None} and len(scenes) > 1):
         raise RecipeError(
             f"sources.{source.name} has {len(scenes)} scenes that do not lie on one plane, too few for folds of "
             "files; make each a source of its own"
         )
-    return scenes
+    path = experiment.folder / "blocks" / f"{source.name}.gpkg"
+    count = write_folds(path, scenes, folds, stride_px=target.stride_px, target=coding.target[0], name=source.name)
+    return _Cut(source, f"{count} blocks of {len(names)} scenes", path)
