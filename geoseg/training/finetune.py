@@ -81,6 +81,15 @@ class FinetuneSettings:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label_keys(self) -> dict[str, Any]:
+        """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes say otherwise."""
+        values = {key: name for key, name in self.codes if not key.startswith("#")}
+        if values and UNKNOWN not in values.values():
+            values.setdefault(str(IGNORED), UNKNOWN)
+        also = {key: name for key, name in self.codes if key.startswith("#")}
+        return {"layer": self.layer, "label_column": self.column, "values": values, "also": also}
+
 
 @dataclass(frozen=True, slots=True)
 class Finetuning:
@@ -123,6 +132,12 @@ class Finetuning:
             return f"{self.new['model']} is better by {self.gain:.4f} {what} {where}."
         return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for `finetune.json`."""
+        values = {key: value for key, value in asdict(self).items() if key != "folder"}
+        kept = self.bundle.name if self.bundle is not None else None
+        return values | {"bundle": kept, "gain": self.gain, "better": kept is not None}
+
 
 def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetuning:
     """Train a model further on own scenes; keep it if it is better on blocks of them that it never saw.
@@ -142,42 +157,42 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     from geoseg.training.block_split import split_blocks
 
     base = load_bundle(settings.model)
-    named = list_files([str(scene) for scene in scenes])
-    remote = [file for file in named if is_remote(file) or file.startswith("/vsi")]
-    if remote:
-        raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
-    files = [Path(file).absolute() for file in named]
-    name = settings.name or re.sub(r"[^\w.-]+", "-", f"{base.spec.slug}-{files[0].stem}")
-    if name == base.spec.name or name in list_models():
+    spec, files = base.spec, _local_files(scenes)
+    name = settings.name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{files[0].stem}")
+    if name == spec.name or name in list_models():
         raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
-    folder = settings.out or Path(f"{files[0].stem}_finetune")
     base.weights()  # a damaged or exported file is refused before any work
-    values = {key: name for key, name in settings.codes if not key.startswith("#")}
-    if values and UNKNOWN not in values.values():
-        values.setdefault(str(IGNORED), UNKNOWN)  # 255 is unknown unless the codes say otherwise
-    also = {key: name for key, name in settings.codes if key.startswith("#")}
-    spec, table = base.spec, {"layer": settings.layer, "label_column": settings.column, "values": values, "also": also}
-    coding = plan_coding(spec.classes, target=spec.target, colours=spec.colours, also=also, values=values)
+    keys = settings.label_keys
+    coding = plan_coding(
+        spec.classes, target=spec.target, colours=spec.colours, also=keys["also"], values=keys["values"]
+    )
     labeled = [_label_scene(file, spec, settings, coding) for file in files]
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
+
+    folder = settings.out or Path(f"{files[0].stem}_finetune")
     _claim(folder, base, files, settings)
-    summary = split.summarize()
+    blocks = split.summarize()
     areas = split.write(folder)
-    plan = _plan(folder, name, base, settings, split, areas, table)
+    plan = _plan(folder, name, base, settings, split, areas)
     candidate = _train(plan, Experiment(folder, folder), split, areas)
+
     held = [(scene, path) for scene, path, parts in zip(labeled, areas, split.parts, strict=True) if parts["held"]]
     old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
-    summary["held_px"] = new["pixels"]
-    result = Finetuning(folder, None, old, new, "mean_iou" if len(plan.network.classes) > 2 else "iou", summary)
-    result = _keep_if_better(result, base, candidate, files, settings)
-    document = {key: value for key, value in asdict(result).items() if key != "folder"}
-    document |= {
-        "bundle": result.bundle and result.bundle.name,
-        "gain": result.gain,
-        "better": result.bundle is not None,
-    }
-    write_json(folder / "finetune.json", document)
+    blocks["held_px"] = new["pixels"]
+    result = Finetuning(folder, None, old, new, "mean_iou" if len(spec.classes) > 2 else "iou", blocks)
+    if result.gain > 0:
+        path = _write_bundle(result, base, candidate, files, settings)
+        result = replace(result, bundle=path, new={**new, "key": load_bundle(path).key})
+    write_json(folder / "finetune.json", result.to_dict())
     return result
+
+
+def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
+    files = list_files([str(scene) for scene in scenes])
+    remote = [file for file in files if is_remote(file) or file.startswith("/vsi")]
+    if remote:
+        raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
+    return [Path(file).absolute() for file in files]
 
 
 def _labels_of(file: Path, labels: Path) -> Path:
@@ -243,7 +258,6 @@ def _plan(
     settings: FinetuneSettings,
     split: "BlockSplit",
     areas: Sequence[Path],
-    table: Mapping[str, Any],
 ) -> Recipe:
     """Write the recipe, with everything that it starts from, and read it as any other.
 
@@ -264,7 +278,7 @@ def _plan(
                 "validate": ["choose"] if parts["choose"] else [],
                 "empty_ok": True,
             }
-            sources.append(source | {key: value for key, value in table.items() if value})
+            sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
     network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colours", "mean", "std", "pixel_max")}
     start = str(settings.model) if str(settings.model) in list_models() else str(Path(settings.model).absolute())
     network |= {"name": spec.network, "options": spec.network_options, "start_from": start}
@@ -348,12 +362,10 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
     }
 
 
-def _keep_if_better(
+def _write_bundle(
     result: Finetuning, base: Bundle, candidate: Bundle, files: Sequence[Path], settings: FinetuneSettings
-) -> Finetuning:
-    """Write the new model with its provenance where it is better; otherwise write none."""
-    if not result.gain > 0:
-        return result
+) -> Path:
+    """Write the new model with its provenance and its figures on the held-out blocks."""
     spec = candidate.spec
     old = {"name": base.spec.name, "version": base.spec.version, "key": base.key}
     training = {
@@ -369,5 +381,4 @@ def _keep_if_better(
     held = {which: {key: m[key] for key in figures} for which, m in (("old", result.old), ("new", result.new))}
     validation = {k: spec.metrics["validation"].get(k) for k in ("headline", "step", "minutes")}
     kept = replace(spec, training=training, metrics={"held_out": held, "validation": validation})
-    path = save_bundle(result.folder / f"{spec.name}.safetensors", kept, candidate.weights())
-    return replace(result, bundle=path, new={**result.new, "key": load_bundle(path).key})
+    return save_bundle(result.folder / f"{spec.name}.safetensors", kept, candidate.weights())
