@@ -88,7 +88,7 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
         names: the names that there are.
 
     Raises:
-        RecipeError: the file is no split, names a file that is not there, or names one twice.
+        RecipeError: the file is not a split, names a file that is not there, or names one twice.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

@@ -91,7 +91,7 @@ BAD_COMMANDS = {
     "train buildings-30cm --set fit.steps": "--set fit.steps is no key=value",
     "train roofs": "buildings-30cm",
     "data show roofs": "buildings-30cm",
-    "search buildings-30cm --vary fit.batch": "--vary fit.batch is no key and values",
+    "search buildings-30cm --vary fit.batch": "--vary fit.batch is not a key and values",
     "search buildings-30cm": "Nothing is varied",
     "search buildings-30cm --vary fit.batch=4,8 --trials 0": "--trials 0 is not a search",
     "crossval buildings-30cm --folds 1": "-k 1 is not a cross-validation",
