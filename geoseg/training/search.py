@@ -15,7 +15,7 @@ from geoseg.io.aside import write_json, write_text
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, open_recipe
-from geoseg.training.recipe import Recipe, Source
+from geoseg.training.recipe import Recipe
 from geoseg.training.space import Dimension
 from geoseg.training.toml import recipe_text
 
@@ -225,29 +225,31 @@ def _read_trials(study: "Study") -> list[TrialResult]:
 
 
 def _retrain(experiment: Experiment, plan: Recipe, best: TrialResult) -> Path:
-    """Train the best settings on training and validation data together, for as many steps as were best."""
+    """Train the best settings on training and validation data together, for as many steps as were best.
+
+    What is held out for testing stays so.
+    """
+    from geoseg.training.source_files import find_names, split_names
+
     metrics = json.loads((experiment.folder / best.folder / "metrics.json").read_text(encoding="utf-8"))
     fit = replace(plan.fit, steps=int(metrics["step"]), epochs=0, minutes=1e6, early_stopping=0)
     if fit.schedule == "plateau":
         log.info("fit.schedule = plateau waits for a validation; cosine takes its place")
         fit = replace(fit, schedule="cosine")
-    sources = [_join_parts(source, plan, experiment) for source in plan.sources if source.weight > 0]
+    free: dict[str, Any] = {"validate": (), "validate_scenes": (), "validate_east": 0.0, "validate_px": 0, "fold": ()}
+    free |= {"split": (), "split_file": ""}
+    sources = []
+    for source in plan.sources:
+        if source.weight > 0 and source.areas:
+            sources.append(replace(source, **free, train=(*source.train, *source.validate)))
+        elif source.weight > 0:
+            names = find_names(source, experiment.data)
+            split = split_names(source, names, data=experiment.data, results=experiment.folder, seed=fit.seed)
+            held = (*source.test_scenes, *map(escape, split["test"]))
+            sources.append(replace(source, **free, test_scenes=held))
     threshold = float(metrics.get("best_threshold", plan.threshold))
     plan = replace(plan, fit=fit, threshold=threshold, sources=tuple(sources))
     log.info("training on all the data for %d steps, those that were best; no validation figure is possible", fit.steps)
     write_text(experiment.folder / "retrained.toml", recipe_text(plan))
     experiment.train("retrained", plan, again=True)
     return experiment.folder / "retrained" / f"{plan.name}.safetensors"
-
-
-def _join_parts(source: Source, plan: Recipe, experiment: Experiment) -> Source:
-    """Return a source that trains on what it trained and validated on; what is held out for testing stays so."""
-    from geoseg.training.source_files import find_names, split_names
-
-    free: dict[str, Any] = {"validate": (), "validate_scenes": (), "validate_east": 0.0, "validate_px": 0, "fold": ()}
-    free |= {"split": (), "split_file": ""}
-    if source.areas:
-        return replace(source, **free, train=(*source.train, *source.validate))
-    data, names = experiment.data, find_names(source, experiment.data)
-    split = split_names(source, names, data=data, results=experiment.folder, seed=plan.fit.seed)
-    return replace(source, **free, test_scenes=(*source.test_scenes, *map(escape, split["test"])))

@@ -74,7 +74,14 @@ def read_space(path: Path | None, varied: Sequence[str] = ()) -> dict[str, Dimen
         RecipeError: the file cannot be read, or a key is neither a range nor a list.
         UsageError: nothing is varied, or a text says neither.
     """
-    space = {key: _of_value(key, value) for key, value in (_flat(read_table(path)) if path else {}).items()}
+    space: dict[str, Dimension] = {}
+    for key, value in _flat(read_table(path) if path else {}).items():
+        if isinstance(value, list) and value:
+            space[key] = Choice(tuple(v if isinstance(v, str) else toml_value(v) for v in value))
+        elif isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "log"}:
+            space[key] = _range(key, value["low"], value["high"], log=bool(value.get("log")))
+        else:
+            raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
     space |= dict(map(parse_dimension, varied))
     if not space:
         raise UsageError(f"Nothing is varied. Give --vary, such as {EXAMPLE}, or --space FILE.")
@@ -88,14 +95,6 @@ def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         name = f"{where}.{key}".lstrip(".")
         found |= _flat(value, name) if isinstance(value, Mapping) and "low" not in value else {name: value}
     return found
-
-
-def _of_value(key: str, value: Any) -> Dimension:
-    if isinstance(value, list) and value:
-        return Choice(tuple(v if isinstance(v, str) else toml_value(v) for v in value))
-    if not isinstance(value, Mapping) or not {"low", "high"} <= set(value) <= {"low", "high", "log"}:
-        raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
-    return _range(key, value["low"], value["high"], log=bool(value.get("log")))
 
 
 def parse_dimension(text: str) -> tuple[str, Dimension]:

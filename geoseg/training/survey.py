@@ -20,7 +20,7 @@ from geoseg.io.aside import write_aside, write_json
 from geoseg.scene import open_scene
 from geoseg.training.library import open_recipe
 from geoseg.training.recipe import Recipe, Source
-from geoseg.training.sources import PreparedSource, prepare_sources, quiet_scenes
+from geoseg.training.sources import prepare_sources, quiet_scenes
 
 __all__ = ["Survey", "survey_data"]
 
@@ -78,34 +78,28 @@ def survey_data(
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     root = Path(data) if data is not None else Path("data")
     sources = prepare_sources(plan, data=root, cache=folder / "prepared", test=True)
-    facts = {
-        "recipe": plan.name,
-        "gsd_m": plan.gsd_m,
-        "classes": list(plan.network.classes),
-        "sources": [_facts(s, p) for s, p in zip(plan.sources, sources, strict=True)],
-    }
+    found = []
+    for source, prepared in zip(plan.sources, sources, strict=True):
+        abouts = {
+            part: [json.loads(path.with_suffix(".json").read_text()) for path in getattr(prepared, part)]
+            for part in PARTS
+        }
+        splits = {part: _sum_up(own) for part, own in abouts.items() if own}
+        polygons = _polygons(source, [about for own in abouts.values() for about in own])
+        found.append({"name": source.name, "weight": source.weight, "splits": splits, "polygons": polygons})
+    facts = {"recipe": plan.name, "gsd_m": plan.gsd_m, "classes": list(plan.network.classes), "sources": found}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         path = folder / "data.json"
         raise OutputError(f"{path} cannot be written ({err.strerror}); choose another folder with --out") from err
     paths = [write_json(folder / "data.json", facts)]
-    for source in sources:
-        files = [path for part in PARTS for path in getattr(source, part)]
+    for prepared in sources:
+        files = [path for part in PARTS for path in getattr(prepared, part)]
         evenly = np.unique(np.linspace(0, len(files) - 1, min(_SAMPLES, len(files))).round().astype(int))
         scenes = [PreparedScene(files[i]) for i in evenly]
-        paths.append(_draw_source(plan, scenes, folder / f"data-{source.name}.png"))
+        paths.append(_draw_source(plan, scenes, folder / f"data-{prepared.name}.png"))
     return Survey(facts, paths)
-
-
-def _facts(source: Source, prepared: PreparedSource) -> dict[str, Any]:
-    """Return what `data.json` says of a source."""
-    abouts: dict[str, list[dict[str, Any]]] = {
-        part: [json.loads(path.with_suffix(".json").read_text()) for path in getattr(prepared, part)] for part in PARTS
-    }
-    splits = {part: _sum_up(found) for part, found in abouts.items() if found}
-    every = [about for found in abouts.values() for about in found]
-    return {"name": source.name, "weight": source.weight, "splits": splits, "polygons": _polygons(source, every)}
 
 
 def _sum_up(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,7 +170,11 @@ def _draw_source(plan: Recipe, scenes: Sequence[PreparedScene], path: Path) -> P
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    classes = _colours_of(plan)
+    indices = class_indices(plan.network.classes)
+    names = [name for name, index in indices.items() if index != IGNORED]
+    colours = choose_colours(names, plan.network.colours)
+    classes = {name: (indices[name], colour) for name, colour in zip(names, colours, strict=True)}
+    classes |= {"unsure": (UNSURE, _UNSURE), "unknown": (IGNORED, _UNKNOWN)}
     palette = np.zeros((256, 3), np.uint8)
     for value, colour in classes.values():
         palette[value] = list(bytes.fromhex(colour.removeprefix("#")))
@@ -221,12 +219,3 @@ def _visible(image: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = np.percentile(bands, (2, 98))
         bands = np.clip((bands - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(bands.transpose(1, 2, 0))
-
-
-def _colours_of(plan: Recipe) -> dict[str, tuple[int, str]]:
-    """Return the truth's value and the colour of each class, and of what is unsure and unknown."""
-    indices = class_indices(plan.network.classes)
-    names = [name for name, index in indices.items() if index != IGNORED]
-    colours = choose_colours(names, plan.network.colours)
-    classes = {name: (indices[name], colour) for name, colour in zip(names, colours, strict=True)}
-    return {**classes, "unsure": (UNSURE, _UNSURE), "unknown": (IGNORED, _UNKNOWN)}
