@@ -1,6 +1,7 @@
 """What the numbers and the colours of a mask mean: class indices, as a recipe's tables say."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,7 @@ class Coding:
     def of_colours(self, rgb: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Turn a mask's `(3, y, x)` colours into class indices; otherwise as `of_values`."""
         red, green, blue = rgb.astype(np.uint32)
-        return _translate(red << 16 | green << 8 | blue, known, self.colours, _hex)
+        return _translate(red << 16 | green << 8 | blue, known, self.colours, "#{:06X}".format)
 
 
 def _translate(
@@ -86,10 +87,6 @@ def _listed(values: NDArray[Any], name: Callable[[Any], str]) -> str:
     order = np.argsort(-counts, kind="stable")
     listed = ", ".join(f"{name(found[i])} ({counts[i]} px)" for i in order[:_SHOWN])
     return listed + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
-
-
-def _hex(colour: int) -> str:
-    return f"#{int(colour):06X}"
 
 
 def class_indices(classes: Sequence[str]) -> dict[str, int]:
@@ -121,60 +118,38 @@ def plan_coding(
         RecipeError: a colour, number or class cannot be used.
     """
     indices = class_indices(classes)
-    pairs = [(colour, name, "colours") for name, colour in (colours or {}).items()]
-    pairs += [(colour, name, "also") for colour, name in (also or {}).items()]
-    table = dict(_coloured(pairs, indices, where))
-    burnt = _target(classes, target)
-    numbers = _numbered(values, indices, where) if values else _indexed(indices)
-    return Coding(indices, numbers, table, (indices[burnt], 0 if indices[burnt] else 1), bool(values))
-
-
-def _target(classes: Sequence[str], target: str) -> str:
-    return target or ("building" if "building" in classes else classes[-1])
-
-
-def _coloured(
-    pairs: Sequence[tuple[str, str, str]], indices: Mapping[str, int], where: str
-) -> Iterator[tuple[int, int]]:
-    seen: dict[int, str] = {}
-    for text, name, key in pairs:
-        colour = _parse_colour(text, f"{where}{key}")
-        if seen.setdefault(colour, name) != name:
-            raise RecipeError(f"{where}{key}: the colour {text} stands for {seen[colour]} and for {name}; expected one")
-        yield colour, _index_of(name, indices, f"{where}{key}")
-
-
-def _parse_colour(text: str, where: str) -> int:
-    digits = text.removeprefix("#")
-    try:
-        if len(digits) != 6 or not text.startswith("#"):
-            raise ValueError(text)
-        return int(digits, 16)
-    except ValueError:
-        raise RecipeError(f'{where}: {text!r} is no colour; expected "#RRGGBB", such as "#3C1098"') from None
-
-
-def _index_of(name: str, indices: Mapping[str, int], where: str) -> int:
-    if name not in indices:
-        raise RecipeError(f"{where}: there is no class {name!r}; expected one of {', '.join(indices)}")
-    return indices[name]
-
-
-def _numbered(values: Mapping[str, str], indices: Mapping[str, int], where: str) -> dict[int, int]:
-    table = {_parse_number(k, where): _index_of(name, indices, f"{where}values") for k, name in values.items()}
     is_binary = len(indices) == 3
-    return ({0: 0} if is_binary and 0 not in table else {}) | table
 
+    def index_of(name: str, key: str) -> int:
+        if name not in indices:
+            raise RecipeError(f"{where}{key}: there is no class {name!r}; expected one of {', '.join(indices)}")
+        return indices[name]
 
-def _parse_number(text: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RecipeError(f'{where}values: {text!r} is no whole number; expected one such as "255"') from None
+    named = [(text, name, "colours") for name, text in (colours or {}).items()]
+    named += [(text, name, "also") for text, name in (also or {}).items()]
+    meant: dict[int, str] = {}
+    of_colours: dict[int, int] = {}
+    for text, name, key in named:
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
+            raise RecipeError(f'{where}{key}: {text!r} is not a colour; expected "#RRGGBB", such as "#3C1098"')
+        colour = int(text[1:], 16)
+        if meant.setdefault(colour, name) != name:
+            raise RecipeError(
+                f"{where}{key}: the colour {text} stands for {meant[colour]} and for {name}; expected one"
+            )
+        of_colours[colour] = index_of(name, key)
 
+    table: dict[int, int] = {} if values else {index: index for index in indices.values()}
+    for text, name in (values or {}).items():
+        try:
+            number = int(text)
+        except ValueError:
+            raise RecipeError(f'{where}values: {text!r} is not a whole number; expected one such as "255"') from None
+        table[number] = index_of(name, "values")
+    table = ({0: 0} if is_binary and 0 not in table else {}) | table
 
-def _indexed(indices: Mapping[str, int]) -> dict[int, int]:
-    return {index: index for index in indices.values()}
+    burnt = indices[target or ("building" if "building" in classes else classes[-1])]
+    return Coding(indices, table, of_colours, (burnt, 0 if burnt else 1), bool(values))
 
 
 BINARY = plan_coding(["building"])

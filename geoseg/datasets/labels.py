@@ -114,9 +114,16 @@ def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str
 
 
 def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, column: str, empty_ok: bool) -> Labels:
+    """Burn polygons; where they are of another place, all of it would be taught as ground without buildings."""
+    import shapely
+
     frame = _read_polygons(path, grid, layer)
-    if not empty_ok:
-        _check_touches(path, frame, native)
+    if not empty_ok and not frame.geometry.intersects(shapely.Polygon(native.corners)).any():
+        where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
+        raise LabelError(
+            f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
+            "Check that both show one place; an image that truly has none is accepted with empty_ok = true"
+        )
     target, other = coding.target
     if not column:
         if not coding.is_binary:
@@ -134,20 +141,6 @@ def _classes_of(path: Path, frame: Any, column: str, coding: Coding) -> list[int
     if unknown:
         raise UnknownLabelError(f"{path} names in {column} {unknown}; expected {', '.join(coding.indices)}")
     return [coding.indices[name] for name in frame[column]]
-
-
-def _check_touches(path: Path, frame: Any, native: Grid) -> None:
-    """Refuse polygons of another place, which would teach that nothing there is a building."""
-    import shapely
-
-    extent = shapely.Polygon(native.corners)
-    if frame.geometry.intersects(extent).any():
-        return
-    where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
-    raise LabelError(
-        f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
-        "Check that both show one place; an image that truly has none is accepted with empty_ok = true"
-    )
 
 
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
@@ -168,24 +161,17 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     return in_crs_of(frame, grid)
 
 
-def _open(path: Path) -> Any:
+def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
+    """Read the part of a label raster that lies under the grid, and bring it onto the grid."""
     import rasterio
     from rasterio.errors import RasterioError
 
     try:
         with quiet_georeference():
-            return rasterio.open(path)
+            opened = rasterio.open(path)
     except RasterioError as err:
         raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err
-
-
-def _is_placed(source: Any) -> bool:
-    return source.crs is not None or not source.transform.is_identity
-
-
-def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
-    """Read the part of a label raster that lies under the grid, and bring it onto the grid."""
-    with _open(path) as source:
+    with opened as source:
         own = _own_grid(path, source, grid, native)
         window = _part(own, grid)
         if window is None and _part(own, native) is not None:
@@ -202,7 +188,8 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
     """Return where a label raster lies: by its georeference, or pixel for pixel on the image where one has none."""
     crs = source.crs or grid.crs
-    if _is_placed(source) and crs is not None and grid.crs is not None:
+    is_placed = source.crs is not None or not source.transform.is_identity
+    if is_placed and crs is not None and grid.crs is not None:
         return Grid(crs, source.transform, source.shape)
     if source.shape != native.shape:
         raise LabelError(
@@ -214,18 +201,14 @@ def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
 
 def _part(own: Grid, grid: Grid) -> Window | None:
     """Return the window of the labels under the grid, with a margin; all of them in another CRS."""
-    if own.crs != grid.crs:
-        return own.window if _overlap(own, grid) else None
-    window = own.window_of_bounds(grid.bounds).intersect(own.window)
-    return window and window.expand(_MARGIN_PX).intersect(own.window)
-
-
-def _overlap(own: Grid, grid: Grid) -> bool:
     from rasterio.warp import transform_bounds
 
+    if own.crs == grid.crs:
+        window = own.window_of_bounds(grid.bounds).intersect(own.window)
+        return window and window.expand(_MARGIN_PX).intersect(own.window)
     left, bottom, right, top = transform_bounds(grid.crs, own.crs, *grid.bounds)
     here = own.bounds
-    return bool(left < here[2] and right > here[0] and bottom < here[3] and top > here[1])
+    return own.window if left < here[2] and right > here[0] and bottom < here[3] and top > here[1] else None
 
 
 def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labels:
@@ -238,19 +221,15 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labe
     has_palette = source.colorinterp[0] == ColorInterp.palette
     try:
         if coding.colours and not coding.explicit and (has_palette or source.count >= 3):
-            rgb = _expand(values[0], source.colormap(1)) if has_palette else values[:3]
-            return coding.of_colours(rgb, known)
+            if has_palette:
+                table = np.zeros((256, 3), np.uint8)
+                for index, colour in source.colormap(1).items():
+                    table[index] = colour[:3]
+                values = table[values[0]].transpose(2, 0, 1)
+            return coding.of_colours(values[:3], known)
         return coding.of_values(*_numbers_of(path, values, known, source.nodata, coding))
     except UnknownLabelError as err:
         raise UnknownLabelError(f"the mask {path} {err}") from err
-
-
-def _expand(indices: NDArray[np.uint8], palette: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
-    """Give palette indices their `(3, y, x)` colours."""
-    table = np.zeros((256, 3), np.uint8)
-    for index, colour in palette.items():
-        table[index] = colour[:3]
-    return np.ascontiguousarray(table[indices].transpose(2, 0, 1))
 
 
 def _numbers_of(
@@ -272,7 +251,11 @@ def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
     """Bring label pixels onto the grid: by area when shrinking, by the nearest pixel when enlarging."""
     offset = _offset(own, grid)
     if offset is not None:
-        return _cut(values, offset)
+        out = np.full(grid.shape, IGNORED, np.uint8)
+        here = offset.intersect(Window(0, 0, *values.shape))
+        if here is not None:
+            out[here.relative_to(offset).slices] = values[here.slices]
+        return out
     fine = abs(own.transform.determinant) < abs(grid.transform.determinant) if own.crs == grid.crs else True
     if coding.is_binary and fine:
         shares = np.where(values == IGNORED, np.float32(np.nan), values.astype(np.float32))
@@ -291,15 +274,6 @@ def _offset(own: Grid, grid: Grid) -> Window | None:
     corners = zip(Grid(None, shifted, grid.shape).corners, grid.corners, strict=True)
     same = all(abs(a - b) < 1e-3 * step for one, other in corners for a, b in zip(one, other, strict=True))
     return Window(round(row), round(col), *grid.shape) if same else None
-
-
-def _cut(values: Labels, window: Window) -> Labels:
-    """Cut a window that may hang over the labels, where nothing is known."""
-    out = np.full(window.shape, IGNORED, np.uint8)
-    here = window.intersect(Window(0, 0, *values.shape))
-    if here is not None:
-        out[here.relative_to(window).slices] = values[here.slices]
-    return out
 
 
 def _warp(values: NDArray[Any], own: Grid, grid: Grid, method: str, nodata: float) -> NDArray[Any]:

@@ -6,7 +6,7 @@ of any raster.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -85,41 +85,37 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
     Raises:
         LabelError: images have no mask, masks have no image, or two files have one name.
     """
-    return [pair for rule in rules for pair in _pairs_of(root, rule, exclude)]
-
-
-def _pairs_of(root: Path, rule: Rule, exclude: Sequence[str]) -> Iterator[Pair]:
-    images = _find(root, rule.images, exclude)
-    if not rule.labels:
-        yield from (Pair(name, image, None, rule.split) for name, image in images.items())
-        return
-    template, labels = _first_found(root, rule.labels, exclude)
-    missing = [str(path) for name, path in images.items() if name not in labels]
-    if missing:
-        raise LabelError(
-            f"{_listed(missing, len(images), 'images')} no mask at {root / template}; add the masks, or leave the "
-            "images out with exclude"
-        )
-    orphans = [str(path) for name, path in labels.items() if name not in images]
-    if orphans:
-        raise LabelError(
-            f"{_listed(orphans, len(labels), 'masks')} no image at {root / rule.images}; add the images, or leave the "
-            "masks out with exclude"
-        )
-    yield from (Pair(name, image, labels[name], rule.split) for name, image in images.items())
+    pairs: list[Pair] = []
+    for rule in rules:
+        images = _find(root, rule.images, exclude)
+        if not rule.labels:
+            pairs += [Pair(name, image, None, rule.split) for name, image in images.items()]
+            continue
+        place, labels = root / " or ".join(rule.labels), dict[str, Path]()
+        for template in rule.labels:
+            found = _find(root, template, exclude)
+            if found:
+                place, labels = root / template, found
+                break
+        missing = [str(path) for name, path in images.items() if name not in labels]
+        if missing:
+            raise LabelError(
+                f"{_listed(missing, len(images), 'images')} no mask at {place}; add the masks, or leave the images out "
+                "with exclude"
+            )
+        orphans = [str(path) for name, path in labels.items() if name not in images]
+        if orphans:
+            raise LabelError(
+                f"{_listed(orphans, len(labels), 'masks')} no image at {root / rule.images}; add the images, or leave "
+                "the masks out with exclude"
+            )
+        pairs += [Pair(name, image, labels[name], rule.split) for name, image in images.items()]
+    return pairs
 
 
 def _listed(paths: Sequence[str], total: int, what: str) -> str:
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
     return f"{len(paths)} of {total} {what} ({', '.join(paths[:_SHOWN])}{more}) have"
-
-
-def _first_found(root: Path, templates: Sequence[str], exclude: Sequence[str]) -> tuple[str, dict[str, Path]]:
-    for template in templates:
-        found = _find(root, template, exclude)
-        if found:
-            return template, found
-    return " or ".join(templates), {}
 
 
 def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:

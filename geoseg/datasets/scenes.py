@@ -107,14 +107,11 @@ class SceneDataset(RasterDataset):
 
         No pixel is decoded where a look at the mask alone tells that there is nothing.
         """
-        if self._pixels is None and not self._may_hold_data(window):
+        here = window.intersect(self.scene.grid.window)
+        if self._pixels is None and (here is None or not self.scene.may_hold_data(here)):
             return np.zeros(window.shape, bool)
         pixels, rows, cols = self._mirrored(window)
         return np.asarray(_take(pixels.valid, rows, cols) & _inside(window, self.scene.grid.shape))
-
-    def _may_hold_data(self, window: Window) -> bool:
-        here = window.intersect(self.scene.grid.window)
-        return here is not None and self.scene.may_hold_data(here)
 
     def _mirrored(self, window: Window) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
         """Return pixels, and for each row and column of a window where it lies in them."""
@@ -176,11 +173,9 @@ class LatticeSampler(GeoSampler):
 
     def __iter__(self) -> Iterator[GeoSlice]:
         """Yield `(x, y, t)` slices in the dataset's coordinates."""
-        for chip in self.chips:
-            yield self._query(self.lattice.chip_window(*chip))
-
-    def _query(self, window: Window) -> GeoSlice:
-        left, top = self.frame @ (window.cols.start, window.rows.start)
-        right, bottom = self.frame @ (window.cols.stop, window.rows.stop)
         times = slice(self.toi.left, self.toi.right, 1)
-        return slice(left, right, self.res[0]), slice(bottom, top, self.res[1]), times
+        for chip in self.chips:
+            window = self.lattice.chip_window(*chip)
+            left, top = self.frame @ (window.cols.start, window.rows.start)
+            right, bottom = self.frame @ (window.cols.stop, window.rows.stop)
+            yield slice(left, right, self.res[0]), slice(bottom, top, self.res[1]), times

@@ -41,10 +41,12 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     for problem in check_shares(shares):
         raise RecipeError(problem.removeprefix("."))
     ranked = _ranked(names, seed)
-    counts = _counts(len(ranked), (*shares, 0.0)[:3])
+    total, others = len(ranked), (*shares, 0.0)[1:3]
+    fewer = [max(1, round(total * share)) if share > 0 else 0 for share in others]
+    counts = max(0, total - sum(fewer)), *fewer  # the rest trains
     if any(share > 0 and not count for share, count in zip(shares, counts, strict=False)):
         raise RecipeError(
-            f"split = {list(shares)} of {len(ranked)} files leaves {' / '.join(map(str, counts))} for "
+            f"split = {list(shares)} of {total} files leaves {' / '.join(map(str, counts))} for "
             f"{' / '.join(PARTS)}; expected one file at least in each: give more files, or other shares"
         )
     first, second = counts[0], counts[0] + counts[1]
@@ -63,12 +65,6 @@ def _named(train: Sequence[str], validate: Sequence[str], test: Sequence[str]) -
 
 def _ranked(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-
-
-def _counts(total: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Return how many files each share gets: rounded, at least one, the rest to training."""
-    counts = [max(1, round(total * share)) if share > 0 else 0 for share in shares[1:]]
-    return max(0, total - sum(counts)), *counts
 
 
 def draw_fold(names: Iterable[str], fold: int, folds: int, seed: int) -> Split:
@@ -92,13 +88,19 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
         names: the names that there are.
 
     Raises:
-        RecipeError: the file is no split, names a file that is not there, or names one twice.
+        RecipeError: the file is not a split, names a file that is not there, or names one twice.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
         raise RecipeError(f"the split {path} cannot be read: {err}") from err
-    _check_table(path, table)
+    is_split = isinstance(table, Mapping) and all(
+        part in PARTS and isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for part, names in table.items()
+    )
+    if not is_split:
+        expected = '{"train": [names], "validate": [names], "test": [names]}'
+        raise RecipeError(f"{path} is not a split; expected {expected}")
     split = _named(*(table.get(part, []) for part in PARTS))
     listed, there = [name for part in PARTS for name in split[part]], set(names)
     _refuse(path, "in more than one place", sorted(name for name, n in Counter(listed).items() if n > 1))
@@ -107,15 +109,6 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
     if left:
         log.warning("%s says nothing of %d of %d files (%s): left out", path, len(left), len(there), _some(left))
     return split
-
-
-def _check_table(path: Path, table: object) -> None:
-    is_split = isinstance(table, Mapping) and all(
-        part in PARTS and isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for part, names in table.items()
-    )
-    if not is_split:
-        raise RecipeError(f'{path} is no split; expected {{"train": [names], "validate": [names], "test": [names]}}')
 
 
 def _refuse(path: Path, fault: str, names: Sequence[str]) -> None:

@@ -4,29 +4,26 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoseg.datasets.layouts import is_chosen
-from geoseg.errors import LabelError, RecipeError, UsageError
+from geoseg.errors import RecipeError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.io.aside import write_text
+from geoseg.io.aside import write_json
+from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, open_recipe
 from geoseg.training.recipe import Recipe, Source
-
-if TYPE_CHECKING:
-    from geoseg.training.demand import Demand
 
 __all__ = ["CrossValidation", "cross_validate"]
 
 log = logging.getLogger(__name__)
 
 CLASS_FIGURES = ("iou", "dice", "precision", "recall")
-
-BLOCKS_PER_FOLD = 5
-"""Blocks of a single scene in each fold, about."""
+POOLED_FIGURES = (*CLASS_FIGURES, "mean_iou", "pixel_accuracy")
+"""Figures of all validated pixels together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +113,27 @@ def cross_validate(
         UsageError: fewer than two folds.
     """
     if folds < 2:
-        raise UsageError(f"-k {folds} is no cross-validation. Give 2 folds or more; 5 are usual.")
+        raise UsageError(f"-k {folds} is not a cross-validation. Give 2 folds or more; 5 are usual.")
     path = find_recipe(recipe)
     plan = open_recipe(path, overrides, over=over)
-    folder, root = Path(out or f"{plan.name}_crossval"), Path(data or "data")
-    cuts = [_cut(source, plan, folds, root, folder) for source in plan.sources if source.weight > 0]
-    claim_data(folder, root)
-    _say_left_out(plan)
-    figures = [_run_fold(plan, cuts, fold, folds, root, folder, path.parent) for fold in range(folds)]
-    found = CrossValidation(
-        folder,
-        [_headlines(metrics) for metrics in figures],
-        [metrics["all"]["classes"] for metrics in figures],
-        {cut.source.name: cut.way for cut in cuts},
-    )
-    write_text(folder / "crossval.json", json.dumps(found.to_dict(), indent=1))
-    return found
-
-
-def _say_left_out(plan: Recipe) -> None:
+    experiment = Experiment(Path(out or f"{plan.name}_crossval"), Path(data or "data"), path.parent)
+    cuts = [_cut(source, plan, folds, experiment) for source in plan.sources if source.weight > 0]
+    claim_data(experiment.folder, experiment.data)
     for source in plan.sources:
         if source.weight == 0:
             log.info("sources.%s only validates (weight = 0): it is left out of the folds", source.name)
+    figures, classes = [], []
+    for fold in range(folds):
+        log.info("fold %d of %d", fold, folds)
+        sources = tuple(cut.fold(fold, folds) for cut in cuts)
+        hidden = {cut.source.name: [(cut.areas, f"train-{fold}")] for cut in cuts if cut.areas is not None}
+        metrics = experiment.train(f"fold-{fold}", replace(plan, sources=sources), hidden=hidden)
+        pooled = {key: metrics["all"][key] for key in POOLED_FIGURES}
+        figures.append({"headline": metrics["headline"], **pooled, "loss": metrics["loss"]})
+        classes.append(metrics["all"]["classes"])
+    found = CrossValidation(experiment.folder, figures, classes, {cut.source.name: cut.way for cut in cuts})
+    write_json(experiment.folder / "crossval.json", found.to_dict())
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,117 +154,43 @@ class _Cut:
         return replace(self.source, **free, fold=(), areas=areas, train=train, validate=(f"validate-{fold}",))
 
 
-def _cut(source: Source, plan: Recipe, folds: int, data: Path, folder: Path) -> _Cut:
-    from geoseg.training.sources import find_names
+def _cut(source: Source, plan: Recipe, folds: int, experiment: Experiment) -> _Cut:
+    """Cut a source into folds: of files, or of blocks where it has fewer files than folds or areas of its own.
 
-    names = find_names(source, data)
+    Blocks cover what the source trains and validates on, and are written once.
+    """
+    from geoseg.training.block_split import label_scene, write_folds
+    from geoseg.training.source_files import find_images, find_names
+    from geoseg.training.sources import TargetSpec
+
+    data, names = experiment.data, find_names(source, experiment.data)
     if len(names) >= folds and not source.areas and not source.validate_east:
         return _Cut(source, f"{len(names)} files")
     if source.paint_seeds:
         raise RecipeError(f"sources.{source.name} paints {len(names)} scenes; expected {folds}, one for each fold")
-    areas = folder / "blocks" / f"{source.name}.gpkg"
-    count = _write_blocks(source, plan, folds, data, areas)
-    return _Cut(source, f"{count} blocks of {len(names)} scenes", areas)
-
-
-def _write_blocks(source: Source, plan: Recipe, folds: int, data: Path, path: Path) -> int:
-    """Write blocks of each scene, dealt out to the folds, once; return how many there are.
-
-    `train-N` are whole blocks of fold N; `validate-N` the same blocks without the strip along their border.
-    """
-    from geoseg.training.blocks import INSET, choose_side, cut_blocks, dealt_fold, write_areas
-    from geoseg.training.demand import plan_demand
-
-    demand = plan_demand(plan)
-    grounds = _grounds(source, demand, data)
-    side = choose_side(grounds, stride_px=demand.stride_px, blocks=folds * BLOCKS_PER_FOLD)
-    areas: list[tuple[str, Any]] = []
-    count, known = 0, 0
-    for number, ground in enumerate(grounds):
-        blocks = cut_blocks(ground, side, demand.coding_of(source).target[0])
-        known += ground.known_px
-        count += len(blocks)
-        for block in blocks:
-            fold = dealt_fold(block, number, folds)
-            areas.append((f"train-{fold}", block.outline(ground)))
-            areas.append((f"validate-{fold}", block.outline(ground, inset_px=max(2, side // INSET))))
-    if len({name for name, _ in areas}) < 2 * folds:
-        raise LabelError(
-            f"sources.{source.name} has {known / 1e6:.2f} Mpx of truth, {count} blocks of {side} px; expected one at "
-            f"least for each of {folds} folds. Give more imagery, or fewer folds with -k"
-        )
-    if not path.is_file():
-        write_areas(path, grounds[0].grid, areas)
-    return count
-
-
-def _grounds(source: Source, demand: "Demand", data: Path) -> list[Any]:
-    """Return the scenes of a source with the truth that it trains and validates on."""
-    from geoseg.training.blocks import survey_ground
-    from geoseg.training.sources import find_images
-
-    grounds = []
+    target = TargetSpec.of(plan)
+    coding = target.coding_of(source)
     named = ", ".join("'" + name.replace("'", "''") + "'" for name in (*source.train, *source.validate))
-    for pair in find_images(source, data):
-        if pair.labels is None or is_chosen(pair.name, source.test_scenes):
-            continue
-        ground = survey_ground(
+    scenes = [
+        label_scene(
             pair.image,
             pair.labels,
-            gsd_m=demand.gsd_m,
-            coding=demand.coding_of(source),
+            gsd_m=target.gsd_m,
+            coding=coding,
             area=data / source.areas if source.areas else None,
             where=f"split IN ({named})" if source.areas else None,
             layer=source.layer,
             column=source.label_column,
         )
-        grounds.append(ground)
-    crs = {ground.grid.crs for ground in grounds}
-    if len(crs) > 1 or (crs == {None} and len(grounds) > 1):
+        for pair in find_images(source, data)
+        if pair.labels is not None and not is_chosen(pair.name, source.test_scenes)
+    ]
+    crs = {scene.grid.crs for scene in scenes}
+    if len(crs) > 1 or (crs == {None} and len(scenes) > 1):
         raise RecipeError(
-            f"sources.{source.name} has {len(grounds)} scenes that do not lie on one plane, too few for folds of "
+            f"sources.{source.name} has {len(scenes)} scenes that do not lie on one plane, too few for folds of "
             "files; make each a source of its own"
         )
-    return grounds
-
-
-def _run_fold(
-    plan: Recipe, cuts: Sequence[_Cut], fold: int, folds: int, data: Path, folder: Path, beside: Path
-) -> dict[str, Any]:
-    """Train one fold, unless it is finished, and return its `metrics.json`."""
-    sources = tuple(cut.fold(fold, folds) for cut in cuts)
-    own = replace(plan, sources=sources)
-    place = folder / f"fold-{fold}"
-    if not _is_finished(own, place):
-        log.info("fold %d of %d", fold, folds)
-        _train(own, cuts, fold, data, folder, beside)
-    metrics: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
-
-
-def _is_finished(plan: Recipe, folder: Path) -> bool:
-    recipe = folder / "recipe.json"
-    if not (folder / "metrics.json").is_file() or not recipe.is_file():
-        return False
-    return bool(json.loads(recipe.read_text(encoding="utf-8")) == json.loads(json.dumps(asdict(plan))))
-
-
-def _train(plan: Recipe, cuts: Sequence[_Cut], fold: int, data: Path, folder: Path, beside: Path) -> None:
-    from geoseg.training.blocks import hide_areas
-    from geoseg.training.demand import plan_demand
-    from geoseg.training.fit import train_plan
-    from geoseg.training.sources import prepare_source
-
-    cache, demand = folder / "prepared", plan_demand(plan)
-    for source, cut in zip(plan.sources, cuts, strict=True):
-        if cut.areas is not None:
-            for path in prepare_source(source, data=data, cache=cache, demand=demand).train:
-                hide_areas(path, cut.areas, (f"train-{fold}",))
-    train_plan(plan, data=data, folder=folder / f"fold-{fold}", beside=beside, cache=cache)
-
-
-def _headlines(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the figures of a fold that a table shows: those of all validated pixels together."""
-    everything = metrics["all"]
-    keys = ("iou", "dice", "precision", "recall", "mean_iou", "pixel_accuracy")
-    return {"headline": metrics["headline"], **{key: everything[key] for key in keys}, "loss": metrics["loss"]}
+    path = experiment.folder / "blocks" / f"{source.name}.gpkg"
+    count = write_folds(path, scenes, folds, stride_px=target.stride_px, target=coding.target[0], name=source.name)
+    return _Cut(source, f"{count} blocks of {len(names)} scenes", path)

@@ -1,6 +1,5 @@
 """Fine-tune a model on a user's own scenes, and keep the result only if it is better on ground held out of them."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,16 @@ from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bu
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.io.aside import write_text
+from geoseg.io.aside import write_json, write_text
 from geoseg.scene import is_remote, list_files
+from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs
 from geoseg.training.recipe import Recipe, load_recipe
 from geoseg.training.schema import override
 from geoseg.training.toml import recipe_text
 
 if TYPE_CHECKING:
-    from geoseg.evaluate import SceneScores
-    from geoseg.training.blocks import Block, Ground
-    from geoseg.training.dealing import Parts
+    from geoseg.training.block_split import BlockSplit, LabeledScene
 
 __all__ = ["FinetuneSettings", "Finetuning", "finetune"]
 
@@ -83,6 +81,15 @@ class FinetuneSettings:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label_keys(self) -> dict[str, Any]:
+        """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes say otherwise."""
+        values = {key: name for key, name in self.codes if not key.startswith("#")}
+        if values and UNKNOWN not in values.values():
+            values.setdefault(str(IGNORED), UNKNOWN)
+        also = {key: name for key, name in self.codes if key.startswith("#")}
+        return {"layer": self.layer, "label_column": self.column, "values": values, "also": also}
+
 
 @dataclass(frozen=True, slots=True)
 class Finetuning:
@@ -112,12 +119,10 @@ class Finetuning:
     def table(self) -> str:
         """Return the comparison as a Markdown table, and what follows from it."""
         heads = {"mean_iou": "mean IoU", **FIGURES} if self.headline == "mean_iou" else FIGURES
-        rows = [[name, *(m[key] for key in (*heads, "threshold"))] for name, m in self._models()]
+        models = ((f"old: {self.old['model']}", self.old), (f"new: {self.new['model']}", self.new))
+        rows = [[name, *(m[key] for key in (*heads, "threshold"))] for name, m in models]
         gains = ["better by", *(self.new[key] - self.old[key] for key in heads), ""]
         return write_table(("held-out blocks", *heads.values(), "threshold"), [*rows, gains])
-
-    def _models(self) -> list[tuple[str, dict[str, Any]]]:
-        return [(f"old: {self.old['model']}", self.old), (f"new: {self.new['model']}", self.new)]
 
     def verdict(self) -> str:
         """Return one line: better, or the old model is kept."""
@@ -126,6 +131,12 @@ class Finetuning:
         if self.bundle is not None:
             return f"{self.new['model']} is better by {self.gain:.4f} {what} {where}."
         return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for `finetune.json`."""
+        values = {key: value for key, value in asdict(self).items() if key != "folder"}
+        kept = self.bundle.name if self.bundle is not None else None
+        return values | {"bundle": kept, "gain": self.gain, "better": kept is not None}
 
 
 def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetuning:
@@ -143,26 +154,37 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
         ExistingResultError: If the folder holds another fine-tuning.
         GeosegError: If a scene or a setting cannot be used.
     """
-    from geoseg.training.dealing import deal_blocks, summarise, write_blocks
+    from geoseg.training.block_split import split_blocks
 
     base = load_bundle(settings.model)
-    files = _local_files(scenes)
-    name = _name_of(base.spec, settings.name, files[0])
-    folder = settings.out or Path(f"{files[0].stem}_finetune")
+    spec, files = base.spec, _local_files(scenes)
+    name = settings.name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{files[0].stem}")
+    if name == spec.name or name in list_models():
+        raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
     base.weights()  # a damaged or exported file is refused before any work
-    table = {"layer": settings.layer, "label_column": settings.column, **_meaning(settings.codes)}
-    grounds = [_survey(file, base.spec, settings, table) for file in files]
-    parts, side = deal_blocks(grounds, base.spec, _coding(base.spec, table).target[0], settings.seed)
+    keys = settings.label_keys
+    coding = plan_coding(
+        spec.classes, target=spec.target, colours=spec.colours, also=keys["also"], values=keys["values"]
+    )
+    labeled = [_label_scene(file, spec, settings, coding) for file in files]
+    split = split_blocks(labeled, spec, coding.target[0], settings.seed)
+
+    folder = settings.out or Path(f"{files[0].stem}_finetune")
     _claim(folder, base, files, settings)
-    summary = summarise(grounds, parts, side)
-    areas = write_blocks(folder, grounds, parts, side)
-    plan = _plan(folder, name, base, settings, grounds, parts, areas, table)
-    candidate = _train(plan, folder, areas, parts)
-    candidate = _settle_threshold(candidate, folder / "training" / f"{plan.name}.candidate.safetensors")
-    held = [(own, path) for own, path, dealt in zip(grounds, areas, parts, strict=True) if dealt["held"]]
+    blocks = split.summarize()
+    areas = split.write(folder)
+    plan = _plan(folder, name, base, settings, split, areas)
+    candidate = _train(plan, Experiment(folder, folder), split, areas)
+
+    held = [(scene, path) for scene, path, parts in zip(labeled, areas, split.parts, strict=True) if parts["held"]]
     old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
-    result = Finetuning(folder, None, old, new, "mean_iou" if len(plan.network.classes) > 2 else "iou", summary)
-    return _write(_keep_if_better(result, base, candidate, files, settings))
+    blocks["held_px"] = new["pixels"]
+    result = Finetuning(folder, None, old, new, "mean_iou" if len(spec.classes) > 2 else "iou", blocks)
+    if result.gain > 0:
+        path = _write_bundle(result, base, candidate, files, settings)
+        result = replace(result, bundle=path, new={**new, "key": load_bundle(path).key})
+    write_json(folder / "finetune.json", result.to_dict())
+    return result
 
 
 def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
@@ -173,12 +195,40 @@ def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
     return [Path(file).absolute() for file in files]
 
 
-def _name_of(spec: ModelSpec, name: str, file: Path) -> str:
-    """Return the new model's name: never the old one's, nor that of another shipped model."""
-    name = name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{file.stem}")
-    if name == spec.name or name in list_models():
-        raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
-    return name
+def _labels_of(file: Path, labels: Path) -> Path:
+    if not labels.is_dir():
+        return labels
+    found = sorted(path for path in labels.iterdir() if path.stem == file.stem and path != file)
+    if not found:
+        raise LabelError(f"{labels} holds no labels for {file.name}; expected a file {file.stem}.tif or .gpkg there")
+    return found[0]
+
+
+def _label_scene(file: Path, spec: ModelSpec, settings: FinetuneSettings, coding: Coding) -> "LabeledScene":
+    """Read a scene's truth; warn where all that is marked lies in a part of it, as the rest may not be labelled."""
+    from geoseg.training.block_split import label_scene
+
+    scene = label_scene(
+        file,
+        _labels_of(file, settings.labels.absolute()),
+        gsd_m=spec.gsd_m,
+        coding=coding,
+        area=settings.areas,
+        where=settings.where,
+        layer=settings.layer,
+        column=settings.column,
+    )
+    log.info("%s: %.2f Mpx with truth at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
+    marked = scene.truth == coding.target[0]
+    share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
+    if settings.areas is None and 0 < share < SMALL_SHARE:
+        log.warning(
+            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --areas "
+            "what is",
+            scene.name,
+            100 * share,
+        )
+    return scene
 
 
 def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: FinetuneSettings) -> None:
@@ -201,178 +251,84 @@ def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: Finetune
     claim_inputs(folder, wanted, refusal)
 
 
-def _meaning(codes: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
-    """Return the `values` and `also` of a source from codes of the command line, 255 unknown unless it is said."""
-    values = {key: name for key, name in codes if not key.startswith("#")}
-    if values and UNKNOWN not in values.values():
-        values.setdefault(str(IGNORED), UNKNOWN)
-    return {"values": values, "also": {key: name for key, name in codes if key.startswith("#")}}
-
-
-def _coding(spec: ModelSpec, table: Mapping[str, Any]) -> Coding:
-    return plan_coding(
-        spec.classes, target=spec.target, colours=spec.colours, also=table["also"], values=table["values"]
-    )
-
-
-def _survey(file: Path, spec: ModelSpec, settings: FinetuneSettings, table: Mapping[str, Any]) -> "Ground":
-    from geoseg.training.blocks import survey_ground
-
-    ground = survey_ground(
-        file,
-        _labels_of(file, settings.labels.absolute()),
-        gsd_m=spec.gsd_m,
-        coding=_coding(spec, table),
-        area=settings.areas,
-        where=settings.where,
-        layer=settings.layer,
-        column=settings.column,
-    )
-    log.info("%s: %.2f Mpx with truth at %g m", ground.name, ground.known_px / 1e6, spec.gsd_m)
-    if settings.areas is None:
-        _warn_of_corner(ground, _coding(spec, table).target[0])
-    return ground
-
-
-def _warn_of_corner(ground: "Ground", target: int) -> None:
-    """Warn where all that is marked lies together in a part of the scene: the rest may not be labelled at all."""
-    marked = ground.truth == target
-    share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
-    if 0 < share < SMALL_SHARE:
-        log.warning(
-            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --areas "
-            "what is",
-            ground.name,
-            100 * share,
-        )
-
-
-def _labels_of(file: Path, labels: Path) -> Path:
-    if not labels.is_dir():
-        return labels
-    found = sorted(path for path in labels.iterdir() if path.stem == file.stem and path != file)
-    if not found:
-        raise LabelError(f"{labels} holds no labels for {file.name}; expected a file {file.stem}.tif or .gpkg there")
-    return found[0]
-
-
 def _plan(
     folder: Path,
     name: str,
     base: Bundle,
     settings: FinetuneSettings,
-    grounds: Sequence["Ground"],
-    parts: "Parts",
+    split: "BlockSplit",
     areas: Sequence[Path],
-    table: Mapping[str, Any],
 ) -> Recipe:
-    """Write the recipe, with everything that it starts from, and read it as any other."""
-    from geoseg.training.dealing import name_grounds
+    """Write the recipe, with everything that it starts from, and read it as any other.
 
-    known = sum(ground.known_px for ground in grounds)
-    sources = [
-        _source(named, ground, dealt, path, known) | {k: v for k, v in table.items() if v}
-        for named, ground, dealt, path in zip(name_grounds(grounds), grounds, parts, areas, strict=True)
-        if dealt["train"] or dealt["choose"]
-    ]
-    recipe = _recipe(name, base, settings, sources, parts)
-    for key, value in settings.overrides.items():
-        override(recipe, key, value)
-    path = folder / "recipe.toml"
-    write_text(path, recipe_text(recipe))
-    return load_recipe(path)
-
-
-def _source(name: str, ground: "Ground", dealt: Mapping[str, list["Block"]], areas: Path, known: int) -> dict[str, Any]:
-    train = sum(block.known_px for block in dealt["train"])
-    return {
-        "name": name,
-        "weight": round(train / known, 6),
-        "root": str(ground.image.parent),
-        "images": escape(ground.image.name),
-        "labels": str(ground.labels),
-        "areas": str(areas.absolute()),
-        "train": ["train"] if train else [],
-        "validate": ["choose"] if dealt["choose"] else [],
-        "empty_ok": True,
-    }
-
-
-def _recipe(
-    name: str, base: Bundle, settings: FinetuneSettings, sources: list[dict[str, Any]], parts: "Parts"
-) -> dict[str, Any]:
-    spec = base.spec
-    keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "licence")
+    Crops are no larger than a block; the learning rate is low, that of the encoder lower.
+    """
+    spec, sources = base.spec, []
+    for scene, title, path, parts in zip(split.scenes, split.names, areas, split.parts, strict=True):
+        if parts["train"] or parts["choose"]:
+            train = sum(block.known_px for block in parts["train"])
+            source = {
+                "name": title,
+                "weight": round(train / split.known_px, 6),
+                "root": str(scene.image.parent),
+                "images": escape(scene.image.name),
+                "labels": str(scene.labels),
+                "areas": str(path.absolute()),
+                "train": ["train"] if train else [],
+                "validate": ["choose"] if parts["choose"] else [],
+                "empty_ok": True,
+            }
+            sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
     network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colours", "mean", "std", "pixel_max")}
-    network |= {"name": spec.network, "options": spec.network_options, "start_from": _reference(settings.model)}
+    start = str(settings.model) if str(settings.model) in list_models() else str(Path(settings.model).absolute())
+    network |= {"name": spec.network, "options": spec.network_options, "start_from": start}
     usual = {"bce": 1.0, "dice": 1.0} if len(spec.classes) == 1 else {"ce": 1.0, "dice": 1.0}
-    return {
+    side = min(min(b.window.shape) for parts in split.parts for blocks in parts.values() for b in blocks)
+    crop = max(spec.stride_px, min(256, side) // spec.stride_px * spec.stride_px)
+    keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "licence")
+    recipe: dict[str, Any] = {
         "name": name,
-        "description": f"{spec.name}, fine-tuned on {', '.join(source['name'] for source in sources)}.",
+        "description": f"{spec.name}, fine-tuned on {', '.join(str(source['name']) for source in sources)}.",
         **{key: getattr(spec, key) for key in keys},
         "network": network,
         "sources": sources,
         "loss": spec.training.get("loss") or usual,
         "augment": list(AUGMENT),
-        "fit": _fit(spec, settings, parts),
+        "fit": {
+            "batch": 8,
+            "crop_px": crop,
+            "window_px": crop + min(crop // 4, side // 4),
+            "minutes": settings.minutes,
+            "validate_every": 50,
+            "learning_rate": 2e-4,
+            "encoder_rate": 0.3,
+            "weight_decay": 0.01,
+            "average_decay": 0.98,
+            "seed": settings.seed,
+            "unscored": list(spec.training.get("fit", {}).get("unscored", ())),
+        },
     }
+    for key, value in settings.overrides.items():
+        override(recipe, key, value)
+    return load_recipe(write_text(folder / "recipe.toml", recipe_text(recipe)))
 
 
-def _reference(model: str | Path) -> str:
-    return str(model) if str(model) in list_models() else str(Path(model).absolute())
+def _train(plan: Recipe, experiment: Experiment, split: "BlockSplit", areas: Sequence[Path]) -> Bundle:
+    """Train without the blocks that are held out; take the threshold that is best where weights were chosen.
 
-
-def _fit(spec: ModelSpec, settings: FinetuneSettings, parts: "Parts") -> dict[str, Any]:
-    """Choose how to train: crops no larger than a block, a low learning rate and a lower one for the encoder."""
-    side = min(min(b.window.shape) for dealt in parts for own in dealt.values() for b in own)
-    crop = max(spec.stride_px, min(256, side) // spec.stride_px * spec.stride_px)
-    return {
-        "batch": 8,
-        "crop_px": crop,
-        "window_px": crop + min(crop // 4, side // 4),
-        "minutes": settings.minutes,
-        "validate_every": 50,
-        "learning_rate": 2e-4,
-        "encoder_rate": 0.3,
-        "weight_decay": 0.01,
-        "average_decay": 0.98,
-        "seed": settings.seed,
-        "unscored": list(spec.training.get("fit", {}).get("unscored", ())),
-    }
-
-
-def _train(plan: Recipe, folder: Path, areas: Sequence[Path], parts: "Parts") -> Bundle:
-    """Prepare the scenes, hide what is held out, and train."""
-    from geoseg.training.blocks import hide_areas
-    from geoseg.training.demand import plan_demand
-    from geoseg.training.fit import train_plan
-    from geoseg.training.sources import prepare_source
-
-    cache, demand = folder / "prepared", plan_demand(plan)
-    hidden = [path.absolute() for path, dealt in zip(areas, parts, strict=True) if dealt["held"]]
-    for source in plan.sources:
-        prepared = prepare_source(source, data=Path(), cache=cache, demand=demand)
-        for path in prepared.train:
-            for area in hidden:
-                hide_areas(path, area, ("hidden",))
-    path = train_plan(plan, data=folder, folder=folder / "training", cache=cache)
-    _warn_of_few_steps(path, plan.fit.minutes)
-    return load_bundle(path)
-
-
-def _warn_of_few_steps(path: Path, minutes: float) -> None:
-    steps = json.loads((path.parent / "metrics.json").read_text(encoding="utf-8"))["steps"]
-    if steps < FEW_STEPS:
+    It is taken only if it is clearly better there.
+    """
+    held = [(path.absolute(), "hidden") for path, parts in zip(areas, split.parts, strict=True) if parts["held"]]
+    hidden = {source.name: held for source in plan.sources}
+    metrics = experiment.train("training", plan, hidden=hidden, again=True)
+    if metrics["steps"] < FEW_STEPS:
         message = "%d steps in %g minutes are few; the same command with more --minutes continues from here"
-        log.warning(message, steps, minutes)
-
-
-def _settle_threshold(bundle: Bundle, path: Path) -> Bundle:
-    """Give the new weights the threshold that is best where they were chosen, if it is clearly better there."""
-    metrics = json.loads((bundle.path.parent / "metrics.json").read_text(encoding="utf-8"))
+        log.warning(message, metrics["steps"], plan.fit.minutes)
+    bundle = load_bundle(experiment.folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
     if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
         threshold = metrics["best_threshold"]
+    path = bundle.path.with_name(f"{plan.name}.candidate.safetensors")
     return load_bundle(save_bundle(path, replace(bundle.spec, threshold=threshold), bundle.weights()))
 
 
@@ -381,37 +337,35 @@ def _mean(figures: Mapping[str, float | None]) -> float:
     return sum(known) / max(1, len(known))
 
 
-def _score(bundle: Bundle, held: Sequence[tuple["Ground", Path]], settings: FinetuneSettings) -> dict[str, Any]:
+def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings: FinetuneSettings) -> dict[str, Any]:
     """Score a model on the held-out blocks, through the same inference as `geoseg run`."""
+    from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
     from geoseg.evaluate.scores import pool
 
     log.info("scoring %s on the held-out blocks", bundle.spec.name)
-    total = pool([_score_scene(bundle, ground, areas, settings) for ground, areas in held])
-    return total.metrics() | {"model": bundle.spec.name, "key": bundle.key, "threshold": bundle.spec.threshold}
-
-
-def _score_scene(bundle: Bundle, ground: "Ground", areas: Path, settings: FinetuneSettings) -> "SceneScores":
-    from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
-
     labels = LabelSettings(codes=settings.codes, layer=settings.layer, column=settings.column, elsewhere=True)
-    asked = EvaluateSettings(
-        labels=ground.labels,
-        label_settings=labels,
-        model=bundle.path,
-        area=areas,
-        where="split = 'held'",
-        buildings=False,
-    )
-    return evaluate_scenes(ground.image, asked).total
+    scores = []
+    for scene, areas in held:
+        asked = EvaluateSettings(
+            labels=scene.labels,
+            label_settings=labels,
+            model=bundle.path,
+            area=areas,
+            where="split = 'held'",
+            buildings=False,
+        )
+        scores.append(evaluate_scenes(scene.image, asked).total)
+    return pool(scores).metrics() | {
+        "model": bundle.spec.name,
+        "key": bundle.key,
+        "threshold": bundle.spec.threshold,
+    }
 
 
-def _keep_if_better(
+def _write_bundle(
     result: Finetuning, base: Bundle, candidate: Bundle, files: Sequence[Path], settings: FinetuneSettings
-) -> Finetuning:
-    """Write the new model with its provenance where it is better; otherwise write none."""
-    result = replace(result, blocks={**result.blocks, "held_px": result.new["pixels"]})
-    if not result.gain > 0:
-        return result
+) -> Path:
+    """Write the new model with its provenance and its figures on the held-out blocks."""
     spec = candidate.spec
     old = {"name": base.spec.name, "version": base.spec.version, "key": base.key}
     training = {
@@ -427,12 +381,4 @@ def _keep_if_better(
     held = {which: {key: m[key] for key in figures} for which, m in (("old", result.old), ("new", result.new))}
     validation = {k: spec.metrics["validation"].get(k) for k in ("headline", "step", "minutes")}
     kept = replace(spec, training=training, metrics={"held_out": held, "validation": validation})
-    path = save_bundle(result.folder / f"{spec.name}.safetensors", kept, candidate.weights())
-    return replace(result, bundle=path, new={**result.new, "key": load_bundle(path).key})
-
-
-def _write(result: Finetuning) -> Finetuning:
-    values = {key: value for key, value in asdict(result).items() if key != "folder"}
-    values |= {"bundle": result.bundle and result.bundle.name, "gain": result.gain, "better": result.bundle is not None}
-    write_text(result.folder / "finetune.json", json.dumps(values, indent=1, default=str))
-    return result
+    return save_bundle(result.folder / f"{spec.name}.safetensors", kept, candidate.weights())

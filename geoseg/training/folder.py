@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import GeosegError, RecipeError
-from geoseg.io.aside import write_text
+from geoseg.io.aside import write_json
 from geoseg.training.recipe import Recipe
 
-__all__ = ["claim_data", "claim_folder", "claim_inputs", "place_of"]
+__all__ = ["claim_data", "claim_folder", "claim_inputs", "is_finished", "place_of"]
 
 RECIPE_FILE = "recipe.json"
 INPUTS_FILE = "inputs.json"
@@ -47,12 +47,26 @@ def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
     path, now = folder / RECIPE_FILE, json.loads(json.dumps(asdict(plan)))
     is_begun = (folder / "checkpoints").is_dir()
     if path.is_file() and is_begun:
-        before = _flatten(json.loads(path.read_text(encoding="utf-8")))
-        _refuse_changes(folder, before, _flatten(now))
+        old, new = _flatten(json.loads(path.read_text(encoding="utf-8"))), _flatten(now)
+        changed = [key for key in sorted((old.keys() | new.keys()) - _MAY_CHANGE) if old.get(key) != new.get(key)]
+        if changed:
+            listed = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed[:3])
+            raise RecipeError(
+                f"{folder} holds a run of another recipe: {listed}{'; ...' if len(changed) > 3 else ''}. Continue it "
+                "with the same recipe, or choose another folder with --out."
+            )
     if not is_begun:
         (folder / INPUTS_FILE).unlink(missing_ok=True)
     claim_data(folder, data)
-    write_text(path, json.dumps(now, indent=1))
+    write_json(path, now)
+
+
+def is_finished(plan: Recipe, folder: Path) -> bool:
+    """Return True where a folder holds the figures of a training of this very recipe."""
+    path = folder / RECIPE_FILE
+    if not path.is_file() or not (folder / "metrics.json").is_file():
+        return False
+    return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(asdict(plan))))
 
 
 def claim_data(folder: Path, data: Path) -> None:
@@ -89,18 +103,7 @@ def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> 
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs:
         raise refusal
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(inputs, indent=1))
-
-
-def _refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    keys = sorted((before.keys() | now.keys()) - _MAY_CHANGE)
-    changed = [key for key in keys if before.get(key) != now.get(key)]
-    if changed:
-        listed = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:3])
-        raise RecipeError(
-            f"{folder} holds a run of another recipe: {listed}{'; ...' if len(changed) > 3 else ''}. Continue it with "
-            "the same recipe, or choose another folder with --out."
-        )
+    write_json(path, inputs)
 
 
 def _flatten(value: Any, where: str = "") -> dict[str, Any]:

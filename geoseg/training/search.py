@@ -4,24 +4,23 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.evaluate.table import write_table
-from geoseg.io.aside import write_text
+from geoseg.io.aside import write_json, write_text
+from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, open_recipe
-from geoseg.training.recipe import Recipe, Source
+from geoseg.training.recipe import Recipe
 from geoseg.training.space import Dimension
 from geoseg.training.toml import recipe_text
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
-    from optuna.trial import Trial as OptunaTrial
 
 __all__ = ["Search", "SearchSettings", "TrialResult", "search_recipe"]
 
@@ -93,26 +92,22 @@ class Search:
     @property
     def best(self) -> TrialResult:
         """The trial of the highest figure; of equal ones the first."""
-        return _best(self.trials)
+        return max(self.trials, key=lambda trial: -1.0 if trial.value is None else trial.value)
 
     def table(self) -> str:
         """Return a Markdown table of the trials, best first, failed ones last."""
         keys = list(self.best.values)
-        done = sorted(
-            (t for t in self.trials if t.value is not None), key=lambda t: t.value if t.value is not None else 0.0
-        )
+        done = sorted((t for t in self.trials if t.value is not None), key=lambda t: t.value or 0.0)[::-1]
         failed = [t for t in self.trials if t.value is None]
-        rows = [[str(t.number), _shown(t.value), *(_shown(t.values.get(key)) for key in keys)] for t in done[::-1]]
-        rows += [[str(t.number), f"failed: {t.error}", *(_shown(t.values.get(key)) for key in keys)] for t in failed]
+        rows = []
+        for trial in (*done, *failed):
+            figure = f"failed: {trial.error}" if trial.value is None else _shown(trial.value)
+            rows.append([str(trial.number), figure, *(_shown(trial.values.get(key)) for key in keys)])
         return write_table(("trial", "validation IoU", *keys), rows)
 
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _best(trials: Sequence[TrialResult]) -> TrialResult:
-    return max(trials, key=lambda trial: -1.0 if trial.value is None else trial.value)
 
 
 def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
@@ -129,136 +124,92 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
         RecipeError: the recipe or a key of the space cannot be used.
         TrainingError: every trial failed.
     """
-    _check_installed()
-    if settings.trials < 1:
-        raise UsageError(f"--trials {settings.trials} is no search. Give 1 or more; 20 are usual.")
-    job = _Job.plan(recipe, settings)
-    study = _open_study(job)
-    for number in range(_finished(study), settings.trials):
-        _run_trial(job, study, number)
-    found = _read_trials(study)
-    if all(trial.value is None for trial in found):
-        raise TrainingError(f"all {len(found)} trials failed; the first: {found[0].error}")
-    best = job.folder / "best.toml"
-    write_text(best, recipe_text(_best_plan(job, _best(found))))
-    result = Search(job.folder, found, best)
-    _write(result)
-    return replace(result, bundle=_retrain(job, result.best)) if settings.retrain else result
-
-
-def _check_installed() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as err:
         raise MissingPackageError(
             'geoseg search needs Optuna, which is not installed. Install it with pip install "geoseg[search]".'
         ) from err
+    if settings.trials < 1:
+        raise UsageError(f"--trials {settings.trials} is not a search. Give 1 or more; 20 are usual.")
+    path = find_recipe(recipe)
+    plan = _read(path, settings, {})
+    for key, dimension in settings.space.items():
+        _check_ends(path, settings, key, dimension)
+    folder = Path(settings.out or f"{plan.name}_search")
+    experiment = Experiment(folder, Path(settings.data or "data"), path.parent)
+    study = _open_study(experiment, plan, settings)
+    for number in range(len(_read_trials(study)), settings.trials):
+        _run_trial(experiment, study, number, path, settings)
+    result = Search(folder, _read_trials(study), folder / "best.toml")
+    best = result.best
+    if best.value is None:
+        raise TrainingError(f"all {len(result.trials)} trials failed; the first: {result.trials[0].error}")
+    plan = _read(path, settings, best.values)
+    write_text(result.recipe, recipe_text(plan))
+    chosen = {"number": best.number, "value": best.value, "values": best.values}
+    write_json(folder / "search.json", {"best": chosen, "trials": [asdict(trial) for trial in result.trials]})
+    return replace(result, bundle=_retrain(experiment, plan, best)) if settings.retrain else result
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What all trials share."""
-
-    recipe: Path
-    settings: SearchSettings
-    data: Path
-    folder: Path
-    seed: int
-
-    @classmethod
-    def plan(cls, recipe: str | Path, settings: SearchSettings) -> "_Job":
-        """Check the recipe and every end of the space, before anything is trained."""
-        path = find_recipe(recipe)
-        shared = cls(path, settings, Path(settings.data or "data"), Path(), 0)
-        plan = shared.read({})
-        for key, dimension in settings.space.items():
-            shared.check(key, dimension)
-        folder = Path(settings.out or f"{plan.name}_search")
-        return replace(shared, folder=folder, seed=plan.fit.seed)
-
-    def read(self, values: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with the values of a trial."""
-        given = self.settings
-        minutes = {"fit.minutes": float(given.minutes)} if given.minutes is not None else {}
-        return open_recipe(self.recipe, {**(given.overrides or {}), **minutes, **values}, over=given.over)
-
-    def check(self, key: str, dimension: Dimension) -> None:
-        """Refuse a key of which no value can be used; single values that do not go together fail as trials."""
-        faults = []
-        for value in dimension.ends:
-            try:
-                self.read({key: value})
-            except RecipeError as err:
-                faults.append(err)
-        if len(faults) == len(dimension.ends):
-            raise faults[0]
+def _read(path: Path, settings: SearchSettings, values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with the values of a trial."""
+    minutes = {"fit.minutes": float(settings.minutes)} if settings.minutes is not None else {}
+    return open_recipe(path, {**(settings.overrides or {}), **minutes, **values}, over=settings.over)
 
 
-def _open_study(job: _Job) -> "Study":
+def _check_ends(path: Path, settings: SearchSettings, key: str, dimension: Dimension) -> None:
+    """Refuse a key of which no value can be used; single values that do not go together fail as trials."""
+    faults = []
+    for value in dimension.ends:
+        try:
+            _read(path, settings, {key: value})
+        except RecipeError as err:
+            faults.append(err)
+    if len(faults) == len(dimension.ends):
+        raise faults[0]
+
+
+def _open_study(experiment: Experiment, plan: Recipe, settings: SearchSettings) -> "Study":
     """Open the study of a folder, or begin it; trials that were cut short are put first in line."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _claim(job)
-    storage = f"sqlite:///{(job.folder / STUDY).absolute()}"
+    inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(experiment.data)}
+    refusal = RecipeError(
+        f"{experiment.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
+        "Continue it with the same, or choose another folder with --out."
+    )
+    claim_inputs(experiment.folder, inputs, refusal)
+    storage = f"sqlite:///{(experiment.folder / STUDY).absolute()}"
     study = optuna.create_study(storage=storage, study_name="geoseg", direction="maximize", load_if_exists=True)
-    study.sampler = optuna.samplers.TPESampler(seed=job.seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=plan.fit.seed + len(study.trials))
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
     return study
 
 
-def _claim(job: _Job) -> None:
-    """Refuse a folder whose trials had other settings: their figures would not compare."""
-    inputs = {"recipe": recipe_text(job.read({})), "space": repr(dict(job.settings.space))}
-    inputs["data"] = place_of(job.data)
-    refusal = RecipeError(
-        f"{job.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
-        "Continue it with the same, or choose another folder with --out."
-    )
-    claim_inputs(job.folder, inputs, refusal)
-
-
-def _finished(study: "Study") -> int:
-    return len(_read_trials(study))
-
-
-def _run_trial(job: _Job, study: "Study", number: int) -> None:
-    """Train with values that Optuna chooses, and tell it how good they are."""
+def _run_trial(experiment: Experiment, study: "Study", number: int, path: Path, settings: SearchSettings) -> None:
+    """Train with values that Optuna chooses, and tell it how good they are; equal values are trained once."""
     import optuna
 
     trial = study.ask()
-    values = _suggest(job, trial)
+    values = {key: dimension.suggest(trial, key) for key, dimension in settings.space.items()}
     name = f"trial-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     trial.set_user_attr("folder", name)
     said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())
-    log.info("trial %d of %d: %s", number + 1, job.settings.trials, said)
+    log.info("trial %d of %d: %s", number + 1, settings.trials, said)
     try:
-        value = _train(job, values, job.folder / name)
+        metrics = experiment.train(name, _read(path, settings, values))
+        if "headline" not in metrics:
+            raise TrainingError("the recipe validates on nothing, so no figure can be searched for; split its sources")
     except GeosegError as err:
         log.warning("trial %d failed: %s", number + 1, err)
         trial.set_user_attr("error", str(err))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return
-    study.tell(trial, value)
-
-
-def _suggest(job: _Job, trial: "OptunaTrial") -> dict[str, Any]:
-    return {key: dimension.suggest(trial, key) for key, dimension in job.settings.space.items()}
-
-
-def _train(job: _Job, values: Mapping[str, Any], folder: Path) -> float:
-    """Train one trial, or read what an equal one found, and return its figure."""
-    plan = job.read(values)
-    if not (folder / "metrics.json").is_file():
-        from geoseg.training.fit import train_plan
-
-        train_plan(plan, data=job.data, folder=folder, beside=job.recipe.parent, cache=job.folder / "prepared")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    if "headline" not in metrics:
-        raise TrainingError("the recipe validates on nothing, so there is no figure to search for; split its sources")
-    return float(metrics["headline"])
+    else:
+        study.tell(trial, float(metrics["headline"]))
 
 
 def _read_trials(study: "Study") -> list[TrialResult]:
@@ -266,76 +217,39 @@ def _read_trials(study: "Study") -> list[TrialResult]:
     import optuna
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
-    found = study.get_trials(states=ended)
-    return [_result(trial) for trial in found if trial.value is not None or "error" in trial.user_attrs]
-
-
-def _result(trial: "FrozenTrial") -> TrialResult:
-    return TrialResult(
-        trial.number,
-        trial.value,
-        dict(trial.params),
-        trial.user_attrs.get("error", ""),
-        trial.user_attrs.get("folder", ""),
-    )
-
-
-def _best_plan(job: _Job, best: TrialResult) -> Recipe:
-    return job.read(best.values)
-
-
-def _write(result: Search) -> None:
-    best = result.best
-    trials = [
-        {"number": t.number, "value": t.value, "values": t.values, "error": t.error, "folder": t.folder}
-        for t in result.trials
+    return [
+        TrialResult(t.number, t.value, dict(t.params), t.user_attrs.get("error", ""), t.user_attrs.get("folder", ""))
+        for t in study.get_trials(states=ended)
+        if t.value is not None or "error" in t.user_attrs
     ]
-    values = {"best": {"number": best.number, "value": best.value, "values": best.values}, "trials": trials}
-    write_text(result.folder / "search.json", json.dumps(values, indent=1))
 
 
-def _retrain(job: _Job, best: TrialResult) -> Path:
-    """Train the best settings on training and validation data together, for as many steps as were best."""
-    from geoseg.training.fit import train_plan
+def _retrain(experiment: Experiment, plan: Recipe, best: TrialResult) -> Path:
+    """Train the best settings on training and validation data together, for as many steps as were best.
 
-    metrics = json.loads((job.folder / best.folder / "metrics.json").read_text(encoding="utf-8"))
-    plan = _on_all_data(_best_plan(job, best), job.data, job.folder)
+    What is held out for testing stays so.
+    """
+    from geoseg.training.source_files import find_names, split_names
+
+    metrics = json.loads((experiment.folder / best.folder / "metrics.json").read_text(encoding="utf-8"))
     fit = replace(plan.fit, steps=int(metrics["step"]), epochs=0, minutes=1e6, early_stopping=0)
     if fit.schedule == "plateau":
         log.info("fit.schedule = plateau waits for a validation; cosine takes its place")
         fit = replace(fit, schedule="cosine")
-    plan = replace(plan, fit=fit, threshold=float(metrics.get("best_threshold", plan.threshold)))
-    log.info("training on all the data for %d steps, those that were best; no validation figure is possible", fit.steps)
-    folder = job.folder / "retrained"
-    write_text(job.folder / "retrained.toml", recipe_text(plan))
-    return train_plan(plan, data=job.data, folder=folder, beside=job.recipe.parent, cache=job.folder / "prepared")
-
-
-def _on_all_data(plan: Recipe, data: Path, folder: Path) -> Recipe:
-    sources = (_whole(source, plan, data, folder) for source in plan.sources if source.weight > 0)
-    return replace(plan, sources=tuple(sources))
-
-
-def _whole(source: Source, plan: Recipe, data: Path, folder: Path) -> Source:
-    """Return a source that trains on what it trained and validated on; what is held out for testing stays so."""
     free: dict[str, Any] = {"validate": (), "validate_scenes": (), "validate_east": 0.0, "validate_px": 0, "fold": ()}
     free |= {"split": (), "split_file": ""}
-    if source.areas:
-        return replace(source, **free, train=(*source.train, *source.validate))
-    held = (*source.test_scenes, *map(escape, _test_names(source, plan, data, folder)))
-    return replace(source, **free, test_scenes=held)
-
-
-def _test_names(source: Source, plan: Recipe, data: Path, folder: Path) -> tuple[str, ...]:
-    """Return the names that a split keeps for testing."""
-    from geoseg.datasets.splits import draw_split, read_split
-    from geoseg.training.sources import find_names
-
-    if not (source.split or source.split_file):
-        return ()
-    names = find_names(source, data)
-    places = [place / source.split_file for place in (data, folder) if source.split_file]
-    for place in places:
-        if place.is_file():
-            return read_split(place, names)["test"]
-    return draw_split(names, source.split, plan.fit.seed)["test"]
+    sources = []
+    for source in plan.sources:
+        if source.weight > 0 and source.areas:
+            sources.append(replace(source, **free, train=(*source.train, *source.validate)))
+        elif source.weight > 0:
+            names = find_names(source, experiment.data)
+            split = split_names(source, names, data=experiment.data, results=experiment.folder, seed=fit.seed)
+            held = (*source.test_scenes, *map(escape, split["test"]))
+            sources.append(replace(source, **free, test_scenes=held))
+    threshold = float(metrics.get("best_threshold", plan.threshold))
+    plan = replace(plan, fit=fit, threshold=threshold, sources=tuple(sources))
+    log.info("training on all the data for %d steps, those that were best; no validation figure is possible", fit.steps)
+    write_text(experiment.folder / "retrained.toml", recipe_text(plan))
+    experiment.train("retrained", plan, again=True)
+    return experiment.folder / "retrained" / f"{plan.name}.safetensors"

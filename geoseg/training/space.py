@@ -4,34 +4,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import RecipeError, UsageError
 from geoseg.training.schema import read_table
 from geoseg.training.toml import toml_value
 
-__all__ = ["Choice", "Dimension", "Range", "Trial", "parse_dimension", "read_space"]
+__all__ = ["Choice", "Dimension", "Range", "parse_dimension", "read_space"]
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
 
 _NUMBER = r"[+-]?[\d_]*\.?\d+(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*(:log)?\s*")
 
+_PART = re.compile(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,\[{"'])+""")
+"""What stands between commas; those in brackets and quotes do not count."""
+
 EXAMPLE = "fit.learning_rate=1e-5..1e-2:log, network.options.depth=3..5 or network.encoder=resnet18,resnet50"
-
-
-class Trial(Protocol):
-    """The part of an Optuna trial that chooses values."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Choose one of several."""
-        ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Choose a number."""
-        ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Choose a whole number."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +33,14 @@ class Range:
     log: bool = False
 
     @property
-    def is_whole(self) -> bool:
-        """True where values are whole numbers."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    @property
     def ends(self) -> tuple[Any, ...]:
         """Values to check before anything starts."""
         return self.low, self.high
 
-    def suggest(self, trial: Trial, key: str) -> Any:
+    def suggest(self, trial: "Trial", key: str) -> Any:
         """Let a trial choose."""
-        if self.is_whole:
-            return trial.suggest_int(key, int(self.low), int(self.high), log=self.log)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
 
 
@@ -70,7 +55,7 @@ class Choice:
         """Values to check before anything starts."""
         return self.values
 
-    def suggest(self, trial: Trial, key: str) -> Any:
+    def suggest(self, trial: "Trial", key: str) -> Any:
         """Let a trial choose."""
         return trial.suggest_categorical(key, self.values)
 
@@ -89,7 +74,14 @@ def read_space(path: Path | None, varied: Sequence[str] = ()) -> dict[str, Dimen
         RecipeError: the file cannot be read, or a key is neither a range nor a list.
         UsageError: nothing is varied, or a text says neither.
     """
-    space = {key: _of_value(key, value) for key, value in (_flat(read_table(path)) if path else {}).items()}
+    space: dict[str, Dimension] = {}
+    for key, value in _flat(read_table(path) if path else {}).items():
+        if isinstance(value, list) and value:
+            space[key] = Choice(tuple(v if isinstance(v, str) else toml_value(v) for v in value))
+        elif isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "log"}:
+            space[key] = _range(key, value["low"], value["high"], log=bool(value.get("log")))
+        else:
+            raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
     space |= dict(map(parse_dimension, varied))
     if not space:
         raise UsageError(f"Nothing is varied. Give --vary, such as {EXAMPLE}, or --space FILE.")
@@ -105,14 +97,6 @@ def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     return found
 
 
-def _of_value(key: str, value: Any) -> Dimension:
-    if isinstance(value, list) and value:
-        return Choice(tuple(v if isinstance(v, str) else toml_value(v) for v in value))
-    if not isinstance(value, Mapping) or not {"low", "high"} <= set(value) <= {"low", "high", "log"}:
-        raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
-    return _range(key, value["low"], value["high"], log=bool(value.get("log")))
-
-
 def parse_dimension(text: str) -> tuple[str, Dimension]:
     """Read `key=low..high`, `key=low..high:log` or `key=a,b,c`; commas inside brackets and quotes do not part.
 
@@ -122,11 +106,11 @@ def parse_dimension(text: str) -> tuple[str, Dimension]:
     """
     key, sign, values = (part.strip() for part in text.partition("="))
     if not key or not sign or not values:
-        raise UsageError(f"--vary {text} is no key and values. Give for example {EXAMPLE}.")
+        raise UsageError(f"--vary {text} is not a key and values. Give for example {EXAMPLE}.")
     match = _RANGE.fullmatch(values)
     if match:
         return key, _range(key, _number(match[1]), _number(match[2]), log=bool(match[3]))
-    parts = tuple(_split(values))
+    parts = tuple(part.strip() for part in _PART.findall(values) if part.strip())
     if len(parts) < 2:
         raise UsageError(f"--vary {text} has one value. Fix it with --set, or give a range or several: {EXAMPLE}.")
     return key, Choice(parts)
@@ -142,15 +126,6 @@ def _number(text: str) -> float:
 def _range(key: str, low: Any, high: Any, *, log: bool) -> Range:
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
     if not numbers or low >= high or (log and low <= 0):
-        raise RecipeError(f"{key} goes from {low!r} to {high!r}; expected two numbers, the smaller first{_above(log)}")
+        above = ", above 0 for a logarithmic range" if log else ""
+        raise RecipeError(f"{key} goes from {low!r} to {high!r}; expected two numbers, the smaller first{above}")
     return Range(low, high, log)
-
-
-def _above(log: bool) -> str:
-    return ", above 0 for a logarithmic range" if log else ""
-
-
-def _split(text: str) -> list[str]:
-    """Cut at commas that stand in no bracket and no quotes."""
-    parts = re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,\[{"'])+""", text)
-    return [part.strip() for part in parts if part.strip()]

@@ -4,26 +4,23 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import choose_colours
 from geoseg.datasets.coding import class_indices
-from geoseg.datasets.labels import IGNORED, UNSURE, Labels, count_outside
+from geoseg.datasets.labels import IGNORED, UNSURE, count_outside
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, sampling_boxes
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import OutputError
 from geoseg.grid import Window
-from geoseg.io.aside import write_aside, write_text
+from geoseg.io.aside import write_aside, write_json
 from geoseg.scene import open_scene
 from geoseg.training.library import open_recipe
 from geoseg.training.recipe import Recipe, Source
-from geoseg.training.sources import PreparedSource, prepare_sources, quiet_scenes
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from geoseg.training.sources import prepare_sources, quiet_scenes
 
 __all__ = ["Survey", "survey_data"]
 
@@ -81,32 +78,28 @@ def survey_data(
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     root = Path(data) if data is not None else Path("data")
     sources = prepare_sources(plan, data=root, cache=folder / "prepared", test=True)
-    facts = {
-        "recipe": plan.name,
-        "gsd_m": plan.gsd_m,
-        "classes": list(plan.network.classes),
-        "sources": [_facts(s, p, root) for s, p in zip(plan.sources, sources, strict=True)],
-    }
-    return Survey(facts, [_write(folder / "data.json", facts), *_draw(plan, sources, folder)])
-
-
-def _write(path: Path, facts: Mapping[str, Any]) -> Path:
+    found = []
+    for source, prepared in zip(plan.sources, sources, strict=True):
+        abouts = {
+            part: [json.loads(path.with_suffix(".json").read_text()) for path in getattr(prepared, part)]
+            for part in PARTS
+        }
+        splits = {part: _sum_up(own) for part, own in abouts.items() if own}
+        polygons = _polygons(source, [about for own in abouts.values() for about in own])
+        found.append({"name": source.name, "weight": source.weight, "splits": splits, "polygons": polygons})
+    facts = {"recipe": plan.name, "gsd_m": plan.gsd_m, "classes": list(plan.network.classes), "sources": found}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
+        path = folder / "data.json"
         raise OutputError(f"{path} cannot be written ({err.strerror}); choose another folder with --out") from err
-    return write_text(path, json.dumps(facts, indent=1))
-
-
-def _facts(source: Source, prepared: PreparedSource, root: Path) -> dict[str, Any]:
-    abouts = {part: [_about(path) for path in getattr(prepared, part)] for part in PARTS}
-    splits = {part: _sum_up(found) for part, found in abouts.items() if found}
-    every = [about for found in abouts.values() for about in found]
-    return {"name": source.name, "weight": source.weight, "splits": splits, "polygons": _polygons(source, every)}
-
-
-def _about(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.with_suffix(".json").read_text()))
+    paths = [write_json(folder / "data.json", facts)]
+    for prepared in sources:
+        files = [path for part in PARTS for path in getattr(prepared, part)]
+        evenly = np.unique(np.linspace(0, len(files) - 1, min(_SAMPLES, len(files))).round().astype(int))
+        scenes = [PreparedScene(files[i]) for i in evenly]
+        paths.append(_draw_source(plan, scenes, folder / f"data-{prepared.name}.png"))
+    return Survey(facts, paths)
 
 
 def _sum_up(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -151,10 +144,10 @@ def _rows(source: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             "source": source["name"],
             "split": part,
             "files": f"{found['files']}",
-            "width x height": _sizes(found),
+            "width x height": _span([f"{found[key][1]} x {found[key][0]}" for key in ("smallest_px", "largest_px")]),
             "bands": ", ".join(map(str, found["bands"])),
             "type": ", ".join(found["dtypes"]),
-            "GSD m": _gsd(found["file_gsd_m"]),
+            "GSD m": _span([f"{gsd_m:.3g}" for gsd_m in found["file_gsd_m"] or ()]),
             "Mpx": f"{pixels / 1e6:.2f}",
             "unknown %": _percent(found["unknown"], pixels),
             **{f"{name} %": _percent(n, known) for name, n in found["counts"].items()},
@@ -167,70 +160,56 @@ def _percent(count: int, total: int) -> str:
     return f"{100 * count / max(1, total):.2f}"
 
 
-def _sizes(found: Mapping[str, Any]) -> str:
-    small, large = (f"{shape[1]} x {shape[0]}" for shape in (found["smallest_px"], found["largest_px"]))
-    return small if small == large else f"{small} to {large}"
-
-
-def _gsd(span: Sequence[float] | None) -> str:
-    if span is None:
-        return "-"
-    low, high = (f"{value:.3g}" for value in span)
-    return low if low == high else f"{low} to {high}"
-
-
-def _draw(plan: Recipe, sources: Sequence[PreparedSource], folder: Path) -> Iterator[Path]:
-    for source in sources:
-        paths = _spread([path for part in PARTS for path in getattr(source, part)], _SAMPLES)
-        yield _draw_source(plan, [PreparedScene(path) for path in paths], folder / f"data-{source.name}.png")
-
-
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """Choose paths evenly from the first to the last."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
-    return [paths[i] for i in chosen]
+def _span(ends: Sequence[str]) -> str:
+    """Return the smallest and the largest of some values for a cell; one where they are equal, "-" without any."""
+    return " to ".join(dict.fromkeys(ends)) or "-"
 
 
 def _draw_source(plan: Recipe, scenes: Sequence[PreparedScene], path: Path) -> Path:
-    """Draw a row of image, mask and both for each scene."""
+    """Draw a row of image, mask and both for each scene, with the classes below."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    palette = _palette(plan)
+    indices = class_indices(plan.network.classes)
+    names = [name for name, index in indices.items() if index != IGNORED]
+    colours = choose_colours(names, plan.network.colours)
+    classes = {name: (indices[name], colour) for name, colour in zip(names, colours, strict=True)}
+    classes |= {"unsure": (UNSURE, _UNSURE), "unknown": (IGNORED, _UNKNOWN)}
+    palette = np.zeros((256, 3), np.uint8)
+    for value, colour in classes.values():
+        palette[value] = list(bytes.fromhex(colour.removeprefix("#")))
     figure = Figure(figsize=(3 * _INCH, (len(scenes) + 0.35) * _INCH), layout="constrained", dpi=110)
     grid: Any = figure.subplots(len(scenes), 3, squeeze=False)
     for axes, scene in zip(grid, scenes, strict=True):
-        _draw_row(axes, scene, palette)
-    _add_legend(figure, plan)
+        sample = scene.read(_telling_window(scene))
+        image, mask = _visible(sample["image"].numpy()), sample["mask"].numpy()
+        painted = palette[mask]
+        both = np.where((mask == IGNORED)[..., None], image, (1 - _TINT) * image + _TINT * painted).astype(np.uint8)
+        title = f"{scene.about['scene']} ({scene.about['part']})"
+        for axis, picture, said in zip(axes, (image, painted, both), (title, "mask", "both"), strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_title(said, fontsize=8)
+            axis.set_axis_off()
+    patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in classes.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), fontsize=8)
     with write_aside(path) as aside:
         figure.savefig(aside, format="png")
     return path
-
-
-def _draw_row(axes: "Sequence[Axes]", scene: PreparedScene, palette: NDArray[np.uint8]) -> None:
-    sample = scene.read(_telling_window(scene))
-    image, mask = _visible(sample["image"].numpy()), sample["mask"].numpy()
-    colours = palette[mask]
-    both = np.where((mask == IGNORED)[..., None], image, (1 - _TINT) * image + _TINT * colours).astype(np.uint8)
-    title = f"{scene.about['scene']} ({scene.about['part']})"
-    for axis, picture, said in zip(axes, (image, colours, both), (title, "mask", "both"), strict=True):
-        axis.imshow(picture, interpolation="nearest")
-        axis.set_title(said, fontsize=8)
-        axis.set_axis_off()
 
 
 def _telling_window(scene: PreparedScene) -> Window:
     """Return the window of a scene that shows most of its classes: the highest entropy of known truth."""
     size = min(_SAMPLE_PX, *scene.window.shape)
     truth = scene.pixels[..., -1]
+
+    def entropy(window: Window) -> float:
+        counts = np.bincount(np.asarray(truth[window.slices][::4, ::4], np.uint8).ravel(), minlength=256)
+        shares = counts[counts > 0] / counts.sum()
+        return float(-(shares * np.log(shares)).sum() - counts[[NO_PIXEL, IGNORED]].sum() / counts.sum())
+
     boxes = sampling_boxes(truth, size, 0.5) or sampling_boxes(truth, size, 0.0)
     windows = [Window(box.row, box.col, size, size) for box in boxes[:: max(1, len(boxes) // _LOOKED_AT)]]
-    return max(windows, key=lambda window: _entropy(truth[window.slices]))
-
-
-def _entropy(truth: Labels) -> float:
-    counts = np.bincount(np.asarray(truth[::4, ::4], np.uint8).ravel(), minlength=256)
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum() - counts[[NO_PIXEL, IGNORED]].sum() / counts.sum())
+    return max(windows, key=entropy)
 
 
 def _visible(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -240,27 +219,3 @@ def _visible(image: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = np.percentile(bands, (2, 98))
         bands = np.clip((bands - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(bands.transpose(1, 2, 0))
-
-
-def _colours_of(plan: Recipe) -> dict[str, tuple[int, str]]:
-    """Return the truth's value and the colour of each class, and of what is unsure and unknown."""
-    indices = class_indices(plan.network.classes)
-    names = [name for name, index in indices.items() if index != IGNORED]
-    colours = choose_colours(names, plan.network.colours)
-    classes = {name: (indices[name], colour) for name, colour in zip(names, colours, strict=True)}
-    return {**classes, "unsure": (UNSURE, _UNSURE), "unknown": (IGNORED, _UNKNOWN)}
-
-
-def _palette(plan: Recipe) -> NDArray[np.uint8]:
-    """Return the colour (3) of each of the truth's 256 values."""
-    table = np.zeros((256, 3), np.uint8)
-    for value, colour in _colours_of(plan).values():
-        table[value] = list(bytes.fromhex(colour.removeprefix("#")))
-    return table
-
-
-def _add_legend(figure: Any, plan: Recipe) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in _colours_of(plan).items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), fontsize=8)

@@ -21,12 +21,12 @@ def test_the_target_is_building_else_the_last_class() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"colours": {"roof": "red"}}, r"s\.colours: 'red' is no colour; expected"),
-        ({"colours": {"roof": "#12345G"}}, "no colour"),
+        ({"colours": {"roof": "red"}}, r"s\.colours: 'red' is not a colour; expected"),
+        ({"colours": {"roof": "#12345G"}}, "not a colour"),
         ({"colours": {"rooof": "#123456"}}, "no class 'rooof'; expected one of background, roof, unknown"),
         ({"also": {"#000000": "water"}}, "no class 'water'"),
         ({"colours": {"roof": "#123456"}, "also": {"#123456": "background"}}, "stands for roof and for background"),
-        ({"values": {"white": "roof"}}, "'white' is no whole number"),
+        ({"values": {"white": "roof"}}, "'white' is not a whole number"),
         ({"values": {"255": "rooof"}}, "no class 'rooof'"),
     ],
 )

@@ -65,8 +65,8 @@ def test_a_written_split_is_read_again(tmp_path: Path) -> None:
         ({"train": ["scene_0", "gone"], "validate": ["scene_1"]}, "names 1 files that are not there any more: gone"),
         ({"train": ["scene_0"], "validate": ["scene_0"]}, "in more than one place: scene_0"),
         ({"train": ["scene_0", "scene_0"]}, "in more than one place: scene_0"),
-        ({"training": ["scene_0"]}, "is no split; expected"),
-        (["scene_0"], "is no split; expected"),
+        ({"training": ["scene_0"]}, "is not a split; expected"),
+        (["scene_0"], "is not a split; expected"),
     ],
 )
 def test_a_split_that_does_not_fit_is_refused(tmp_path: Path, table: object, said: str) -> None:

@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene
-from geoseg.datasets.splits import write_split
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
 from geoseg.silence import quiet_georeference
-from geoseg.training.demand import Demand
 from geoseg.training.recipe import Source, load_recipe
-from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
+from geoseg.training.sources import PreparedSource, TargetSpec, prepare_source, prepare_sources
 
 
-def demand(**wanted: Any) -> Demand:
+def target(**wanted: Any) -> TargetSpec:
     usual: dict[str, Any] = {
         "gsd_m": 0.5,
         "bands": ("red", "green", "blue"),
@@ -42,11 +40,11 @@ def demand(**wanted: Any) -> Demand:
         "stride_px": 32,
         "seed": 0,
     }
-    return Demand(**{**usual, **wanted})
+    return TargetSpec(**{**usual, **wanted})
 
 
 def prepare(source: Source, world: Path, **wanted: Any) -> PreparedSource:
-    return prepare_source(source, data=world, cache=world / "out" / "prepared", demand=demand(**wanted))
+    return prepare_source(source, data=world, cache=world / "out" / "prepared", target=target(**wanted))
 
 
 def truth_of(path: Path) -> NDArray[np.uint8]:
@@ -163,8 +161,8 @@ ALIKE = {"unscored", "seed"}
 OF_VALIDATION = {"chip_px", "halo_px", "stride_px"}
 
 
-def test_pixels_prepared_for_another_demand_or_of_files_changed_since_are_not_used(world: Path) -> None:
-    assert set(OTHER) == {f.name for f in fields(Demand)}
+def test_pixels_prepared_for_another_target_or_of_files_changed_since_are_not_used(world: Path) -> None:
+    assert set(OTHER) == {f.name for f in fields(TargetSpec)}
     source = whole(validate_scenes=("b",), images="images/[ab].tif")
     first = prepare(source, world)
     for key, value in OTHER.items():
@@ -302,18 +300,11 @@ def test_a_split_file_is_written_once_and_read_thereafter(pictures: Path) -> Non
         prepare(replace(source, split=(), split_file="none.json"), pictures, classes=GROUND, colours=WHITE)
 
 
-def test_a_split_beside_read_only_data_is_kept_beside_the_results(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, split: Any) -> Path:
-        if path.parent == pictures:
-            raise RecipeError("read-only")
-        return write_split(path, split)
-
-    monkeypatch.setattr("geoseg.training.sources.write_split", refuse)
-    source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="split.json")
+def test_a_split_that_cannot_be_kept_beside_the_data_is_kept_beside_the_results(pictures: Path) -> None:
+    (pictures / "kept").touch()  # no folder: nothing can be written into it
+    source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="kept/split.json")
     prepare(source, pictures, classes=GROUND, colours=WHITE)
-    assert (pictures / "out" / "split.json").exists()
+    assert (pictures / "out" / "kept" / "split.json").exists()
 
 
 def test_a_layouts_own_folders_split(tmp_path: Path, kit: SimpleNamespace) -> None:
@@ -322,7 +313,7 @@ def test_a_layouts_own_folders_split(tmp_path: Path, kit: SimpleNamespace) -> No
         kit.write_tif(tmp_path / "tiff" / folder / "a.tiff", image)
         kit.write_tif(tmp_path / "tiff" / f"{folder}_labels" / "a.tif", 255 * truth[None])
     source = Source(name="s", layout="split-folders", root="tiff", values={"255": "building"})
-    prepared = prepare_source(source, data=tmp_path, cache=tmp_path / "p", demand=demand(), test=True)
+    prepared = prepare_source(source, data=tmp_path, cache=tmp_path / "p", target=target(), test=True)
     for paths, seed in ((prepared.train, 0), (prepared.validate, 1), (prepared.test, 2)):
         assert np.array_equal(truth_of(paths[0]), kit.squares(seed)[1])
 

@@ -1,0 +1,375 @@
+"""Block splits: labeled scenes cut into squares that train, or are held out, with nothing of one seen in the other."""
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+
+from geoseg.bundle import ModelSpec
+from geoseg.datasets.coding import Coding
+from geoseg.datasets.labels import IGNORED, Labels, rasterize_areas, read_labels
+from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, write_prepared
+from geoseg.errors import LabelError
+from geoseg.grid import Grid, Window
+from geoseg.inference import read_aoi
+from geoseg.io.aside import write_aside
+from geoseg.scene import open_scene
+from geoseg.silence import quiet
+
+__all__ = ["BlockSplit", "LabeledBlock", "LabeledScene", "hide_areas", "label_scene", "split_blocks", "write_folds"]
+
+log = logging.getLogger(__name__)
+
+PARTS = ("train", "choose", "held")
+"""What blocks are for: training, choosing weights and threshold, and the comparison of the old model with the new."""
+
+BLOCKS = 20
+"""Blocks that truth is cut into, about."""
+
+BLOCKS_PER_FOLD = 5
+"""The same for each fold of a cross-validation."""
+
+LARGEST_PX = 512
+"""Longest side of a block: more, smaller blocks say more about a large scene."""
+
+LEAST_PX = 64
+"""Shortest side of a block."""
+
+INSET = 16
+"""A block that is scored is smaller by this part of its side on each side: houses at its border reach into others."""
+
+LEAST_KNOWN = 0.5
+"""A block with truth on less of its pixels is trained on, never chosen or scored on."""
+
+LEAST_TARGET_PX = 64
+"""Each part needs this many pixels of the target class at least."""
+
+MOST_CHOOSING = 4
+"""Blocks to choose on: they are predicted again and again while the network trains."""
+
+LITTLE_PX = 500_000
+"""Less truth than this is worth a warning."""
+
+_STRIP_PIXELS = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledScene:
+    """One scene with its truth, on the grid that it is trained on.
+
+    Attributes:
+        name: Name of the scene.
+        image: Its file.
+        labels: File of its truth.
+        grid: The working grid.
+        truth: (y, x) class indices; `IGNORED` where there is no data, no label, or that was not asked for.
+        area: What was asked for, in pixels of the grid; None is everything.
+    """
+
+    name: str
+    image: Path
+    labels: Path
+    grid: Grid
+    truth: Labels
+    area: Any = None
+
+    @property
+    def known_px(self) -> int:
+        """Pixels that have truth."""
+        return int(np.count_nonzero(self.truth != IGNORED))
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledBlock:
+    """One block of a scene.
+
+    Attributes:
+        row: Its row among the scene's blocks.
+        col: Its column.
+        window: Its pixels.
+        known_px: Pixels that have truth.
+        target_px: Pixels that are the target class.
+    """
+
+    row: int
+    col: int
+    window: Window
+    known_px: int
+    target_px: int
+
+    @property
+    def known(self) -> float:
+        """Share of the pixels that have truth."""
+        return self.known_px / (self.window.height * self.window.width)
+
+    def outline(self, scene: LabeledScene, *, inset_px: int = 0) -> Any:
+        """Return the block's polygon in the scene's coordinates, smaller by `inset_px` on every side."""
+        rows, cols = self.window.rows, self.window.cols
+        box = shapely.box(cols.start + inset_px, rows.start + inset_px, cols.stop - inset_px, rows.stop - inset_px)
+        area = box if scene.area is None else box.intersection(scene.area)
+        transform = scene.grid.transform
+        return shapely.transform(area, lambda xy: np.column_stack(transform @ (xy[:, 0], xy[:, 1])))
+
+
+def label_scene(
+    image: Path,
+    labels: Path,
+    *,
+    gsd_m: float,
+    coding: Coding,
+    area: Path | None = None,
+    where: str | None = None,
+    layer: str = "",
+    column: str = "",
+) -> LabeledScene:
+    """Read the truth of a scene, and where it has none.
+
+    Args:
+        image: The scene.
+        labels: Raster or polygons.
+        gsd_m: Metres per pixel of the working grid.
+        coding: What the labels mean.
+        area: Polygons of what is labelled; everything by default.
+        where: OGR attribute filter on them.
+        layer: Layer of a file of polygons that has several.
+        column: Attribute of the polygons that names their class.
+
+    Raises:
+        GeosegError: If scene, labels or area cannot be read or do not fit.
+    """
+    scene = open_scene(image)
+    scene = scene.at_gsd(gsd_m) if scene.native.crs is not None else scene
+    grid = scene.grid
+    truth = read_labels(labels, grid, coding=coding, native=scene.native, layer=layer, column=column, empty_ok=True)
+    aoi = read_aoi(area, grid, where=where) if area is not None else None
+    if aoi is not None:
+        truth[~aoi.mask(grid.window)] = IGNORED
+    if scene.has_mask:
+        rows = max(1, _STRIP_PIXELS // grid.width)
+        for row in range(0, grid.height, rows):
+            strip = Window(row, 0, min(rows, grid.height - row), grid.width)
+            truth[strip.slices][~scene.read(strip).valid] = IGNORED
+    return LabeledScene(scene.name, image, labels, grid, truth, aoi.polygons if aoi is not None else None)
+
+
+def _choose_side(scenes: Sequence[LabeledScene], *, stride_px: int, blocks: int) -> int:
+    """Return the side of a block, pixels: about `blocks` of them over all truth, and room for a crop in each."""
+    known = sum(scene.known_px for scene in scenes)
+    return int(min(LARGEST_PX, max(LEAST_PX, 2 * stride_px, math.sqrt(known / blocks))))
+
+
+def _inset_px(side_px: int) -> int:
+    """Return the width of the strip along a block's border that is not scored."""
+    return max(2, side_px // INSET)
+
+
+def _cut_blocks(scene: LabeledScene, side_px: int, target: int) -> list[LabeledBlock]:
+    """Cut a scene into blocks of about `side_px`; those without any truth are left out.
+
+    Args:
+        scene: The scene.
+        side_px: Height and width, about: the scene is divided evenly.
+        target: Class index that is counted.
+    """
+    edges = []
+    for size in scene.grid.shape:
+        parts = max(1, min(round(size / side_px), size // LEAST_PX))
+        edges.append([round(n * size / parts) for n in range(parts + 1)])
+    rows, cols = edges
+    blocks = []
+    for row, top in enumerate(rows[:-1]):
+        for col, left in enumerate(cols[:-1]):
+            window = Window(top, left, rows[row + 1] - top, cols[col + 1] - left)
+            truth = scene.truth[window.slices]
+            known, target_px = np.count_nonzero(truth != IGNORED), np.count_nonzero(truth == target)
+            if known:
+                blocks.append(LabeledBlock(row, col, window, int(known), int(target_px)))
+    return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSplit:
+    """The blocks of several scenes, and what they are for.
+
+    Attributes:
+        scenes: The scenes.
+        parts: For each scene the blocks of each of `PARTS`.
+        side_px: Side of a block, about.
+    """
+
+    scenes: Sequence[LabeledScene]
+    parts: Sequence[dict[str, list[LabeledBlock]]]
+    side_px: int
+
+    @property
+    def known_px(self) -> int:
+        """Pixels of all scenes that have truth."""
+        return sum(scene.known_px for scene in self.scenes)
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each scene that no other has."""
+        stems = [re.sub(r"[^\w-]+", "_", scene.name) for scene in self.scenes]
+        return [stem if stems.count(stem) == 1 else f"{stem}_{n}" for n, stem in enumerate(stems)]
+
+    def summarize(self) -> dict[str, Any]:
+        """Log how many blocks do what, and return it; warn where there is little truth."""
+        known = self.known_px
+        if known < LITTLE_PX:
+            log.warning("%.2f Mpx of truth are little; %g and more is better", known / 1e6, LITTLE_PX / 1e6)
+        counts = {part: sum(len(blocks[part]) for blocks in self.parts) for part in PARTS}
+        message = "%d blocks of about %d px train, %d are chosen on, %d are held out"
+        log.info(message, counts["train"], self.side_px, counts["choose"], counts["held"])
+        return {**counts, "side_px": self.side_px, "inset_px": _inset_px(self.side_px), "known_px": known}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write a GeoPackage of blocks per scene, once; `hidden` are whole held-out blocks, `held` what is scored."""
+        paths = [folder / "blocks" / f"{name}.gpkg" for name in self.names]
+        inset_px = _inset_px(self.side_px)
+        for path, scene, blocks in zip(paths, self.scenes, self.parts, strict=True):
+            if not path.is_file():
+                areas = [("train", block.outline(scene)) for block in blocks["train"]]
+                areas += [("hidden", block.outline(scene)) for block in blocks["held"]]
+                for part in ("choose", "held"):
+                    areas += [(part, block.outline(scene, inset_px=inset_px)) for block in blocks[part]]
+                _write_areas(path, scene.grid, areas)
+        return paths
+
+
+def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, seed: int) -> BlockSplit:
+    """Cut scenes into blocks that train, that are chosen on, and that are held out.
+
+    A block's color is (row + 2 column + scene) mod 4: no two of one color touch, not even at a corner. One color is
+    held out, some of the color opposite to it are chosen on, the rest trains.
+
+    Args:
+        scenes: The scenes.
+        spec: The model's specification.
+        target: Class index that each part must hold.
+        seed: Which color is tried first.
+
+    Raises:
+        LabelError: If no color leaves enough of the target in each part.
+    """
+    side_px = _choose_side(scenes, stride_px=spec.stride_px, blocks=BLOCKS)
+    blocks = [_cut_blocks(scene, side_px, target) for scene in scenes]
+    for first in range(4):
+        parts = _color_blocks(blocks, (seed + first) % 4)
+        targets = [sum(block.target_px for own in parts for block in own[part]) for part in PARTS]
+        if min(targets) >= LEAST_TARGET_PX:
+            return BlockSplit(scenes, parts, side_px)
+    everything = [block for own in blocks for block in own]
+    full = [block for block in everything if block.known >= LEAST_KNOWN]
+    good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
+    metres, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
+    raise LabelError(
+        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side_px} px ({metres:.0f} m) with "
+        f"any truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px "
+        f"of {spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
+        f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "
+        "ground, all of every piece, and say with --areas what is labelled"
+    )
+
+
+def _color_blocks(blocks: Sequence[Sequence[LabeledBlock]], held: int) -> list[dict[str, list[LabeledBlock]]]:
+    """Return the blocks of each part of each scene; blocks with little truth have no color and train."""
+    colors = [
+        [(b.row + 2 * b.col + n) % 4 if b.known >= LEAST_KNOWN else -1 for b in own] for n, own in enumerate(blocks)
+    ]
+    opposite = [(n, i) for n, row in enumerate(colors) for i, color in enumerate(row) if color == (held + 2) % 4]
+    chosen = set(opposite[:: max(2, math.ceil(len(opposite) / MOST_CHOOSING))])
+    parts: list[dict[str, list[LabeledBlock]]] = []
+    for n, own in enumerate(blocks):
+        parts.append({part: [] for part in PARTS})
+        for i, block in enumerate(own):
+            part = "choose" if (n, i) in chosen else "held" if colors[n][i] == held else "train"
+            parts[n][part].append(block)
+    return parts
+
+
+def write_folds(
+    path: Path, scenes: Sequence[LabeledScene], folds: int, *, stride_px: int, target: int, name: str
+) -> int:
+    """Cut scenes into blocks, deal them out to folds, and write them, once; return how many blocks there are.
+
+    Folds are diagonals, so that each is spread over the whole of every scene. In the file `train-N` are whole blocks
+    of fold N; `validate-N` the same blocks without the strip along their border.
+
+    Args:
+        path: GeoPackage with a column `split`.
+        scenes: The scenes, on one plane.
+        folds: How many folds.
+        stride_px: A crop's sides are multiples of this.
+        target: Class index that is counted.
+        name: Name of the recipe's source, for messages.
+
+    Raises:
+        LabelError: If there are too few blocks for the folds.
+    """
+    side_px = _choose_side(scenes, stride_px=stride_px, blocks=folds * BLOCKS_PER_FOLD)
+    blocks = [_cut_blocks(scene, side_px, target) for scene in scenes]
+    count = sum(map(len, blocks))
+    step = 2 if folds != 2 else 1
+    areas: list[tuple[str, Any]] = []
+    for n, (scene, own) in enumerate(zip(scenes, blocks, strict=True)):
+        for block in own:
+            fold = (block.row + step * block.col + n) % folds
+            areas.append((f"train-{fold}", block.outline(scene)))
+            areas.append((f"validate-{fold}", block.outline(scene, inset_px=_inset_px(side_px))))
+    if len({area for area, _ in areas}) < 2 * folds:
+        raise LabelError(
+            f"sources.{name} has {sum(scene.known_px for scene in scenes) / 1e6:.2f} Mpx of truth, {count} blocks of "
+            f"{side_px} px; expected one at least for each of {folds} folds. Give more imagery, or fewer folds with -k"
+        )
+    if not path.is_file():
+        _write_areas(path, scenes[0].grid, areas)
+    return count
+
+
+def _write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> None:
+    """Write named polygons as a GeoPackage with a column `split`, aside and renamed, for `Source.areas` and QGIS.
+
+    Args:
+        path: Where to.
+        grid: Whose coordinates they are in.
+        areas: Name and polygon of each; empty ones are left out.
+    """
+    import geopandas
+
+    parts = [(name, part) for name, shape in areas for part in shapely.get_parts(shape) if part.area > 0]
+    names, shapes = zip(*((name, part) for name, part in parts if part.geom_type == "Polygon"), strict=True)
+    crs = grid.crs.to_wkt() if grid.crs is not None else None
+    frame = geopandas.GeoDataFrame({"split": list(names)}, geometry=list(shapes), crs=crs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as aside, quiet(message="'crs' was not provided"):  # a plain picture has none
+        frame.to_file(aside, driver="GPKG", layer="areas")
+
+
+def hide_areas(prepared: Path, areas: Path, name: str) -> None:
+    """Take the pixels of areas out of a prepared scene: no crop sees them, not even as surroundings.
+
+    A scene where they lie elsewhere, or are hidden already, is left as it is.
+
+    Args:
+        prepared: What `write_prepared` wrote of a georeferenced scene or a plain picture.
+        areas: Polygons with a column `split`.
+        name: Which of them.
+    """
+    scene = PreparedScene(prepared)
+    whole = open_scene(scene.about["image"]).native
+    scale = Affine.scale(whole.width / scene.scene_shape[1], whole.height / scene.scene_shape[0])
+    grid = Grid(whole.crs, whole.transform @ scale, scene.scene_shape)
+    hidden = rasterize_areas(areas, [name], grid.crop(Window(*scene.origin, *scene.window.shape)))
+    stored = np.array(scene.pixels)
+    image, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+    there = truth != NO_PIXEL
+    if (there & hidden).any():
+        valid = there & ~hidden
+        write_prepared(prepared, np.where(valid, image, 0).astype(stored.dtype), truth, about=scene.about, valid=valid)
