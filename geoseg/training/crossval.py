@@ -13,7 +13,7 @@ from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_text
 from geoseg.training.folder import claim_data
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def cross_validate(
     if folds < 2:
         raise UsageError(f"-k {folds} is no cross-validation. Give 2 folds or more; 5 are usual.")
     path = find_recipe(recipe)
-    plan = open_recipe(path, overrides, over=over)
+    plan = load_recipe(path, overrides, over=over)
     folder, root = Path(out or f"{plan.name}_crossval"), Path(data or "data")
     cuts = [_cut(source, plan, folds, root, folder) for source in plan.sources if source.weight > 0]
     claim_data(folder, root)

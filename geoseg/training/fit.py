@@ -25,7 +25,7 @@ from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.pictures import Example, collect_examples, draw_predictions
 from geoseg.training.precision import check_device, choose_precision
@@ -82,7 +82,7 @@ def train_recipe(
         TrainingError: the loss is no longer a number.
     """
     path = find_recipe(recipe)
-    plan = open_recipe(path, overrides, over=over)
+    plan = load_recipe(path, overrides, over=over)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
 

@@ -13,10 +13,9 @@ from geoseg.errors import GeosegError, MissingPackageError, RecipeError, Trainin
 from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_text
 from geoseg.training.folder import claim_inputs, place_of
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe, recipe_text
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.space import Dimension
-from geoseg.training.toml import recipe_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -180,7 +179,7 @@ class _Job:
         """Return the recipe with the values of a trial."""
         given = self.settings
         minutes = {"fit.minutes": float(given.minutes)} if given.minutes is not None else {}
-        return open_recipe(self.recipe, {**(given.overrides or {}), **minutes, **values}, over=given.over)
+        return load_recipe(self.recipe, {**(given.overrides or {}), **minutes, **values}, over=given.over)
 
     def check(self, key: str, dimension: Dimension) -> None:
         """Refuse a key of which no value can be used; single values that do not go together fail as trials."""

@@ -9,8 +9,9 @@ import torch
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.networks.facts import NetworkFacts
+from geoseg.training import load_recipe
 from geoseg.training.card import CARD, write_card
-from geoseg.training.recipe import Recipe, load_recipe
+from geoseg.training.recipe import Recipe
 from geoseg.training.scores import open_scores
 
 WriteRecipe = Callable[..., Path]

@@ -23,8 +23,9 @@ from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
 from geoseg.silence import quiet_georeference
+from geoseg.training import load_recipe
 from geoseg.training.demand import Demand
-from geoseg.training.recipe import Source, load_recipe
+from geoseg.training.recipe import Source
 from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
 
 
