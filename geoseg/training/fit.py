@@ -20,15 +20,14 @@ from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_text
 from geoseg.networks import build_network, network_facts, network_stride
 from geoseg.silence import quiet
-from geoseg.training.averaging import WeightAverage
 from geoseg.training.card import write_card
 from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
+from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
 from geoseg.training.pictures import Example, collect_examples, draw_predictions
-from geoseg.training.precision import check_device, choose_precision
 from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import SegmentationTask

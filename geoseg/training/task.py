@@ -7,14 +7,14 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.errors import TrainingError
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
-from geoseg.training.precision import keep_depthwise_full
+from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
-from geoseg.training.schedule import Plateau, Progress, learning_rate_factor
 from geoseg.training.scores import open_scores
 
 __all__ = ["SegmentationTask", "settle_unsure", "target_probability"]
@@ -59,22 +59,23 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(steps, fit.minutes)
-        self.plateau = Plateau(fit.plateau_factor, fit.plateau_patience, fit.last_learning_rate)
+        # an optimiser of nothing, whose rate is the factor of the real one's, which follows the progress too
+        self.plateau = ReduceLROnPlateau(
+            torch.optim.SGD([torch.zeros(1)], lr=1.0),
+            factor=fit.plateau_factor,
+            patience=fit.plateau_patience,
+            min_lr=fit.last_learning_rate,
+            eps=0.0,
+        )
         self.target = spec.classes.index(spec.target_class)
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
         self.total_s = dict(self.seconds)
         self._ended = time.perf_counter()
         self._counted = 0
         self.train_losses = LossMeans()
-        self._begin_validation()
+        self.on_validation_epoch_start()
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
-
-    def _begin_validation(self) -> None:
-        spec = self.recipe.network
-        unscored = self.recipe.fit.unscored
-        self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
-        self.losses = LossMeans()
 
     def forward(self, image: Tensor) -> Tensor:
         """Give logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
@@ -90,7 +91,10 @@ class SegmentationTask(lightning.LightningModule):
             image, mask = augment_batch(image, batch["mask"], self.recipe.augment, crop_px=fit.crop_px)
         self.seconds["augment"] += time.perf_counter() - began
         logits = self(image)
-        mask = self._settle(mask, logits.detach())
+        if not all(source.complete for source in self.recipe.sources):
+            asked = self.run_progress.done >= fit.unsure_from
+            probability = target_probability(logits.detach(), self.target) if asked else None
+            mask = settle_unsure(mask, probability, fit.unsure_above)
         terms = loss_terms(self.recipe.loss, logits, mask)
         self.train_losses.update(terms, mask)
         loss = add_terms(self.recipe.loss, terms)
@@ -100,13 +104,6 @@ class SegmentationTask(lightning.LightningModule):
                 "are kept: lower fit.learning_rate or fit.clip_norm, or use precision 32-true"
             )
         return loss
-
-    def _settle(self, mask: Tensor, logits: Tensor) -> Tensor:
-        if not any(not source.complete for source in self.recipe.sources):
-            return mask
-        asked = self.run_progress.done >= self.recipe.fit.unsure_from
-        probability = target_probability(logits, self.target) if asked else None
-        return settle_unsure(mask, probability, self.recipe.fit.unsure_above)
 
     def on_train_start(self) -> None:
         """Count time from here."""
@@ -130,30 +127,31 @@ class SegmentationTask(lightning.LightningModule):
         factor = learning_rate_factor(
             self.run_progress.done, schedule=fit.schedule, warm_up=fit.warm_up, last=fit.last_learning_rate
         )
-        return factor * self.plateau.factor if fit.schedule == "plateau" else factor
+        return factor * self.plateau.optimizer.param_groups[0]["lr"] if fit.schedule == "plateau" else factor
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the time; stop at the end of the schedule."""
-        now = time.perf_counter()
-        self.run_progress.advance()
+        now, progress = time.perf_counter(), self.run_progress
+        progress.advance()
         self.seconds["step"] += now - self._ended
         self._ended = now
-        if self.run_progress.step % _LOG_EVERY == 0:
-            self._log_step()
-        if self.run_progress.done >= 1:
+        if progress.step % _LOG_EVERY == 0:
+            took = max(1e-9, self.seconds["step"])
+            mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * (progress.step - self._counted) / took
+            log.info(
+                "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)",
+                progress.step,
+                100 * progress.done,
+                weigh_means(self.recipe.loss, self.train_losses.means()),
+                mpx,
+                *(100 * self.seconds[key] / took for key in ("augment", "data")),
+            )
+            self._count_seconds()
+        if progress.done >= 1:
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
         """Count the time of the epoch's last steps too."""
-        self._count_seconds()
-
-    def _log_step(self) -> None:
-        progress, took = self.run_progress, max(1e-9, self.seconds["step"])
-        mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * (progress.step - self._counted) / took
-        loss = weigh_means(self.recipe.loss, self.train_losses.means())
-        shares = (100 * self.seconds[key] / took for key in ("augment", "data"))
-        message = "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)"
-        log.info(message, progress.step, 100 * progress.done, loss, mpx, *shares)
         self._count_seconds()
 
     def _count_seconds(self) -> None:
@@ -163,7 +161,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self._begin_validation()
+        spec, unscored = self.recipe.network, self.recipe.fit.unscored
+        self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
+        self.losses = LossMeans()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the predictions of one batch of chips."""
@@ -177,7 +177,7 @@ class SegmentationTask(lightning.LightningModule):
         loss = weigh_means(self.recipe.loss, self.losses.means())
         self.log("iou", self.scores.headline(threshold))
         self.log("validation_loss", loss)
-        self.plateau.see(loss)
+        self.plateau.step(loss)
         listed = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
         log.info("validation IoU %.4f, loss %.4f (%s)", self.scores.headline(threshold), loss, listed)
         self._ended = time.perf_counter()
@@ -185,29 +185,30 @@ class SegmentationTask(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser; biases and normalisation layers get no weight decay, the encoder a rate of its own."""
         fit = self.recipe.fit
-        kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
-        return kind(self._groups(), lr=fit.learning_rate)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        fit = self.recipe.fit
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        alike: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
-        return [
+                alike.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        groups = [
             {
                 "params": parameters,
                 "weight_decay": fit.weight_decay if is_matrix else 0.0,
                 "top_lr": fit.learning_rate * (fit.encoder_rate if is_encoder else 1.0),
             }
-            for (is_encoder, is_matrix), parameters in groups.items()
+            for (is_encoder, is_matrix), parameters in alike.items()
         ]
+        kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
+        return kind(groups, lr=fit.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the progress."""
         progress = self.run_progress
         checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s}
-        checkpoint["geoseg_plateau"] = self.plateau.state()
+        checkpoint["geoseg_plateau"] = {
+            "factor": self.plateau.optimizer.param_groups[0]["lr"],
+            "best": self.plateau.best,
+            "waited": self.plateau.num_bad_epochs,
+        }
         checkpoint["geoseg_seconds"] = dict(self.total_s)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -215,6 +216,7 @@ class SegmentationTask(lightning.LightningModule):
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
         self._counted = kept["step"]
-        for key, value in checkpoint["geoseg_plateau"].items():
-            setattr(self.plateau, key, value)
+        plateau = checkpoint["geoseg_plateau"]
+        self.plateau.optimizer.param_groups[0]["lr"] = plateau["factor"]
+        self.plateau.best, self.plateau.num_bad_epochs = plateau["best"], plateau["waited"]
         self.total_s = dict(checkpoint["geoseg_seconds"])
