@@ -17,9 +17,15 @@ from torch import Tensor
 from geoseg.evaluate import Confusion
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
-__all__ = ["Scores", "open_scores"]
+__all__ = ["Scores", "open_scores", "target_probability"]
 
 _LEVELS = PROBABILITY_ONE + 1
+
+
+def target_probability(logits: Tensor, target: int) -> Tensor:
+    """Return the target's probability (n, y, x) float32 of logits (n, class, y, x): of one class a sigmoid."""
+    logits = logits.float()
+    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
 
 
 def open_scores(
@@ -59,8 +65,13 @@ class Scores:
         """
         self.counts = self.counts.to(logits.device)
         truths, values = self.counts.shape[1:]
-        truth = (mask == self._target_value()) if self.is_binary else mask
-        key = (source.view(-1, 1, 1).long() * truths + truth.long()) * values + self._predict(logits)
+        if self.is_binary:
+            target = 1 if len(self.classes) == 1 else self.classes.index(self.target)
+            truth = mask == target
+            found = (target_probability(logits, target) * PROBABILITY_ONE).round().long()
+        else:
+            truth, found = mask, logits.argmax(dim=1)
+        key = (source.view(-1, 1, 1).long() * truths + truth.long()) * values + found
         nowhere = self.counts.numel()
         key = key.masked_fill(mask >= max(2, len(self.classes)), nowhere)
         self.counts += torch.bincount(key.flatten(), minlength=nowhere + 1)[:-1].view_as(self.counts)
@@ -132,20 +143,6 @@ class Scores:
             return 0.5
         by_closeness = sorted((i / 100 for i in range(5, 96)), key=lambda threshold: abs(threshold - 0.5))
         return max(by_closeness, key=self.headline)
-
-    def _target_value(self) -> int:
-        return 1 if len(self.classes) == 1 else self.classes.index(self.target)
-
-    def _predict(self, logits: Tensor) -> Tensor:
-        """Return (n, y, x) stored probabilities of the target, or class indices."""
-        if not self.is_binary:
-            return logits.argmax(dim=1)
-        logits = logits.float()
-        if len(self.classes) == 1:
-            probability = logits[:, 0].sigmoid()
-        else:
-            probability = logits.softmax(dim=1)[:, self._target_value()]
-        return (probability * PROBABILITY_ONE).round().long()
 
     def _metrics(self, threshold: float) -> dict[str, dict[str, Any]]:
         confusions = {name: self._confusion(self.counts[n], threshold) for n, name in enumerate(self.sources)}

@@ -1,27 +1,140 @@
-"""What Lightning runs: one training step, one validation step, optimiser and schedule."""
+"""What Lightning runs: crops to train on, chips to validate on, the steps, and the optimiser."""
 
+import itertools
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset, Sampler
+from torchgeo.samplers import RandomGeoSampler
 
 from geoseg.datasets.labels import IGNORED, UNSURE
-from geoseg.errors import TrainingError
+from geoseg.datasets.prepared import PreparedScene, is_known
+from geoseg.errors import RecipeError, TrainingError
+from geoseg.grid import Window, fit_lattice
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
-from geoseg.training.scores import open_scores
+from geoseg.training.scores import open_scores, target_probability
+from geoseg.training.sources import PreparedSource
 
-__all__ = ["SegmentationTask", "settle_unsure", "target_probability"]
+__all__ = ["MixedCrops", "MixedSampler", "SegmentationTask", "ValidationChips", "settle_unsure"]
 
 log = logging.getLogger(__name__)
 
 _LOG_EVERY = 25
+
+_ENDLESS = 1 << 40
+
+Sample = dict[str, Tensor]
+
+
+class MixedCrops(Dataset[Sample]):
+    """Windows of several scenes, by (scene's number, torchgeo query)."""
+
+    def __init__(self, sources: Sequence[PreparedSource], *, window_px: int) -> None:
+        """Open the training scenes of `sources`; those without room or truth for a window are left out, and named.
+
+        Attribute `pixels` is how many the scenes hold.
+        """
+        opened = [(n, PreparedScene(p, crop_px=window_px)) for n, s in enumerate(sources) for p in s.train]
+        kept = [(n, scene) for n, scene in opened if len(scene)]
+        without = [scene.about.get("scene", scene.path.stem) for _, scene in opened if not len(scene)]
+        if without:
+            log.warning(
+                "%d of %d training scenes have no room or too little truth for a window of %d px: %s%s are left out",
+                len(without),
+                len(opened),
+                window_px,
+                ", ".join(without[:3]),
+                f" and {len(without) - 3} more" if len(without) > 3 else "",
+            )
+        if not kept:
+            raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
+        self.scenes = [scene for _, scene in kept]
+        self.pixels = sum(scene.window.height * scene.window.width for scene in self.scenes)
+        shares = np.array([sources[n].weight for n, _ in kept])
+        boxes = np.array([len(scene) for scene in self.scenes])
+        totals = np.bincount([n for n, _ in kept], weights=boxes)
+        self.odds = torch.from_numpy(shares * boxes / totals[[n for n, _ in kept]])
+
+    def __getitem__(self, index: Any) -> Sample:
+        """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window."""
+        scene, query = index
+        return dict(self.scenes[scene][query])
+
+
+class MixedSampler(Sampler[list[Any]]):
+    """Batches of `MixedCrops`: the source is drawn by its weight, the place by torchgeo's `RandomGeoSampler`."""
+
+    def __init__(self, crops: MixedCrops, *, window_px: int, batch: int, batches: int) -> None:
+        """Draw `batches` batches per epoch; random numbers come from torch's global generator."""
+        self.crops, self.batch, self.batches = crops, batch, batches
+        self.samplers = [RandomGeoSampler(scene, size=window_px, length=_ENDLESS) for scene in crops.scenes]
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield lists of (scene's number, query)."""
+        queries = [iter(sampler) for sampler in self.samplers]
+        for _ in range(self.batches):
+            chosen = torch.multinomial(self.crops.odds, self.batch, replacement=True).tolist()
+            yield [(scene, next(queries[scene])) for scene in chosen]
+
+    def __len__(self) -> int:
+        """Return batches per epoch."""
+        return self.batches
+
+
+class ValidationChips(Dataset[Sample]):
+    """All validation scenes in the chips that inference would cut: its lattice, its context, its mirrored borders.
+
+    The context's truth is `IGNORED`, so that each pixel counts once. Chips of one scene have one shape.
+    """
+
+    def __init__(self, sources: Sequence[PreparedSource], *, chip_px: int, halo_px: int, stride_px: int = 32) -> None:
+        """Lay `geoseg.grid.fit_lattice` over the validation scenes of `sources`; chips without truth are left out."""
+        self.names = tuple(source.name for source in sources if source.validate)
+        paths: list[tuple[int, Path]] = [(self.names.index(s.name), p) for s in sources for p in s.validate]
+        self.scenes = [(source, PreparedScene(path)) for source, path in paths]
+        self.lattices = [
+            fit_lattice(scene.scene_shape, chip_px=chip_px, halo_px=halo_px, multiple_px=stride_px)
+            for _, scene in self.scenes
+        ]
+        self.chips: list[tuple[int, tuple[int, int]]] = []
+        for number, ((_, scene), lattice) in enumerate(zip(self.scenes, self.lattices, strict=True)):
+            stored = Window(*scene.origin, *scene.window.shape)
+            for chip in np.ndindex(*lattice.counts):
+                core = lattice.core_window(*chip).intersect(stored)
+                if core and bool(is_known(scene.pixels[core.relative_to(stored).slices][..., -1]).any()):
+                    self.chips.append((number, chip))
+
+    def __len__(self) -> int:
+        """Return the number of chips."""
+        return len(self.chips)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return image (band, y, x), mask (y, x) uint8 and the source's number of a chip."""
+        number, chip = self.chips[index]
+        (source, scene), lattice = self.scenes[number], self.lattices[number]
+        seen, core = lattice.chip_window(*chip), lattice.core_window(*chip)
+        sample = scene.read_chip(seen)
+        mask = torch.full_like(sample["mask"], IGNORED)
+        own = core.relative_to(seen).slices
+        mask[own] = sample["mask"][own]
+        return {"image": sample["image"], "mask": mask, "source": torch.tensor(source)}
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Return the chips' numbers in batches of at most `size` chips of one shape, for a `DataLoader`."""
+        shapes = [self.lattices[number].chip_shape for number, _ in self.chips]
+        groups = (list(group) for _, group in itertools.groupby(range(len(shapes)), key=shapes.__getitem__))
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
 def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Tensor:
@@ -38,12 +151,6 @@ def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Ten
     unsure = mask == UNSURE
     maybe = unsure if probability is None else unsure & (probability >= above)
     return mask.masked_fill(unsure, 0).masked_fill(maybe, IGNORED)
-
-
-def target_probability(logits: Tensor, target: int) -> Tensor:
-    """Return the target's probability (n, y, x) float32 of logits (n, class, y, x): of one class a sigmoid."""
-    logits = logits.float()
-    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
 
 
 class SegmentationTask(lightning.LightningModule):
