@@ -17,7 +17,7 @@ from torch import Tensor
 from geoseg.evaluate import Confusion
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
-__all__ = ["Scores", "open_scores", "target_probability"]
+__all__ = ["Scores", "target_probability"]
 
 _LEVELS = PROBABILITY_ONE + 1
 
@@ -28,28 +28,21 @@ def target_probability(logits: Tensor, target: int) -> Tensor:
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
 
 
-def open_scores(
-    sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
-) -> "Scores":
-    """Start counting.
-
-    Args:
-        sources: names of the validation sources.
-        classes: the network's classes; one is a sigmoid channel, several are softmax channels.
-        target: the class that is looked for; of more than two classes all are.
-        unscored: classes that means over classes leave out.
-    """
-    return Scores(tuple(sources), tuple(classes), target, tuple(unscored))
-
-
 class Scores:
     """Counts of pixels by source, truth and prediction, on the device of the first batch."""
 
     def __init__(
-        self, sources: tuple[str, ...], classes: tuple[str, ...], target: str, unscored: tuple[str, ...]
+        self, sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
     ) -> None:
-        """See `open_scores`."""
-        self.sources, self.classes, self.target, self.unscored = sources, classes, target, unscored
+        """Start counting.
+
+        Args:
+            sources: names of the validation sources.
+            classes: the network's classes; one is a sigmoid channel, several are softmax channels.
+            target: the class that is looked for; of more than two classes all are.
+            unscored: classes that means over classes leave out.
+        """
+        self.sources, self.classes, self.target, self.unscored = sources, tuple(classes), target, tuple(unscored)
         self.is_binary = len(classes) <= 2
         shape = (2, _LEVELS) if self.is_binary else (len(classes), len(classes))
         self.counts = torch.zeros(len(sources), *shape, dtype=torch.int64)

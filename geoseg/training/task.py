@@ -23,7 +23,7 @@ from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
-from geoseg.training.scores import open_scores, target_probability
+from geoseg.training.scores import Scores, target_probability
 from geoseg.training.sources import PreparedSource
 
 __all__ = ["MixedCrops", "MixedSampler", "SegmentationTask", "ValidationChips", "settle_unsure"]
@@ -269,7 +269,7 @@ class SegmentationTask(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
         spec, unscored = self.recipe.network, self.recipe.fit.unscored
-        self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
+        self.scores = Scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
         self.losses = LossMeans()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
