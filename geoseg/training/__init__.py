@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geoseg.training.fit import train_plan, train_recipe
-    from geoseg.training.recipe import Recipe, load_recipe
+    from geoseg.training.library import load_recipe
+    from geoseg.training.recipe import Recipe
 
 __all__ = ["Recipe", "load_recipe", "train_plan", "train_recipe"]
 
-_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "train_plan": "fit", "train_recipe": "fit"}
+_HOMES = {"Recipe": "recipe", "load_recipe": "library", "train_plan": "fit", "train_recipe": "fit"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,21 @@
 """Augmentation on the batch, after the crop: each step is one entry of a recipe's `[[augment]]`.
 
+A step is a function here, registered as geometric, of colour or of pixels; its keyword arguments are the step's
+options. Besides, `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that
+class' own arguments as options.
+
 kornia, which comes with torchgeo, has most of these steps one by one; here the geometric ones are multiplied into one
 matrix and one `grid_sample` (no second interpolation, and the label goes along without one), the linear colour ones
 into one colour matrix per sample. For 8 windows of 384 px on one thread that takes 40 ms, and kornia 0.9's
 `AugmentationSequential` with like steps 180 ms, of a training step of 1.2 s.
 """
 
+import inspect
+import json
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,71 +23,24 @@ from torch.nn import functional
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.errors import RecipeError
-from geoseg.training.kornia_steps import KORNIA, open_step
 
 if TYPE_CHECKING:
     from geoseg.training.recipe import Augmentation
 
-__all__ = ["STEPS", "augment_batch", "check_augmentations"]
+__all__ = ["STEPS", "augment_batch", "check_augmentations", "kornia_step"]
 
-STEPS: dict[str, dict[str, Any]] = {
-    "flip": {},
-    "dihedral": {},
-    "affine": {"rotate_deg": 180.0, "scale": [0.7, 1.5]},
-    "brightness": {"amount": 0.15},
-    "contrast": {"amount": 0.25},
-    "saturation": {"amount": 0.4},
-    "gain": {"amount": 0.12},
-    "hue": {"degrees": 10.0},
-    "gamma": {"amount": 0.3},
-    "soften": {"factor": 3.5},
-    "noise": {"sigma": 0.02},
-}
-"""The steps and the options that each takes, with their defaults.
+KORNIA = "kornia:"
 
-`flip` mirrors left to right; `dihedral` flips and turns by 90 degrees; `affine` turns by up to `rotate_deg` and
-magnifies by `scale`; `brightness` adds up to `amount` of the full range; `contrast` and `saturation` scale by
-1 +- `amount`; `gain` does so for every band by itself (a colour cast); `hue` turns colours about the grey axis; `gamma`
-has exponents e^(+-`amount`); `soften` loses detail as if the pixels were up to `factor` times larger; `noise` is
-Gaussian. Besides, `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that
-class' own arguments as options.
-"""
+Step = TypeVar("Step", bound=Callable[..., Any])
 
-_COLOUR_ONLY = {"saturation", "hue"}
-_GREY = torch.tensor([0.299, 0.587, 0.114])
+_GEOMETRIC: dict[str, Callable[..., Tensor]] = {}
+"""From the number of samples to (n, 2, 2) matrices: from an offset in the crop to the offset in its window."""
 
+_COLOUR: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+"""From the means (n, band, 1) of samples to colour matrices (n, band, band) and offsets (n, band, 1)."""
 
-def check_augmentations(steps: Sequence["Augmentation"]) -> None:
-    """Refuse unknown steps and options.
-
-    Raises:
-        RecipeError: naming the key, its value and what is allowed.
-    """
-    for step in steps:
-        if step.step.startswith(KORNIA):
-            open_step(step.step, step.probability, step.options)
-            continue
-        if step.step not in STEPS:
-            raise RecipeError(
-                f"augment.step = {step.step!r}; expected one of {', '.join(STEPS)}, or {KORNIA}NAME of kornia's "
-                "augmentations"
-            )
-        for key, value in step.options.items():
-            default = STEPS[step.step].get(key)
-            if default is None:
-                allowed = ", ".join(STEPS[step.step]) or "no options"
-                raise RecipeError(f"augment.{step.step}.options.{key} = {value!r}; expected {allowed}")
-            _check_option(f"augment.{step.step}.options.{key}", value, default)
-
-
-def _check_option(key: str, value: Any, default: Any) -> None:
-    pair = isinstance(default, list)
-    numbers = value if pair and isinstance(value, list) else [value]
-    fits = len(numbers) == (2 if pair else 1) and isinstance(value, list) == pair
-    if not fits or any(isinstance(v, bool) or not isinstance(v, int | float) or v < 0 for v in numbers):
-        raise RecipeError(f"{key} = {value!r}; expected {'[low, high]' if pair else 'a number of at least 0'}")
-    if pair and not 0 < numbers[0] <= numbers[1]:
-        raise RecipeError(f"{key} = {value!r}; expected [low, high] above 0")
+_PIXEL: dict[str, Callable[..., Tensor]] = {}
+"""From an image (n, band, y, x) and which samples are chosen (n,) to the image."""
 
 
 def augment_batch(
@@ -98,15 +58,59 @@ def augment_batch(
         (n, band, crop_px, crop_px) float32 in [0, 1] and (n, crop_px, crop_px) uint8, `IGNORED` where a crop reaches
         over its window.
     """
-    image, mask = _warp(image, mask, _geometry(len(image), steps), crop_px)
-    image = _recolour(image, steps)
+    n, bands = image.shape[:2]
+    matrix = torch.eye(2).repeat(n, 1, 1)
+    for step in steps:
+        if step.step in _GEOMETRIC:
+            chosen = _chosen(n, step)[:, None, None]
+            matrix = torch.where(chosen, matrix @ _GEOMETRIC[step.step](n, **step.options), matrix)
+    image, mask = _warp(image, mask, matrix, crop_px)
+
+    matrix, shift = torch.eye(bands).repeat(n, 1, 1), torch.zeros(n, bands, 1)
+    mean = image.mean(dim=(2, 3))[..., None].cpu()
+    for step in steps:
+        if step.step in _COLOUR and (bands == 3 or step.step not in ("saturation", "hue")):
+            chosen = _chosen(n, step)[:, None, None]
+            turn, add = _COLOUR[step.step](mean, **step.options)
+            matrix, shift = torch.where(chosen, turn @ matrix, matrix), torch.where(chosen, turn @ shift + add, shift)
+    flat = torch.baddbmm(shift.to(image.device), matrix.to(image.device), image.flatten(2))
+    image = flat.view_as(image).clamp_(0, 1)
+
     for step in steps:
         if step.step.startswith(KORNIA):
-            image, mask = open_step(step.step, step.probability, step.options)(image, mask)
-        elif step.step in _PIXEL_STEPS:
-            chosen = _chosen(len(image), step)
-            image = _PIXEL_STEPS[step.step](image, chosen, **{**STEPS[step.step], **step.options})
+            image, mask = kornia_step(step.step, step.probability, step.options)(image, mask)
+        elif step.step in _PIXEL:
+            image = _PIXEL[step.step](image, _chosen(n, step), **step.options)
     return image.clamp_(0, 1), mask
+
+
+def check_augmentations(steps: Sequence["Augmentation"]) -> None:
+    """Refuse unknown steps and options.
+
+    Raises:
+        RecipeError: naming the key, its value and what is allowed.
+    """
+    for step in steps:
+        if step.step.startswith(KORNIA):
+            kornia_step(step.step, step.probability, step.options)
+            continue
+        if step.step not in STEPS:
+            raise RecipeError(
+                f"augment.step = {step.step!r}; expected one of {', '.join(STEPS)}, or {KORNIA}NAME of kornia's "
+                "augmentations"
+            )
+        defaults = STEPS[step.step]
+        for option, value in step.options.items():
+            key = f"augment.{step.step}.options.{option} = {value!r}"
+            if option not in defaults:
+                raise RecipeError(f"{key}; expected {', '.join(defaults) or 'no options'}")
+            pair = isinstance(defaults[option], tuple)
+            numbers = value if pair and isinstance(value, list) else [value]
+            fits = len(numbers) == (2 if pair else 1) and isinstance(value, list) == pair
+            if not fits or any(isinstance(v, bool) or not isinstance(v, int | float) or v < 0 for v in numbers):
+                raise RecipeError(f"{key}; expected {'[low, high]' if pair else 'a number of at least 0'}")
+            if pair and not 0 < numbers[0] <= numbers[1]:
+                raise RecipeError(f"{key}; expected [low, high] above 0")
 
 
 def _chosen(n: int, step: "Augmentation") -> Tensor:
@@ -115,40 +119,6 @@ def _chosen(n: int, step: "Augmentation") -> Tensor:
 
 def _uniform(n: int, low: float, high: float) -> Tensor:
     return torch.empty(n).uniform_(low, high)
-
-
-def _geometry(n: int, steps: Sequence["Augmentation"]) -> Tensor:
-    """Multiply the geometric steps into (n, 2, 2): from an offset in the crop to the offset in its window."""
-    matrix = torch.eye(2).repeat(n, 1, 1)
-    for step in steps:
-        if step.step in _GEOMETRIC_STEPS:
-            chosen = _chosen(n, step)[:, None, None]
-            move = _GEOMETRIC_STEPS[step.step](n, **{**STEPS[step.step], **step.options})
-            matrix = torch.where(chosen, matrix @ move, matrix)
-    return matrix
-
-
-def _dihedral(n: int) -> Tensor:
-    turn = _rotation(torch.randint(4, (n,)) * (math.pi / 2)).round()
-    flip = torch.diag_embed(torch.stack([torch.randint(2, (n,)) * 2.0 - 1.0, torch.ones(n)], dim=1))
-    return turn @ flip
-
-
-def _flip(n: int) -> Tensor:
-    return torch.diag(torch.tensor([-1.0, 1.0])).repeat(n, 1, 1)
-
-
-def _affine(n: int, *, rotate_deg: float, scale: Sequence[float]) -> Tensor:
-    turn = _rotation(_uniform(n, -math.radians(rotate_deg), math.radians(rotate_deg)))
-    return turn / _uniform(n, math.log(scale[0]), math.log(scale[1])).exp()[:, None, None]
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-
-
-_GEOMETRIC_STEPS: dict[str, Callable[..., Tensor]] = {"flip": _flip, "dihedral": _dihedral, "affine": _affine}
 
 
 def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Tensor, Tensor]:
@@ -166,70 +136,91 @@ def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Te
     return pixels, (labels[:, 0] + IGNORED).round().to(torch.uint8)
 
 
-def _recolour(image: Tensor, steps: Sequence["Augmentation"]) -> Tensor:
-    """Apply the linear colour steps as one matrix and one offset per sample."""
-    n, bands = image.shape[:2]
-    matrix, shift = torch.eye(bands).repeat(n, 1, 1), torch.zeros(n, bands, 1)
-    mean = image.mean(dim=(2, 3))[..., None].cpu()
-    for step in steps:
-        if step.step not in _COLOUR_STEPS or (bands != 3 and step.step in _COLOUR_ONLY):
-            continue
-        chosen = _chosen(n, step)[:, None, None]
-        turn, add = _COLOUR_STEPS[step.step](mean, **{**STEPS[step.step], **step.options})
-        matrix, shift = torch.where(chosen, turn @ matrix, matrix), torch.where(chosen, turn @ shift + add, shift)
-    flat = torch.baddbmm(shift.to(image.device), matrix.to(image.device), image.flatten(2))
-    return flat.view_as(image).clamp_(0, 1)
+def _step(kind: dict[str, Callable[..., Any]]) -> Callable[[Step], Step]:
+    """Register a function as the step of its name."""
+
+    def register(function: Step) -> Step:
+        kind[function.__name__] = function
+        return function
+
+    return register
 
 
-Colour = tuple[Tensor, Tensor]
+@_step(_GEOMETRIC)
+def flip(n: int) -> Tensor:
+    """Mirror left to right."""
+    return torch.diag(torch.tensor([-1.0, 1.0])).repeat(n, 1, 1)
 
 
-def _brightness(mean: Tensor, *, amount: float) -> Colour:
+@_step(_GEOMETRIC)
+def dihedral(n: int) -> Tensor:
+    """Flip and turn by multiples of 90 degrees."""
+    turn = _rotation(torch.randint(4, (n,)) * (math.pi / 2)).round()
+    mirror = torch.diag_embed(torch.stack([torch.randint(2, (n,)) * 2.0 - 1.0, torch.ones(n)], dim=1))
+    return turn @ mirror
+
+
+@_step(_GEOMETRIC)
+def affine(n: int, *, rotate_deg: float = 180.0, scale: Sequence[float] = (0.7, 1.5)) -> Tensor:
+    """Turn by up to `rotate_deg` either way and magnify by `scale`."""
+    turn = _rotation(_uniform(n, -math.radians(rotate_deg), math.radians(rotate_deg)))
+    return turn / _uniform(n, math.log(scale[0]), math.log(scale[1])).exp()[:, None, None]
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+
+
+@_step(_COLOUR)
+def brightness(mean: Tensor, *, amount: float = 0.15) -> tuple[Tensor, Tensor]:
+    """Add up to +- `amount` of the full range."""
     n, bands = mean.shape[:2]
     return torch.eye(bands).repeat(n, 1, 1), _uniform(n, -amount, amount)[:, None, None].expand(n, bands, 1)
 
 
-def _contrast(mean: Tensor, *, amount: float) -> Colour:
-    """Scale about the sample's mean of each band."""
+@_step(_COLOUR)
+def contrast(mean: Tensor, *, amount: float = 0.25) -> tuple[Tensor, Tensor]:
+    """Scale by 1 +- `amount` about the sample's mean of each band."""
     n, bands = mean.shape[:2]
     factor = 1 + _uniform(n, -amount, amount)[:, None, None]
     return torch.eye(bands) * factor, mean * (1 - factor)
 
 
-def _gain(mean: Tensor, *, amount: float) -> Colour:
+@_step(_COLOUR)
+def saturation(mean: Tensor, *, amount: float = 0.4) -> tuple[Tensor, Tensor]:
+    """Scale the distance from grey by 1 +- `amount`."""
+    factor = 1 + _uniform(len(mean), -amount, amount)[:, None, None]
+    grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
+    return grey + factor * (torch.eye(3) - grey), torch.zeros_like(mean)
+
+
+@_step(_COLOUR)
+def gain(mean: Tensor, *, amount: float = 0.12) -> tuple[Tensor, Tensor]:
+    """Scale every band by a 1 +- `amount` of its own: a colour cast."""
     n, bands = mean.shape[:2]
     return torch.diag_embed(1 + _uniform(n * bands, -amount, amount).view(n, bands)), torch.zeros_like(mean)
 
 
-def _saturation(mean: Tensor, *, amount: float) -> Colour:
-    factor = 1 + _uniform(len(mean), -amount, amount)[:, None, None]
-    grey = _GREY.expand(3, 3)
-    return grey + factor * (torch.eye(3) - grey), torch.zeros_like(mean)
-
-
-def _hue(mean: Tensor, *, degrees: float) -> Colour:
-    """Rotate colours about the grey axis (Rodrigues' formula)."""
+@_step(_COLOUR)
+def hue(mean: Tensor, *, degrees: float = 10.0) -> tuple[Tensor, Tensor]:
+    """Rotate colours by up to +- `degrees` about the grey axis (Rodrigues' formula)."""
     angle = _uniform(len(mean), -math.radians(degrees), math.radians(degrees))[:, None, None]
     cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
     turn = angle.cos() * torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) / 3
     return turn, torch.zeros_like(mean)
 
 
-_COLOUR_STEPS: dict[str, Callable[..., Colour]] = {
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "gain": _gain,
-    "saturation": _saturation,
-    "hue": _hue,
-}
-
-
-def _gamma(image: Tensor, chosen: Tensor, *, amount: float) -> Tensor:
+@_step(_PIXEL)
+def gamma(image: Tensor, chosen: Tensor, *, amount: float = 0.3) -> Tensor:
+    """Raise to an exponent of e^(+-`amount`)."""
     exponent = torch.where(chosen, _uniform(len(image), -amount, amount), 0.0).exp()
     return image.clamp_min(1e-4).pow(exponent[:, None, None, None].to(image.device))
 
 
-def _soften(image: Tensor, chosen: Tensor, *, factor: float) -> Tensor:
+@_step(_PIXEL)
+def soften(image: Tensor, chosen: Tensor, *, factor: float = 3.5) -> Tensor:
+    """Lose detail as if the pixels were up to `factor` times larger."""
     size = image.shape[-2:]
     for i in chosen.nonzero().flatten().tolist():
         loss = float(_uniform(1, 1.0, max(1.0, factor)))
@@ -239,10 +230,62 @@ def _soften(image: Tensor, chosen: Tensor, *, factor: float) -> Tensor:
     return image
 
 
-def _noise(image: Tensor, chosen: Tensor, *, sigma: float) -> Tensor:
+@_step(_PIXEL)
+def noise(image: Tensor, chosen: Tensor, *, sigma: float = 0.02) -> Tensor:
+    """Add Gaussian noise of a standard deviation of up to `sigma`."""
     for i in chosen.nonzero().flatten().tolist():
         image[i] += torch.randn_like(image[i]) * float(_uniform(1, 0.0, sigma))
     return image
 
 
-_PIXEL_STEPS: dict[str, Callable[..., Tensor]] = {"gamma": _gamma, "soften": _soften, "noise": _noise}
+STEPS: dict[str, dict[str, Any]] = {
+    name: dict(step.__kwdefaults__ or {}) for name, step in {**_GEOMETRIC, **_COLOUR, **_PIXEL}.items()
+}
+"""The steps and the options that each takes, with their defaults."""
+
+
+def kornia_step(
+    step: str, probability: float, options: Mapping[str, Any]
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return what changes images (n, band, y, x) in [0, 1] and masks (n, y, x) uint8.
+
+    Args:
+        step: `kornia:` and the name of a class of `kornia.augmentation`, geometric (the mask goes along, `IGNORED`
+            where it is empty) or of intensity (the mask stays).
+        probability: how often an image is changed.
+        options: the class' keyword arguments.
+
+    Raises:
+        RecipeError: there is no such class, or it does not take these options.
+    """
+    return _open_kornia(step.removeprefix(KORNIA), probability, json.dumps(options, sort_keys=True))
+
+
+@lru_cache(maxsize=64)
+def _open_kornia(name: str, probability: float, options: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    import kornia.augmentation as library
+    from kornia.augmentation import AugmentationSequential, IntensityAugmentationBase2D
+    from kornia.constants import DataKey
+
+    bases = (IntensityAugmentationBase2D, library.GeometricAugmentationBase2D)
+    kinds: dict[str, Any] = {
+        n: k for n, k in vars(library).items() if inspect.isclass(k) and issubclass(k, bases) and k not in bases
+    }
+    if name not in kinds:
+        raise RecipeError(f"augment.step = {KORNIA + name!r}; expected one of {', '.join(sorted(kinds))} of kornia")
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(options).items()}
+    try:
+        augmentation = kinds[name](**given, p=probability)
+    except Exception as err:  # kornia checks its arguments with errors of many kinds
+        raise RecipeError(
+            f"augment.{KORNIA}{name}.options = {given}; expected what kornia takes, "
+            f"{inspect.signature(kinds[name])}: {err}"
+        ) from err
+    nearest: dict[Any, Any] = {DataKey.MASK: {"resample": "nearest", "align_corners": False}}
+
+    def apply(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        sequence = AugmentationSequential(augmentation, data_keys=["input", "mask"], extra_args=nearest)
+        changed, moved = sequence(image, mask[:, None].float() - IGNORED)
+        return changed, (moved[:, 0] + IGNORED).round().to(mask.dtype)
+
+    return apply

@@ -1,7 +1,7 @@
 """The model card of a training run, in Markdown: what the recipe and the figures say, and nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +39,21 @@ def write_card(
     Returns:
         The card's path.
     """
+    several = len(recipe.network.classes) > 2
+    results = ["probability.tif", "mask.tif", *(["classes.tif"] if several else []), "buildings.gpkg"]
+    use = (
+        f"## How to run it\n\n```sh\ngeoseg run scene.tif --model {bundle.name}\n```\n\n"
+        f"Results: {', '.join(f'`{name}`' for name in results)}. "
+        "Scores on areas of your own: `geoseg evaluate` with the same `--model`."
+    )
+    pictures = [f"![{text}]({name})" for name, text in _PICTURES.items() if (folder / name).is_file()]
     sections = [
         _head(recipe, metrics, bundle, facts),
-        _use(recipe, bundle),
+        use,
         _data(recipe),
         _figures(recipe, metrics),
         _training(recipe),
-        *_pictures(folder),
+        *(["\n\n".join(["## Pictures", *pictures])] if pictures else []),
         _limits(recipe, metrics),
     ]
     path = folder / CARD
@@ -55,163 +63,111 @@ def write_card(
 
 def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "NetworkFacts | None") -> str:
     network = recipe.network
-    size = f"{bundle.stat().st_size / 1e6:.1f} MB"
-    rows = [
-        ("network", f"`{network.name}`" + (f" on `{network.encoder}`" if network.encoder else "") + _options(recipe)),
-        *_cost(facts),
+    options = "".join(f", `{key} = {value!r}`" for key, value in network.options.items())
+    rows = [("network", f"`{network.name}`" + (f" on `{network.encoder}`" if network.encoder else "") + options)]
+    if facts is not None:
+        reach = f"pixels up to {facts.receptive_px} px away"
+        if facts.receptive_px is None:
+            reach = "all of its chip"
+            reach += f", beyond {facts.local_px} px through averages alone" if facts.local_px else ""
+        rows += [
+            ("cost", f"{facts.parameters / 1e6:.2f} M parameters, {facts.gflop_per_mpx:.0f} GFLOP per Mpx"),
+            ("a pixel depends on", reach),
+        ]
+
+    output = f"one probability per pixel: {network.target_class} or not"
+    if len(network.classes) > 1:
+        output = f"one probability per pixel for each of {', '.join(network.classes)}"
+        output += f"; footprints are of the class {network.target_class}"
+    threshold = f"{recipe.threshold:g}"
+    if len(network.classes) > 2:
+        threshold += " for footprints; the class raster shows the likeliest class"
+    elif metrics.get("best_threshold") is not None:
+        threshold += f"; {metrics['best_threshold']:g} is best on the validation pixels"
+    start = f"encoder weights `{network.encoder_weights}`" if network.encoder_weights else "random weights"
+    if network.start_from:
+        start = f"the weights of `{network.start_from}`"
+    trained = [
+        *([f"{metrics['steps']} steps"] if "steps" in metrics else []),
+        *([f"{metrics['minutes']:.0f} minutes"] if "minutes" in metrics else []),
+        *([f"weights of step {metrics['step']}"] if "step" in metrics else []),
+        f"geoseg {__version__}",
+    ]
+    rows += [
         ("input", f"{', '.join(network.bands)}; {recipe.gsd_m:g} m per pixel; {network.pixel_max:g} counts as 1"),
-        ("output", _output(recipe)),
-        ("threshold", _threshold(recipe, metrics)),
+        ("output", output),
+        ("threshold", threshold),
         ("smallest footprint", f"{recipe.min_area_m2:g} m²"),
         ("chips", f"at most {recipe.chip_px} px, {recipe.halo_px} px of them context on every side"),
-        ("file", f"`{bundle.name}`, {size}"),
-        ("started from", _start(recipe)),
-        ("trained", _trained(metrics)),
+        ("file", f"`{bundle.name}`, {bundle.stat().st_size / 1e6:.1f} MB"),
+        ("started from", start),
+        ("trained", ", ".join(trained)),
         ("terms of the weights", recipe.licence or "the recipe names none"),
     ]
     said = [recipe.description] if recipe.description else []
     return "\n\n".join([f"# Model card: `{recipe.name}`, version {recipe.version}", *said, _table(["", ""], rows)])
 
 
-def _options(recipe: Recipe) -> str:
-    listed = ", ".join(f"`{key} = {value!r}`" for key, value in recipe.network.options.items())
-    return f", {listed}" if listed else ""
-
-
-def _cost(facts: "NetworkFacts | None") -> list[tuple[str, str]]:
-    if facts is None:
-        return []
-    return [
-        ("cost", f"{facts.parameters / 1e6:.2f} M parameters, {facts.gflop_per_mpx:.0f} GFLOP per Mpx"),
-        ("a pixel depends on", _reach(facts)),
-    ]
-
-
-def _reach(facts: "NetworkFacts") -> str:
-    if facts.receptive_px is not None:
-        return f"pixels up to {facts.receptive_px} px away"
-    return "all of its chip" + (f", beyond {facts.local_px} px through averages alone" if facts.local_px else "")
-
-
-def _output(recipe: Recipe) -> str:
-    classes, target = recipe.network.classes, recipe.network.target_class
-    if len(classes) == 1:
-        return f"one probability per pixel: {target} or not"
-    return f"one probability per pixel for each of {', '.join(classes)}; footprints are of the class {target}"
-
-
-def _threshold(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
-    best = metrics.get("best_threshold")
-    if len(recipe.network.classes) > 2:
-        return f"{recipe.threshold:g} for footprints; the class raster shows the likeliest class"
-    return f"{recipe.threshold:g}" + ("" if best is None else f"; {best:g} is best on the validation pixels")
-
-
-def _start(recipe: Recipe) -> str:
-    network = recipe.network
-    if network.start_from:
-        return f"the weights of `{network.start_from}`"
-    return f"encoder weights `{network.encoder_weights}`" if network.encoder_weights else "random weights"
-
-
-def _trained(metrics: Mapping[str, Any]) -> str:
-    facts = [
-        f"{metrics['steps']} steps" if "steps" in metrics else "",
-        f"{metrics['minutes']:.0f} minutes" if "minutes" in metrics else "",
-        f"weights of step {metrics['step']}" if "step" in metrics else "",
-        f"geoseg {__version__}",
-    ]
-    return ", ".join(fact for fact in facts if fact)
-
-
-def _use(recipe: Recipe, bundle: Path) -> str:
-    several = len(recipe.network.classes) > 2
-    results = "`probability.tif`, `mask.tif`, " + ("`classes.tif`, " if several else "") + "`buildings.gpkg`"
-    return (
-        f"## How to run it\n\n```sh\ngeoseg run scene.tif --model {bundle.name}\n```\n\n"
-        f"Results: {results}. Scores on areas of your own: `geoseg evaluate` with the same `--model`."
-    )
-
-
 def _data(recipe: Recipe) -> str:
     total = sum(source.weight for source in recipe.sources) or 1.0
-    rows = [(source.name, f"{source.weight / total:.0%}", _said(source)) for source in recipe.sources]
-    notes = [
-        f"Labels of {source.name} are incomplete: what is marked is true, the rest may hold more."
-        for source in recipe.sources
-        if not source.complete
-    ]
+    rows, notes = [], []
+    for source in recipe.sources:
+        plain = Source(name=source.name, weight=source.weight)
+        told = {f.name: getattr(source, f.name) for f in fields(Source)}
+        said = [
+            f"`{key} = {list(value) if isinstance(value, tuple) else value!r}`"
+            for key, value in told.items()
+            if value != getattr(plain, key)
+        ]
+        rows.append((source.name, f"{source.weight / total:.0%}", ", ".join(said)))
+        if not source.complete:
+            notes.append(f"Labels of {source.name} are incomplete: what is marked is true, the rest may hold more.")
     terms = "The recipe does not carry the terms of imagery and labels: see where they come from before passing on."
     return "\n\n".join(["## Data", _table(["source", "share of the crops", "in the recipe"], rows), *notes, terms])
 
 
-def _said(source: Source) -> str:
-    """Return what a source says besides its name and weight, defaults left out."""
-    told = [f for f in fields(Source) if f.name not in ("name", "weight") and getattr(source, f.name) != _default(f)]
-    return ", ".join(f"`{f.name} = {_plain(getattr(source, f.name))}`" for f in told)
-
-
-def _default(field: "Field[Any]") -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
-
-
-def _plain(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value)
-
-
 def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
+    """Return the tables of sources and classes, of several classes the confusion matrix, and the losses."""
     if not metrics.get("sources"):
         return "## Figures\n\nNothing was kept for validation: how good this network is has not been measured."
+    classes, together = recipe.network.classes, metrics["all"]
+    several = len(classes) > 2
     caution = (
         "Pixels of the validation parts. The weights were chosen by them, so they flatter a little: "
         "`geoseg evaluate` on areas that had no part in it gives the honest figure."
     )
-    kind = "IoU" if len(recipe.network.classes) <= 2 else "mean IoU"
-    headline = f"{kind}, mean over the sources: **{_figure(metrics['headline'])}**."
-    parts = ["## Figures", caution, headline, _by_source(recipe, metrics), _by_class(recipe, metrics)]
-    parts += [_confusion(recipe, metrics["all"])] if len(recipe.network.classes) > 2 else []
-    return "\n\n".join(parts + ([_losses(metrics)] if metrics.get("losses") else []))
+    headline = f"{'mean IoU' if several else 'IoU'}, mean over the sources: **{_figure(metrics['headline'])}**."
 
+    heads = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"} if not several else {}
+    heads |= {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
+    of_sources = dict(metrics["sources"])
+    if len(of_sources) > 1:
+        of_sources["all pixels together"] = together
+    rows = [(name, *(_figure(m[key]) for key in heads), _mpx(m["pixels"])) for name, m in of_sources.items()]
+    tables = [_table(["source", *heads.values(), "Mpx"], rows)]
 
-def _by_source(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
-    """Return the table of sources: the target's figures, or of several classes the means over them."""
-    target = () if len(recipe.network.classes) > 2 else ("iou", "dice", "precision", "recall")
-    keys = (*target, "mean_iou", "pixel_accuracy")
-    heads = {"iou": "IoU", "dice": "Dice", "mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
-    rows = [(name, *(_figure(m[key]) for key in keys), _mpx(m["pixels"])) for name, m in metrics["sources"].items()]
-    if len(rows) > 1:
-        together = metrics["all"]
-        rows.append(("all pixels together", *(_figure(together[k]) for k in keys), _mpx(together["pixels"])))
-    return _table(["source", *(heads.get(key, key) for key in keys), "Mpx"], rows)
-
-
-def _by_class(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
-    unscored = recipe.fit.unscored
+    heads = {"iou": "IoU", "dice": "Dice (F1)", "precision": "precision", "recall": "recall"}
     rows = [
         (
-            name + (" (not in the mean)" if name in unscored else ""),
-            *(_figure(m[key]) for key in ("iou", "dice", "precision", "recall")),
+            name + (" (not in the mean)" if name in recipe.fit.unscored else ""),
+            *(_figure(m[key]) for key in heads),
             _mpx(m["pixels"]),
         )
-        for name, m in metrics["all"]["classes"].items()
+        for name, m in together["classes"].items()
     ]
-    return _table(["class, all pixels together", "IoU", "Dice (F1)", "precision", "recall", "Mpx"], rows)
+    tables.append(_table(["class, all pixels together", *heads.values(), "Mpx"], rows))
 
-
-def _confusion(recipe: Recipe, together: Mapping[str, Any]) -> str:
-    """Return the confusion matrix as shares of each true class."""
-    names = recipe.network.classes
-    rows = [
-        (name, *(f"{count / sum(counts):.1%}" if sum(counts) else "-" for count in counts))
-        for name, counts in zip(names, together["confusion"], strict=True)
-    ]
-    return _table(["truth, of which predicted as", *names], rows)
-
-
-def _losses(metrics: Mapping[str, Any]) -> str:
-    rows = [(f"`{name}`", _figure(value, 4)) for name, value in metrics["losses"].items()]
-    whole = metrics.get("loss")
-    return _table(["validation loss", "mean"], rows + ([("weighted sum", _figure(whole, 4))] if whole else []))
+    if several:  # the confusion matrix as shares of each true class
+        rows = [
+            (name, *(f"{count / sum(counts):.1%}" if sum(counts) else "-" for count in counts))
+            for name, counts in zip(classes, together["confusion"], strict=True)
+        ]
+        tables.append(_table(["truth, of which predicted as", *classes], rows))
+    if metrics.get("losses"):
+        losses = [(f"`{name}`", _figure(value, 4)) for name, value in metrics["losses"].items()]
+        losses += [("weighted sum", _figure(metrics["loss"], 4))] if metrics.get("loss") else []
+        tables.append(_table(["validation loss", "mean"], losses))
+    return "\n\n".join(["## Figures", caution, headline, *tables])
 
 
 def _training(recipe: Recipe) -> str:
@@ -234,11 +190,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def _pictures(folder: Path) -> list[str]:
-    there = [f"![{text}]({name})" for name, text in _PICTURES.items() if (folder / name).is_file()]
-    return ["\n\n".join(["## Pictures", *there])] if there else []
 
 
 def _limits(recipe: Recipe, metrics: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_json
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_data
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.recipe import Recipe, Source
 
 __all__ = ["CrossValidation", "cross_validate"]
@@ -115,7 +115,7 @@ def cross_validate(
     if folds < 2:
         raise UsageError(f"-k {folds} is not a cross-validation. Give 2 folds or more; 5 are usual.")
     path = find_recipe(recipe)
-    plan = open_recipe(path, overrides, over=over)
+    plan = load_recipe(path, overrides, over=over)
     experiment = Experiment(Path(out or f"{plan.name}_crossval"), Path(data or "data"), path.parent)
     cuts = [_cut(source, plan, folds, experiment) for source in plan.sources if source.weight > 0]
     claim_data(experiment.folder, experiment.data)

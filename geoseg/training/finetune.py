@@ -17,9 +17,8 @@ from geoseg.io.aside import write_json, write_text
 from geoseg.scene import is_remote, list_files
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs
-from geoseg.training.recipe import Recipe, load_recipe
-from geoseg.training.schema import override
-from geoseg.training.toml import recipe_text
+from geoseg.training.library import load_recipe, override, recipe_text
+from geoseg.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from geoseg.training.block_split import BlockSplit, LabeledScene

@@ -20,18 +20,16 @@ from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_text
 from geoseg.networks import build_network, network_facts, network_stride
 from geoseg.silence import quiet
-from geoseg.training.averaging import WeightAverage
 from geoseg.training.card import write_card
-from geoseg.training.crops import MixedCrops, MixedSampler, ValidationChips
 from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
-from geoseg.training.pictures import Example, collect_examples, draw_predictions
-from geoseg.training.precision import check_device, choose_precision
+from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
+from geoseg.training.pictures import collect_examples, draw_predictions
 from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
-from geoseg.training.task import SegmentationTask
+from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips
 
 __all__ = ["train_plan", "train_recipe"]
 
@@ -82,7 +80,7 @@ def train_recipe(
         TrainingError: the loss is no longer a number.
     """
     path = find_recipe(recipe)
-    plan = open_recipe(path, overrides, over=over)
+    plan = load_recipe(path, overrides, over=over)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
 
@@ -141,30 +139,21 @@ class _Run:
 
 def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | None, folder: Path) -> _Run:
     fit = plan.fit
-    _prepare_torch(plan)
+    lightning.seed_everything(fit.seed, verbose=False)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    if fit.threads:
+        torch.set_num_threads(fit.threads)
     network = _build_network(plan, weights)
     crops = MixedCrops(sources, window_px=fit.read_px)
     stride = network_stride(plan.network.name, plan.network.builder_options)
     chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=stride)
     epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
-    task = SegmentationTask(network, plan, chips.names, steps=_steps(plan, epoch))
+    ends = [n for n in (fit.steps, fit.epochs * epoch) if n]
+    task = SegmentationTask(network, plan, chips.names, steps=min(ends, default=0))
     run = _Run(plan, folder, task, WeightAverage(task.network, fit.average_decay), crops, chips, epoch)
     if run.last.exists():
         task.on_load_checkpoint(_read_checkpoint(run.last))
     return run
-
-
-def _steps(plan: Recipe, epoch: int) -> int:
-    """Return after how many steps the run ends at the latest; 0 for never."""
-    ends = [n for n in (plan.fit.steps, plan.fit.epochs * epoch) if n]
-    return min(ends, default=0)
-
-
-def _prepare_torch(plan: Recipe) -> None:
-    lightning.seed_everything(plan.fit.seed, verbose=False)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    if plan.fit.threads:
-        torch.set_num_threads(plan.fit.threads)
 
 
 def _build_network(plan: Recipe, weights: str | None) -> torch.nn.Module:
@@ -172,19 +161,15 @@ def _build_network(plan: Recipe, weights: str | None) -> torch.nn.Module:
     bands, classes = len(spec.bands), len(spec.classes)
     network = build_network(spec.name, bands=bands, classes=classes, encoder_weights=weights, **spec.builder_options)
     if spec.start_from:
-        _start_from(network, spec.start_from)
+        bundle = load_bundle(spec.start_from)
+        try:
+            network.load_state_dict(bundle.weights())
+        except RuntimeError as err:
+            raise BundleError(
+                f"The weights of network.start_from = {spec.start_from!r} do not fit the recipe's network: it is "
+                f"{bundle.spec.network!r} with {bundle.spec.network_options} there. Give the recipe the same network."
+            ) from err
     return network
-
-
-def _start_from(network: torch.nn.Module, name: str) -> None:
-    bundle = load_bundle(name)
-    try:
-        network.load_state_dict(bundle.weights())
-    except RuntimeError as err:
-        raise BundleError(
-            f"The weights of network.start_from = {name!r} do not fit the recipe's network: it is "
-            f"{bundle.spec.network!r} with {bundle.spec.network_options} there. Give the recipe the same network."
-        ) from err
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -194,28 +179,19 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _fit(run: _Run) -> None:
-    fit, resumed = run.plan.fit, run.last.exists()
-    sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
-    if resumed:
-        torch.manual_seed(fit.seed + run.task.run_progress.step)
-        log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
-    with quiet(message=_KNOWN):
-        _trainer(run).fit(
-            run.task,
-            DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
-            _chip_loader(run) if len(run.chips) else None,
-            ckpt_path=str(run.last) if resumed else None,
-            weights_only=True,
-        )
+    """Train to the end of the recipe, from the last checkpoint where there is one."""
+    fit, folder, resumed = run.plan.fit, run.folder, run.last.exists()
 
+    keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    kept: list[Callback] = []
+    if len(run.chips):
+        kept.append(ModelCheckpoint(run.last.parent, "best-iou", monitor="iou", mode="max", **keep))
+        kept.append(ModelCheckpoint(run.last.parent, "best-loss", monitor="validation_loss", mode="min", **keep))
+        if fit.early_stopping:
+            kept.append(EarlyStopping("iou", patience=fit.early_stopping, mode="max", check_on_train_epoch_end=True))
+    kept.append(ModelCheckpoint(run.last.parent, "last", **keep))
 
-def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
-    return DataLoader(run.chips, batch_sampler=run.chips.batches(_VALIDATION_BATCH))  # chips of one shape
-
-
-def _trainer(run: _Run) -> lightning.Trainer:
-    fit, folder = run.plan.fit, run.folder
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         max_epochs=-1,
         accelerator="gpu" if fit.device == "cuda" else fit.device,
         devices=1,
@@ -226,22 +202,25 @@ def _trainer(run: _Run) -> lightning.Trainer:
         log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[run.average, *_keepers(run), _Table(folder)],
+        callbacks=[run.average, *kept, _Table(folder)],
         default_root_dir=folder,
     )
+    sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
+    if resumed:
+        torch.manual_seed(fit.seed + run.task.run_progress.step)
+        log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
+    with quiet(message=_KNOWN):
+        trainer.fit(
+            run.task,
+            DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
+            _chip_loader(run) if len(run.chips) else None,
+            ckpt_path=str(run.last) if resumed else None,
+            weights_only=True,
+        )
 
 
-def _keepers(run: _Run) -> list[Callback]:
-    """Keep the best checkpoints and the last one; stop early where the recipe says so."""
-    folder, patience = run.folder / "checkpoints", run.plan.fit.early_stopping
-    keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    last = ModelCheckpoint(folder, "last", **keep)
-    if not len(run.chips):
-        return [last]
-    best_iou = ModelCheckpoint(folder, "best-iou", monitor="iou", mode="max", **keep)
-    best_loss = ModelCheckpoint(folder, "best-loss", monitor="validation_loss", mode="min", **keep)
-    stop = EarlyStopping("iou", patience=patience, mode="max", check_on_train_epoch_end=True)
-    return [best_iou, best_loss, *([stop] if patience else []), last]
+def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
+    return DataLoader(run.chips, batch_sampler=run.chips.batches(_VALIDATION_BATCH))  # chips of one shape
 
 
 class _Table(Callback):
@@ -280,18 +259,36 @@ def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
 
 def _write_results(run: _Run) -> Path:
     """Write the bundles of the best averaged weights and their figures; return the one of the best IoU."""
-    seconds = run.task.total_s
+    seconds, progress = run.task.total_s, run.task.run_progress
     share = {f"share_of_time_{key}": seconds[key] / max(1e-9, seconds["step"]) for key in ("augment", "data")}
-    progress = run.task.run_progress
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
     path, other = (run.folder / f"{run.plan.name}{kind}.safetensors" for kind in ("", ".best-loss"))
-    has_other = (run.folder / "checkpoints" / "best-loss.ckpt").exists()
+    has_other = run.last.with_stem("best-loss").exists()
     by_loss = _write_bundle(run, "best-loss", other, facts) if has_other else None
     metrics = facts | _write_bundle(run, "best-iou", path, facts, measured=by_loss)
     if by_loss is not None:
         metrics["best_loss"] = by_loss
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
-    _show(run, metrics, path)
+    _draw_curves(run.folder)
+    plan, spec, task = run.plan, run.plan.network, run.task.eval()
+    examples = collect_examples(
+        run.chips,
+        lambda image: task(image.float() / spec.pixel_max),
+        names=run.chips.names,
+        threshold=plan.threshold,
+        target=task.target,
+    )
+    if examples:
+        draw_predictions(
+            examples,
+            run.folder / "predictions.png",
+            classes=spec.classes,
+            colours=spec.colours,
+            target=spec.target_class,
+            bands=spec.bands,
+            title=plan.name,
+        )
+    write_card(run.folder, plan, metrics, bundle=path, facts=network_facts(task.network, len(spec.bands)))
     log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
     return path
 
@@ -299,45 +296,20 @@ def _write_results(run: _Run) -> Path:
 def _write_bundle(
     run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any], *, measured: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write the averaged weights of a checkpoint and return their figures; those of the same step are not made anew."""
-    step = _load(run, checkpoint)
-    is_measured = measured is not None and measured["step"] == step
-    metrics = dict(measured or {}) if is_measured else {"step": step, **_measure(run)}
-    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
-    return metrics
+    """Write the averaged weights of a checkpoint, or of the last where it was not kept, and return their figures.
 
-
-def _load(run: _Run, checkpoint: str) -> int:
-    """Give the network the averaged weights of a checkpoint, or of the last where it was not kept; return its step."""
-    kept = run.folder / "checkpoints" / f"{checkpoint}.ckpt"
+    Figures `measured` of the same step are not measured again.
+    """
+    kept = run.last.with_stem(checkpoint)
     loaded = _read_checkpoint(kept if kept.exists() else run.last)
     run.average.load_state_dict(loaded["callbacks"][run.average.state_key])
     run.task.cpu()
     run.task.network.load_state_dict(run.average.average)
-    return int(loaded["geoseg_progress"]["step"])
-
-
-def _show(run: _Run, metrics: Mapping[str, Any], bundle: Path) -> None:
-    """Draw the curves and examples of the validation chips, and write the model card."""
-    plan, spec = run.plan, run.plan.network
-    _draw_curves(run.folder)
-    examples = _examples(run)
-    if examples:
-        look: dict[str, Any] = {"classes": spec.classes, "colours": spec.colours, "target": spec.target_class}
-        draw_predictions(examples, run.folder / "predictions.png", bands=spec.bands, title=plan.name, **look)
-    write_card(run.folder, plan, metrics, bundle=bundle, facts=network_facts(run.task.network, len(spec.bands)))
-
-
-@torch.inference_mode()
-def _examples(run: _Run) -> list[Example]:
-    task, chips = run.task.eval(), run.chips
-    return collect_examples(
-        chips,
-        lambda image: task(image.float() / run.plan.network.pixel_max),
-        names=chips.names,
-        threshold=run.plan.threshold,
-        target=task.target,
-    )
+    step = int(loaded["geoseg_progress"]["step"])
+    is_measured = measured is not None and measured["step"] == step
+    metrics = dict(measured or {}) if is_measured else {"step": step, **_measure(run)}
+    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
+    return metrics
 
 
 @torch.inference_mode()

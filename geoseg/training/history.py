@@ -8,12 +8,9 @@ over classes too where `iou` itself is not there; `progress` and `minutes` are n
 import csv
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from typing import Any
 
 from geoseg.io.aside import write_aside
 
@@ -38,7 +35,9 @@ def write_row(path: Path, row: Mapping[str, float]) -> None:
     """
     kept = _rows(path)
     if kept and list(kept[0]) != list(row):
-        aside = _free_name(path)
+        number = 1
+        while (aside := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+            number += 1
         log.warning("%s has the columns %s: kept as %s, a new table begins", path, ", ".join(kept[0]), aside.name)
         path.replace(aside)
         kept = []
@@ -68,13 +67,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return whole
 
 
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
-        number += 1
-    return free
-
-
 def draw_curves(table: Path, picture: Path) -> Path:
     """Draw the loss and each of its terms, IoU, other scores and the learning rate over the steps.
 
@@ -89,59 +81,52 @@ def draw_curves(table: Path, picture: Path) -> Path:
     from matplotlib.figure import Figure
 
     columns = read_history(table)
-    panels = _panels(list(columns))
+    panels: dict[str, dict[str, str]] = {}
+    for name in columns:
+        if name not in _UNDRAWN:
+            title, label = _place(name)
+            title = "IoU" if name == "mean_iou" and "iou" not in columns else title
+            panels.setdefault(title, {})[name] = label
+    order = {"loss": 0, "IoU": 2, "scores": 3, "learning rate": 4}
+    titles = sorted(panels, key=lambda title: order.get(title, 1))
+
     across = min(3, max(1, len(panels)))
     down = math.ceil(max(1, len(panels)) / across)
     figure = Figure(figsize=(4.5 * across, 3.2 * down), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
-    for axis, (title, names) in zip(axes, panels.items(), strict=False):
-        _draw_panel(axis, title, {name: columns[name] for name in names}, columns[_ABSCISSA])
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
+    steps = columns.get(_ABSCISSA, [])
+    for axis, title in zip(axes, titles, strict=False):
+        for name, label in panels[title].items():
+            mean = title == "IoU" and name in ("iou", "mean_iou")
+            style: dict[str, Any] = {"color": "black", "linewidth": 2} if mean else {"linewidth": 1.3}
+            axis.plot(steps, columns[name], label=label, marker="." if len(steps) < 30 else "", **style)
+        axis.set(title=title, xlabel=_ABSCISSA)
+        axis.grid(alpha=0.3)
+        if title in ("IoU", "scores"):
+            axis.set_ylim(0, 1)
+        if title != "learning rate":
+            axis.legend(fontsize="small", ncols=2 if len(panels[title]) > 6 else 1)
+        elif all(rate > 0 for name in panels[title] for rate in columns[name]):
+            axis.set_yscale("log")
     with write_aside(picture) as part:
         figure.savefig(part, dpi=110, format="png")
     return picture
 
 
-def _panels(names: Sequence[str]) -> dict[str, list[str]]:
-    """Sort columns into panels: the loss, its terms, IoU, other scores, the learning rate."""
-    panels: dict[str, list[str]] = {}
-    for name in (name for name in names if name not in _UNDRAWN):
-        title = "IoU" if name == "mean_iou" and "iou" not in names else _title(name)
-        panels.setdefault(title, []).append(name)
-    order = {"loss": 0, "IoU": 2, "scores": 3, "learning rate": 4}
-    return dict(sorted(panels.items(), key=lambda item: order.get(item[0], 1)))
-
-
-def _title(name: str) -> str:
+def _place(name: str) -> tuple[str, str]:
+    """Return the title of a column's panel, and the column's label there."""
     part, _, term = name.partition("_")
     if part in _PARTS and term:
-        return term if term == "loss" else f"loss: {term}"
-    if name.startswith("iou"):
-        return "IoU"
-    return name.replace("_", " ") if name in ("loss", "learning_rate") else "scores"
-
-
-def _draw_panel(axis: "Axes", title: str, columns: Mapping[str, Sequence[float]], steps: Sequence[float]) -> None:
-    for name, values in columns.items():
-        mean = title == "IoU" and name in ("iou", "mean_iou")
-        style: dict[str, Any] = {"color": "black", "linewidth": 2} if mean else {"linewidth": 1.3}
-        axis.plot(steps, values, label=_label(name), marker="." if len(steps) < 30 else "", **style)
-    axis.set(title=title, xlabel="step")
-    axis.grid(alpha=0.3)
-    if title in ("IoU", "scores"):
-        axis.set_ylim(0, 1)
-    if title == "learning rate" and all(value > 0 for values in columns.values() for value in values):
-        axis.set_yscale("log")
-    if title != "learning rate":
-        axis.legend(fontsize="small", ncols=2 if len(columns) > 6 else 1)
-
-
-def _label(name: str) -> str:
-    part, _, term = name.partition("_")
-    if part in _PARTS and term:
-        return _PARTS[part]
+        return ("loss" if term == "loss" else f"loss: {term}"), _PARTS[part]
     if name == "loss":
-        return _PARTS["train"]
-    return {"iou": "mean", "mean_iou": "mean of classes"}.get(name, name.removeprefix("iou_").replace("_", " "))
+        return "loss", _PARTS["train"]
+    if name == "learning_rate":
+        return "learning rate", "learning rate"
+    if name == "mean_iou":
+        return "scores", "mean of classes"
+    if name.startswith("iou"):
+        return "IoU", "mean" if name == "iou" else name.removeprefix("iou_").replace("_", " ")
+    return "scores", name.replace("_", " ")

@@ -1,30 +1,42 @@
-"""Recipes by name: those that come with geoseg."""
+"""Recipes by name, from files, and as text."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoseg.errors import RecipeError
-from geoseg.training.schema import read_table
+from geoseg.training.recipe import Recipe, build
+from geoseg.training.rules import check_recipe
 
-if TYPE_CHECKING:
-    from geoseg.training.recipe import Recipe
-
-__all__ = ["describe_recipes", "find_recipe", "list_recipes", "open_recipe", "show_recipe"]
+__all__ = [
+    "describe_recipes",
+    "find_recipe",
+    "list_recipes",
+    "load_recipe",
+    "merge",
+    "override",
+    "read_table",
+    "recipe_text",
+    "show_recipe",
+    "toml_value",
+]
 
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
 """Where an installed geoseg keeps them, and where a checkout does."""
 
-_SUFFIXES = {".toml", ".yaml", ".yml"}
+_YAML = (".yaml", ".yml")
 
 
 def list_recipes() -> dict[str, Path]:
     """Return the recipes that come with geoseg, by name."""
     files = (path for folder in reversed(_FOLDERS) for path in sorted(folder.glob("*.*")))
-    return {path.stem: path for path in files if path.suffix in _SUFFIXES}
+    return {path.stem: path for path in files if path.suffix in (".toml", *_YAML)}
 
 
 def describe_recipes() -> dict[str, str]:
@@ -52,13 +64,82 @@ def find_recipe(recipe: str | Path) -> Path:
     return known[str(recipe)]
 
 
-def open_recipe(
+def load_recipe(
     recipe: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Sequence[str | Path] = ()
-) -> "Recipe":
-    """Read a recipe by name or path, with others by name or path laid over it; see `load_recipe`."""
-    from geoseg.training.recipe import load_recipe
+) -> Recipe:
+    """Read a recipe, lay others over it, change what `overrides` say, and check it.
 
-    return load_recipe(find_recipe(recipe), overrides, over=[find_recipe(o) for o in over])
+    Args:
+        recipe: path of a TOML or YAML file, or name of a recipe that comes with geoseg.
+        overrides: dotted keys and values; an element of a list goes by its `name` or `step`, as in
+            `sources.accra.weight`. A text is read as TOML where it can be.
+        over: more recipes, whose keys replace those before, such as the `[[sources]]` of other data.
+
+    Raises:
+        RecipeError: there is no such recipe, a file cannot be read, a key does not exist, or a value is not allowed.
+    """
+    table = read_table(find_recipe(recipe))
+    for upper in over:
+        description = table.get("description")
+        table = merge(table, read_table(find_recipe(upper))) | ({"description": description} if description else {})
+    for key, value in (overrides or {}).items():
+        override(table, key, value)
+    made: Recipe = build(Recipe, table)
+    check_recipe(made)
+    return made
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or a YAML file (`.yaml`, `.yml`) safely.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not what its name says.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise RecipeError(f"cannot read the recipe {path}: {getattr(err, 'strerror', None) or err}") from err
+    try:
+        table = yaml.safe_load(text) if path.suffix.lower() in _YAML else tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise RecipeError(f"{path} is not TOML: {err}") from err
+    except yaml.YAMLError as err:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(table, dict):
+        raise RecipeError(f"{path} holds {type(table).__name__}; expected a table of keys")
+    return table
+
+
+def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one table over another: tables key by key, everything else, lists included, replaced."""
+    both = {k: merge(table[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(table.get(k), dict)}
+    return {**table, **over, **both}
+
+
+def override(table: Any, key: str, value: Any) -> None:
+    """Set a dotted key; an element of a list goes by its `name` or `step`. A text is read as TOML where it can be.
+
+    Raises:
+        RecipeError: there is no such table.
+    """
+    *parents, last = key.split(".")
+    for name in parents:
+        if isinstance(table, dict):
+            table = table.setdefault(name, {})
+            continue
+        items = table if isinstance(table, list) else []
+        named = [item for item in items if name in (item.get("name"), item.get("step"))]
+        if not named:
+            raise RecipeError(f"cannot set {key!r}: the recipe has no {name!r} there")
+        table = named[0]
+    if not isinstance(table, dict):
+        raise RecipeError(f"cannot set {key!r}: there is no such table in the recipe")
+    if isinstance(value, str):
+        with suppress(tomllib.TOMLDecodeError):  # a text without quotes stays one
+            value = tomllib.loads(f"value = {value}")["value"]
+    table[last] = value
 
 
 def show_recipe(
@@ -76,7 +157,40 @@ def show_recipe(
         overrides: dotted keys and their values.
         resolved: JSON even without `over` and `overrides`.
     """
-    path = find_recipe(recipe)
-    if not (over or overrides or resolved):
-        return path.read_text(encoding="utf-8")
-    return json.dumps(asdict(open_recipe(path, overrides, over=over)), indent=2)
+    if over or overrides or resolved:
+        return json.dumps(asdict(load_recipe(recipe, overrides, over=over)), indent=2)
+    return find_recipe(recipe).read_text(encoding="utf-8")
+
+
+def recipe_text(recipe: Recipe | Mapping[str, Any]) -> str:
+    """Return a recipe, or a table of its keys, as TOML that `load_recipe` reads, for a person to read and change."""
+    table = asdict(recipe) if isinstance(recipe, Recipe) else recipe
+    return "\n".join(_lines(table, "")).lstrip("\n") + "\n"
+
+
+def _lines(table: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Yield the plain keys of a table, then its tables; below the first level tables stay on one line."""
+    inner: dict[str, list[Mapping[str, Any]]] = {}
+    for key, value in table.items():
+        tables = list(value) if isinstance(value, list | tuple) else [value]
+        if not where and tables and all(isinstance(one, Mapping) for one in tables):
+            inner[key] = tables
+        else:
+            yield f"{_key(key)} = {toml_value(value)}"
+    for key, tables in inner.items():
+        for one in tables:
+            yield f"\n[{_key(key)}]" if one is table[key] else f"\n[[{_key(key)}]]"
+            yield from _lines(one, key)
+
+
+def toml_value(value: Any) -> str:
+    """Return a text, number, truth value, list or table as a TOML value on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value)  # TOML writes texts, numbers and truth values as JSON does
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)

@@ -27,24 +27,6 @@ from geoseg.errors import RecipeError
 
 __all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses", "weigh_means"]
 
-LOSSES: dict[str, dict[str, Any]] = {
-    "bce": {"positive_weight": 1.0},
-    "ce": {"class_weights": None},
-    "dice": {},
-    "focal": {"alpha": None, "gamma": 2.0},
-    "jaccard": {},
-    "lovasz": {},
-    "tversky": {"alpha": 0.3, "beta": 0.7, "gamma": 1.0},
-}
-"""The losses and the options that each takes, with their defaults.
-
-`bce` is binary cross-entropy, in which pixels of the class count `positive_weight` times; `ce` cross-entropy of
-several classes, each pixel counting as `class_weights` says of its class; `focal` cross-entropy times (1 - p)^`gamma`
-of the true class' probability p, and times `alpha` for the class and 1 - `alpha` for the background, or of several
-classes `alpha` for each; `tversky` counts false positives `alpha` and false negatives `beta` times, and is raised to
-`gamma`.
-"""
-
 _NOTHING = 1e-6
 """Keeps a root's gradient finite where a loss is 0."""
 
@@ -59,47 +41,42 @@ def check_losses(losses: Mapping[str, Any], classes: Sequence[str]) -> None:
     Raises:
         RecipeError: naming the key, its value and what is allowed.
     """
+    listed = f"network.classes = {list(classes)}"
     for name, entry in losses.items():
         if name not in LOSSES:
             raise RecipeError(f"unknown key loss.{name} = {entry!r}; expected among {', '.join(LOSSES)}")
-        _check_entry(name, entry, classes)
+        table = entry if isinstance(entry, Mapping) else {"weight": entry}
+        weight = table.get("weight", 1.0)
+        key = f"loss.{name}.weight" if table is entry else f"loss.{name}"
+        _expect(key, weight, _is_number(weight), "a weight of at least 0")
+        for option in table.keys() - {"weight"}:
+            if option not in LOSSES[name]:
+                allowed = ", ".join(["weight", *LOSSES[name]])
+                raise RecipeError(f"unknown key loss.{name}.{option} = {table[option]!r}; expected among {allowed}")
+        if name == "bce" and len(classes) != 1:
+            raise RecipeError(f"loss.bce is of one class, and {listed}; expected loss.ce, or one class")
+        if name == "ce" and len(classes) < 2:
+            raise RecipeError(
+                f'loss.ce is of several classes, and {listed}; expected loss.bce, or "background" as a class'
+            )
+        _check_options(name, {**LOSSES[name], **_options(entry)}, len(classes))
     if not any(_weight(entry) for entry in losses.values()):
         raise RecipeError(f"loss = {dict(losses)}; expected at least one loss with a weight above 0")
-
-
-def _check_entry(name: str, entry: Any, classes: Sequence[str]) -> None:
-    table = entry if isinstance(entry, Mapping) else {"weight": entry}
-    key = f"loss.{name}.weight" if table is entry else f"loss.{name}"
-    _expect(key, table.get("weight", 1.0), _is_number(table.get("weight", 1.0), 0), "a weight of at least 0")
-    for option in table.keys() - {"weight"}:
-        if option not in LOSSES[name]:
-            allowed = ", ".join(["weight", *LOSSES[name]])
-            raise RecipeError(f"unknown key loss.{name}.{option} = {table[option]!r}; expected among {allowed}")
-    _check_kind(name, classes)
-    _check_options(name, _options(name, entry), len(classes))
-
-
-def _check_kind(name: str, classes: Sequence[str]) -> None:
-    """Refuse the cross-entropy of the other kind of network."""
-    listed = f"network.classes = {list(classes)}"
-    if name == "bce" and len(classes) != 1:
-        raise RecipeError(f"loss.bce is of one class, and {listed}; expected loss.ce, or one class")
-    if name == "ce" and len(classes) < 2:
-        raise RecipeError(f'loss.ce is of several classes, and {listed}; expected loss.bce, or "background" as a class')
 
 
 def _check_options(name: str, options: Mapping[str, Any], classes: int) -> None:
     for option, value in options.items():
         key = f"loss.{name}.{option}"
         if option == "class_weights" or (option == "alpha" and name == "focal" and classes > 1):
-            fits = value is None or (_is_list(value, classes) and any(value))
+            is_list = isinstance(value, list | tuple) and len(value) == classes and all(map(_is_number, value))
+            fits = value is None or (is_list and any(value))
             _expect(key, value, fits, f"{classes} weights of at least 0, one for each of network.classes")
         elif option == "alpha" and name == "focal":
-            _expect(key, value, value is None or (_is_number(value, 0) and 0 < value < 1), "a number between 0 and 1")
+            _expect(key, value, value is None or (_is_number(value) and 0 < value < 1), "a number between 0 and 1")
         elif option in ("alpha", "beta") or (option == "gamma" and name == "focal"):
-            _expect(key, value, _is_number(value, 0), "a number of at least 0")
+            _expect(key, value, _is_number(value), "a number of at least 0")
         else:
-            _expect(key, value, _is_number(value, 0) and value > 0, "a number above 0")
+            _expect(key, value, _is_number(value) and value > 0, "a number above 0")
     if name == "tversky" and not options["alpha"] + options["beta"]:
         raise RecipeError("loss.tversky.alpha = 0 and loss.tversky.beta = 0; expected one of them above 0")
 
@@ -109,21 +86,16 @@ def _expect(key: str, value: Any, fits: bool, allowed: str) -> None:
         raise RecipeError(f"{key} = {value!r}; expected {allowed}")
 
 
-def _is_number(value: Any, low: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
-
-
-def _is_list(value: Any, length: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == length and all(_is_number(v, 0) for v in value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 def _weight(entry: Any) -> float:
     return float(entry.get("weight", 1.0) if isinstance(entry, Mapping) else entry)
 
 
-def _options(name: str, entry: Any) -> dict[str, Any]:
-    given = {k: v for k, v in entry.items() if k != "weight"} if isinstance(entry, Mapping) else {}
-    return {**LOSSES[name], **given}
+def _options(entry: Any) -> dict[str, Any]:
+    return {k: v for k, v in entry.items() if k != "weight"} if isinstance(entry, Mapping) else {}
 
 
 def weigh_losses(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> Tensor:
@@ -144,7 +116,7 @@ def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[
     """Return every loss by name, not weighted, for `add_terms` and for tables; arguments as for `weigh_losses`."""
     with torch.autocast(logits.device.type, enabled=False):
         known = _Known(logits, mask)
-        return {name: _TERMS[name](known, **_options(name, entry)) for name, entry in losses.items()}
+        return {name: _TERMS[name](known, **_options(entry)) for name, entry in losses.items()}
 
 
 def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:
@@ -241,24 +213,54 @@ class _Known:
         return (losses * counts).sum() / counts.sum().clamp_min(1)
 
 
-def _bce(known: _Known, *, positive_weight: float) -> Tensor:
-    """Mean binary cross-entropy; with a weight, as torch's `pos_weight`, not divided by the sum of weights."""
+_TERMS: dict[str, Callable[..., Tensor]] = {}
+
+
+def _loss(term: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Register a function as the loss of its name; its keyword arguments are the loss' options."""
+    _TERMS[term.__name__] = term
+    return term
+
+
+@_loss
+def bce(known: _Known, *, positive_weight: float = 1.0) -> Tensor:
+    """Mean binary cross-entropy, pixels of the class counting `positive_weight` times.
+
+    As with torch's `pos_weight`, the sum is not divided by the weights.
+    """
     weights = 1 + (positive_weight - 1) * known.truth[:, 0]
     return -(known.log_truth * weights).sum() / known.pixels
 
 
-def _ce(known: _Known, *, class_weights: Sequence[float] | None) -> Tensor:
-    """Mean cross-entropy; with weights, divided by their sum over the pixels, as torch's `cross_entropy` does."""
+@_loss
+def ce(known: _Known, *, class_weights: Sequence[float] | None = None) -> Tensor:
+    """Mean cross-entropy of several classes, each pixel counting as `class_weights` says of its class.
+
+    With weights the sum is divided by their sum over the pixels, as torch's `cross_entropy` does.
+    """
     if class_weights is None:
         return -known.log_truth.sum() / known.pixels
     weights = known.logits.new_tensor(class_weights)[known.labels] * known.here[:, 0]
     return -(known.log_truth * weights).sum() / weights.sum().clamp_min(_NOTHING)
 
 
-def _focal(known: _Known, *, alpha: float | Sequence[float] | None, gamma: float) -> Tensor:
-    """Mean of (1 - p)^gamma times cross-entropy: Lin et al. 2017, Focal Loss for Dense Object Detection, eq. 5.
+@_loss
+def dice(known: _Known) -> Tensor:
+    """One minus the soft Dice coefficient: Milletari et al. 2016, https://arxiv.org/abs/1606.04797, without squares.
 
-    https://arxiv.org/abs/1708.02002; there the sum is divided by the number of matched anchors, here by the pixels.
+    With one pixel in numerator and denominator, (2 TP + 1) / (2 TP + FP + FN + 1), so that a batch without buildings
+    is best when none are found.
+    """
+    return _overlap_loss(known, alpha=0.5, beta=0.5, smooth=0.5)
+
+
+@_loss
+def focal(known: _Known, *, alpha: float | Sequence[float] | None = None, gamma: float = 2.0) -> Tensor:
+    """Mean of cross-entropy times (1 - p)^`gamma` of the true class' probability p.
+
+    It counts `alpha` times for the class and 1 - `alpha` for the background, or of several classes `alpha` for each.
+    Lin et al. 2017, Focal Loss for Dense Object Detection, eq. 5, https://arxiv.org/abs/1708.02002; there the sum is
+    divided by the number of matched anchors, here by the pixels.
     """
     missing = (-torch.expm1(known.log_truth)).clamp_min(_NOTHING)
     losses = -(missing**gamma) * known.log_truth
@@ -268,16 +270,8 @@ def _focal(known: _Known, *, alpha: float | Sequence[float] | None, gamma: float
     return losses.sum() / known.pixels
 
 
-def _dice(known: _Known) -> Tensor:
-    """One minus the soft Dice coefficient: Milletari et al. 2016, https://arxiv.org/abs/1606.04797, without squares.
-
-    With one pixel in numerator and denominator, (2 TP + 1) / (2 TP + FP + FN + 1), so that a batch without buildings
-    is best when none are found.
-    """
-    return _overlap_loss(known, alpha=0.5, beta=0.5, smooth=0.5)
-
-
-def _jaccard(known: _Known) -> Tensor:
+@_loss
+def jaccard(known: _Known) -> Tensor:
     """One minus the soft intersection over union, (TP + 1) / (TP + FP + FN + 1).
 
     Rahman and Wang 2016, https://doi.org/10.1007/978-3-319-50835-1_22, smoothed by one pixel.
@@ -285,22 +279,8 @@ def _jaccard(known: _Known) -> Tensor:
     return _overlap_loss(known, alpha=1.0, beta=1.0, smooth=1.0)
 
 
-def _tversky(known: _Known, *, alpha: float, beta: float, gamma: float) -> Tensor:
-    """One minus the soft Tversky index TP / (TP + alpha FP + beta FN), to the power of gamma.
-
-    Salehi et al. 2017, https://arxiv.org/abs/1706.05721; the power is Abraham and Khan 2019,
-    https://arxiv.org/abs/1810.07842, whose gamma is 1 / gamma of here (their 4/3 is 0.75).
-    """
-    return _overlap_loss(known, alpha=alpha, beta=beta, smooth=1.0, gamma=gamma)
-
-
-def _overlap_loss(known: _Known, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> Tensor:
-    both, wrong, missed = known.overlap
-    losses = 1 - (both + smooth) / (both + alpha * wrong + beta * missed + smooth)
-    return known.mean_of_classes(losses if gamma == 1 else losses.clamp_min(_NOTHING) ** gamma)
-
-
-def _lovasz(known: _Known) -> Tensor:
+@_loss
+def lovasz(known: _Known) -> Tensor:
     """Lovasz hinge (one channel) or Lovasz softmax over the classes present: Berman et al. 2018.
 
     https://arxiv.org/abs/1705.08790, as segmentation-models-pytorch carries the authors' code.
@@ -315,12 +295,21 @@ def _lovasz(known: _Known) -> Tensor:
     return loss
 
 
-_TERMS: dict[str, Callable[..., Tensor]] = {
-    "bce": _bce,
-    "ce": _ce,
-    "dice": _dice,
-    "focal": _focal,
-    "jaccard": _jaccard,
-    "lovasz": _lovasz,
-    "tversky": _tversky,
-}
+@_loss
+def tversky(known: _Known, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0) -> Tensor:
+    """One minus the soft Tversky index TP / (TP + alpha FP + beta FN), to the power of gamma.
+
+    Salehi et al. 2017, https://arxiv.org/abs/1706.05721; the power is Abraham and Khan 2019,
+    https://arxiv.org/abs/1810.07842, whose gamma is 1 / gamma of here (their 4/3 is 0.75).
+    """
+    return _overlap_loss(known, alpha=alpha, beta=beta, smooth=1.0, gamma=gamma)
+
+
+def _overlap_loss(known: _Known, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> Tensor:
+    both, wrong, missed = known.overlap
+    losses = 1 - (both + smooth) / (both + alpha * wrong + beta * missed + smooth)
+    return known.mean_of_classes(losses if gamma == 1 else losses.clamp_min(_NOTHING) ** gamma)
+
+
+LOSSES: dict[str, dict[str, Any]] = {name: dict(term.__kwdefaults__ or {}) for name, term in _TERMS.items()}
+"""The losses and the options that each takes, with their defaults."""

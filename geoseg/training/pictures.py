@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from geoseg.bundle import choose_colours
 from geoseg.datasets.labels import UNSURE, Labels
 from geoseg.io.aside import write_aside
+from geoseg.training.scores import target_probability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
-    from torch.utils.data import Dataset
 
 __all__ = ["Example", "collect_examples", "draw_predictions"]
 
@@ -45,8 +47,8 @@ class Example:
 
 
 def collect_examples(
-    chips: "Dataset[Mapping[str, Tensor]]",
-    predict: "Callable[[Tensor], Tensor]",
+    chips: Dataset[Mapping[str, Tensor]],
+    predict: Callable[[Tensor], Tensor],
     *,
     names: Sequence[str] = (),
     count: int = 6,
@@ -65,12 +67,16 @@ def collect_examples(
         threshold: of the target's probability, for one or two classes.
         target: the target's channel.
     """
-    import torch
-
     with torch.inference_mode():
         found = []
         for sample in _choose(chips, count):
-            classes = _decide(predict(sample["image"][None])[0].float().cpu(), threshold, target)
+            logits = predict(sample["image"][None]).float().cpu()
+            if logits.shape[1] > 2:
+                classes = logits.argmax(dim=1)[0].to(torch.uint8)
+            else:
+                value = target if logits.shape[1] == 2 else 1
+                is_target = target_probability(logits, target)[0] >= threshold
+                classes = torch.where(is_target, value, 1 - value).to(torch.uint8)
             source = int(sample["source"]) if "source" in sample else -1
             name = names[source] if 0 <= source < len(names) else ""
             image, truth = sample["image"].cpu().numpy(), sample["mask"].cpu().numpy()
@@ -79,14 +85,22 @@ def collect_examples(
     return found
 
 
-def _choose(chips: "Dataset[Mapping[str, Tensor]]", count: int) -> "list[Mapping[str, Tensor]]":
-    """Look at some chips, evenly spread, and keep of every source in turn those that show most, in their order."""
+def _choose(chips: Dataset[Mapping[str, Tensor]], count: int) -> list[Mapping[str, Tensor]]:
+    """Look at some chips, evenly spread, and keep of every source in turn those that show most, in their order.
+
+    A chip shows its classes, counted by how evenly they share it (the exponential of their entropy), times its share
+    of pixels with truth.
+    """
     total = len(chips)  # type: ignore[arg-type]
     numbers = sorted({round(n) for n in np.linspace(0, total - 1, min(total, _LOOKED_AT))}) if total else []
     by_source: dict[int, list[tuple[float, int]]] = {}
     for number in numbers:
         sample = chips[number]
-        by_source.setdefault(int(sample.get("source", 0)), []).append((_worth(sample["mask"].numpy()), number))
+        mask = sample["mask"].numpy()
+        known = mask[mask < UNSURE]
+        shares = np.unique(known, return_counts=True)[1] / max(1, known.size)
+        worth = float(np.exp(-(shares * np.log(shares)).sum()) * known.size / mask.size)
+        by_source.setdefault(int(sample.get("source", 0)), []).append((worth, number))
     ranks = [sorted(ranked, key=lambda entry: (-entry[0], entry[1])) for ranked in by_source.values()]
     in_turn = [rank[n][1] for n in range(len(numbers)) for rank in ranks if n < len(rank)]
     return [chips[number] for number in sorted(in_turn[:count])]
@@ -96,27 +110,6 @@ def _hull(known: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Return the rows and columns that hold all that is known; all of them where nothing is."""
     rows, cols = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)) if rows.size else (slice(None), slice(None))
-
-
-def _worth(mask: Labels) -> float:
-    """Return the classes of a chip, counted by how evenly they share it (exponential of their entropy), with truth."""
-    known = mask[mask < UNSURE]
-    if not known.size:
-        return 0.0
-    shares = np.unique(known, return_counts=True)[1] / known.size
-    return float(np.exp(-(shares * np.log(shares)).sum()) * known.size / mask.size)
-
-
-def _decide(logits: "Tensor", threshold: float, target: int) -> "Tensor":
-    """Return the class indices (y, x) of logits (class, y, x)."""
-    import torch
-
-    if len(logits) == 1:
-        return (logits[0].sigmoid() >= threshold).to(torch.uint8)
-    if len(logits) == 2:
-        is_target = logits.softmax(dim=0)[target] >= threshold
-        return torch.where(is_target, target, 1 - target).to(torch.uint8)
-    return logits.argmax(dim=0).to(torch.uint8)
 
 
 def draw_predictions(

@@ -1,18 +1,27 @@
-"""A recipe: all that decides what a training run does, read from TOML or YAML and checked before anything starts."""
+"""A recipe: everything that decides what a training run does, as dataclasses that say which keys and values there are.
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+`build` makes them from the tables of a TOML or YAML file (`geoseg.training.library` reads it). What the keys may say
+together is in `geoseg.training.rules`.
+"""
+
+import types
+import typing
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from geoseg.errors import RecipeError
-from geoseg.training.schema import build, merge, one_of, override, read_table, within
 
-__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "load_recipe"]
+__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build"]
 
-MOST_CLASSES = 250
-"""Class rasters are 8-bit, and the highest values mean that there is no class."""
+
+def within(low: float, high: float, default: Any = MISSING) -> Any:
+    """Declare a number from `low` to `high`."""
+    return field(default=default, metadata={"within": (low, high)})
+
+
+def one_of(*allowed: str, default: Any = MISSING) -> Any:
+    """Declare a text that is one of `allowed`."""
+    return field(default=default, metadata={"one_of": allowed})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,95 +202,57 @@ class Recipe:
     fit: Fit
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Sequence[Path] = ()) -> Recipe:
-    """Read a recipe, lay others over it, change what `overrides` say, and check it.
+def build(cls: type[Any], table: Any, where: str = "") -> Any:
+    """Make one of the dataclasses above from a table, checking keys, types and ranges.
 
     Args:
-        path: the recipe, TOML or YAML.
-        overrides: dotted keys and values; an element of a list goes by its `name` or `step`, as in
-            `sources.accra.weight`. A text is read as TOML where it can be.
-        over: more files, whose keys replace those before, such as the `[[sources]]` of other data.
+        cls: the dataclass.
+        table: keys and values, as TOML and YAML have them.
+        where: dotted name of the table with a dot at its end, for messages.
 
     Raises:
-        RecipeError: a file cannot be read, a key does not exist, or a value is not allowed.
+        RecipeError: naming the key, the value and what is allowed.
     """
-    table = read_table(Path(path))
-    for upper in over:
-        description = table.get("description")
-        table = merge(table, read_table(upper)) | ({"description": description} if description else {})
-    for key, value in (overrides or {}).items():
-        override(table, key, value)
-    recipe: Recipe = build(Recipe, table, "")
-    _check_parts(recipe)
-    return recipe
-
-
-def _check_parts(recipe: Recipe) -> None:
-    """Check what spans several keys, and names that live in registries."""
-    from geoseg.training.augment import check_augmentations
-    from geoseg.training.losses import check_losses
-
-    if not re.fullmatch(r"[\w.-]+", recipe.name):
-        raise RecipeError(f"name = {recipe.name!r}; expected letters, digits, '-', '_' and '.', as files are named so")
-    _check_network(recipe.network)
-    _check_sizes(recipe)
-    _check_fit(recipe.fit, recipe.network.classes)
-    _check_sources(recipe.sources)
-    check_losses(recipe.loss, recipe.network.classes)
-    check_augmentations(recipe.augment)
-
-
-def _check_network(network: Network) -> None:
-    from geoseg.networks import network_names
-
-    if network.name not in network_names():
-        raise RecipeError(f"network.name = {network.name!r}; expected one of {', '.join(network_names())}")
-    if not len(network.mean) == len(network.std) == len(network.bands):
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where.removesuffix('.') or 'the recipe'} is {table!r}; expected a table")
+    known = {f.name: f for f in fields(cls)}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
         raise RecipeError(
-            f"network.mean has {len(network.mean)} and network.std {len(network.std)} values; "
-            f"expected {len(network.bands)}, one for each of network.bands"
+            f"unknown key {where}{unknown[0]!s} = {table[unknown[0]]!r}; expected among {', '.join(known)}"
         )
-    classes = network.classes
-    if not classes or len(set(classes)) != len(classes) or len(classes) > MOST_CLASSES:
-        raise RecipeError(f"network.classes = {list(classes)}; expected 1 to {MOST_CLASSES} different names")
-    if network.target_class not in classes:
-        raise RecipeError(f"network.target = {network.target!r}; expected one of {', '.join(classes)}")
-    for name, colour in network.colours.items():
-        if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
-            raise RecipeError(f"network.colours.{name} = {colour!r}; expected a class of network.classes and #RRGGBB")
+    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in table]
+    if missing:
+        hint = "" if where else "; a file of data or settings alone is laid over a recipe with --with"
+        raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe{hint}")
+    hints, made = typing.get_type_hints(cls), {}
+    for key, given in table.items():
+        value = made[key] = _typed(given, hints[key], f"{where}{key}")
+        allowed = known[key].metadata.get("one_of")
+        if allowed and value not in allowed:
+            raise RecipeError(f"{where}{key} = {given!r}; expected one of {', '.join(allowed)}")
+        low, high = known[key].metadata.get("within", (None, None))
+        if low is not None and not low <= value <= high:
+            raise RecipeError(f"{where}{key} = {given!r}; expected a number from {low:g} to {high:g}")
+    return cls(**made)
 
 
-def _check_sizes(recipe: Recipe) -> None:
-    from geoseg.networks import network_stride
-
-    fit, stride = recipe.fit, network_stride(recipe.network.name, recipe.network.builder_options)
-    if fit.crop_px % stride or fit.read_px < fit.crop_px:
-        raise RecipeError(
-            f"fit.crop_px = {fit.crop_px} and fit.window_px = {fit.read_px}; expected a crop of a multiple of "
-            f"{stride} and a window no smaller"
-        )
-    if recipe.chip_px % stride or recipe.chip_px <= 2 * recipe.halo_px:
-        raise RecipeError(
-            f"chip_px = {recipe.chip_px} and halo_px = {recipe.halo_px}; expected a chip of a multiple of {stride}, "
-            "larger than two halos"
-        )
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return a value as its annotation wants it: lists as tuples, whole numbers as floats, tables as dataclasses."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if is_dataclass(hint):
+        return build(typing.cast(type[Any], hint), value, f"{where}.")
+    if origin is tuple:
+        return tuple(_typed(v, args[0], f"{where}[{i}]") for i, v in enumerate(_as(list, value, where)))
+    if origin is dict:
+        return {k: _typed(v, args[1], f"{where}.{k}") for k, v in _as(dict, value, where).items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if hint is Any else _as(hint, value, where)
 
 
-def _check_fit(fit: Fit, classes: tuple[str, ...]) -> None:
-    if not fit.steps and not fit.epochs and fit.minutes >= 1e6:
-        raise RecipeError("fit has no end; expected fit.steps, fit.epochs or fit.minutes")
-    strange = sorted(set(fit.unscored) - set(classes))
-    if strange or (classes and set(fit.unscored) == set(classes)):
-        raise RecipeError(f"fit.unscored = {list(fit.unscored)}; expected some of {', '.join(classes)}, not all")
-
-
-def _check_sources(sources: tuple[Source, ...]) -> None:
-    from geoseg.training.source_rules import check_source
-
-    if not sources:
-        raise RecipeError("sources is empty; expected at least one [[sources]] table")
-    names = [source.name for source in sources]
-    if len(set(names)) != len(names):
-        raise RecipeError(f"sources have the names {', '.join(names)}; expected every name once")
-    for source in sources:
-        check_source(source)
+def _as(kind: type[Any] | types.UnionType, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise RecipeError(f"{where} = {value!r}; expected {getattr(kind, '__name__', kind)}")
+    return value

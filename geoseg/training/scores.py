@@ -17,33 +17,32 @@ from torch import Tensor
 from geoseg.evaluate import Confusion
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
-__all__ = ["Scores", "open_scores"]
+__all__ = ["Scores", "target_probability"]
 
 _LEVELS = PROBABILITY_ONE + 1
 
 
-def open_scores(
-    sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
-) -> "Scores":
-    """Start counting.
-
-    Args:
-        sources: names of the validation sources.
-        classes: the network's classes; one is a sigmoid channel, several are softmax channels.
-        target: the class that is looked for; of more than two classes all are.
-        unscored: classes that means over classes leave out.
-    """
-    return Scores(tuple(sources), tuple(classes), target, tuple(unscored))
+def target_probability(logits: Tensor, target: int) -> Tensor:
+    """Return the target's probability (n, y, x) float32 of logits (n, class, y, x): of one class a sigmoid."""
+    logits = logits.float()
+    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
 
 
 class Scores:
     """Counts of pixels by source, truth and prediction, on the device of the first batch."""
 
     def __init__(
-        self, sources: tuple[str, ...], classes: tuple[str, ...], target: str, unscored: tuple[str, ...]
+        self, sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
     ) -> None:
-        """See `open_scores`."""
-        self.sources, self.classes, self.target, self.unscored = sources, classes, target, unscored
+        """Start counting.
+
+        Args:
+            sources: names of the validation sources.
+            classes: the network's classes; one is a sigmoid channel, several are softmax channels.
+            target: the class that is looked for; of more than two classes all are.
+            unscored: classes that means over classes leave out.
+        """
+        self.sources, self.classes, self.target, self.unscored = sources, tuple(classes), target, tuple(unscored)
         self.is_binary = len(classes) <= 2
         shape = (2, _LEVELS) if self.is_binary else (len(classes), len(classes))
         self.counts = torch.zeros(len(sources), *shape, dtype=torch.int64)
@@ -59,8 +58,13 @@ class Scores:
         """
         self.counts = self.counts.to(logits.device)
         truths, values = self.counts.shape[1:]
-        truth = (mask == self._target_value()) if self.is_binary else mask
-        key = (source.view(-1, 1, 1).long() * truths + truth.long()) * values + self._predict(logits)
+        if self.is_binary:
+            target = 1 if len(self.classes) == 1 else self.classes.index(self.target)
+            truth = mask == target
+            found = (target_probability(logits, target) * PROBABILITY_ONE).round().long()
+        else:
+            truth, found = mask, logits.argmax(dim=1)
+        key = (source.view(-1, 1, 1).long() * truths + truth.long()) * values + found
         nowhere = self.counts.numel()
         key = key.masked_fill(mask >= max(2, len(self.classes)), nowhere)
         self.counts += torch.bincount(key.flatten(), minlength=nowhere + 1)[:-1].view_as(self.counts)
@@ -132,20 +136,6 @@ class Scores:
             return 0.5
         by_closeness = sorted((i / 100 for i in range(5, 96)), key=lambda threshold: abs(threshold - 0.5))
         return max(by_closeness, key=self.headline)
-
-    def _target_value(self) -> int:
-        return 1 if len(self.classes) == 1 else self.classes.index(self.target)
-
-    def _predict(self, logits: Tensor) -> Tensor:
-        """Return (n, y, x) stored probabilities of the target, or class indices."""
-        if not self.is_binary:
-            return logits.argmax(dim=1)
-        logits = logits.float()
-        if len(self.classes) == 1:
-            probability = logits[:, 0].sigmoid()
-        else:
-            probability = logits.softmax(dim=1)[:, self._target_value()]
-        return (probability * PROBABILITY_ONE).round().long()
 
     def _metrics(self, threshold: float) -> dict[str, dict[str, Any]]:
         confusions = {name: self._confusion(self.counts[n], threshold) for n, name in enumerate(self.sources)}

@@ -14,10 +14,9 @@ from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_json, write_text
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs, place_of
-from geoseg.training.library import find_recipe, open_recipe
+from geoseg.training.library import find_recipe, load_recipe, recipe_text
 from geoseg.training.recipe import Recipe
 from geoseg.training.space import Dimension
-from geoseg.training.toml import recipe_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -155,7 +154,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
 def _read(path: Path, settings: SearchSettings, values: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the values of a trial."""
     minutes = {"fit.minutes": float(settings.minutes)} if settings.minutes is not None else {}
-    return open_recipe(path, {**(settings.overrides or {}), **minutes, **values}, over=settings.over)
+    return load_recipe(path, {**(settings.overrides or {}), **minutes, **values}, over=settings.over)
 
 
 def _check_ends(path: Path, settings: SearchSettings, key: str, dimension: Dimension) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import RecipeError, UsageError
-from geoseg.training.schema import read_table
-from geoseg.training.toml import toml_value
+from geoseg.training.library import read_table, toml_value
 
 __all__ = ["Choice", "Dimension", "Range", "parse_dimension", "read_space"]
 

@@ -18,7 +18,7 @@ from geoseg.errors import OutputError
 from geoseg.grid import Window
 from geoseg.io.aside import write_aside, write_json
 from geoseg.scene import open_scene
-from geoseg.training.library import open_recipe
+from geoseg.training.library import load_recipe
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.sources import prepare_sources, quiet_scenes
 
@@ -74,7 +74,7 @@ def survey_data(
         LabelError: labels are missing, do not fit, hold unknown values, or lack a class.
         OutputError: the folder cannot be written.
     """
-    plan = open_recipe(recipe, overrides, over=over)
+    plan = load_recipe(recipe, overrides, over=over)
     folder = Path(out) if out is not None else Path(f"{plan.name}_training")
     root = Path(data) if data is not None else Path("data")
     sources = prepare_sources(plan, data=root, cache=folder / "prepared", test=True)

@@ -1,27 +1,140 @@
-"""What Lightning runs: one training step, one validation step, optimiser and schedule."""
+"""What Lightning runs: crops to train on, chips to validate on, the steps, and the optimiser."""
 
+import itertools
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset, Sampler
+from torchgeo.samplers import RandomGeoSampler
 
 from geoseg.datasets.labels import IGNORED, UNSURE
-from geoseg.errors import TrainingError
+from geoseg.datasets.prepared import PreparedScene, is_known
+from geoseg.errors import RecipeError, TrainingError
+from geoseg.grid import Window, fit_lattice
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
-from geoseg.training.precision import keep_depthwise_full
+from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
-from geoseg.training.schedule import Plateau, Progress, learning_rate_factor
-from geoseg.training.scores import open_scores
+from geoseg.training.scores import Scores, target_probability
+from geoseg.training.sources import PreparedSource
 
-__all__ = ["SegmentationTask", "settle_unsure", "target_probability"]
+__all__ = ["MixedCrops", "MixedSampler", "SegmentationTask", "ValidationChips", "settle_unsure"]
 
 log = logging.getLogger(__name__)
 
 _LOG_EVERY = 25
+
+_ENDLESS = 1 << 40
+
+Sample = dict[str, Tensor]
+
+
+class MixedCrops(Dataset[Sample]):
+    """Windows of several scenes, by (scene's number, torchgeo query)."""
+
+    def __init__(self, sources: Sequence[PreparedSource], *, window_px: int) -> None:
+        """Open the training scenes of `sources`; those without room or truth for a window are left out, and named.
+
+        Attribute `pixels` is how many the scenes hold.
+        """
+        opened = [(n, PreparedScene(p, crop_px=window_px)) for n, s in enumerate(sources) for p in s.train]
+        kept = [(n, scene) for n, scene in opened if len(scene)]
+        without = [scene.about.get("scene", scene.path.stem) for _, scene in opened if not len(scene)]
+        if without:
+            log.warning(
+                "%d of %d training scenes have no room or too little truth for a window of %d px: %s%s are left out",
+                len(without),
+                len(opened),
+                window_px,
+                ", ".join(without[:3]),
+                f" and {len(without) - 3} more" if len(without) > 3 else "",
+            )
+        if not kept:
+            raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
+        self.scenes = [scene for _, scene in kept]
+        self.pixels = sum(scene.window.height * scene.window.width for scene in self.scenes)
+        shares = np.array([sources[n].weight for n, _ in kept])
+        boxes = np.array([len(scene) for scene in self.scenes])
+        totals = np.bincount([n for n, _ in kept], weights=boxes)
+        self.odds = torch.from_numpy(shares * boxes / totals[[n for n, _ in kept]])
+
+    def __getitem__(self, index: Any) -> Sample:
+        """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window."""
+        scene, query = index
+        return dict(self.scenes[scene][query])
+
+
+class MixedSampler(Sampler[list[Any]]):
+    """Batches of `MixedCrops`: the source is drawn by its weight, the place by torchgeo's `RandomGeoSampler`."""
+
+    def __init__(self, crops: MixedCrops, *, window_px: int, batch: int, batches: int) -> None:
+        """Draw `batches` batches per epoch; random numbers come from torch's global generator."""
+        self.crops, self.batch, self.batches = crops, batch, batches
+        self.samplers = [RandomGeoSampler(scene, size=window_px, length=_ENDLESS) for scene in crops.scenes]
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield lists of (scene's number, query)."""
+        queries = [iter(sampler) for sampler in self.samplers]
+        for _ in range(self.batches):
+            chosen = torch.multinomial(self.crops.odds, self.batch, replacement=True).tolist()
+            yield [(scene, next(queries[scene])) for scene in chosen]
+
+    def __len__(self) -> int:
+        """Return batches per epoch."""
+        return self.batches
+
+
+class ValidationChips(Dataset[Sample]):
+    """All validation scenes in the chips that inference would cut: its lattice, its context, its mirrored borders.
+
+    The context's truth is `IGNORED`, so that each pixel counts once. Chips of one scene have one shape.
+    """
+
+    def __init__(self, sources: Sequence[PreparedSource], *, chip_px: int, halo_px: int, stride_px: int = 32) -> None:
+        """Lay `geoseg.grid.fit_lattice` over the validation scenes of `sources`; chips without truth are left out."""
+        self.names = tuple(source.name for source in sources if source.validate)
+        paths: list[tuple[int, Path]] = [(self.names.index(s.name), p) for s in sources for p in s.validate]
+        self.scenes = [(source, PreparedScene(path)) for source, path in paths]
+        self.lattices = [
+            fit_lattice(scene.scene_shape, chip_px=chip_px, halo_px=halo_px, multiple_px=stride_px)
+            for _, scene in self.scenes
+        ]
+        self.chips: list[tuple[int, tuple[int, int]]] = []
+        for number, ((_, scene), lattice) in enumerate(zip(self.scenes, self.lattices, strict=True)):
+            stored = Window(*scene.origin, *scene.window.shape)
+            for chip in np.ndindex(*lattice.counts):
+                core = lattice.core_window(*chip).intersect(stored)
+                if core and bool(is_known(scene.pixels[core.relative_to(stored).slices][..., -1]).any()):
+                    self.chips.append((number, chip))
+
+    def __len__(self) -> int:
+        """Return the number of chips."""
+        return len(self.chips)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return image (band, y, x), mask (y, x) uint8 and the source's number of a chip."""
+        number, chip = self.chips[index]
+        (source, scene), lattice = self.scenes[number], self.lattices[number]
+        seen, core = lattice.chip_window(*chip), lattice.core_window(*chip)
+        sample = scene.read_chip(seen)
+        mask = torch.full_like(sample["mask"], IGNORED)
+        own = core.relative_to(seen).slices
+        mask[own] = sample["mask"][own]
+        return {"image": sample["image"], "mask": mask, "source": torch.tensor(source)}
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Return the chips' numbers in batches of at most `size` chips of one shape, for a `DataLoader`."""
+        shapes = [self.lattices[number].chip_shape for number, _ in self.chips]
+        groups = (list(group) for _, group in itertools.groupby(range(len(shapes)), key=shapes.__getitem__))
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
 def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Tensor:
@@ -40,12 +153,6 @@ def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Ten
     return mask.masked_fill(unsure, 0).masked_fill(maybe, IGNORED)
 
 
-def target_probability(logits: Tensor, target: int) -> Tensor:
-    """Return the target's probability (n, y, x) float32 of logits (n, class, y, x): of one class a sigmoid."""
-    logits = logits.float()
-    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, target]
-
-
 class SegmentationTask(lightning.LightningModule):
     """Train a network on crops, validate it on whole areas."""
 
@@ -59,22 +166,23 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(steps, fit.minutes)
-        self.plateau = Plateau(fit.plateau_factor, fit.plateau_patience, fit.last_learning_rate)
+        # an optimiser of nothing, whose rate is the factor of the real one's, which follows the progress too
+        self.plateau = ReduceLROnPlateau(
+            torch.optim.SGD([torch.zeros(1)], lr=1.0),
+            factor=fit.plateau_factor,
+            patience=fit.plateau_patience,
+            min_lr=fit.last_learning_rate,
+            eps=0.0,
+        )
         self.target = spec.classes.index(spec.target_class)
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
         self.total_s = dict(self.seconds)
         self._ended = time.perf_counter()
         self._counted = 0
         self.train_losses = LossMeans()
-        self._begin_validation()
+        self.on_validation_epoch_start()
         self.register_buffer("mean", torch.tensor(spec.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
-
-    def _begin_validation(self) -> None:
-        spec = self.recipe.network
-        unscored = self.recipe.fit.unscored
-        self.scores = open_scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
-        self.losses = LossMeans()
 
     def forward(self, image: Tensor) -> Tensor:
         """Give logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
@@ -90,7 +198,10 @@ class SegmentationTask(lightning.LightningModule):
             image, mask = augment_batch(image, batch["mask"], self.recipe.augment, crop_px=fit.crop_px)
         self.seconds["augment"] += time.perf_counter() - began
         logits = self(image)
-        mask = self._settle(mask, logits.detach())
+        if not all(source.complete for source in self.recipe.sources):
+            asked = self.run_progress.done >= fit.unsure_from
+            probability = target_probability(logits.detach(), self.target) if asked else None
+            mask = settle_unsure(mask, probability, fit.unsure_above)
         terms = loss_terms(self.recipe.loss, logits, mask)
         self.train_losses.update(terms, mask)
         loss = add_terms(self.recipe.loss, terms)
@@ -100,13 +211,6 @@ class SegmentationTask(lightning.LightningModule):
                 "are kept: lower fit.learning_rate or fit.clip_norm, or use precision 32-true"
             )
         return loss
-
-    def _settle(self, mask: Tensor, logits: Tensor) -> Tensor:
-        if not any(not source.complete for source in self.recipe.sources):
-            return mask
-        asked = self.run_progress.done >= self.recipe.fit.unsure_from
-        probability = target_probability(logits, self.target) if asked else None
-        return settle_unsure(mask, probability, self.recipe.fit.unsure_above)
 
     def on_train_start(self) -> None:
         """Count time from here."""
@@ -130,30 +234,31 @@ class SegmentationTask(lightning.LightningModule):
         factor = learning_rate_factor(
             self.run_progress.done, schedule=fit.schedule, warm_up=fit.warm_up, last=fit.last_learning_rate
         )
-        return factor * self.plateau.factor if fit.schedule == "plateau" else factor
+        return factor * self.plateau.optimizer.param_groups[0]["lr"] if fit.schedule == "plateau" else factor
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the time; stop at the end of the schedule."""
-        now = time.perf_counter()
-        self.run_progress.advance()
+        now, progress = time.perf_counter(), self.run_progress
+        progress.advance()
         self.seconds["step"] += now - self._ended
         self._ended = now
-        if self.run_progress.step % _LOG_EVERY == 0:
-            self._log_step()
-        if self.run_progress.done >= 1:
+        if progress.step % _LOG_EVERY == 0:
+            took = max(1e-9, self.seconds["step"])
+            mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * (progress.step - self._counted) / took
+            log.info(
+                "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)",
+                progress.step,
+                100 * progress.done,
+                weigh_means(self.recipe.loss, self.train_losses.means()),
+                mpx,
+                *(100 * self.seconds[key] / took for key in ("augment", "data")),
+            )
+            self._count_seconds()
+        if progress.done >= 1:
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
         """Count the time of the epoch's last steps too."""
-        self._count_seconds()
-
-    def _log_step(self) -> None:
-        progress, took = self.run_progress, max(1e-9, self.seconds["step"])
-        mpx = self.recipe.fit.batch * self.recipe.fit.crop_px**2 / 1e6 * (progress.step - self._counted) / took
-        loss = weigh_means(self.recipe.loss, self.train_losses.means())
-        shares = (100 * self.seconds[key] / took for key in ("augment", "data"))
-        message = "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)"
-        log.info(message, progress.step, 100 * progress.done, loss, mpx, *shares)
         self._count_seconds()
 
     def _count_seconds(self) -> None:
@@ -163,7 +268,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self._begin_validation()
+        spec, unscored = self.recipe.network, self.recipe.fit.unscored
+        self.scores = Scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
+        self.losses = LossMeans()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the predictions of one batch of chips."""
@@ -177,7 +284,7 @@ class SegmentationTask(lightning.LightningModule):
         loss = weigh_means(self.recipe.loss, self.losses.means())
         self.log("iou", self.scores.headline(threshold))
         self.log("validation_loss", loss)
-        self.plateau.see(loss)
+        self.plateau.step(loss)
         listed = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
         log.info("validation IoU %.4f, loss %.4f (%s)", self.scores.headline(threshold), loss, listed)
         self._ended = time.perf_counter()
@@ -185,29 +292,30 @@ class SegmentationTask(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser; biases and normalisation layers get no weight decay, the encoder a rate of its own."""
         fit = self.recipe.fit
-        kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
-        return kind(self._groups(), lr=fit.learning_rate)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        fit = self.recipe.fit
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        alike: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
-        return [
+                alike.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        groups = [
             {
                 "params": parameters,
                 "weight_decay": fit.weight_decay if is_matrix else 0.0,
                 "top_lr": fit.learning_rate * (fit.encoder_rate if is_encoder else 1.0),
             }
-            for (is_encoder, is_matrix), parameters in groups.items()
+            for (is_encoder, is_matrix), parameters in alike.items()
         ]
+        kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
+        return kind(groups, lr=fit.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the progress."""
         progress = self.run_progress
         checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s}
-        checkpoint["geoseg_plateau"] = self.plateau.state()
+        checkpoint["geoseg_plateau"] = {
+            "factor": self.plateau.optimizer.param_groups[0]["lr"],
+            "best": self.plateau.best,
+            "waited": self.plateau.num_bad_epochs,
+        }
         checkpoint["geoseg_seconds"] = dict(self.total_s)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -215,6 +323,7 @@ class SegmentationTask(lightning.LightningModule):
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
         self._counted = kept["step"]
-        for key, value in checkpoint["geoseg_plateau"].items():
-            setattr(self.plateau, key, value)
+        plateau = checkpoint["geoseg_plateau"]
+        self.plateau.optimizer.param_groups[0]["lr"] = plateau["factor"]
+        self.plateau.best, self.plateau.num_bad_epochs = plateau["best"], plateau["waited"]
         self.total_s = dict(checkpoint["geoseg_seconds"])

@@ -15,10 +15,9 @@ from geoseg.datasets.labels import IGNORED, rasterize_areas, read_labels
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.grid import fit_lattice
 from geoseg.scene import open_scene
-from geoseg.training import train_recipe
-from geoseg.training.crops import ValidationChips
-from geoseg.training.recipe import load_recipe
+from geoseg.training import load_recipe, train_recipe
 from geoseg.training.sources import prepare_sources
+from geoseg.training.task import ValidationChips
 
 AREAS = """validate = ["val"]
 areas = "splits.geojson"

@@ -9,9 +9,10 @@ import torch
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.networks.facts import NetworkFacts
+from geoseg.training import load_recipe
 from geoseg.training.card import CARD, write_card
-from geoseg.training.recipe import Recipe, load_recipe
-from geoseg.training.scores import open_scores
+from geoseg.training.recipe import Recipe
+from geoseg.training.scores import Scores
 
 WriteRecipe = Callable[..., Path]
 
@@ -40,7 +41,7 @@ def six(write_recipe: WriteRecipe) -> Recipe:
 def figures(recipe: Recipe, sources: tuple[str, ...] = ("squares",)) -> dict[str, Any]:
     """Count a few pixels: of every two one is right."""
     spec = recipe.network
-    scores = open_scores(sources, spec.classes, target=spec.target_class, unscored=recipe.fit.unscored)
+    scores = Scores(sources, spec.classes, target=spec.target_class, unscored=recipe.fit.unscored)
     truth = torch.tensor([[[1, 1, 0, 0, IGNORED]]], dtype=torch.uint8)
     found = torch.tensor([[[1, 0, 0, 1, 0]]])
     logits = torch.nn.functional.one_hot(found, max(2, len(spec.classes))).movedim(-1, 1).float() * 8

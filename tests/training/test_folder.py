@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from geoseg.errors import RecipeError
+from geoseg.training import load_recipe
 from geoseg.training.folder import claim_folder
-from geoseg.training.recipe import Recipe, load_recipe
+from geoseg.training.recipe import Recipe
 
 WriteRecipe = Callable[..., Path]
 DATA = Path("data")

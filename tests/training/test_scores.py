@@ -10,13 +10,13 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
-from geoseg.training.scores import Scores, open_scores
+from geoseg.training.scores import Scores
 
 LAND = ("building", "land", "water", "unlabelled")
 
 
 def one_class() -> Scores:
-    scores = open_scores(("a", "b"), ("building",), target="building")
+    scores = Scores(("a", "b"), ("building",), target="building")
     probability = torch.tensor([[[0.9, 0.6, 0.2, 0.8, 0.9, 0.9]], [[0.9, 0.1, 0.1, 0.1, 0.1, 0.1]]])
     mask = torch.tensor([[[1, 0, 1, 1, IGNORED, UNSURE]], [[1, 0, 0, 0, 0, 0]]], dtype=torch.uint8)
     scores.update(torch.logit(probability)[:, None], mask, torch.tensor([0, 1]))
@@ -29,7 +29,7 @@ def logits_of(classes: Tensor, n: int) -> Tensor:
 
 
 def four_classes(unscored: tuple[str, ...] = ("unlabelled",)) -> Scores:
-    scores = open_scores(("s",), LAND, target="building", unscored=unscored)
+    scores = Scores(("s",), LAND, target="building", unscored=unscored)
     mask = torch.tensor([[[0, 0, 1, 1, 1, 3, IGNORED, UNSURE]]], dtype=torch.uint8)
     scores.update(logits_of(torch.tensor([[[0, 1, 1, 1, 1, 0, 0, 0]]]), 4), mask, torch.tensor([0]))
     return scores
@@ -65,14 +65,14 @@ def test_the_best_threshold_is_the_one_of_the_best_headline() -> None:
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.73])
 def test_a_threshold_cuts_where_the_mask_of_a_run_is_cut(threshold: float) -> None:
     probability = torch.linspace(0.001, 0.999, 997)[None, None]
-    scores = open_scores(("s",), ("building",), target="building")
+    scores = Scores(("s",), ("building",), target="building")
     scores.update(torch.logit(probability)[:, None], torch.ones_like(probability, dtype=torch.uint8), torch.zeros(1))
     stored = (probability * PROBABILITY_ONE).round() >= stored_threshold(threshold)
     assert scores.headline(threshold) == pytest.approx(float(stored.float().mean()), abs=0.0021)
 
 
 def test_batches_add_up() -> None:
-    scores = open_scores(("a",), ("building",), target="building")
+    scores = Scores(("a",), ("building",), target="building")
     for truth in (1, 0):
         scores.update(torch.full((1, 1, 1, 1), 9.0), torch.full((1, 1, 1), truth, dtype=torch.uint8), torch.zeros(1))
     assert scores.row(0.5)["iou_a"] == pytest.approx(0.5)
@@ -84,8 +84,8 @@ def test_two_channels_score_as_one_with_the_same_probability(classes: tuple[str,
     logits, mask = torch.randn(2, 1, 8, 8), torch.randint(2, (2, 8, 8), dtype=torch.uint8)
     at = classes.index("building")
     two = torch.cat([torch.zeros_like(logits), logits] if at else [logits, torch.zeros_like(logits)], dim=1)
-    single = open_scores(("s",), ("building",), target="building")
-    double = open_scores(("s",), classes, target="building")
+    single = Scores(("s",), ("building",), target="building")
+    double = Scores(("s",), classes, target="building")
     single.update(logits, mask, torch.zeros(2))
     double.update(two, mask if at else 1 - mask, torch.zeros(2))
     assert double.row(0.4) == single.row(0.4)
@@ -119,7 +119,7 @@ def test_mean_iou_is_the_one_of_torchmetrics() -> None:
     torch.manual_seed(0)
     logits, mask = torch.randn(2, 4, 16, 16), torch.randint(4, (2, 16, 16), dtype=torch.uint8)
     mask[0, :5] = IGNORED
-    scores = open_scores(("s",), LAND, target="building")
+    scores = Scores(("s",), LAND, target="building")
     scores.update(logits, mask, torch.zeros(2))
     expected = multiclass_jaccard_index(logits, mask.long(), num_classes=4, ignore_index=IGNORED)
     assert scores.headline(0.5) == pytest.approx(float(expected))
@@ -127,13 +127,13 @@ def test_mean_iou_is_the_one_of_torchmetrics() -> None:
 
 @pytest.mark.parametrize("classes", [("building",), ("background", "building"), LAND])
 def test_a_batch_without_truth_counts_nothing_and_figures_are_plain_json(classes: tuple[str, ...]) -> None:
-    scores = open_scores(("a", "b"), classes, target="building")
+    scores = Scores(("a", "b"), classes, target="building")
     mask = torch.full((1, 2, 2), IGNORED, dtype=torch.uint8)
     scores.update(torch.randn(1, len(classes), 2, 2).bfloat16(), mask, torch.tensor([1]))
     assert not scores.counts.any()
     assert scores.headline(0.5) == 0.0
     assert json.loads(json.dumps(scores.figures(0.5), allow_nan=False))["iou"] == {"a": None, "b": None}
-    full = open_scores(("a", "b"), classes, target="building")
+    full = Scores(("a", "b"), classes, target="building")
     full.update(torch.randn(1, len(classes), 2, 2), mask * 0, torch.tensor([1]))
     assert list(full.row(0.5)) == list(scores.row(0.5))
 
@@ -143,7 +143,7 @@ def test_a_batch_without_truth_counts_nothing_and_figures_are_plain_json(classes
 def test_counts_stay_on_the_device_of_the_logits(classes: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     logits, mask = torch.randn(2, len(classes), 8, 8), torch.randint(2, (2, 8, 8), dtype=torch.uint8)
-    here, there = (open_scores(("s",), classes, target="building") for _ in range(2))
+    here, there = (Scores(("s",), classes, target="building") for _ in range(2))
     here.update(logits, mask, torch.zeros(2))
     there.update(logits.cuda(), mask.cuda(), torch.zeros(2).cuda())
     assert there.counts.is_cuda

@@ -193,7 +193,7 @@ def test_an_empty_range_is_refused(text: str) -> None:
 
 
 def test_a_recipe_written_as_toml_reads_back_as_it_was(write_recipe: WriteRecipe, tmp_path: Path) -> None:
-    from geoseg.training.toml import recipe_text
+    from geoseg.training.library import recipe_text
 
     values = ('labels = "labels"', 'labels = "labels"\nvalues = {"255" = "building", "0" = "unknown"}')
     plan = load_recipe(write_recipe(values))

@@ -22,7 +22,8 @@ from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
 from geoseg.silence import quiet_georeference
-from geoseg.training.recipe import Source, load_recipe
+from geoseg.training import load_recipe
+from geoseg.training.recipe import Source
 from geoseg.training.sources import PreparedSource, TargetSpec, prepare_source, prepare_sources
 
 

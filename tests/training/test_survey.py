@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from geoseg.silence import quiet_georeference
-from geoseg.training.recipe import load_recipe
+from geoseg.training import load_recipe
 from geoseg.training.sources import prepare_sources
 from geoseg.training.survey import survey_data
 

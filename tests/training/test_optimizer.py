@@ -1,9 +1,10 @@
-"""The learning rate over progress, and progress over steps and time."""
+"""The learning rate over progress, progress over steps and time, and precision."""
 
 import pytest
 import torch
+from torch import nn
 
-from geoseg.training.schedule import Plateau, Progress, learning_rate_factor
+from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 
 
 def test_the_learning_rate_rises_to_one_and_falls_to_its_last_value() -> None:
@@ -25,7 +26,7 @@ def test_the_step_before_any_progress_still_learns() -> None:
 
 def test_a_run_on_a_slow_machine_anneals_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 30.0, 60.0])
-    monkeypatch.setattr("geoseg.training.schedule.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("geoseg.training.optimizer.time.monotonic", lambda: next(clock))
     progress = Progress(steps=1000, minutes=1.0)
     progress.advance()
     assert progress.done == pytest.approx(0.5)
@@ -54,28 +55,21 @@ def test_a_constant_rate_and_a_plateau_stay_after_warming_up() -> None:
         assert learning_rate_factor(0.9, schedule=schedule, warm_up=0.1, last=0.0) == 1.0
 
 
-def test_a_plateau_lowers_the_rate_as_torch_does() -> None:
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=1.0)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=2, min_lr=0.1)
-    ours = Plateau(0.5, 2, 0.1)
-    for loss in (1.0, 0.9, 0.9, 0.9, 0.9, 0.95, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8):
-        theirs.step(loss)
-        ours.see(loss)
-        assert ours.factor == optimiser.param_groups[0]["lr"]
-    assert ours.factor == 0.1
-
-
-def test_a_plateau_taken_up_again_goes_on_as_if_never_stopped() -> None:
-    first = Plateau(0.5, 1, 0.01)
-    for loss in (1.0, 1.0):
-        first.see(loss)
-    second = Plateau(0.5, 1, 0.01, **first.state())
-    for plateau in (first, second):
-        plateau.see(1.0)
-    assert second == first
-    assert second.factor == 0.5
-
-
 def test_a_run_without_steps_ends_by_time_alone() -> None:
     assert Progress(0, 1.0, step=10**6, used_s=30.0).done == 0.5
+
+
+def test_depthwise_convolutions_stay_in_full_precision_and_keep_their_names() -> None:
+    torch.manual_seed(0)
+    depthwise, dense = nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3)
+    network = nn.Sequential(depthwise, dense)
+    names, seen = set(network.state_dict()), []
+    image = torch.rand(1, 4, 8, 8)
+    exact = depthwise(image)
+    keep_depthwise_full(network)
+    depthwise.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = network(image)
+    assert torch.equal(seen[0], exact)
+    assert result.dtype == torch.bfloat16
+    assert set(network.state_dict()) == names

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import Source, load_recipe
-from geoseg.training.source_rules import check_source
+from geoseg.training import load_recipe
+from geoseg.training.recipe import Source
+from geoseg.training.rules import check_source
 
 PLAIN = {"images": "i/*.tif", "labels": "l"}
 

@@ -5,8 +5,7 @@ import torch
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.errors import RecipeError
-from geoseg.training.augment import augment_batch, check_augmentations
-from geoseg.training.kornia_steps import open_step
+from geoseg.training.augment import augment_batch, check_augmentations, kornia_step
 from geoseg.training.recipe import Augmentation
 
 
@@ -18,7 +17,7 @@ def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_geometric_step_takes_the_mask_along() -> None:
     image, mask = batch()
-    turned, moved = open_step("kornia:RandomHorizontalFlip", 1.0, {})(image, mask)
+    turned, moved = kornia_step("kornia:RandomHorizontalFlip", 1.0, {})(image, mask)
     assert torch.allclose(turned, image.flip(-1))
     assert torch.equal(moved, mask.flip(-1))
     assert moved.dtype == torch.uint8
@@ -26,7 +25,7 @@ def test_a_geometric_step_takes_the_mask_along() -> None:
 
 def test_a_step_of_intensity_leaves_the_mask() -> None:
     image, mask = batch()
-    blurred, same = open_step("kornia:RandomGaussianBlur", 1.0, {"kernel_size": [3, 3], "sigma": [1.0, 2.0]})(
+    blurred, same = kornia_step("kornia:RandomGaussianBlur", 1.0, {"kernel_size": [3, 3], "sigma": [1.0, 2.0]})(
         image, mask
     )
     assert torch.equal(same, mask)
@@ -35,7 +34,7 @@ def test_a_step_of_intensity_leaves_the_mask() -> None:
 
 def test_what_a_geometric_step_leaves_empty_has_no_truth() -> None:
     image, mask = batch(32)
-    step = open_step("kornia:RandomAffine", 1.0, {"degrees": 0.0, "translate": [0.4, 0.4]})
+    step = kornia_step("kornia:RandomAffine", 1.0, {"degrees": 0.0, "translate": [0.4, 0.4]})
     _, moved = step(image, mask)
     assert set(moved.unique().tolist()) <= {0, 1, 2, 3, 4, IGNORED}
     assert (moved == IGNORED).any()
@@ -43,7 +42,7 @@ def test_what_a_geometric_step_leaves_empty_has_no_truth() -> None:
 
 def test_a_step_that_never_happens_changes_nothing() -> None:
     image, mask = batch()
-    same, moved = open_step("kornia:RandomVerticalFlip", 0.0, {})(image, mask)
+    same, moved = kornia_step("kornia:RandomVerticalFlip", 0.0, {})(image, mask)
     assert torch.equal(same, image)
     assert torch.equal(moved, mask)
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import load_recipe
-from geoseg.training.schema import merge, read_table
+from geoseg.training import load_recipe
+from geoseg.training.library import merge, read_table
 
 WriteRecipe = Callable[..., Path]
 
