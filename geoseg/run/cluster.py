@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 30
+NO_ANSWER = "The dask scheduler does not answer. What is done is kept: give the same command again when it is there."
+
 LOOPBACK = "127.0.0.1"
 HTTP = f"{LOOPBACK}:0"
 """Where the HTTP servers listen that dask starts even without a dashboard."""
@@ -197,9 +199,16 @@ def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:
 
 
 def computing_threads(client: Any, settings: RunSettings, bundle: "Bundle") -> int:
-    """Return how many blocks are computed at a time now: a thread per block, without those that only read ahead."""
+    """Return how many blocks are computed at a time now: a thread per block, without those that only read ahead.
+
+    Raises:
+        ClusterError: If the scheduler has just died.
+    """
     here = engine_threads(settings, bundle) if settings.is_in_process else None
-    return here or sum(client.nthreads().values())
+    try:
+        return here or sum(client.nthreads().values())
+    except (OSError, TimeoutError) as err:
+        raise ClusterError(NO_ANSWER) from err
 
 
 def dashboard_of(client: Any, settings: RunSettings) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ClusterError, ReadError
+from geoseg.run.cluster import NO_ANSWER
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -191,10 +192,7 @@ class _Flight:
                 self.threads = sum(self.client.sync(self.client.scheduler.ncores, callback_timeout=ANSWER_S).values())
                 return
         if self.client.status != "running":
-            raise ClusterError(
-                "The dask scheduler does not answer. What is done is kept: give the same command again when it is "
-                "there."
-            )
+            raise ClusterError(NO_ANSWER)
 
 
 def _itself(shared: Any) -> Any:

@@ -101,14 +101,14 @@ def test_worker_processes_change_no_byte_and_end_with_a_killed_client(
     out, given_to = tmp_path / "out", {"workers": 2, "threads": 1, "block_px": 33}
     hooks = {"log": str(tmp_path / "log")}
     client = stage.start("client", scene=place.scene, out=out, settings=given_to, hooks=hooks)
-    until(lambda: client.wait(0) is not None or len(list(out.glob(".geoseg/*/parts/*"))) > 5, 300)
+    until(lambda: client.wait(0) is not None or len(list(out.glob(".geoseg/*/parts/r*"))) > 5, 300)
     assert client.code is None, client.story()
     children = psutil.Process(client.pid).children(recursive=True)
     assert len(children) >= 2
     client.kill()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
-    done = len(list(out.glob(".geoseg/*/parts/*")))
+    done = len(list(out.glob(".geoseg/*/parts/r*")))
     client = stage.start("client", scene=place.scene, out=out, settings=given_to, hooks=hooks)
     assert client.wait(300) == 0, client.story()
     assert json.loads((out / "run.json").read_text())["counts"]["blocks_done_before"] == done > 5
