@@ -53,7 +53,7 @@ class BuildingCounts:
         predictions: Predicted buildings that count.
         true_vertices: Corners of the true buildings that count.
         found_vertices: Corners of the predicted buildings that count.
-        confidence: Of every predicted building that is not left out, `(building,)`; None where nobody said.
+        confidence: Of every predicted building that is not left out, `(building,)`; None where it is unknown.
         outcome: `RIGHT`, `WRONG` or `IGNORED` at each IoU threshold, `(threshold, building)`.
         outlines: How well matched buildings are drawn.
     """

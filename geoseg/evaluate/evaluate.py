@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 METRICS_FILE, PICTURES = "metrics.json", "pictures"
 UNLABELLED = ("unlabelled", "unlabeled")
-"""Classes that means leave out unless asked otherwise."""
+"""Classes left out of means by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
 
 
 def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the classes that means leave out: as asked, else the model's and those called unlabelled."""
+    """Return the classes left out of means: as asked, else the model's and those called unlabelled."""
     strange = [name for name in asked or () if name not in prediction.classes]
     if strange:
         raise UsageError(f"--unscored {strange[0]} is none of the classes {', '.join(prediction.classes)}.")

@@ -58,7 +58,7 @@ def draw_scene(path: Path, stack: Stack, window: Window, *, colours: Sequence[st
     Long scenes have their panels side by side, wide ones below each other.
 
     Args:
-        path: The PNG to be.
+        path: Path of the PNG.
         stack: Truth and prediction; without the scene's image there is no such panel.
         window: What to draw.
         colours: `#RRGGBB` of every class; black and white for two by default.

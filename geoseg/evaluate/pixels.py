@@ -61,7 +61,7 @@ class Confusion:
     def count(
         cls, predicted: NDArray[np.uint8], truth: NDArray[np.uint8], classes: Sequence[str] = BINARY
     ) -> "Confusion":
-        """Count the pixels of `(y, x)` class indices; indices that are no class are unknown and do not count."""
+        """Count the pixels of `(y, x)` class indices; indices that are not a class are unknown and do not count."""
         n = len(classes)
         known = (predicted < n) & (truth < n)
         pairs = truth[known].astype(np.uint16) * np.uint16(n) + predicted[known]
@@ -113,7 +113,7 @@ class Confusion:
         Returns:
             The target's figures, `pixel_accuracy`, `mean_iou`, `mean_dice`, `pixels`, `classes` with the figures of
             each, and `confusion`: rows are the truth, columns the prediction. Means are over the scored classes whose
-            figure exists: a class that neither truth nor prediction has is no zero.
+            figure exists: a class that neither truth nor prediction has does not count as zero.
         """
         per_class = {name: self.of_class(name) for name in self.classes}
         scored = [figures for name, figures in per_class.items() if name not in unscored]
@@ -161,13 +161,13 @@ def count_boundary(
     """Count the boundary pixels of a window.
 
     Boundary IoU (Cheng, Girshick, Dollar, Berg and Kirillov, "Boundary IoU: improving object-centric image segmentation
-    evaluation", CVPR 2021) is `|Gd & Pd| / |Gd | Pd|`, where `Gd` and `Pd` are the pixels of truth and
-    prediction that lie within `d` of their outline. As in its authors' code, `Gd` is what `d` erosions by a square of
-    3 x 3 pixels take away. Unlike there, the border of what is known is no outline: an object that it cuts goes on.
+    evaluation", CVPR 2021) is `|Gd & Pd| / |Gd | Pd|`, where `Gd` and `Pd` are the pixels of truth and prediction that
+    lie within `d` of their outline. As in its authors' code, `Gd` is what `d` erosions by a square of 3 x 3 pixels take
+    away. Unlike there, the border of the known pixels is not an outline: an object continues beyond it.
 
     Args:
         predicted: Class indices with a halo of `width_px` around the inner pixels, as far as the scene goes, `(y, x)`.
-        truth: The same of the truth; indices that are no class are unknown in either.
+        truth: The same of the truth; indices that are not a class are unknown in either.
         inner: The pixels to count.
         classes: How many classes there are.
         width_px: The distance `d`, pixels.
@@ -222,7 +222,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Levels:
-    """Pixels by truth and stored probability of the target; it holds every threshold and every bin exactly.
+    """Pixels by truth and stored probability of the target; every threshold and every bin follow from it exactly.
 
     Attributes:
         counts: `(not target, target; stored probability)` int64, `(2, 255)`.

@@ -189,7 +189,7 @@ class Shapes:
     Attributes:
         polygons: What of them lies in the scored area, in metres (pixels where the ground is unknown), `(building,)`.
         share: How much of their area that is, 0 to 1, `(building,)`.
-        confidence: From 0 to 1, `(building,)`; None where nobody said.
+        confidence: From 0 to 1, `(building,)`; None where it is unknown.
     """
 
     polygons: PolygonArray

@@ -44,7 +44,7 @@ class Prediction:
         simplify_px: Tolerance of their simplification.
         image: The scene, for pictures, or None.
         colours: `#RRGGBB` by class name.
-        unscored: Classes that means leave out.
+        unscored: Classes left out of means.
         facts: What it is, for `metrics.json`.
     """
 

@@ -65,7 +65,7 @@ class SceneScores:
         confusion: Pixels by true and predicted class.
         boundary: Pixels near outlines.
         target: Name of the class whose figures come first.
-        unscored: Classes that means leave out.
+        unscored: Classes left out of means.
         levels: Pixels by probability of the target, or None.
         buildings: Buildings, or None where they are not scored.
     """
@@ -138,7 +138,7 @@ def score_scene(
         stack: Prediction and truth.
         buildings: True and predicted ones in pixels of the grid; None leaves them out.
         width_px: Width of the boundary, pixels.
-        unscored: Classes that means leave out.
+        unscored: Classes left out of means.
         threads: CPU threads.
         labels: Name of the labels, for messages.
 

@@ -23,7 +23,7 @@ class EvaluateSettings:
         classes: Names of the mask's classes by index.
         target: The class whose buildings are scored.
         target_only: Score the target alone where there are several classes.
-        unscored: Classes that means leave out; the model's own, or `unlabelled`, by default.
+        unscored: Classes left out of means; the model's own, or `unlabelled`, by default.
         area: Vector file with the area to score; everywhere by default.
         where: OGR attribute filter on it.
         threshold: Probability from which a pixel is a building; the model's by default.

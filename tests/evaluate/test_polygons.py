@@ -1,4 +1,4 @@
-"""Files of buildings: where they lie, what they say, and what they are refused for."""
+"""Buildings as polygons: read from files, made comparable, cut to the scored area."""
 
 from pathlib import Path
 
@@ -10,7 +10,15 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geoseg.errors import LabelError, ScoredFileError
-from geoseg.evaluate.polygons import BuildingPolygons, read_buildings, say_elsewhere
+from geoseg.evaluate.polygons import (
+    BuildingPolygons,
+    Shapes,
+    count_vertices,
+    cut_to_area,
+    read_buildings,
+    say_elsewhere,
+    tidy_polygons,
+)
 from geoseg.grid import Grid, Window
 
 PLACE = Affine(0.5, 0, 500_000, 0, -0.5, 600_000)
@@ -95,3 +103,54 @@ def test_burning_does_not_depend_on_the_window() -> None:
     window = Window(13, 17, 21, 30)
     assert np.array_equal(found.burn(window), whole[window.slices])
     assert found.burn(Window(55, 75, 3, 3)).max() == 0
+
+
+def as_array(*polygons: object) -> np.ndarray:
+    return np.array(polygons, object)
+
+
+AREA = as_array(shapely.box(0, 0, 10, 10), shapely.box(10, 0, 20, 10))  # two blocks side by side
+
+
+def test_corners_are_counted_once_with_those_of_holes_and_parts() -> None:
+    holed = shapely.box(0, 0, 9, 9).difference(shapely.box(2, 2, 4, 4))
+    parts = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.Polygon([(5, 5), (6, 5), (6, 6)])])
+    assert count_vertices(as_array(shapely.box(0, 0, 1, 1), holed, parts)).tolist() == [4, 8, 7]
+    assert count_vertices(as_array()).tolist() == []
+
+
+def test_a_polygon_across_the_border_of_two_blocks_is_whole() -> None:
+    shapes = cut_to_area(as_array(shapely.box(8, 2, 13, 5)), AREA)
+    assert shapes.share.tolist() == [1]
+    assert shapes.is_whole.all()
+    assert shapes.polygons[0].equals(shapely.box(8, 2, 13, 5))
+
+
+def test_polygons_across_the_border_of_the_area_are_cut_and_count_from_one_half_on() -> None:
+    sixty, forty, outside = shapely.box(-4, 1, 6, 3), shapely.box(14, 1, 29, 3), shapely.box(30, 0, 40, 5)
+    shapes = cut_to_area(as_array(sixty, forty, outside), AREA, np.array([0.1, 0.2, 0.3]))
+    assert shapes.share == pytest.approx([0.6, 0.4])
+    assert shapes.counts.tolist() == [True, False]
+    assert not shapes.is_whole.any()
+    assert shapes.polygons[0].equals(shapely.box(0, 1, 6, 3))
+    assert shapes.confidence.tolist() == [0.1, 0.2]
+
+
+def test_a_polygon_that_only_touches_the_area_is_left_out() -> None:
+    assert len(cut_to_area(as_array(shapely.box(20, 0, 25, 5)), AREA)) == 0
+    assert len(cut_to_area(as_array(), AREA)) == 0
+
+
+def test_what_is_no_valid_polygon_is_mended_or_left_out() -> None:
+    bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    flat = shapely.Polygon([(0, 0), (4, 0), (2, 0)])
+    spiked = shapely.Polygon([(0, 0), (4, 0), (4, 4), (2, 4), (2, 9), (2, 4), (0, 4)])
+    polygons, kept = tidy_polygons(as_array(bow, None, flat, shapely.Polygon(), spiked, shapely.box(0, 0, 1, 1)))
+    assert kept.tolist() == [0, 4, 5]
+    assert shapely.area(polygons).tolist() == [8, 16, 1]
+    assert set(shapely.get_type_id(polygons)) <= {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON}
+
+
+def test_columns_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="same length"):
+        Shapes(as_array(shapely.box(0, 0, 1, 1)), np.ones(2))
