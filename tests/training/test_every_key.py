@@ -60,7 +60,7 @@ HELD = {
     "fit.unscored": "test_unscored_classes_are_left_out_of_the_mean",
     **dict.fromkeys(("fit.unsure_from", "fit.unsure_above"), UNSURE),
     "sources.name": SPLITS,
-    "sources.weight": "test_crops.py::test_sources_are_drawn_by_weight_and_not_by_size",
+    "sources.weight": "test_task.py::test_sources_are_drawn_by_weight_and_not_by_size",
     **dict.fromkeys(("sources.layout", "sources.root"), "test_sources.py::test_a_layouts_own_folders_split"),
     **dict.fromkeys(("sources.images", "sources.exclude", "sources.validate_scenes"), SPLITS),
     "sources.labels": "test_sources.py::test_a_prepared_scene_holds_image_and_truth_pixel_for_pixel",
