@@ -48,7 +48,7 @@ _KNOWN = "|".join(
         ".*LeafSpec",  # Lightning 2.6 on torch 2.15
     )
 )
-"""What Lightning warns of and is meant so."""
+"""Warnings of Lightning about what is intended."""
 
 
 def train_recipe(
@@ -224,7 +224,7 @@ def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
 
 
 class _Table(Callback):
-    """Write a row of history after every validation, and draw the curves anew where that is a while ago."""
+    """Write a row of history after every epoch, and redraw the curves if the last drawing is a while ago."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, time.monotonic()

@@ -37,17 +37,17 @@ class Progress:
     _since: float = field(default_factory=lambda: time.monotonic())
 
     def advance(self) -> None:
-        """Count one step, and the time since the last."""
+        """Count one step and the time since the last one."""
         now = time.monotonic()
         self.step, self.used_s, self._since = self.step + 1, self.used_s + now - self._since, now
 
     def start(self) -> None:
-        """Begin to count time, after loading."""
+        """Count time from now on, not from before loading."""
         self._since = time.monotonic()
 
     @property
     def done(self) -> float:
-        """Progress in [0, 1]; `steps` of 0 are no limit."""
+        """Progress in [0, 1]; 0 `steps` means no limit."""
         return min(1.0, max(self.step / self.steps if self.steps else 0.0, self.used_s / (60 * self.minutes)))
 
 
@@ -122,7 +122,7 @@ class WeightAverage(Callback):
         return {"average": self.average, "updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint."""
+        """Restore what `state_dict` returned."""
         self.average, self.updates = state_dict["average"], state_dict["updates"]
 
 

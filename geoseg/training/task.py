@@ -41,7 +41,7 @@ class MixedCrops(Dataset[Sample]):
     """Windows of several scenes, by (scene's number, torchgeo query)."""
 
     def __init__(self, sources: Sequence[PreparedSource], *, window_px: int) -> None:
-        """Open the training scenes of `sources`; those without room or truth for a window are left out, and named.
+        """Open the training scenes of `sources`; those without room or truth for a window are left out with a warning.
 
         Attribute `pixels` is how many the scenes hold.
         """
@@ -166,7 +166,7 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(steps, fit.minutes)
-        # an optimiser of nothing, whose rate is the factor of the real one's, which follows the progress too
+        # its optimiser has nothing to optimise: its learning rate is the factor by which the real one is multiplied
         self.plateau = ReduceLROnPlateau(
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
             factor=fit.plateau_factor,
@@ -218,7 +218,7 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
-        """Average the losses anew; validation and the files of the epoch before are no waiting for data."""
+        """Start a new mean of the losses; time spent on validation and on files does not count as waiting for data."""
         self.train_losses = LossMeans()
         self._ended = time.perf_counter()
 
@@ -237,7 +237,7 @@ class SegmentationTask(lightning.LightningModule):
         return factor * self.plateau.optimizer.param_groups[0]["lr"] if fit.schedule == "plateau" else factor
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the time; stop at the end of the schedule."""
+        """Count the step and its time; stop at the end of the schedule."""
         now, progress = time.perf_counter(), self.run_progress
         progress.advance()
         self.seconds["step"] += now - self._ended
@@ -267,7 +267,7 @@ class SegmentationTask(lightning.LightningModule):
         self.seconds, self._counted = dict.fromkeys(self.seconds, 0.0), self.run_progress.step
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Reset scores and losses."""
         spec, unscored = self.recipe.network, self.recipe.fit.unscored
         self.scores = Scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
         self.losses = LossMeans()
@@ -308,7 +308,7 @@ class SegmentationTask(lightning.LightningModule):
         return kind(groups, lr=fit.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the progress."""
+        """Save progress, plateau and times."""
         progress = self.run_progress
         checkpoint["geoseg_progress"] = {"step": progress.step, "used_s": progress.used_s}
         checkpoint["geoseg_plateau"] = {
@@ -319,7 +319,7 @@ class SegmentationTask(lightning.LightningModule):
         checkpoint["geoseg_seconds"] = dict(self.total_s)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the progress up again."""
+        """Restore what `on_save_checkpoint` saved."""
         kept = checkpoint["geoseg_progress"]
         self.run_progress.step, self.run_progress.used_s = kept["step"], kept["used_s"]
         self._counted = kept["step"]
