@@ -136,6 +136,12 @@ def run(
             help="Blocks that cannot be read after several attempts: stop without a result, or leave them nodata."
         ),
     ] = ErrorsOption.STOP,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", help="Write footprints in this format, too: fgb for FlatGeobuf. Repeatable.", show_default=False
+        ),
+    ] = None,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
@@ -172,6 +178,7 @@ def run(
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,
+        also=tuple(also or ()),
         picture=picture,
         mosaic=mosaic.value if mosaic is not None else None,
         target_crs=target_crs,
