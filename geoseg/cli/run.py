@@ -140,6 +140,12 @@ def run(
             help="If blocks still cannot be read after several attempts: stop without a result, or make them nodata."
         ),
     ] = ErrorsOption.STOP,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", help="Also write footprints in this format: fgb for FlatGeobuf. Repeatable.", show_default=False
+        ),
+    ] = None,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
@@ -177,6 +183,7 @@ def run(
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,
+        also=tuple(also or ()),
         picture=picture,
         mosaic=mosaic.value if mosaic is not None else None,
         target_crs=target_crs,
