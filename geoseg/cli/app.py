@@ -3,12 +3,14 @@
 import logging
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from geoseg._version import __version__
+from geoseg.errors import UsageError
 
 
 class Interrupted(BaseException):
@@ -88,6 +90,20 @@ def version(
     if show:
         typer.echo(f"geoseg {__version__}")
         raise typer.Exit
+
+
+OldPath = Annotated[Path | None, typer.Option(hidden=True)]
+OldText = Annotated[str | None, typer.Option(hidden=True)]
+
+
+def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:
+    """Return the value of an option that used to have another name, which is accepted for one version."""
+    if old_value is None:
+        return value
+    if value is not None:
+        raise UsageError(f"{name} and {old_name} were given; {old_name} is the old name of {name}. Give {name} only.")
+    logging.getLogger(__name__).warning("%s is now called %s; the old name will be removed.", old_name, name)
+    return old_value
 
 
 def log_to_stderr(*, quiet: bool) -> None:

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import Device, DeviceOption, Overwrite, Quiet, Threads, app, log_to_stderr
+from geoseg.cli.app import (
+    Device,
+    DeviceOption,
+    OldPath,
+    OldText,
+    Overwrite,
+    Quiet,
+    Threads,
+    app,
+    log_to_stderr,
+    renamed,
+)
 from geoseg.errors import UsageError
 
 
@@ -74,11 +85,13 @@ def evaluate(
     no_buildings_here: Annotated[
         bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
-    area: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
-    where: Annotated[
+    aoi: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
+    aoi_where: Annotated[
         str | None,
-        typer.Option(help="Filter on the features of --area, such as \"split = 'test'\".", show_default=False),
+        typer.Option(help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False),
     ] = None,
+    area: OldPath = None,
+    where: OldText = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Minimum probability of a building pixel; the model's if omitted.", show_default=False),
@@ -131,8 +144,8 @@ def evaluate(
         target=target,
         target_only=target_only,
         unscored=tuple(unscored) if unscored is not None else None,
-        area=area,
-        where=where,
+        aoi=renamed(aoi, area, name="--aoi", old_name="--area"),
+        aoi_where=renamed(aoi_where, where, name="--aoi-where", old_name="--where"),
         threshold=threshold,
         boundary_m=boundary_m,
         boundary_px=boundary_px,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import Quiet, app, log_to_stderr
+from geoseg.cli.app import OldPath, OldText, Quiet, app, log_to_stderr, renamed
 from geoseg.cli.evaluate import parse_codes
 from geoseg.cli.train import Set, parse_overrides
 
@@ -31,7 +31,7 @@ def finetune(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the new model; MODEL-SCENE by default.", show_default=False)] = "",
     minutes: Annotated[float, typer.Option(help="Training time in minutes.", min=0.01)] = 5.0,
-    areas: Annotated[
+    aoi: Annotated[
         Path | None,
         typer.Option(
             help="Polygons of the labeled areas; everything outside them is unknown. Without this option, everything "
@@ -39,10 +39,12 @@ def finetune(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
+    aoi_where: Annotated[
         str | None,
-        typer.Option(help="Filter on the features of --areas, such as \"split = 'train'\".", show_default=False),
+        typer.Option(help="Filter on the features of --aoi, such as \"split = 'train'\".", show_default=False),
     ] = None,
+    areas: OldPath = None,
+    where: OldText = None,
     layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
     column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
     code: Annotated[
@@ -72,8 +74,8 @@ def finetune(
         out=out,
         name=name,
         minutes=minutes,
-        areas=areas,
-        where=where,
+        aoi=renamed(aoi, areas, name="--aoi", old_name="--areas"),
+        aoi_where=renamed(aoi_where, where, name="--aoi-where", old_name="--where"),
         layer=layer,
         column=column,
         codes=codes,

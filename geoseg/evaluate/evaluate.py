@@ -204,7 +204,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         truth, true_buildings = open_labels(
             scene.labels, grid, prediction.native, coding, label_settings, scratch / "truth"
         )
-        area = read_aoi(settings.area, grid, where=settings.where) if settings.area is not None else None
+        area = read_aoi(settings.aoi, grid, where=settings.aoi_where) if settings.aoi is not None else None
         stack = Stack(scene.name, prediction, truth, area)
         buildings = None
         if settings.buildings:

@@ -103,8 +103,8 @@ class ScoredModel:
 
         spec = self.bundle.spec
         options = InferenceOptions(
-            aoi=settings.area,
-            aoi_where=settings.where,
+            aoi=settings.aoi,
+            aoi_where=settings.aoi_where,
             blend=settings.blend,
             device=settings.device,
             threads=settings.threads,

@@ -24,8 +24,8 @@ class EvaluateSettings:
         target: The class whose buildings are scored.
         target_only: Score the target alone where there are several classes.
         unscored: Classes left out of means; the model's own, or `unlabelled`, by default.
-        area: Vector file with the area to score; everywhere by default.
-        where: OGR attribute filter on it.
+        aoi: Vector file with the area to score; everywhere by default.
+        aoi_where: OGR attribute filter on it.
         threshold: Probability from which a pixel is a building; the model's by default.
         boundary_m: Width of the boundary on the ground, metres.
         boundary_px: Width of the boundary, pixels, instead.
@@ -53,8 +53,8 @@ class EvaluateSettings:
     target: str = ""
     target_only: bool = False
     unscored: tuple[str, ...] | None = None
-    area: Path | None = None
-    where: str | None = None
+    aoi: Path | None = None
+    aoi_where: str | None = None
     threshold: float | None = None
     boundary_m: float | None = None
     boundary_px: int | None = None
@@ -72,7 +72,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         """Take paths as strings, too; refuse values that make no sense."""
-        for name in ("labels", "mask", "footprints", "area", "out"):
+        for name in ("labels", "mask", "footprints", "aoi", "out"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
         rules = [
@@ -97,8 +97,8 @@ class EvaluateSettings:
                 "--boundary-m and --boundary-px say the same twice. Give one of them.",
             ),
             (
-                self.where is None or self.area is not None,
-                f"--where {self.where} chooses features of --area, which is not given. Give both.",
+                self.aoi_where is None or self.aoi is not None,
+                f"--aoi-where {self.aoi_where} chooses features of --aoi, which is not given. Give both.",
             ),
             (
                 not self.has_files or (self.model is None and self.threshold is None),

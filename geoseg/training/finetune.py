@@ -59,8 +59,8 @@ class FinetuneSettings:
         out: Folder of the results; `<scene>_finetune` by default.
         name: Name of the new model; `<model>-<scene>` by default.
         minutes: Time for training.
-        areas: Polygons of what is labelled; what lies outside is unknown. Everything by default.
-        where: OGR attribute filter on them.
+        aoi: Polygons of what is labelled; what lies outside is unknown. Everything by default.
+        aoi_where: OGR attribute filter on them.
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster to class name, or to `unknown`.
@@ -73,8 +73,8 @@ class FinetuneSettings:
     out: Path | None = None
     name: str = ""
     minutes: float = 5.0
-    areas: Path | None = None
-    where: str | None = None
+    aoi: Path | None = None
+    aoi_where: str | None = None
     layer: str = ""
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
@@ -207,17 +207,17 @@ def _label_scene(
         labels,
         gsd_m=spec.gsd_m,
         coding=coding,
-        area=settings.areas,
-        where=settings.where,
+        area=settings.aoi,
+        where=settings.aoi_where,
         layer=settings.layer,
         column=settings.column,
     )
     log.info("%s: %.2f Mpx with truth at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
-    if settings.areas is None and 0 < share < SMALL_SHARE:
+    if settings.aoi is None and 0 < share < SMALL_SHARE:
         log.warning(
-            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --areas "
+            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --aoi "
             "what is",
             scene.name,
             100 * share,
@@ -227,11 +227,11 @@ def _label_scene(
 
 def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settings: FinetuneSettings) -> None:
     """Write what decides the blocks into a new folder; refuse one of other scenes, labels, areas or model."""
-    given = [*scenes_and_labels, *([settings.areas.absolute()] if settings.areas else [])]
+    given = [*scenes_and_labels, *([settings.aoi.absolute()] if settings.aoi else [])]
     wanted = {
         "model": base.key,
         "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in given if path.exists()],
-        "where": settings.where,
+        "where": settings.aoi_where,
         "layer": settings.layer,
         "column": settings.column,
         "codes": [list(code) for code in settings.codes],
@@ -343,8 +343,8 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
             labels=scene.labels,
             label_settings=labels,
             model=bundle.path,
-            area=areas,
-            where="split = 'held'",
+            aoi=areas,
+            aoi_where="split = 'held'",
             buildings=False,
         )
         scores.append(evaluate_scenes(scene.image, asked).total)

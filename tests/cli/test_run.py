@@ -90,8 +90,8 @@ def test_options_of_a_score_reach_the_figures(
         labels = np.where(roofs > 0, 7, 0).astype("uint8")
         labels[25:30] = 0
         dst.write(labels[:, ::-1], 1)  # as the model sees the first band
-    options = ("--code", "7=building", "--code", "0=background", "--threshold", "0.95", "--area", halves)
-    where, out = ("--where", "split = 'train'"), tmp_path / "score"
+    options = ("--code", "7=building", "--code", "0=background", "--threshold", "0.95", "--aoi", halves)
+    where, out = ("--aoi-where", "split = 'train'"), tmp_path / "score"
     code, _, err = geoseg("evaluate", scene, "-l", truth, "-m", bright, *options, *where, "-o", out, "--no-pictures")
     assert code == 0, err
     found, true = roofs[:, 48:] == 255, labels[:, 48:] == 7

@@ -64,7 +64,7 @@ def test_polygons_are_labels_too_and_an_area_bounds_the_score(tmp_path: Path, pa
     truth = np.full(pixels.shape, 255, np.uint8)
     truth[:50] = 0
     truth[20:40, 10:60] = 1
-    found = score(scene, tmp_path / "b.gpkg", model=model, area=area, where="split = 'test'").total
+    found = score(scene, tmp_path / "b.gpkg", model=model, aoi=area, aoi_where="split = 'test'").total
     assert found.confusion == Confusion.count((pixels >= 127).astype(np.uint8), truth)
     assert found.buildings is not None
     assert found.buildings.truths == 1
@@ -273,7 +273,7 @@ CONTRADICTIONS = {
     "a model and a mask": {"model": "buildings-30cm", "mask": Path("m.tif")},
     "a threshold of a mask": {"threshold": 0.4, "mask": Path("m.tif")},
     "a curve of footprints": {"curve": True, "footprints": Path("f.gpkg")},
-    "features of no area": {"where": "split = 'test'"},
+    "features of no area": {"aoi_where": "split = 'test'"},
     "two widths": {"boundary_m": 1.0, "boundary_px": 3},
     "no width": {"boundary_px": 0},
     "no probability": {"threshold": 50.0},

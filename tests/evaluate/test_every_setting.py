@@ -176,16 +176,16 @@ def unscored(b: Bench) -> None:
     assert means == pytest.approx([(land + 1) / 2, (land + 0 + 1) / 3, (land + 0) / 2])
 
 
-def area(b: Bench) -> None:
+def aoi(b: Bench) -> None:
     west = b.vector("a.gpkg", (slice(0, 60), slice(0, 30)))
-    assert b.counts(area=west) == (1, 0, 1)
-    assert b.counts(area=west, mask=b.raster("m.tif", 1 - b.truth)) == (0, (30 * 60 - 800) / 400, 2)
+    assert b.counts(aoi=west) == (1, 0, 1)
+    assert b.counts(aoi=west, mask=b.raster("m.tif", 1 - b.truth)) == (0, (30 * 60 - 800) / 400, 2)
 
 
-def where(b: Bench) -> None:
+def aoi_where(b: Bench) -> None:
     parts = b.vector("a.gpkg", (slice(0, 60), slice(0, 30)), (slice(0, 60), slice(30, 60)), year=[2020, 2024])
-    assert b.counts(area=parts, where="year = 2024") == (0, 1, 0)
-    assert b.counts(area=parts, where="year < 2024") == (1, 0, 1)
+    assert b.counts(aoi=parts, aoi_where="year = 2024") == (0, 1, 0)
+    assert b.counts(aoi=parts, aoi_where="year < 2024") == (1, 0, 1)
 
 
 def threshold(b: Bench) -> None:
@@ -337,7 +337,7 @@ def elsewhere(b: Bench) -> None:
 
 
 CASES = (
-    *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, area, where),
+    *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
     *(chip_px, halo_px, codes, layer, column, elsewhere),
 )

@@ -207,7 +207,7 @@ def test_a_filter_chooses_among_the_areas(tmp_path: Path, oblong: Path) -> None:
     area = save(tmp_path / "area.gpkg", (0, 0, 20, 30), (20, 0, 40, 60), split=["test", "train"], year=[2020, 2024])
 
     def pixels_and_missed(where: str | None) -> tuple[int, int]:
-        found = score(oblong, truth, footprints=tool, area=area, where=where).total
+        found = score(oblong, truth, footprints=tool, aoi=area, aoi_where=where).total
         return found.confusion.pixels, found.metrics()["buildings"]["missed"]
 
     west, east = 40 * 30, 40 * 60
@@ -264,11 +264,11 @@ def test_polygons_and_areas_have_the_pixels_whose_centres_they_hold(tmp_path: Pa
     found = score([], polygons, mask=everywhere, label_settings=LabelSettings(column=column)).total.confusion
     assert found.counts.tolist() == [[0, 60 * 60 - 10], [0, 1 + 3 * 3]]
     labels = write(tmp_path / "labels.tif", np.ones((60, 60)), place=place)
-    assert score([], labels, mask=everywhere, area=polygons).total.confusion.pixels == 10
+    assert score([], labels, mask=everywhere, aoi=polygons).total.confusion.pixels == 10
     tool = score(everywhere, labels, footprints=polygons).total.confusion
     assert tool.counts.tolist() == [[0, 0], [60 * 60 - 10, 10]]
     with pytest.raises(GeosegError):  # the area holds no pixel's centre
-        score([], labels, mask=everywhere, area=save(tmp_path / "area.gpkg", SMALL[0]))
+        score([], labels, mask=everywhere, aoi=save(tmp_path / "area.gpkg", SMALL[0]))
 
 
 def test_pixels_of_16_bits_reach_a_model_of_another_maximum_as_they_are(

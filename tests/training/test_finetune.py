@@ -99,7 +99,7 @@ def test_the_figures_are_those_of_evaluate_on_the_same_blocks(tuned: tuple[Path,
     assert result.bundle is not None
     areas = scene.parent / "out" / "blocks" / "town.gpkg"
     for model, found in ((scene.parent / "base.safetensors", result.old), (result.bundle, result.new)):
-        settings = EvaluateSettings(labels=scene.parent / "labels", model=model, area=areas, where="split = 'held'")
+        settings = EvaluateSettings(labels=scene.parent / "labels", model=model, aoi=areas, aoi_where="split = 'held'")
         assert evaluate_scenes(scene, settings).total.metrics()["iou"] == found["iou"]
 
 
@@ -153,7 +153,7 @@ def test_polygons_are_truth_only_in_the_areas_asked_for(scene: Path, base: Path,
     shapes = [kit.box_of(slice(r, r + 24), slice(c, c + 24)) for r in range(8, 270, 48) for c in range(8, 270, 48)]
     polygons = kit.write_polygons(scene.parent / "houses.geojson", shapes)
     area = kit.write_polygons(scene.parent / "area.geojson", [kit.box_of(slice(0, 288), slice(0, 200))])
-    run(scene, base, polygons, areas=area)
+    run(scene, base, polygons, aoi=area)
     areas = geopandas.read_file(scene.parent / "out" / "blocks" / "town.gpkg")
     assert areas.total_bounds[2] == pytest.approx(500_000 + 0.5 * 200, abs=0.5)
     assert areas.total_bounds[0] == pytest.approx(500_000, abs=0.5)
@@ -165,7 +165,7 @@ def test_too_few_labels_say_how_much_is_needed(
     polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
     with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
         run(scene, base, polygons)
-    assert "say with --areas what is" in caplog.text
+    assert "say with --aoi what is" in caplog.text
 
 
 def test_a_shipped_models_name_is_never_taken(scene: Path, base: Path) -> None:
