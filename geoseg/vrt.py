@@ -151,7 +151,13 @@ def _mask(placed: list[tuple[Part, int, int]]) -> str:
 
 
 def _source(part: Part, col: int, row: int, band: str) -> str:
-    path = part.path if "://" in part.path or part.path.startswith("/vsi") else str(Path(part.path).resolve())
+    path = part.path  # as GDAL calls it
+    if path.startswith(("http://", "https://")):
+        path = f"/vsicurl/{path}"
+    elif path.startswith("s3://"):
+        path = f"/vsis3/{path[5:]}"
+    elif "://" not in path and not path.startswith("/vsi"):
+        path = str(Path(path).resolve())
     is_mask = band == "mask,1"
     left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data
     nodata = f"<NODATA>{left_out}</NODATA>" if left_out is not None else ""
@@ -159,14 +165,7 @@ def _source(part: Part, col: int, row: int, band: str) -> str:
     height, width = part.shape
     rect = f'xSize="{width}" ySize="{height}"'
     return (
-        f'<ComplexSource><SourceFilename relativeToVRT="0">{escape(_gdal_path(path))}</SourceFilename>'
+        f'<ComplexSource><SourceFilename relativeToVRT="0">{escape(path)}</SourceFilename>'
         f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" {rect}/><DstRect xOff="{col}" yOff="{row}" {rect}/>'
         f"{nodata}{mask}</ComplexSource>"
     )
-
-
-def _gdal_path(path: str) -> str:
-    """Translate a URL into GDAL's name for it."""
-    if path.startswith(("http://", "https://")):
-        return f"/vsicurl/{path}"
-    return f"/vsis3/{path[5:]}" if path.startswith("s3://") else path

@@ -69,18 +69,15 @@ class TorchEngine:
         """
         index = np.minimum(np.arange(self.batch_size), len(chips) - 1)
         is_mixed = self._dtype != torch.float32
-        staged = self._stage(chips[index])
+        staged = torch.from_numpy(chips[index])
+        if self.device.type == "cuda":
+            staged = staged.pin_memory()  # from where the GPU fetches it by itself
         with torch.inference_mode():
             with self._lock, torch.autocast(self.device.type, self._dtype if is_mixed else None, enabled=is_mixed):
                 batch = staged.to(self.device, non_blocking=True).float()
                 out = self._model(batch.contiguous(memory_format=torch.channels_last))
             probabilities: NDArray[np.float32] = out[: len(chips)].float().cpu().numpy()
         return probabilities
-
-    def _stage(self, chips: NDArray[np.uint8]) -> torch.Tensor:
-        """Return chips in memory that a GPU can fetch from by itself, their type unchanged."""
-        pixels = torch.from_numpy(chips)
-        return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
 def load_exported(bundle: Bundle, device: str) -> torch.nn.Module:

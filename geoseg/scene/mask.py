@@ -53,24 +53,20 @@ def check_mask(path: str) -> None:
     Raises:
         MissingFileError: If there is one, or the server does not let see whether there is.
     """
-    url = _url_of(path)
-    if url is None:
-        return
+    if urlparse(path).scheme in ("http", "https", "s3"):
+        url = path
+    elif path.startswith("/vsicurl/http"):
+        url = path.removeprefix("/vsicurl/")
+    elif path.startswith("/vsis3/"):
+        url = f"s3://{path.removeprefix('/vsis3/')}"
+    else:
+        return  # only GDAL reaches it
     try:
         is_lost = has_mask_directory(RangeFile(url))  # type: ignore[arg-type]  # reads and seeks, as is needed
     except (ValueError, struct.error, IndexError) as err:
         raise _refusal(path, str(err)) from err
     if is_lost:
         raise _refusal(path, "it has a mask that the server did not hand out")
-
-
-def _url_of(path: str) -> str | None:
-    """Return the address behind GDAL's names; None where only GDAL reaches it."""
-    if urlparse(path).scheme in ("http", "https", "s3"):
-        return path
-    if path.startswith("/vsicurl/http"):
-        return path.removeprefix("/vsicurl/")
-    return f"s3://{path.removeprefix('/vsis3/')}" if path.startswith("/vsis3/") else None
 
 
 def _refusal(path: str, found: str) -> MissingFileError:

@@ -174,7 +174,14 @@ def _parse_row(row: Row, location: str, asset: str | None) -> Found:
             'quotes, such as bands "1,2,3".'
         )
     is_item = not set(PATH_COLUMNS) & set(row)
-    path = join(location, _asset_href(row, asset) if is_item else _path(row))
+    if is_item:
+        href = _asset_href(row, asset)
+    else:
+        column = next(name for name in PATH_COLUMNS if name in row)
+        href = _text(row[column]) or ""
+        if not href:
+            raise ManifestError(f"{column} is empty. A file or URL is expected.")
+    path = join(location, href)
     if is_local(path) and not Path(path).is_file():
         raise ManifestError(f"there is no file {path}. A raster is expected; paths start from the manifest's folder.")
     return Found(
@@ -193,14 +200,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float):
         value = None if math.isnan(value) else f"{value:g}" if not value.is_integer() else int(value)
     return str(value).strip() or None if value is not None else None
-
-
-def _path(row: Row) -> str:
-    column = next(name for name in PATH_COLUMNS if name in row)
-    path = _text(row[column])
-    if path is None:
-        raise ManifestError(f"{column} is empty. A file or URL is expected.")
-    return path
 
 
 def _asset_href(row: Row, wanted: str | None) -> str:

@@ -133,17 +133,15 @@ def _read_items(text: dict[str, Any], location: str, asset: str | None) -> Docum
     if any(link.get("rel") == "next" for link in text.get("links", ())):
         count = len(text["features"])
         log.warning("%s is one page of a search: %d Items; the next pages are not in it.", location, count)
-    selves = [_self_href(item) for item in text["features"]]
+    selves = []
+    for item in text["features"]:
+        hrefs = (str(link.get("href")) for link in item.get("links", ()) if link.get("rel") == "self")
+        selves.append(next((href for href in hrefs if "://" in href), None))
     items = pystac.ItemCollection.from_dict(text, preserve_dict=False).items
     pairs = zip(items, selves, strict=True)
     return Document(
-        location, tuple(_scene(item, own or location, location, asset) for item, own in pairs), kind="ItemCollection"
+        location, tuple(_scene(one, own or location, location, asset) for one, own in pairs), kind="ItemCollection"
     )
-
-
-def _self_href(item: dict[str, Any]) -> str | None:
-    hrefs = (str(link.get("href")) for link in item.get("links", ()) if link.get("rel") == "self")
-    return next((href for href in hrefs if "://" in href), None)
 
 
 def _read_catalog(thing: pystac.STACObject, location: str) -> Document:
