@@ -6,6 +6,7 @@ import typer
 
 from geoseg.cli.app import app, log_to_stderr
 from geoseg.cli.train import RecipeArgument, Set, With, parse_overrides
+from geoseg.io.tables import align_columns
 
 recipes = typer.Typer(help="List and show the training recipes that come with geoseg.", no_args_is_help=True)
 app.add_typer(recipes, name="recipes")
@@ -16,10 +17,8 @@ def list_() -> None:
     """List the recipes that come with geoseg, with a description of each."""
     from geoseg.training.library import describe_recipes
 
-    table = describe_recipes()
-    width = max(map(len, table), default=0)
-    for name, description in table.items():
-        typer.echo(f"{name:<{width}}  {description}")
+    if found := describe_recipes():
+        typer.echo(align_columns([*found.items()]))
 
 
 @recipes.command("show", no_args_is_help=True)

@@ -12,13 +12,14 @@ from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, choose_colours, load_bundle
 from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, UsageError
-from geoseg.evaluate.labels import find_labels, open_labels, plan_labels
+from geoseg.evaluate.labels import open_labels, plan_labels
 from geoseg.evaluate.polygons import outline_buildings
 from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, ScoredRun, is_run_folder
 from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, score_scene
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.evaluate.table import building_table, class_table, curve_table, pixel_table, several_table
 from geoseg.inference import read_aoi
+from geoseg.io.pairs import find_labels
 from geoseg.scene import Paths, close_readers, list_files
 
 log = logging.getLogger(__name__)
@@ -170,10 +171,11 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         bundle, files = load_bundle(settings.model or DEFAULT_MODEL), list_files(paths)
         groups = [(file,) for file in files] if settings.labels.is_dir() else [tuple(files)]
         found = [(group[0], ScoredModel(group, bundle)) for group in groups]
-    names = _name_scenes([file for file, _ in found])
+    files = [file for file, _ in found]
+    labels = find_labels(files, settings.labels)
     return [
-        ScoredScene(name, find_labels(file, settings.labels), scored)
-        for name, (file, scored) in zip(names, found, strict=True)
+        ScoredScene(name, path, scored)
+        for name, path, (_, scored) in zip(_name_scenes(files), labels, found, strict=True)
     ]
 
 

@@ -1,7 +1,6 @@
-"""Labels of the scored scenes: which file belongs to a scene, and its classes on the scored grid."""
+"""Labels of the scored scenes: their classes on the scored grid."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,9 @@ from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.polygons import BuildingPolygons, read_buildings, say_elsewhere
 from geoseg.evaluate.rasters import Bytes, Scratch
 from geoseg.grid import Grid, Window
-from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES, is_raster
+from geoseg.io.suffixes import is_raster
 
 log = logging.getLogger(__name__)
-
-LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
-"""What may follow a scene's name in the name of its labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,36 +33,6 @@ class LabelSettings:
     layer: str = ""
     column: str = ""
     elsewhere: bool = False
-
-
-def find_labels(scene: str, labels: Path) -> Path:
-    """Return the labels of a scene: the one file of all scenes, or the file of the scene's name in a folder.
-
-    Below the folder itself, the file that shares the longest path with the scene is taken.
-
-    Raises:
-        LabelError: If there is none, or several that are as near.
-    """
-    if not labels.is_dir():
-        return labels
-    name = Path(scene).name.removesuffix("_geoseg")
-    stem = Path(name).stem if Path(name).suffix.lower() in SCENE_SUFFIXES else name
-    wanted = [f"{stem}{ending}{suffix}" for ending in LABEL_ENDINGS for suffix in (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)]
-    for candidate in [name, *wanted]:
-        if (labels / candidate).is_file():
-            return labels / candidate
-    own = Path(scene).absolute()
-    found = [path for path in sorted(labels.rglob("*")) if path.name in wanted and path.absolute().parent != own.parent]
-    if not found:
-        raise LabelError(
-            f"{labels} holds no labels for {own.name}. Expected {own.stem}.tif there, or another raster or vector file "
-            "of this name."
-        )
-    shared = [len(Path(os.path.commonpath([own, path.absolute()])).parts) for path in found]
-    best = [path for path, length in zip(found, shared, strict=True) if length == max(shared)]
-    if len(best) > 1:
-        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {own.name}. Name a folder with one.")
-    return best[0]
 
 
 def plan_labels(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Row = Sequence[str | float | int]
+from geoseg.io.tables import write_table
 
 PIXELS = ("IoU", "Dice", "precision", "recall", "boundary IoU", "accuracy", "ECE", "Mpx")
 SEVERAL = ("mean IoU", "mean Dice", "accuracy", "mean boundary IoU", "Mpx")
@@ -14,12 +14,6 @@ BUILDINGS = (
 )
 OUTLINES = ("polis", "c_iou", "vertex_ratio")
 CURVE_STEP = 0.05
-
-
-def write_table(head: Sequence[str], rows: Sequence[Row]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def pixel_table(scenes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -64,11 +58,3 @@ def curve_table(curve: Sequence[Mapping[str, float]]) -> str:
 
 def _mpx(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['pixels'] / 1e6:.2f}"
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4f}" if value == value else "-"

@@ -8,6 +8,7 @@ from geoseg.artifact import BUNDLE_KEY, file_sha256
 from geoseg.artifact.header import model_files
 from geoseg.bundle import Bundle, list_models, load_bundle
 from geoseg.export.parameters import count_parameters
+from geoseg.io.tables import align_columns
 
 
 def describe_models() -> list[dict[str, Any]]:
@@ -53,10 +54,7 @@ def _numbers(value: Any) -> Iterator[float]:
 def format_models(models: Sequence[Mapping[str, Any]]) -> str:
     """Return a table of models."""
     head = ("name", "version", "GSD", "bands", "classes", "size", "licence", "figure")
-    rows = [head, *map(_row, models)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines) if models else "No model is shipped."
+    return align_columns([head, *map(_row, models)]) if models else "No model is shipped."
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ blocks and undecided of those above, the footprints of one row of blocks, and a 
 blocks is written when nothing that is undecided begins in it or above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -29,8 +29,6 @@ from geoseg.silence import quiet_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow
 
 CELL_TILES = 8

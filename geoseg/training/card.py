@@ -1,12 +1,13 @@
 """The model card of a training run, in Markdown: what the recipe and the figures say, and nothing else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg._version import __version__
 from geoseg.io.aside import write_text
+from geoseg.io.tables import write_table
 from geoseg.training.recipe import Recipe, Source
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
         ("terms of the weights", recipe.licence or "the recipe names none"),
     ]
     said = [recipe.description] if recipe.description else []
-    return "\n\n".join([f"# Model card: `{recipe.name}`, version {recipe.version}", *said, _table(["", ""], rows)])
+    return "\n\n".join([f"# Model card: `{recipe.name}`, version {recipe.version}", *said, write_table(["", ""], rows)])
 
 
 def _data(recipe: Recipe) -> str:
@@ -123,7 +124,7 @@ def _data(recipe: Recipe) -> str:
         if not source.complete:
             notes.append(f"Labels of {source.name} are incomplete: what is marked is true, the rest may hold more.")
     terms = "The recipe does not carry the terms of imagery and labels: see where they come from before passing on."
-    return "\n\n".join(["## Data", _table(["source", "share of the crops", "in the recipe"], rows), *notes, terms])
+    return "\n\n".join(["## Data", write_table(["source", "share of the crops", "in the recipe"], rows), *notes, terms])
 
 
 def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
@@ -144,7 +145,7 @@ def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     if len(of_sources) > 1:
         of_sources["all pixels together"] = together
     rows = [(name, *(_figure(m[key]) for key in heads), _mpx(m["pixels"])) for name, m in of_sources.items()]
-    tables = [_table(["source", *heads.values(), "Mpx"], rows)]
+    tables = [write_table(["source", *heads.values(), "Mpx"], rows)]
 
     heads = {"iou": "IoU", "dice": "Dice (F1)", "precision": "precision", "recall": "recall"}
     rows = [
@@ -155,18 +156,18 @@ def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
         )
         for name, m in together["classes"].items()
     ]
-    tables.append(_table(["class, all pixels together", *heads.values(), "Mpx"], rows))
+    tables.append(write_table(["class, all pixels together", *heads.values(), "Mpx"], rows))
 
     if several:  # the confusion matrix as shares of each true class
         rows = [
             (name, *(f"{count / sum(counts):.1%}" if sum(counts) else "-" for count in counts))
             for name, counts in zip(classes, together["confusion"], strict=True)
         ]
-        tables.append(_table(["truth, of which predicted as", *classes], rows))
+        tables.append(write_table(["truth, of which predicted as", *classes], rows))
     if metrics.get("losses"):
         losses = [(f"`{name}`", _figure(value, 4)) for name, value in metrics["losses"].items()]
         losses += [("weighted sum", _figure(metrics["loss"], 4))] if metrics.get("loss") else []
-        tables.append(_table(["validation loss", "mean"], losses))
+        tables.append(write_table(["validation loss", "mean"], losses))
     return "\n\n".join(["## Figures", caution, headline, *tables])
 
 
@@ -214,8 +215,3 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 def _mpx(pixels: int) -> str:
     return f"{pixels / 1e6:.2f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

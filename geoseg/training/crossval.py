@@ -10,8 +10,8 @@ from typing import Any
 
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
-from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_json
+from geoseg.io.tables import write_table
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, load_recipe

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
-from geoseg.errors import ExistingResultError, LabelError, UsageError
-from geoseg.evaluate.table import write_table
+from geoseg.errors import ExistingResultError, UsageError
 from geoseg.io.aside import write_json, write_text
+from geoseg.io.pairs import find_labels
+from geoseg.io.tables import write_table
 from geoseg.scene import is_remote, list_files
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs
@@ -165,11 +166,12 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     coding = plan_coding(
         spec.classes, target=spec.target, colours=spec.colours, also=keys["also"], values=keys["values"]
     )
-    labeled = [_label_scene(file, spec, settings, coding) for file in files]
+    labels = find_labels(files, settings.labels.absolute())
+    labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
 
     folder = settings.out or Path(f"{files[0].stem}_finetune")
-    _claim(folder, base, files, settings)
+    _claim(folder, base, [*files, *labels], settings)
     blocks = split.summarize()
     areas = split.write(folder)
     plan = _plan(folder, name, base, settings, split, areas)
@@ -194,22 +196,15 @@ def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
     return [Path(file).absolute() for file in files]
 
 
-def _labels_of(file: Path, labels: Path) -> Path:
-    if not labels.is_dir():
-        return labels
-    found = sorted(path for path in labels.iterdir() if path.stem == file.stem and path != file)
-    if not found:
-        raise LabelError(f"{labels} holds no labels for {file.name}; expected a file {file.stem}.tif or .gpkg there")
-    return found[0]
-
-
-def _label_scene(file: Path, spec: ModelSpec, settings: FinetuneSettings, coding: Coding) -> "LabeledScene":
+def _label_scene(
+    file: Path, labels: Path, spec: ModelSpec, settings: FinetuneSettings, coding: Coding
+) -> "LabeledScene":
     """Read a scene's truth; warn where all that is marked lies in a part of it, as the rest may not be labelled."""
     from geoseg.training.block_split import label_scene
 
     scene = label_scene(
         file,
-        _labels_of(file, settings.labels.absolute()),
+        labels,
         gsd_m=spec.gsd_m,
         coding=coding,
         area=settings.areas,
@@ -230,10 +225,9 @@ def _label_scene(file: Path, spec: ModelSpec, settings: FinetuneSettings, coding
     return scene
 
 
-def _claim(folder: Path, base: Bundle, files: Sequence[Path], settings: FinetuneSettings) -> None:
+def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settings: FinetuneSettings) -> None:
     """Write what decides the blocks into a new folder; refuse one of other scenes, labels, areas or model."""
-    labels = [_labels_of(file, settings.labels.absolute()) for file in files]
-    given = [*files, *labels, *([settings.areas.absolute()] if settings.areas else [])]
+    given = [*scenes_and_labels, *([settings.areas.absolute()] if settings.areas else [])]
     wanted = {
         "model": base.key,
         "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in given if path.exists()],

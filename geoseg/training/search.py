@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
-from geoseg.evaluate.table import write_table
 from geoseg.io.aside import write_json, write_text
+from geoseg.io.tables import write_table
 from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, load_recipe, recipe_text

@@ -9,13 +9,12 @@ from pathlib import Path
 from geoseg.datasets.layouts import LAYOUTS, Pair, Rule, find_pairs, is_chosen, is_template
 from geoseg.datasets.splits import PARTS, Split, draw_fold, draw_split, read_split, write_split
 from geoseg.errors import LabelError, RecipeError
+from geoseg.io.pairs import find_labels
 from geoseg.training.recipe import Source
 
 __all__ = ["SourcePart", "find_images", "find_names", "find_parts", "split_names"]
 
 log = logging.getLogger(__name__)
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def find_images(source: Source, data: Path) -> list[Pair]:
 
 
 def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
-    """Find images, and for each the one label file there is, or the one of its name in a folder.
+    """Find images, and their labels as `find_labels` does.
 
     Images are named by their stems, or by their folders too where stems repeat.
     """
@@ -118,20 +117,12 @@ def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
         folders = f"{path.parent.parent.name}/{path.parent.name}/" if stems[path.stem] > 1 else ""
         if not is_chosen(folders + path.stem, source.exclude):
             images[folders + path.stem] = path
-    if not labels.is_dir():
-        return [Pair(name, image, labels) for name, image in images.items()]
-    beside = {path.stem: path for path in sorted(labels.iterdir())}
-    missing = [str(image) for image in images.values() if image.stem not in beside]
-    if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        raise LabelError(
-            f"{len(missing)} of {len(images)} images ({', '.join(missing[:_SHOWN])}{more}) have no labels in {labels}; "
-            "expected a file of the same name, or exclude the images"
-        )
-    twice = [name for name in images if "/" in name]
-    if twice:
+    truths = find_labels([*images.values()], labels)
+    uses = Counter(truths)
+    twice = [name for name, truth in zip(images, truths, strict=True) if "/" in name and uses[truth] > 1]
+    if twice and labels.is_dir():
         raise LabelError(f"images of one name in several folders ({twice[0]}) share labels in {labels}; use a template")
-    return [Pair(name, image, beside[image.stem]) for name, image in images.items()]
+    return [Pair(name, image, truth) for (name, image), truth in zip(images.items(), truths, strict=True)]
 
 
 def find_names(source: Source, data: Path) -> list[str]:

@@ -17,6 +17,7 @@ from geoseg.datasets.splits import PARTS
 from geoseg.errors import OutputError
 from geoseg.grid import Window
 from geoseg.io.aside import write_aside, write_json
+from geoseg.io.tables import write_table
 from geoseg.scene import open_scene
 from geoseg.training.library import load_recipe
 from geoseg.training.recipe import Recipe, Source
@@ -45,9 +46,7 @@ class Survey:
         """Return the counts as a Markdown table, a row per source and split."""
         rows = [row for source in self.facts["sources"] for row in _rows(source)]
         names = list(rows[0]) if rows else []
-        cells = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-        return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells)
+        return write_table(names, [[row[name] for name in names] for row in rows], align=True)
 
 
 def survey_data(

@@ -198,33 +198,6 @@ def test_a_folder_of_labels_scores_every_scene_by_name(tmp_path: Path, model: Pa
     assert any(row.startswith("| all | 0.5000 | 0.6667 | 1.0000 | 0.5000 |") for row in rows)
 
 
-def test_scenes_of_one_name_find_the_labels_of_their_own_folder(tmp_path: Path, model: Path, write) -> None:
-    for part, value in (("7", 200), ("8", 10)):
-        write(tmp_path / part / "images" / "p.tif", np.full((70, 70), value))
-        write(tmp_path / part / "masks" / "p.tif", np.full((70, 70), value > 100))
-    scenes = [tmp_path / part / "images" for part in "78"]
-    found = score(scenes, tmp_path, model=model)
-    assert found.scenes["7_images_p"].confusion == counts(4900, 0, 0, 0)
-    assert found.scenes["8_images_p"].confusion == counts(0, 0, 0, 4900)
-
-
-def test_a_run_folder_whose_name_has_a_dot_finds_its_own_labels(tmp_path: Path, model: Path, write) -> None:
-    scene = write(tmp_path / "town.v2.tif", np.full((70, 70), 200))
-    write(tmp_path / "labels" / "town.tif", np.zeros((70, 70)))
-    write(tmp_path / "labels" / "town.v2.tif", np.ones((70, 70)))
-    run_scene(scene, RunSettings(model=model, out=tmp_path / "town.v2_geoseg"), quiet=True)
-    found = score(tmp_path / "town.v2_geoseg", tmp_path / "labels")
-    assert found.total.confusion == counts(4900, 0, 0, 0)
-
-
-def test_a_scene_without_its_label_is_an_error_and_not_left_out(tmp_path: Path, model: Path, write) -> None:
-    for name in ("one", "two"):
-        write(tmp_path / "scenes" / f"{name}.tif", np.full((70, 70), 200))
-    write(tmp_path / "labels" / "one.tif", np.ones((70, 70)))
-    with pytest.raises(LabelError, match=r"no labels for two\.tif"):
-        score(tmp_path / "scenes", tmp_path / "labels", model=model)
-
-
 def test_labels_of_another_place_are_an_error_and_no_score(tmp_path: Path, painted, model: Path, write) -> None:
     elsewhere = write(tmp_path / "labels.tif", np.ones((50, 50)), place=Affine(0.3, 0, 700_000, 0, -0.3, 600_000))
     with pytest.raises(LabelError, match="lie elsewhere"):

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from geoseg.errors import LabelError
+from geoseg.io.pairs import find_labels
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def find(scene: Path, labels: Path) -> str:
+    """Return the one scene's labels, relative to their folder."""
+    return find_labels([scene], labels)[0].relative_to(labels).as_posix()
+
+
+def test_one_file_holds_the_labels_of_all_scenes(tmp_path):
+    make(tmp_path, "all.gpkg")
+    assert find_labels(["a.tif", "b.tif"], tmp_path / "all.gpkg") == [tmp_path / "all.gpkg"] * 2
+    assert find_labels(["a.tif"], tmp_path / "gone.tif") == [tmp_path / "gone.tif"]  # said by who opens it
+
+
+@pytest.mark.parametrize("ending", ["", "_label", "_labels", "_mask"])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".gif", ".gpkg", ".shp", ".parquet", ".TIF"])
+def test_labels_have_the_name_of_their_scene(tmp_path, ending, suffix):
+    make(tmp_path, "other.tif", f"town{ending}{suffix}", "town2.tif")
+    assert find(Path("town.tif"), tmp_path) == f"town{ending}{suffix}"
+    assert find(Path("https://example.org/town.tif"), tmp_path) == f"town{ending}{suffix}"
+
+
+def test_the_scenes_own_file_name_comes_first_then_no_ending_then_rasters(tmp_path):
+    names = ["town.png", "town.tif", "town.gpkg", "town_mask.tif", "town_mask.geojson", "town.kml"]
+    make(tmp_path / "labels", *names)
+    for name in names:
+        assert find(tmp_path / "town.png", tmp_path / "labels") == name
+        (tmp_path / "labels" / name).unlink()
+
+
+def test_a_scene_beside_its_labels_is_not_its_own_labels(tmp_path):
+    make(tmp_path, "town.tif", "town.gpkg", "hill.tif", "hill_mask.tif", "lake.bil", "lake.kml")
+    assert find(tmp_path / "town.tif", tmp_path) == "town.gpkg"
+    assert find(tmp_path / "hill.tif", tmp_path) == "hill_mask.tif"
+    assert find(tmp_path / "lake.bil", tmp_path) == "lake.kml"
+    make(tmp_path, "bare.tif", "sea.bil")
+    for name in ("bare.tif", "sea.bil"):
+        with pytest.raises(LabelError, match="holds no labels"):
+            find(tmp_path / name, tmp_path)
+
+
+def test_a_geodatabase_is_a_folder_and_labels_too(tmp_path):
+    (tmp_path / "town").mkdir()
+    (tmp_path / "town.gdb").mkdir()
+    assert find(Path("town.tif"), tmp_path) == "town.gdb"
+
+
+def test_a_mapinfo_file_is_opened_by_its_tab(tmp_path):
+    make(tmp_path, "town.dat", "town.id", "town.map", "town.tab")
+    assert find(Path("town.tif"), tmp_path) == "town.tab"
+
+
+def test_a_result_folder_finds_the_labels_of_its_scene_whatever_dots_it_has(tmp_path):
+    make(tmp_path, "labels/town.tif", "labels/town.v2.tif", "town.v2_geoseg/run.json", "town.v3_geoseg/run.json")
+    assert find(tmp_path / "town.v2_geoseg", tmp_path / "labels") == "town.v2.tif"
+    with pytest.raises(LabelError, match=r"no labels for 1 of 1 images \(.*town\.v3_geoseg\)"):
+        find(tmp_path / "town.v3_geoseg", tmp_path / "labels")
+
+
+def test_a_scene_with_a_suffix_that_is_not_known_has_labels_of_its_stem_or_whole_name(tmp_path):
+    make(tmp_path, "town.tif")
+    assert find(Path("town.bil"), tmp_path) == "town.tif"
+    make(tmp_path, "town.bil.tif")
+    assert find(Path("town.bil"), tmp_path) == "town.bil.tif"
+
+
+def test_scenes_of_one_name_find_the_labels_of_their_own_folder(tmp_path):
+    make(tmp_path, *(f"{part}/{kind}/p.tif" for part in "78" for kind in ("images", "masks")))
+    scenes = [tmp_path / part / "images" / "p.tif" for part in "78"]
+    assert find_labels(scenes, tmp_path) == [tmp_path / part / "masks" / "p.tif" for part in "78"]
+
+
+def test_the_folder_itself_comes_before_those_below_and_these_before_unknown_suffixes(tmp_path):
+    make(tmp_path, "town.kml", "old/town.tif")
+    assert find(Path("/elsewhere/town.tif"), tmp_path) == "old/town.tif"
+    make(tmp_path, "town.TIF")
+    assert find(Path("/elsewhere/town.tif"), tmp_path) == "town.TIF"
+
+
+def test_labels_that_are_equally_near_are_refused(tmp_path):
+    make(tmp_path, "a/town.tif", "b/town_mask.tif")
+    with pytest.raises(LabelError, match=r"a/town\.tif and .*b/town_mask\.tif may both be the labels of town\.tif"):
+        find(Path("/elsewhere/town.tif"), tmp_path)
+
+
+def test_every_scene_without_labels_is_counted_and_some_are_named(tmp_path):
+    make(tmp_path, "b.tif")
+    with pytest.raises(LabelError, match=r"no labels for 4 of 5 images \(a\.tif, c\.tif, d\.tif and 1 more\)"):
+        find_labels([f"{name}.tif" for name in "abcde"], tmp_path)
