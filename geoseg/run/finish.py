@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block
+from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
-from geoseg.outputs import write_run_json
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
@@ -78,7 +78,7 @@ def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Sto
         write_preview(plan, spec, site, site / PICTURE)
         stages.done("picture")
     report = describe_run(job, ending, [read_watch(parts, block) for block in blocks], pixels, footprints)
-    write_run_json(site / "run.json", report)
+    write_record(site / "run.json", report)
     return report
 
 
