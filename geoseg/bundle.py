@@ -303,13 +303,13 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
     Raises:
         UnknownModelError: If there is neither.
         PickledModelError: If the file would run code when it is opened.
-        BundleError: If the file is no bundle, or its specification does not fit.
+        BundleError: If the file is not a bundle, or its specification does not fit.
     """
     path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)
     if not path.is_file():
         known = ", ".join(list_models()) or "none is shipped"
         raise UnknownModelError(
-            f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
+            f"There is not a model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
     form = recognise(path)
@@ -330,7 +330,7 @@ def _read_header(path: Path) -> dict[str, str]:
         with safe_open(path, framework="np") as file:
             header = dict(file.metadata() or {})
     except Exception as err:  # safetensors raises its own untyped errors
-        raise BundleError(f"{path} is no safetensors file or is cut short ({err}). Copy or train it again.") from err
+        raise BundleError(f"{path} is not a safetensors file or is cut short ({err}). Copy or train it again.") from err
     if header.get("format") != FORMAT or not {SPEC_KEY, WEIGHTS_KEY} <= header.keys():
         raise BundleError(
             f"{path} holds weights without a geoseg specification (format {header.get('format')!r}, "

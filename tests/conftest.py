@@ -1,8 +1,9 @@
-"""What every test package shares: quiet threads, a clock far from UTC, and the real imagery where it is at hand."""
+"""What every test package shares: quiet threads, a clock far from UTC, a full disk, real imagery if it is at hand."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def realdata() -> Path:
     folder = realdata_folder()
     assert folder is not None, "a test of real imagery ran without the imagery"
     return folder
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which no file grows beyond some bytes: writing fails then, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="limits of a process are a matter of Unix")
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
 
 
 @pytest.fixture(params=["Asia/Kathmandu", "America/Anchorage"])

@@ -41,7 +41,7 @@ def recognise(path: Path) -> Form:
     form = _by_content(path, head) or _by_suffix(path)
     if form is None:
         raise BundleError(
-            f"{path} is no model that geoseg runs: its first bytes are {head[:8]!r}. Expected a bundle of `geoseg "
+            f"{path} is not a model that geoseg runs: its first bytes are {head[:8]!r}. Expected a bundle of `geoseg "
             "train` (.safetensors) or a file of `geoseg models export` (.onnx, .xml, .pt2)."
         )
     return form

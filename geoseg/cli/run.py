@@ -238,5 +238,5 @@ def _parse_bands(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError as err:
         raise UsageError(
-            f"--bands {text} is no list of band numbers. Give numbers from 1, such as --bands 1,2,3."
+            f"--bands {text} is not a list of band numbers. Give numbers from 1, such as --bands 1,2,3."
         ) from err

@@ -58,5 +58,5 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, str]:
     """Split key=value pairs; the recipe checks the values."""
     for pair in pairs or []:
         if "=" not in pair:
-            raise UsageError(f"--set {pair} is no key=value. Give for example --set fit.steps=2000.")
+            raise UsageError(f"--set {pair} is not key=value. Give for example --set fit.steps=2000.")
     return {key.strip(): value for key, _, value in (pair.partition("=") for pair in pairs or [])}

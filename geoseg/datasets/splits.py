@@ -113,7 +113,7 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
 
 def _refuse(path: Path, fault: str, names: Sequence[str]) -> None:
     if names:
-        raise RecipeError(f"{path} names {len(names)} files that are {fault}: {_some(names)}. Mend it, or delete it")
+        raise RecipeError(f"{path} names {len(names)} files that are {fault}: {_some(names)}. Fix it, or delete it")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, sco
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.evaluate.table import building_table, class_table, curve_table, pixel_table, several_table
 from geoseg.inference import read_aoi
+from geoseg.io.aside import write_record
 from geoseg.io.pairs import find_labels
 from geoseg.scene import Paths, close_readers, list_files
 
@@ -257,8 +258,6 @@ def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
 
 
 def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
-    from geoseg.outputs import write_run_json
-
     out.mkdir(parents=True, exist_ok=True)
     if pictures:
         from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
@@ -270,5 +269,5 @@ def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
             draw_confusion(out / "confusion.png", total.confusion)
         if evaluation.curve:
             draw_curve(out / "curve.png", evaluation.curve, evaluation.threshold)
-    write_run_json(out / METRICS_FILE, evaluation.to_dict())
+    write_record(out / METRICS_FILE, evaluation.to_dict())
     log.info("%s", out / METRICS_FILE)

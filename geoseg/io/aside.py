@@ -1,10 +1,11 @@
 """Files that are there whole or not at all: written aside, put on the disk, renamed."""
 
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def write_all_aside(paths: Sequence[str | Path], *, shared: bool = False) -> Ite
     targets = [Path(path) for path in paths]
     first = targets[0]
     if not first.parent.is_dir():
-        raise OutputError(f"{first} cannot be written: there is no folder {first.parent}. Create it first.")
+        raise OutputError(f"{first} cannot be written: there is not a folder {first.parent}. Create it first.")
     folder = first.with_name(f"{ASIDE}{first.name}{f'-{uuid.uuid4().hex}' if shared else ''}")
     asides = [folder / target.name for target in targets]
     try:
@@ -72,13 +73,41 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
-def write_json(path: str | Path, document: Any, *, indent: int | None = 1) -> Path:
+def write_json(path: str | Path, document: Any, *, indent: int | None = 1, sort_keys: bool = False) -> Path:
     """Write a JSON file, aside and then renamed.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    return write_text(path, json.dumps(document, indent=indent))
+    return write_text(path, json.dumps(document, indent=indent, sort_keys=sort_keys))
+
+
+def write_record(path: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write the record of a run as JSON, aside and then renamed: keys sorted, for people and other programs to read.
+
+    Args:
+        path: The file to be; an older one is replaced.
+        record: What to write. Values of NumPy are written as numbers and lists, numbers that are not finite as null,
+            paths, dates and other objects as text.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    text = json.dumps(_plain(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return write_text(path, f"{text}\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it."""
+    if hasattr(value, "tolist"):  # NumPy's: not imported here, as `geoseg --help` imports this module
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
 
 
 def sync(path: Path) -> None:

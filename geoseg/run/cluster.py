@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 30
-NO_ANSWER = "The dask scheduler does not answer. What is done is kept: give the same command again when it is there."
+NO_ANSWER = "The dask scheduler does not answer. What is done is kept: run the same command again when it is there."
 
 LOOPBACK = "127.0.0.1"
 HTTP = f"{LOOPBACK}:0"

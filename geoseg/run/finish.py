@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block
+from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
-from geoseg.outputs import write_run_json
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
@@ -43,7 +43,7 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
         if missing:
             raise DamagedPartError(
                 f"{len(missing)} finished blocks have no part in {ledger.work.url} any more, such as {missing[0]}. "
-                "Give the same command again: they are computed anew."
+                "run the same command again: they are computed anew."
             )
         with building_site(ledger.out) as site:
             with near(ledger.work, [part_name(block) for block in blocks]) as parts:
@@ -79,7 +79,7 @@ def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Sto
         write_preview(plan, spec, site, site / PICTURE)
         stages.done("picture")
     report = describe_run(job, ending, [read_watch(parts, block) for block in blocks], pixels, footprints)
-    write_run_json(site / "run.json", report)
+    write_record(site / "run.json", report)
     return report
 
 
@@ -125,7 +125,7 @@ def publish(site: Path, out: Store) -> None:
     """
     made = [name for name in RESULTS if (site / name).exists()]
     if RESULTS[-1] not in made:
-        raise OutputError(f"{site} was removed while results were made there. Give the same command again.")
+        raise OutputError(f"{site} was removed while results were made there. Run the same command again.")
     out.remove(RESULTS[-1])
     for name in RESULTS:
         if name not in made:

@@ -190,7 +190,7 @@ class Session:
                 listed += f"\n  and {len(failed) - SHOWN} more: geoseg status lists them"
             raise UnfinishedError(
                 f"{len(failed)} of {len(self.blocks)} blocks could not be done; the others are kept in "
-                f"{self.ledger.base.url}. Mend the cause and give the same command again, or add --errors nodata for a "
+                f"{self.ledger.base.url}. Fix the cause and run the same command again, or add --errors nodata for a "
                 f"result without them.\n{listed}"
             )
         return Ending(

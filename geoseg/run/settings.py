@@ -87,7 +87,7 @@ class RunSettings(InferenceOptions):
         checks = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
-                f"--threshold {self.threshold} is no probability. Give a number between 0 and 1, such as 0.5.",
+                f"--threshold {self.threshold} is not a probability. Give a number between 0 and 1, such as 0.5.",
             ),
             (
                 self.min_area_m2 is None or self.min_area_m2 >= 0,

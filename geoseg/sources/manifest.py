@@ -82,7 +82,7 @@ def _parse(rows: Iterable[tuple[str, Row]], location: str, asset: str | None) ->
     if bad:
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         raise ManifestError(
-            f"{location}: {len(bad)} of {len(bad) + len(found)} rows cannot be used. Mend them or take them out.\n"
+            f"{location}: {len(bad)} of {len(bad) + len(found)} rows cannot be used. Fix them or take them out.\n"
             + "\n".join([*bad[:SHOWN], *more])
         )
     if not found:
@@ -249,7 +249,7 @@ def _bands(value: Any) -> tuple[int, ...] | None:
     try:
         bands = tuple(int(part) for part in parts if part not in ("", None))
     except ValueError as err:
-        raise ManifestError(f"bands {value} is no list of band numbers. Expected: 1,2,3, say.") from err
+        raise ManifestError(f"bands {value} is not a list of band numbers. Expected: 1,2,3, say.") from err
     if bands and min(bands) < 1:
         raise ManifestError(f"bands {value} counts from 0; bands are numbered from 1. Expected: 1,2,3, say.")
     return bands or None

@@ -1,6 +1,5 @@
 """Train a recipe: prepare, fit, choose the best weights, and write the bundle."""
 
-import json
 import logging
 import math
 import time
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
-from geoseg.io.aside import write_text
+from geoseg.io.aside import write_json
 from geoseg.networks import build_network, network_facts, network_stride
 from geoseg.silence import quiet
 from geoseg.training.card import write_card
@@ -268,7 +267,7 @@ def _write_results(run: _Run) -> Path:
     metrics = facts | _write_bundle(run, "best-iou", path, facts, measured=by_loss)
     if by_loss is not None:
         metrics["best_loss"] = by_loss
-    write_text(run.folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True))
+    write_json(run.folder / "metrics.json", metrics, sort_keys=True)
     _draw_curves(run.folder)
     plan, spec, task = run.plan, run.plan.network, run.task.eval()
     examples = collect_examples(

@@ -126,7 +126,7 @@ def test_whole_numbers_with_gaps_are_whole_numbers_in_a_table(tmp_path: Path) ->
         (",2023-05-01,,", r"line 3: path is empty"),
         ("s3://b/x.tif,May 2023,,", r"line 3: datetime May 2023 is not understood\. Expected: 2023-05-01"),
         ("s3://b/x.tif,,EPSG:0,", r"line 3: crs EPSG:0 is no coordinate reference system\. Expected: EPSG:32630"),
-        ("s3://b/x.tif,,,red", r"line 3: bands red is no list of band numbers\. Expected: 1,2,3"),
+        ("s3://b/x.tif,,,red", r"line 3: bands red is not a list of band numbers\. Expected: 1,2,3"),
         ("s3://b/x.tif,,,0", r"line 3: bands 0 counts from 0; bands are numbered from 1"),
         ("s3://b/x.tif,,,1,2,3", r'line 3: it has 2 values more than there are columns.*bands "1,2,3"'),
     ],
