@@ -6,28 +6,60 @@ from typing import TYPE_CHECKING, Any
 from geoseg._version import __version__
 
 if TYPE_CHECKING:
+    from geoseg.bundle import load_bundle as load_model
+    from geoseg.evaluate import EvaluateSettings, evaluate_scenes
     from geoseg.inference import predict_scene
-    from geoseg.run import RunSettings, run_each, run_inputs, run_scene
+    from geoseg.run import RunSettings, run_each, run_inputs, run_mosaic, run_scene
+    from geoseg.scene import open_scene
+    from geoseg.training.finetune import FinetuneSettings, finetune
+    from geoseg.vectorize import Simplify, polygonize
 
-__all__ = ["RunSettings", "__version__", "predict_scene", "run_each", "run_inputs", "run_scene"]
+__all__ = [
+    "EvaluateSettings",
+    "FinetuneSettings",
+    "RunSettings",
+    "Simplify",
+    "__version__",
+    "evaluate_scenes",
+    "finetune",
+    "load_model",
+    "open_scene",
+    "polygonize",
+    "predict_scene",
+    "run_each",
+    "run_inputs",
+    "run_mosaic",
+    "run_scene",
+]
 
 _HOMES = {
+    "EvaluateSettings": "geoseg.evaluate",
+    "FinetuneSettings": "geoseg.training.finetune",
     "RunSettings": "geoseg.run",
+    "Simplify": "geoseg.vectorize",
+    "evaluate_scenes": "geoseg.evaluate",
+    "finetune": "geoseg.training.finetune",
+    "load_model": "geoseg.bundle",
+    "open_scene": "geoseg.scene",
+    "polygonize": "geoseg.vectorize",
     "predict_scene": "geoseg.inference",
     "run_each": "geoseg.run",
     "run_inputs": "geoseg.run",
+    "run_mosaic": "geoseg.run",
     "run_scene": "geoseg.run",
 }
 """Where the names live: they are imported when they are used, so that `import geoseg` costs nothing."""
+
+_OTHER_NAMES = {"load_model": "load_bundle"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

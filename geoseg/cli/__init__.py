@@ -1,4 +1,4 @@
-"""The command line: parse, one public call, print the paths. Heavy imports wait until a command needs them."""
+"""The command line: parse, make one public call, print the paths. Commands import heavy packages only when run."""
 
 import os
 import signal
@@ -44,12 +44,12 @@ __all__ = [
 
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
-"""Exit codes; with 3 the same command goes on from what is done."""
+"""Exit codes; after 3 the same command continues from what is done."""
 
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Turn what a user can act upon into a message and an exit code."""
+    """Turn errors that a user can act on into a message and an exit code."""
     try:
         yield
     except GeosegError as err:
@@ -61,12 +61,12 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def _end(*_: object) -> NoReturn:
-    """Leave in order where a scheduler of jobs asks for it: run folders are let go, so that another machine goes on."""
+    """Exit cleanly when a job scheduler asks for it, which releases the run folder's lease for another machine."""
     sys.exit(TERMINATED)
 
 
 def _leave_no_settings() -> None:
-    """Keep matplotlib, which torchgeo imports, from making an empty folder for settings."""
+    """Prevent matplotlib, which torchgeo imports, from creating an empty settings folder."""
     with suppress(RuntimeError):  # a user without a home folder
         settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "matplotlib"
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
@@ -77,7 +77,7 @@ def _leave_no_settings() -> None:
 
 def main() -> None:
     """Run the command line."""
-    # Several engines and dask threads share the cores; a BLAS with threads of its own would only get in their way.
+    # Several engines and dask threads share the cores; BLAS threads would only compete with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave_no_settings()
     signal.signal(signal.SIGTERM, _end)

@@ -1,4 +1,4 @@
-"""The Typer application, and what the commands share: options and log lines."""
+"""The Typer application and what the commands share: their order, common options and logging."""
 
 import logging
 import sys
@@ -12,14 +12,35 @@ from geoseg._version import __version__
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, under a name that Typer leaves to `main`: it ends a KeyboardInterrupt itself, without a word."""
+    """Ctrl-C, under a name that Typer passes on to `main`: a KeyboardInterrupt would end without a message."""
+
+
+ORDER = (
+    "run",
+    "status",
+    "evaluate",
+    "finetune",
+    "train",
+    "crossval",
+    "search",
+    "models",
+    "recipes",
+    "data",
+    "info",
+)
+"""Commands in the order in which `geoseg --help` lists them; any others follow."""
 
 
 class Commands(TyperGroup):
     """The commands of geoseg."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the declared order, then those it does not name."""
+        names = super().list_commands(ctx)
+        return [*(name for name in ORDER if name in names), *(name for name in names if name not in ORDER)]
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was typed."""
+        """Run the given command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as err:
@@ -38,7 +59,7 @@ app = typer.Typer(
 
 
 class Device(StrEnum):
-    """Where the network runs."""
+    """Device on which the network runs."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -47,21 +68,21 @@ class Device(StrEnum):
 
 
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no log lines, only warnings and the paths.")
+    bool, typer.Option("--quiet", "-q", help="Show no progress and no log lines, only warnings and the result paths.")
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="Name of a shipped model (geoseg info lists them) or path of a bundle.")
+    str, typer.Option("--model", "-m", help="Name of a shipped model (see geoseg models list) or path to a bundle.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Device; auto uses a GPU if one is available.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads in all; every core by default.", show_default=False)
+    int | None, typer.Option("--threads", help="Total number of CPU threads; all cores by default.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 
 
 @app.callback(invoke_without_command=True)
 def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Building footprints from georeferenced imagery."""
     if show:
@@ -70,7 +91,7 @@ def version(
 
 
 def log_to_stderr(*, quiet: bool) -> None:
-    """Send log lines to stderr; keep other libraries to their warnings."""
+    """Send log lines to stderr; show only warnings and errors of other libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("geoseg").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in ("rasterio", "distributed", "pyogrio", "fontTools", "openvino"):
@@ -81,5 +102,5 @@ def log_to_stderr(*, quiet: bool) -> None:
 def _ignore_known_warnings() -> None:
     import warnings
 
-    # The scene says so itself, in words that name the next step.
+    # The scene logs this itself, with a message that names the next step.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")

@@ -12,20 +12,20 @@ from geoseg.cli.train import Data, RecipeArgument, Set, With, parse_overrides
 @app.command("crossval", no_args_is_help=True)
 def crossval(
     recipe: RecipeArgument,
-    folds: Annotated[int, typer.Option("--folds", "-k", help="How many.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", "-k", help="Number of folds.")] = 5,
     data: Data = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder with a folder for each fold, and crossval.json.", show_default=False),
+        typer.Option("--out", "-o", help="Folder for one folder per fold and crossval.json.", show_default=False),
     ] = None,
     with_: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe once per fold, each validated on what the others trained on; print mean and spread.
+    """Train a recipe once per fold, and print the mean and spread of its scores.
 
-    Files are dealt out to the folds, or the blocks of a scene where there are fewer files than folds. Finished folds
-    are not repeated: the same command resumes.
+    Each fold is validated on data that the other folds train on. Files are assigned to folds; a source with fewer
+    files than folds is split into blocks instead. Finished folds are not repeated: the same command resumes.
     """
     log_to_stderr(quiet=quiet)
     overrides = parse_overrides(set_)

@@ -8,13 +8,13 @@ import typer
 from geoseg.cli.app import Quiet, app, log_to_stderr
 from geoseg.cli.train import Data, RecipeArgument, Set, With, parse_overrides
 
-data_app = typer.Typer(help="Training data: look at it before training.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect training data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
 @data_app.callback()
 def _group() -> None:
-    """Training data: look at it before training."""  # a callback keeps `show` a command of its own
+    """Inspect training data before training."""  # a callback keeps `show` a command of its own
 
 
 @data_app.command("show", no_args_is_help=True)
@@ -29,9 +29,9 @@ def show(
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Count a recipe's files, sizes, bands, classes and unknown labels, and draw samples with their masks.
+    """Summarize a recipe's files, sizes, bands, classes and unknown labels, and plot samples with their masks.
 
-    `geoseg train` with the same --out uses the scenes that were prepared for it.
+    `geoseg train` with the same --out reuses the prepared scenes.
     """
     log_to_stderr(quiet=quiet)
     from geoseg.training.library import find_recipe

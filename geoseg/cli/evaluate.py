@@ -16,14 +16,14 @@ def evaluate(
         typer.Option(
             "--labels",
             "-l",
-            help="The truth: a raster (class indices; nodata and 255 unknown), polygons, or a folder of files named "
-            "like the scenes.",
+            help="Reference labels: a raster (class indices; nodata and 255 are unknown), polygons, or a folder of "
+            "files named like the scenes.",
             show_default=False,
         ),
     ],
     scene: Annotated[
         list[str] | None,
-        typer.Argument(help="Raster, URL, folder of rasters, or result folder of geoseg run.", show_default=False),
+        typer.Argument(help="Rasters, URLs, folders of rasters, or result folders of geoseg run.", show_default=False),
     ] = None,
     model: Annotated[
         str | None,
@@ -33,74 +33,87 @@ def evaluate(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="Score this class raster of any tool, or a folder of them, instead.", show_default=False),
+        typer.Option(help="Score this class raster from any tool, or a folder of them, instead.", show_default=False),
     ] = None,
     footprints: Annotated[
         Path | None,
-        typer.Option(help="Score these polygons of any tool, alone or beside --mask.", show_default=False),
+        typer.Option(help="Score these polygons from any tool, alone or together with --mask.", show_default=False),
     ] = None,
     confidence: Annotated[
         str | None,
-        typer.Option(help="Their column of confidence; found if called confidence or score.", show_default=False),
+        typer.Option(
+            help="Confidence column of --footprints; found automatically if called confidence, score or probability.",
+            show_default=False,
+        ),
     ] = None,
     code: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a number or colour of the labels means: 255=building, #3C1098=building, #000000=unknown.",
+            help="Class of a number or color in the labels: 255=building, #3C1098=building, "
+            "#000000=unknown. Repeatable.",
             show_default=False,
         ),
     ] = None,
-    mask_code: Annotated[list[str] | None, typer.Option(help="The same for --mask.", show_default=False)] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Classes of --mask by index, such as land,road,building.", show_default=False)
+    mask_code: Annotated[
+        list[str] | None, typer.Option(help="The same for --mask. Repeatable.", show_default=False)
     ] = None,
-    target: Annotated[str, typer.Option(help="Class of --mask that is the buildings.", show_default=False)] = "",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Class names of --mask in index order, such as land,road,building.", show_default=False),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Name of the building class in --mask.", show_default=False)] = "",
     target_only: Annotated[
-        bool, typer.Option("--target-only", help="Score the target class alone though the model has several.")
+        bool, typer.Option("--target-only", help="Score only the target class of a model with several classes.")
     ] = False,
     unscored: Annotated[
-        list[str] | None, typer.Option(help="A class that means leave out; unlabelled by default.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Class to leave out of the means; unlabelled by default. Repeatable.", show_default=False),
     ] = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if they have several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column of label polygons with their class.", show_default=False)] = "",
+    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
+    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
     no_buildings_here: Annotated[
-        bool, typer.Option("--no-buildings-here", help="Accept label polygons none of which touches the scene.")
+        bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
     area: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
     where: Annotated[
-        str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
+        str | None,
+        typer.Option(help="Filter on the features of --area, such as \"split = 'test'\".", show_default=False),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Probability from which a pixel is a building; the model's if omitted.", show_default=False),
+        typer.Option(help="Minimum probability of a building pixel; the model's if omitted.", show_default=False),
     ] = None,
     curve: Annotated[
-        bool, typer.Option("--curve", help="Also score every threshold: choose one on validation data, never on test.")
+        bool,
+        typer.Option("--curve", help="Also score every threshold. Choose one on validation data, never on test data."),
     ] = False,
     boundary_m: Annotated[
         float | None,
-        typer.Option(help="Width of the boundary of boundary IoU, metres; 1 if omitted.", show_default=False),
+        typer.Option(help="Boundary width for boundary IoU in meters; 1 if omitted.", show_default=False),
     ] = None,
-    boundary_px: Annotated[int | None, typer.Option(help="The same in pixels.", show_default=False)] = None,
-    pixels_only: Annotated[bool, typer.Option("--pixels-only", help="Do not score buildings one by one.")] = False,
+    boundary_px: Annotated[int | None, typer.Option(help="Boundary width in pixels.", show_default=False)] = None,
+    pixels_only: Annotated[
+        bool, typer.Option("--pixels-only", help="Skip the scores of individual buildings.")
+    ] = False,
     crs: Annotated[
-        str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)
+        str | None, typer.Option(help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
     ] = None,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Only metrics.json there.")] = False,
-    blend: Annotated[bool, typer.Option("--blend", help="Blend neighbouring chips.")] = False,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only metrics.json to --out.")] = False,
+    blend: Annotated[bool, typer.Option("--blend", help="Blend neighboring chips.")] = False,
     device: DeviceOption = Device.AUTO,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model, a finished run or any tool's files: pixels, outlines, probabilities and buildings.
+    """Score a model, a finished run or the output of any tool against reference labels.
 
-    Pixels without data or label count for nothing. With --labels a folder, every scene is scored against the file of
-    its name, and all together. docs/evaluation.md has every formula.
+    Pixels, boundaries, probabilities and individual buildings are scored; pixels without data or without a label are
+    ignored. If --labels is a folder, each scene is scored against the file with its name, and then all scenes together.
+    docs/evaluation.md has the formula of every metric.
     """
     log_to_stderr(quiet=quiet)
     codes, mask_codes = parse_codes(code, "--code"), parse_codes(mask_code, "--mask-code")
@@ -137,7 +150,7 @@ def evaluate(
 
 
 def parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
-    """Split code=class pairs of an option."""
+    """Split the code=class pairs of an option."""
     for pair in pairs or []:
         if "=" not in pair:
             raise UsageError(f"{option} {pair} is no code. Give a number or a colour and a class: 255=building.")

@@ -12,53 +12,54 @@ from geoseg.cli.train import Set, parse_overrides
 
 @app.command("finetune", no_args_is_help=True)
 def finetune(
-    scene: Annotated[
-        list[str], typer.Argument(help="Rasters on this machine, or folders of them.", show_default=False)
-    ],
+    scene: Annotated[list[str], typer.Argument(help="Local rasters, or folders of them.", show_default=False)],
     labels: Annotated[
         Path,
         typer.Option(
             "--labels",
             "-l",
-            help="The truth: polygons (a GeoPackage is enough), a raster, or a folder of files named like the scenes.",
+            help="Reference labels: polygons (such as a GeoPackage), a raster, or a folder of files named "
+            "like the scenes.",
             show_default=False,
         ),
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="Shipped model or bundle to begin with.")] = (
+    model: Annotated[str, typer.Option("--model", "-m", help="Shipped model or bundle to start from.")] = (
         "buildings-30cm"
     ),
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results; SCENE_finetune.", show_default=False)
+        Path | None, typer.Option("--out", "-o", help="Result folder; SCENE_finetune by default.", show_default=False)
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the new model; MODEL-SCENE.", show_default=False)] = "",
-    minutes: Annotated[float, typer.Option(help="Time to train.", min=0.01)] = 5.0,
+    name: Annotated[str, typer.Option(help="Name of the new model; MODEL-SCENE by default.", show_default=False)] = "",
+    minutes: Annotated[float, typer.Option(help="Training time in minutes.", min=0.01)] = 5.0,
     areas: Annotated[
         Path | None,
         typer.Option(
-            help="Polygons of what is labelled; outside nothing is known. Without it, all that no polygon of --labels "
-            "covers is background.",
+            help="Polygons of the labeled areas; everything outside them is unknown. Without this option, everything "
+            "not covered by --labels is background.",
             show_default=False,
         ),
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="Which of their features, such as \"split = 'train'\".", show_default=False)
+        str | None,
+        typer.Option(help="Filter on the features of --areas, such as \"split = 'train'\".", show_default=False),
     ] = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if they have several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column of label polygons with their class.", show_default=False)] = "",
+    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
+    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
     code: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a number or colour of a label raster means: 255=building, #000000=unknown.", show_default=False
+            help="Class of a number or color in a label raster: 255=building, #000000=unknown. Repeatable.",
+            show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which blocks are held out, and which crops are drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for the held-out blocks and the crops.", min=0)] = 0,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model further on your own scenes, and keep it if it is better on blocks of them that it never saw.
+    """Fine-tune a model on your own scenes, and keep it only if it scores better on held-out blocks.
 
-    Prints how good the old and the new model are there. A model that is not better is not written, and the old one
-    stays as it is. The same command resumes.
+    Prints the scores of both models on the held-out blocks. A model that is not better is not written; the old one is
+    never changed. The same command resumes.
     """
     log_to_stderr(quiet=quiet)
     codes, overrides = parse_codes(code, "--code"), parse_overrides(set_)

@@ -9,8 +9,8 @@ from geoseg.cli.app import app
 
 
 @app.command("info")
-def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Print versions, devices and models, for a bug report."""
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Print versions, devices and models, for bug reports."""
     from geoseg.info import describe_installation, format_installation
 
     facts = describe_installation()

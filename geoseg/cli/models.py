@@ -11,15 +11,15 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import Overwrite, Quiet, app, log_to_stderr
 
-models = typer.Typer(help="Models: list the shipped ones, show one, export one.", no_args_is_help=True)
+models = typer.Typer(help="List, show and export models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
-ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path of a bundle or an export.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path to a bundle or an exported file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 class Target(StrEnum):
-    """Formats of other runtimes."""
+    """Export formats."""
 
     ONNX = "onnx"
     OPENVINO = "openvino"
@@ -28,7 +28,7 @@ class Target(StrEnum):
 
 
 class Weights(StrEnum):
-    """Precision in which weights are stored."""
+    """Precision of the stored weights."""
 
     F32 = "f32"
     F16 = "f16"
@@ -47,9 +47,11 @@ def list_(as_json: AsJson = False) -> None:
 def show(
     model: ModelArgument = DEFAULT_MODEL,
     as_json: AsJson = False,
-    stac: Annotated[bool, typer.Option("--stac", help="As a STAC Item with the fields of the MLM extension.")] = False,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Print a STAC Item with the fields of the MLM extension.")
+    ] = False,
 ) -> None:
-    """Show a model's whole specification, its parameters, checksums, training and figures."""
+    """Show a model's specification, parameters, checksums, training and scores."""
     from geoseg.bundle import load_bundle
     from geoseg.export import describe_item, describe_model, format_model
 
@@ -64,21 +66,25 @@ def show(
 @models.command("export", no_args_is_help=True)
 def export(
     model: ModelArgument,
-    to: Annotated[Target, typer.Option("--to", help="Format.", show_default=False)],
+    to: Annotated[Target, typer.Option("--to", help="Export format.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File or folder; <model name>.<suffix> by default.", show_default=False),
+        typer.Option(
+            "--out", "-o", help="Output file or folder; <model name>.<suffix> by default.", show_default=False
+        ),
     ] = None,
     weights: Annotated[
-        Weights, typer.Option("--weights", help="f16 halves OpenVINO's file, and lets TensorRT compute in it.")
+        Weights,
+        typer.Option("--weights", help="f16 halves the OpenVINO file, and lets TensorRT compute in half precision."),
     ] = Weights.F32,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a model for another runtime, its specification inside, checked against torch before it is written.
+    """Export a model for another runtime.
 
-    The network takes raw pixels (n, band, y, x) of any batch and size and gives probabilities; `geoseg run --model`
-    takes .onnx, .xml (OpenVINO) and .pt2 files too.
+    The file contains the model's specification and is checked against torch before it is written. The network takes
+    raw pixels (n, band, y, x) of any batch size and chip size and returns probabilities. `geoseg run --model` also
+    takes .onnx, .xml (OpenVINO) and .pt2 files.
     """
     log_to_stderr(quiet=quiet)
     from geoseg.export import export_model

@@ -19,7 +19,7 @@ SOME_FAILED = 3
 
 
 class PrecisionOption(StrEnum):
-    """Of the network's arithmetic."""
+    """Precision of the network's arithmetic."""
 
     F32 = "f32"
     BF16 = "bf16"
@@ -27,7 +27,7 @@ class PrecisionOption(StrEnum):
 
 
 class MosaicOption(StrEnum):
-    """What holds where scenes overlap."""
+    """Which scene counts where several overlap."""
 
     FIRST = "first"
     LATEST = "latest"
@@ -35,14 +35,14 @@ class MosaicOption(StrEnum):
 
 
 class ErrorsOption(StrEnum):
-    """What becomes of blocks that cannot be done."""
+    """What happens to blocks that fail."""
 
     STOP = "stop"
     NODATA = "nodata"
 
 
 class GridOption(StrEnum):
-    """On which pixels the results lie."""
+    """Pixel grid of the results."""
 
     MODEL = "model"
     SCENE = "scene"
@@ -53,8 +53,8 @@ def run(
     scene: Annotated[
         list[str],
         typer.Argument(
-            help="Rasters, folders, 'globs', URLs, s3://, STAC items, collections and catalogues, manifests (CSV, "
-            "GeoParquet). Several scenes give a result each, or one with --mosaic.",
+            help="Rasters, folders, 'globs', URLs, s3://, STAC items, collections and catalogs, manifests (CSV, "
+            "GeoParquet). Each scene gets its own result, or all get one with --mosaic.",
             show_default=False,
         ),
     ],
@@ -64,7 +64,7 @@ def run(
         typer.Option(
             "--out",
             "-o",
-            help="Result folder or s3://bucket/prefix; <scene name>_geoseg by default. Of several scenes, the folder "
+            help="Result folder or s3://bucket/prefix; <scene name>_geoseg by default. For several scenes, the parent "
             "of their result folders.",
             show_default=False,
         ),
@@ -72,85 +72,96 @@ def run(
     mosaic: Annotated[
         MosaicOption | None,
         typer.Option(
-            help="One mosaic of all scenes; where they overlap the first named holds, the latest, or the mean "
-            "probability.",
+            help="Make one mosaic of all scenes. Where they overlap, use the first one given, the latest one, or the "
+            "mean probability.",
             show_default=False,
         ),
     ] = None,
     target_crs: Annotated[
-        str | None, typer.Option(help="CRS of the mosaic; by default the first scene's.", show_default=False)
+        str | None, typer.Option(help="CRS of the mosaic; the first scene's by default.", show_default=False)
     ] = None,
-    asset: Annotated[
-        str | None, typer.Option(help="Asset of STAC items that holds the pixels.", show_default=False)
-    ] = None,
-    aoi: Annotated[Path | None, typer.Option(help="Vector file with the area asked for.", show_default=False)] = None,
+    asset: Annotated[str | None, typer.Option(help="Key of the STAC asset to read.", show_default=False)] = None,
+    aoi: Annotated[Path | None, typer.Option(help="Vector file with the area of interest.", show_default=False)] = None,
     aoi_where: Annotated[
-        str | None, typer.Option(help="Which of its features, such as \"split = 'test'\".", show_default=False)
+        str | None,
+        typer.Option(help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Probability from which a pixel is a building; the model's by default.", show_default=False),
+        typer.Option(help="Minimum probability of a building pixel; the model's by default.", show_default=False),
     ] = None,
     min_area_m2: Annotated[
         float | None,
-        typer.Option(help="Smallest footprint, square metres; the model's by default.", show_default=False),
+        typer.Option(help="Minimum area of a footprint in square meters; the model's by default.", show_default=False),
     ] = None,
     simplify_px: Annotated[
-        float, typer.Option(help="Tolerance of simplification, pixels; 0 keeps every pixel corner.")
+        float, typer.Option(help="Simplification tolerance in pixels; 0 keeps every pixel corner.")
     ] = 1.0,
     bands: Annotated[
-        str | None, typer.Option(help="Bands of the scene for the model's, such as 1,2,3.", show_default=False)
+        str | None,
+        typer.Option(help="Bands of the scene in the order of the model's bands, such as 1,2,3.", show_default=False),
     ] = None,
     crs: Annotated[
-        str | None, typer.Option(help="CRS of a scene that has none, such as EPSG:32630.", show_default=False)
+        str | None, typer.Option(help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
     ] = None,
     grid: Annotated[
         GridOption, typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
     ] = GridOption.MODEL,
     blend: Annotated[
-        bool, typer.Option("--blend", help="Blend neighbouring chips, for networks that pool over the whole chip.")
+        bool, typer.Option("--blend", help="Blend neighboring chips, for networks that pool over the whole chip.")
     ] = False,
     device: DeviceOption = Device.AUTO,
     precision: Annotated[
-        PrecisionOption, typer.Option(help="On a GPU bf16 and f16 are faster, and not the same to the last digit.")
+        PrecisionOption,
+        typer.Option(help="Precision; bf16 and f16 are faster on a GPU, with slightly different results."),
     ] = PrecisionOption.F32,
     threads: Threads = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Worker processes on this machine, --threads each; by default one process. With GPUs each takes one.",
+            help="Number of worker processes on this machine, each with --threads threads and its own GPU if there "
+            "are any; one process by default.",
             show_default=False,
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="A dask cluster to work on: tcp://HOST:PORT or a scheduler file.", show_default=False),
+        typer.Option(help="Dask cluster to use: tcp://HOST:PORT or a scheduler file.", show_default=False),
     ] = None,
     block_px: Annotated[
         int | None,
-        typer.Option(help="Side of what one worker computes at a time, pixels; chosen by itself.", show_default=False),
+        typer.Option(
+            help="Side length in pixels of the blocks that workers compute; automatic by default.", show_default=False
+        ),
     ] = None,
     errors: Annotated[
         ErrorsOption,
         typer.Option(
-            help="Blocks that cannot be read after several attempts: stop without a result, or leave them nodata."
+            help="If blocks still cannot be read after several attempts: stop without a result, or make them nodata."
         ),
     ] = ErrorsOption.STOP,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", help="Also write footprints in this format: fgb for FlatGeobuf. Repeatable.", show_default=False
+        ),
+    ] = None,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment a scene: probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json.
+    """Map the buildings of scenes: rasters, polygons and a report.
 
-    Models of more than two classes also give classes.tif. The scene may have any CRS and pixel size: it is resampled
-    on the fly to the model's. Files, /vsicurl/, https:// and s3:// are read in place.
+    Writes probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json, and classes.tif for models of more
+    than two classes. A scene may have any CRS and pixel size: it is resampled on the fly to the model's pixel size.
+    Local files, /vsicurl/, https:// and s3:// are read in place.
 
-    Several scenes give a result each, in folders of their names inside --out; --mosaic makes one result of them.
+    With several scenes, each gets a result folder with its name inside --out; --mosaic combines them into one result.
 
-    A run that was stopped, whatever stopped it, goes on where it was when the same command is given again. Exit code 2
-    means that the input cannot be used, and 3 that some blocks or scenes could not be done: the message says why.
+    To continue a run that was stopped for any reason, run the same command again. Exit code 2 means that the input
+    cannot be used, and 3 that some blocks or scenes failed: the message says why.
     """
     log_to_stderr(quiet=quiet)
     from geoseg.run import RunSettings
@@ -172,6 +183,7 @@ def run(
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,
+        also=tuple(also or ()),
         picture=picture,
         mosaic=mosaic.value if mosaic is not None else None,
         target_crs=target_crs,
@@ -184,7 +196,7 @@ def run(
 
 
 def _run(inputs: list[str], settings: "RunSettings", *, quiet: bool) -> None:
-    """Run one scene, one mosaic or many scenes; print what was made."""
+    """Run one scene, one mosaic or many scenes; print the results."""
     from geoseg.run import BatchResult, run_inputs
 
     result = run_inputs(inputs, settings, quiet=quiet)
@@ -199,7 +211,7 @@ def _run(inputs: list[str], settings: "RunSettings", *, quiet: bool) -> None:
 
 
 def _report_batch(result: "BatchResult") -> None:
-    """Print the result folders; list what failed, and leave with exit code 3 then."""
+    """Print the result folders; if scenes failed, list them and exit with code 3."""
     for folder in (*result.skipped, *result.done):
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)

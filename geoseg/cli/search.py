@@ -15,32 +15,39 @@ def search(
     vary: Annotated[
         list[str] | None,
         typer.Option(
-            help="key=low..high, key=low..high:log or key=a,b,c, again and again; any key of the recipe.",
+            help="Values to try for a recipe key: key=low..high, key=low..high:log or key=a,b,c. Repeatable.",
             show_default=False,
         ),
     ] = None,
     space: Annotated[
-        Path | None, typer.Option(help="The same in a TOML or YAML file.", exists=False, show_default=False)
+        Path | None,
+        typer.Option(
+            help="TOML or YAML file with the search space, instead of or in addition to --vary.",
+            exists=False,
+            show_default=False,
+        ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", "-n", help="Trainings in all, earlier ones included.")] = 20,
+    trials: Annotated[int, typer.Option("--trials", "-n", help="Total number of trials, including earlier ones.")] = 20,
     minutes_per_trial: Annotated[
-        float | None, typer.Option(help="Time for each; as the recipe says if omitted.", show_default=False)
+        float | None, typer.Option(help="Training time per trial; the recipe's if omitted.", show_default=False)
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="At the end train the best on training and validation data together.")
+        bool,
+        typer.Option("--retrain", help="Finally, train the best settings on training and validation data together."),
     ] = False,
     data: Data = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the study, the trials and best.toml.", show_default=False),
+        typer.Option("--out", "-o", help="Folder for the study, the trials and best.toml.", show_default=False),
     ] = None,
     with_: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Search for better settings with Optuna, and write the best as a recipe that `geoseg train` reads.
+    """Search for better settings with Optuna, and write the best as a recipe.
 
-    The same command resumes, a half-trained trial included; more --trials add to it. Needs geoseg[search].
+    `geoseg train` takes the recipe. The same command resumes, including an unfinished trial; a larger --trials adds
+    trials. Requires geoseg[search].
     """
     log_to_stderr(quiet=quiet)
     from geoseg.training.space import read_space

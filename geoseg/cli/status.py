@@ -11,18 +11,21 @@ if TYPE_CHECKING:
     from geoseg.run import RunStatus
 
 MOST = 20
-"""Most scenes and blocks that are listed."""
+"""Maximum number of scenes or blocks that are listed."""
 
 
 @app.command("status", no_args_is_help=True)
 def status(
-    run: Annotated[str, typer.Argument(help="Run folder, or the folder of many: what --out named, s3:// too.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="Run folder, or the parent folder of a batch: the value of --out, which may be on s3://."),
+    ],
     every: Annotated[bool, typer.Option("--all", help="List every scene and every failed block.")] = False,
 ) -> None:
-    """Say how far a run is: blocks done, failed and left, who works on it, when it will end.
+    """Show the progress of a run: blocks done, failed and left, and the time left.
 
-    Works on any machine that sees the run folder, while the run goes on and after it was stopped. Exit code 2 means
-    that there is no run.
+    Also shows which process is working on it. Works on any machine that can access the run folder, both while the run
+    is in progress and after it was stopped. Exit code 2 means that there is no run.
     """
     from geoseg.run import read_status
 
@@ -52,7 +55,7 @@ def _say_one(found: "RunStatus", most: int) -> None:
 
 
 def _say_many(found: "list[RunStatus]", most: int) -> None:
-    """Print a batch: sums, then what is not finished."""
+    """Print a batch: totals, then the scenes that are not finished."""
     states = Counter(each.state for each in found)
     typer.echo(f"{len(found)} scenes: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
     blocks, done = sum(each.blocks for each in found), sum(each.done for each in found)

@@ -9,17 +9,22 @@ from geoseg.cli.app import Quiet, app, log_to_stderr
 from geoseg.errors import UsageError
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="Name of a recipe (geoseg recipes list), or a TOML or YAML file.", show_default=False)
+    str, typer.Argument(help="Name of a recipe (see geoseg recipes list), or a TOML or YAML file.", show_default=False)
 ]
 With = Annotated[
     list[str] | None,
     typer.Option(
-        "--with", help="A recipe whose keys replace the first's: other data, say. Again and again.", show_default=False
+        "--with",
+        help="Recipe whose keys override the first one's, for example with other data. Repeatable.",
+        show_default=False,
     ),
 ]
-Data = Annotated[Path | None, typer.Option(help="Folder that the recipe's data paths start from.", show_default=False)]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder that the recipe's data paths are relative to.", show_default=False)
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change the recipe: key=value, again and again.", show_default=False)
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe: key=value. Repeatable.", show_default=False),
 ]
 
 
@@ -35,11 +40,14 @@ def train(
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network from a recipe, and write a bundle that `geoseg run --model` takes. The same command resumes."""
+    """Train a network from a recipe.
+
+    Writes a bundle for `geoseg run --model`. The same command resumes.
+    """
     log_to_stderr(quiet=quiet)
     from geoseg.training.library import find_recipe
 
-    # Before torch is imported, so that what is misspelt is said at once
+    # Before torch is imported, so that misspelled arguments are reported at once
     path, overrides = find_recipe(recipe), parse_overrides(set_)
     from geoseg.training import train_recipe
 
@@ -47,7 +55,7 @@ def train(
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, str]:
-    """Split key=value pairs; the recipe knows what a value may be."""
+    """Split key=value pairs; the recipe checks the values."""
     for pair in pairs or []:
         if "=" not in pair:
             raise UsageError(f"--set {pair} is no key=value. Give for example --set fit.steps=2000.")

@@ -71,3 +71,10 @@ class OnnxRuntimeEngine:
         index = np.minimum(np.arange(self.batch_size), len(chips) - 1)
         (out,) = self._session.run(None, {self._input: chips[index].astype(np.float32)})
         return np.asarray(out[: len(chips)], np.float32)
+
+
+def has_cuda() -> bool:
+    """Return True where ONNX Runtime is installed and sees a CUDA GPU."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()

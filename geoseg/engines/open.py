@@ -1,15 +1,15 @@
-"""Choose a device and load a bundle into the engine that serves it best."""
+"""The engines there are, in order of preference; the device and the engine that serve a bundle best."""
 
-import importlib.util
 import logging
 import platform
 from pathlib import Path
 
 from geoseg.artifact import Form
 from geoseg.bundle import Bundle
-from geoseg.engines.protocol import Engine, usable_cores
+from geoseg.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
+from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.protocol import Engine, EngineOptions, Support, usable_cores
 from geoseg.errors import DeviceError, NetworkExportError
-from geoseg.telemetry import import_onnxruntime
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,53 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("f32", "bf16", "f16")
 GPU_FEEDERS = 8
 """Most threads that read for one GPU; each holds a block."""
+
+
+def _load_torch(bundle: Bundle, options: EngineOptions) -> Engine:
+    from geoseg.engines.torch import TorchEngine
+
+    if options.device == "cpu" and bundle.form is Form.SAFETENSORS and not OPENVINO.is_installed():
+        log.warning("OpenVINO is not installed: the network runs on torch, about half as fast. `pip install openvino`.")
+    return TorchEngine.load(bundle, device=options.device, threads=options.threads, precision=options.precision)
+
+
+def _torch_has_gpu(device: str) -> bool:
+    import torch
+
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+OPENVINO = Support(
+    name="OpenVINO",
+    package="openvino",
+    forms=(Form.SAFETENSORS, Form.ONNX, Form.OPENVINO),
+    devices=("cpu",),
+    load=lambda bundle, options: OpenVINOEngine.load(bundle, chip_shape=options.chip_shape, threads=options.threads),
+    is_parallel=True,
+)
+ONNX_RUNTIME = Support(
+    name="ONNX Runtime",
+    package="onnxruntime",
+    forms=(Form.ONNX,),
+    devices=("cuda", "cpu"),
+    load=lambda bundle, options: OnnxRuntimeEngine.load(bundle, device=options.device, threads=options.threads),
+    has_gpu=lambda device: has_cuda(),
+    no_gpu="--device {device} runs .onnx files with ONNX Runtime, whose CUDA build is missing or finds no GPU here. "
+    "`pip install onnxruntime-gpu`, use --device cpu, or give the .safetensors bundle, which torch runs.",
+)
+TORCH = Support(
+    name="torch",
+    package="torch",
+    forms=(Form.SAFETENSORS, Form.PT2),
+    devices=("cuda", "mps", "cpu"),
+    load=_load_torch,
+    precisions=PRECISIONS,
+    has_gpu=_torch_has_gpu,
+    no_gpu="--device {device} was asked for, but torch sees none here. Use --device cpu or auto.",
+)
+
+ENGINES = (OPENVINO, ONNX_RUNTIME, TORCH)
+"""Of those that run a format on a device the first that is installed is taken. A new engine is an entry here."""
 
 
 def choose_device(device: str = "auto", form: Form = Form.SAFETENSORS) -> str:
@@ -31,69 +78,36 @@ def choose_device(device: str = "auto", form: Form = Form.SAFETENSORS) -> str:
     """
     if device not in DEVICES:
         raise DeviceError(f"There is no device {device!r}. Choose one of {', '.join(DEVICES)}.")
-    if form in (Form.ONNX, Form.OPENVINO):
-        return _choose_for_exported(device, form)
     if device == "cpu" or (device == "auto" and not _may_have_gpu()):
         return "cpu"
-    present = {"cuda": _has_cuda, "mps": _has_mps}
+    engines = [engine for engine in ENGINES if form in engine.forms]
     if device == "auto":
-        return next((name for name, is_present in present.items() if is_present()), "cpu")
-    if not present[device]():
-        raise DeviceError(f"--device {device} was asked for, but torch sees none here. Use --device cpu or auto.")
+        gpus = [(engine, gpu) for engine in engines for gpu in engine.devices if gpu != "cpu"]
+        return next((gpu for engine, gpu in gpus if engine.has_gpu(gpu)), "cpu")
+    serving = [engine for engine in engines if device in engine.devices]
+    if not serving:
+        known = [name for name in DEVICES if any(name in engine.devices for engine in engines)]
+        raise DeviceError(
+            f"--device {device} was asked for, but a network exported to {form} runs on "
+            f"{' or '.join(known) if len(known) > 1 else f'the {known[0]} alone'}. "
+            "Use --device cpu, or give the .safetensors bundle."
+        )
+    if not any(engine.has_gpu(device) for engine in serving):
+        raise DeviceError(serving[0].no_gpu.format(device=device))
     return device
 
 
-def _choose_for_exported(device: str, form: Form) -> str:
-    """Return where a file runs that torch does not read: an ONNX file on CPU or CUDA, an OpenVINO one on the CPU."""
-    if device == "cpu" or (device == "auto" and (form is Form.OPENVINO or not _may_have_gpu())):
-        return "cpu"
-    if form is Form.ONNX and device in ("auto", "cuda") and _has_onnxruntime_cuda():
-        return "cuda"
-    if device == "auto":
-        return "cpu"
-    if form is Form.ONNX and device == "cuda":
-        raise DeviceError(
-            "--device cuda runs .onnx files with ONNX Runtime, whose CUDA build is missing or finds no GPU here. "
-            "`pip install onnxruntime-gpu`, use --device cpu, or give the .safetensors bundle, which torch runs."
-        )
-    raise DeviceError(
-        f"--device {device} was asked for, but a network exported to {form} runs on "
-        f"{'cpu or cuda' if form is Form.ONNX else 'the cpu alone'}. Use --device cpu, or give the .safetensors bundle."
-    )
-
-
-def _has_onnxruntime_cuda() -> bool:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return False
-    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
-
-
 def _may_have_gpu() -> bool:
-    """Tell cheaply whether asking torch is worth its import."""
+    """Tell cheaply whether asking an engine is worth the import of its library."""
     return platform.system() in ("Darwin", "Windows") or Path("/dev/nvidiactl").exists()
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _has_mps() -> bool:
-    import torch
-
-    return torch.backends.mps.is_available()
 
 
 def worker_threads(device: str, threads: int | None = None, form: Form = Form.SAFETENSORS) -> int:
     """Return how many threads should feed the engine of a device; see `docs/benchmarks.md` for the measurement."""
     if choose_device(device, form) != "cpu":
         return max(2, min(threads or usable_cores(), GPU_FEEDERS))
-    return (threads or usable_cores()) if _has_openvino() and form is not Form.PT2 else 1
-
-
-def _has_openvino() -> bool:
-    return importlib.util.find_spec("openvino") is not None
+    installed = [engine for engine in ENGINES if engine.supports(form, "cpu") and engine.is_installed()]
+    return (threads or usable_cores()) if installed and installed[0].is_parallel else 1
 
 
 def load_engine(
@@ -117,31 +131,24 @@ def load_engine(
         DeviceError: If the device is absent, or cannot do what is asked for.
         BundleError: If the weights do not fit the network.
     """
-    device = choose_device(device, bundle.form)
-    _check_precision(precision, device, bundle.form)
-    if device == "cpu" and bundle.form is not Form.PT2 and _has_openvino():
-        from geoseg.engines.openvino import OpenVINOEngine
-
-        try:
-            return OpenVINOEngine.load(bundle, chip_shape=chip_shape, threads=threads)
-        except NetworkExportError as err:
-            log.warning("%s It runs on torch, more slowly.", err)
-    if bundle.form is Form.OPENVINO:
-        raise DeviceError(f"{bundle.path} needs OpenVINO, which is not installed. `pip install openvino`.")
-    if bundle.form is Form.ONNX:
-        from geoseg.engines.onnxruntime import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine.load(bundle, device=device, threads=threads)
-    if device == "cpu" and bundle.form is Form.SAFETENSORS and not _has_openvino():
-        log.warning("OpenVINO is not installed: the network runs on torch, about half as fast. `pip install openvino`.")
-    from geoseg.engines.torch import TorchEngine
-
-    return TorchEngine.load(bundle, device=device, threads=threads, precision=precision)
+    options = EngineOptions(chip_shape, choose_device(device, bundle.form), threads, precision)
+    _check_precision(options, bundle.form)
+    *preferred, last = (engine for engine in ENGINES if engine.supports(bundle.form, options.device))
+    for engine in preferred:
+        if engine.is_installed():
+            try:
+                return engine.load(bundle, options)
+            except NetworkExportError as err:
+                log.warning("%s It runs on %s, more slowly.", err, last.name)
+    return last.load(bundle, options)
 
 
-def _check_precision(precision: str, device: str, form: Form) -> None:
+def _check_precision(options: EngineOptions, form: Form) -> None:
+    precision = options.precision
     if precision not in PRECISIONS:
         raise DeviceError(f"There is no precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
-    if precision != "f32" and (device == "cpu" or form is Form.ONNX):
-        where = "ONNX Runtime" if form is Form.ONNX else "the CPU"
+    on_gpu = [engine for engine in ENGINES if form in engine.forms and engine.devices != ("cpu",)]
+    lacking = [engine.name for engine in on_gpu if precision not in engine.precisions]
+    if precision != "f32" and (options.device == "cpu" or lacking):
+        where = lacking[0] if lacking else "the CPU"
         raise DeviceError(f"Precision {precision} is for torch on a GPU; {where} computes in f32. Leave it out.")

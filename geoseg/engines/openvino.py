@@ -1,5 +1,6 @@
 """The CPU engine: OpenVINO in full float precision."""
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
 from geoseg.engines.protocol import usable_cores
-from geoseg.errors import BundleError
+from geoseg.errors import BundleError, DeviceError
 from geoseg.telemetry import import_openvino
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ class OpenVINOEngine:
             chip_shape: Height and width of a chip, pixels.
             threads: CPU threads in all; every usable core by default.
             streams: Chips computed at a time, sharing the threads; one per thread by default.
+
+        Raises:
+            DeviceError: If OpenVINO is not installed.
+            NetworkExportError: If ONNX cannot say what the network does.
+            BundleError: If an exported network does not fit its specification.
         """
+        if importlib.util.find_spec("openvino") is None:
+            raise DeviceError(f"{bundle.path} needs OpenVINO, which is not installed. `pip install openvino`.")
         openvino = import_openvino()
         from openvino.preprocess import PrePostProcessor
 

@@ -71,7 +71,10 @@ class EvaluateSettings:
     halo_px: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Take paths as strings, too; refuse values that make no sense."""
+        for name in ("labels", "mask", "footprints", "area", "out"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
         rules = [
             (
                 self.threshold is None or 0 < self.threshold < 1,

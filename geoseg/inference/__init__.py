@@ -5,7 +5,7 @@ from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwat
 from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
 from geoseg.inference.mosaic import RULES, Rule, plan_mosaic
 from geoseg.inference.plan import BLOCK_PX, EngineRecipe, InferenceOptions, Plan, plan_inference
-from geoseg.inference.scene import predict_scene
+from geoseg.inference.scene import open_probability, predict_scene
 
 __all__ = [
     "AOI",
@@ -23,6 +23,7 @@ __all__ = [
     "Stopwatch",
     "choose_bands",
     "fit_scene",
+    "open_probability",
     "plan_inference",
     "plan_mosaic",
     "predict_block",

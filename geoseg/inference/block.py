@@ -2,19 +2,21 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from threading import Semaphore
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
-from geoseg.inference.gate import engine_gate
-from geoseg.inference.passes import Predicted, ValidReader, counted, mean_of_passes
 from geoseg.inference.plan import Plan
 from geoseg.inference.stitch import Blended, Cropped, Probabilities
+from geoseg.mosaic import Composite, CountedMask
 from geoseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -34,6 +36,17 @@ def stored_threshold(threshold: float) -> int:
 
 ROUNDING = 1e-5
 """How far a probability may lie outside 0 to 1 by rounding."""
+
+
+Predicted = tuple[Probabilities | None, NDArray[np.bool_]]
+"""`(class, y, x)` probabilities of a block, None where none was asked for, and where they count: one pixel more."""
+
+
+class ValidReader(Protocol):
+    """Says where pixels count."""
+
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Return the `(y, x)` mask of a window that may hang over the border, where it is False."""
 
 
 @dataclass(slots=True)
@@ -134,7 +147,7 @@ def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatc
     Raises:
         PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
     """
-    with engine_gate(engine) as waited:
+    with engine_semaphore(engine) as waited:
         start = time.perf_counter()
         found = engine.predict(pixels)
     probabilities = _checked(found, pixels.shape, engine.name, plan)
@@ -219,3 +232,64 @@ def _is_wanted(plan: Plan, mask: ValidReader, chip: tuple[int, int]) -> bool:
     assert gives is not None
     wanted = plan.aoi is None or plan.aoi.touches(gives)
     return wanted and bool(mask.read_valid(gives).any())
+
+
+def counted(scene: Scene, dataset: ValidReader, reach: Window) -> ValidReader:
+    """Return what says which pixels a pass gives: those of the scene on top, where there is one, else all valid ones.
+
+    Args:
+        scene: The pass.
+        dataset: Its pixels.
+        reach: The window inside which it will be asked.
+    """
+    on_top = scene.counted if isinstance(scene, Composite) else None
+    return CountedMask(on_top, reach) if on_top is not None else dataset
+
+
+def mean_of_passes(passes: Sequence[Scene], predict: Callable[[Scene], Predicted]) -> Predicted:
+    """Predict every pass and average the probabilities of those that count, pixel by pixel, in the order given.
+
+    Every step is one operation per pixel, so neither blocks nor libraries change a result; where one pass counts, the
+    mean is what it gave.
+    """
+    if len(passes) == 1:
+        return predict(passes[0])
+    total: Probabilities | None = None
+    count: NDArray[np.float32] = np.zeros((), np.float32)
+    valid: NDArray[np.bool_] = np.zeros((), bool)
+    for scene in passes:
+        stitched, gives = predict(scene)
+        valid = valid | gives
+        if stitched is not None:
+            inside = gives[1:-1, 1:-1]
+            stitched *= inside
+            total = stitched if total is None else np.add(total, stitched, out=total)
+            count = count + inside.astype(np.float32)
+    if total is not None:
+        total /= np.maximum(count, np.float32(1))
+    return total, valid
+
+
+@contextmanager
+def engine_semaphore(engine: "Engine") -> Iterator[float]:
+    """Let as many threads of this process predict at once as an engine wants; the others read meanwhile.
+
+    Yields:
+        Seconds waited; 0 where there was room.
+    """
+    semaphore = _semaphore_of(engine.name, engine.threads)
+    waited = 0.0
+    if not semaphore.acquire(blocking=False):
+        start = time.perf_counter()
+        semaphore.acquire()
+        waited = time.perf_counter() - start
+    try:
+        yield waited
+    finally:
+        semaphore.release()
+
+
+@lru_cache(maxsize=16)
+def _semaphore_of(name: str, threads: int) -> Semaphore:
+    """Return the semaphore of an engine; by its name, as small engines travel with their task and are many objects."""
+    return Semaphore(max(1, threads))

@@ -9,12 +9,13 @@ import numpy as np
 
 from geoseg.bundle import DEFAULT_MODEL, load_bundle
 from geoseg.errors import UsageError
-from geoseg.grid import Block, Grid
+from geoseg.grid import Block, Grid, Window
 from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
 from geoseg.inference.fit import GridChoice
 from geoseg.inference.plan import BLOCK_PX, InferenceOptions, Plan, plan_inference
 from geoseg.scene import Paths
+from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +75,6 @@ def predict_scene(
         UsageError: If `classes` are asked of a model that has one or two, or options are given beside a plan.
         GeosegError: See `plan_inference`.
     """
-    import xarray
-
     options = InferenceOptions(
         bands=bands,
         crs=crs,
@@ -101,13 +100,46 @@ def predict_scene(
             "two. Compare the probability with a threshold instead."
         )
     data = _lazy_blocks(plan, block_px, _classes if classes else _probability, np.uint8 if classes else np.float32)
-    own = plan.scene.grid
-    wkt = own.crs.to_wkt() if own.crs is not None else None
-    attrs: dict[str, Any] = {"crs": wkt, "transform": tuple(own.transform)[:6], "units": "1"}
-    attrs |= {"nodata": NODATA, "classes": plan.classes} if classes else {}
-    array = xarray.DataArray(
-        data, dims=("y", "x"), coords=_coordinates(own), name="class" if classes else "probability", attrs=attrs
-    )
+    attrs: dict[str, Any] = {"nodata": NODATA, "classes": plan.classes} if classes else {}
+    return _as_array(data, plan.scene.grid, "class" if classes else "probability", attrs)
+
+
+def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArray":
+    """Return the probabilities of a finished run as `predict_scene` gives them: lazy, but read from `probability.tif`.
+
+    Args:
+        path: What a run wrote, a local file or on S3.
+        block_px: Height and width of a dask chunk, about.
+    """
+    import dask.array
+    import rasterio
+    from dask.delayed import delayed
+
+    def read(window: Window) -> "NDArray[np.float32]":
+        with quiet_georeference(), rasterio.open(path) as file:
+            stored = file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop)))
+        return np.where(stored == NODATA, np.nan, stored / np.float32(PROBABILITY_ONE)).astype(np.float32)
+
+    with quiet_georeference(), rasterio.open(path) as file:
+        grid = Grid(file.crs, file.transform, file.shape)
+    rows = [
+        [
+            dask.array.from_delayed(delayed(read)(part), part.shape, np.float32)  # type: ignore[no-untyped-call]
+            for col in range(0, grid.width, block_px)
+            if (part := Window(row, col, block_px, block_px).intersect(grid.window)) is not None
+        ]
+        for row in range(0, grid.height, block_px)
+    ]
+    return _as_array(dask.array.block(rows), grid, "probability", {})  # type: ignore[no-untyped-call]
+
+
+def _as_array(data: Any, grid: Grid, name: str, attrs: dict[str, Any]) -> "xarray.DataArray":
+    """Return `(y, x)` pixels with coordinates, CRS and transform."""
+    import xarray
+
+    crs = grid.crs.to_wkt() if grid.crs is not None else None
+    place = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
+    array = xarray.DataArray(data, dims=("y", "x"), coords=_coordinates(grid), name=name, attrs=place | attrs)
     array.encoding["grid_mapping"] = SPATIAL_REF
     return array
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "FootprintWriter",
+    "add_format",
     "rebatch",
     "to_batch",
     "write_footprint_files",
@@ -95,6 +96,24 @@ def write_footprint_files(
         for name, aside in zip(others, asides[1:], strict=True):
             FORMATS[name].write(read_batches(asides[0]), first.schema, crs, aside)
     return targets
+
+
+def add_format(parquet: Path, crs: object, name: str) -> Path:
+    """Write the footprints of a GeoParquet file in another format, beside it and under its name.
+
+    Args:
+        parquet: What `write_footprint_files` wrote.
+        crs: CRS of its geometries, or None.
+        name: Key of `FORMATS`.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    writer = FORMATS[name]
+    target, first = parquet.with_suffix(writer.suffix), next(read_batches(parquet))
+    with write_all_aside([target]) as (aside,), quiet(UserWarning, "'crs' was not provided"):
+        writer.write(read_batches(parquet), first.schema, crs, aside)
+    return target
 
 
 def write_footprints(footprints: "GeoDataFrame", path: str | Path, writer: FootprintWriter) -> Path:

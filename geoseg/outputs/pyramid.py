@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from geoseg.grid import Window
 from geoseg.outputs.encoding import TILE_PX, encode_tile, encode_uniform
 from geoseg.outputs.overviews import NODATA, Halving
-from geoseg.outputs.pending import Key, PendingTiles
-from geoseg.outputs.spool import Spool, TileTable
+from geoseg.outputs.spool import Key, PendingTiles, Spool, TileTable
 
 Pixels = NDArray[np.uint8]
 Derivation = Callable[[Pixels, int, int], Pixels]

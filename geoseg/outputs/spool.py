@@ -1,9 +1,16 @@
-"""Compressed TIFF tiles in the order of their making, until all are there and their order in the COG is known."""
+"""TIFF tiles on their way into a COG: those that wait for the rest of their pixels, and those that are compressed.
 
+Of the first the newest are in memory and the others in a file; the second are in a file, in the order of their making,
+until all are there and their order in the COG is known.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,3 +66,73 @@ class Spool:
             self._written.close()
         if self._read is not None:
             self._read.close()
+
+
+class Key(NamedTuple):
+    """A TIFF tile: its overview level (0 is full resolution), its row and its column."""
+
+    level: int
+    row: int
+    col: int
+
+
+class PendingTiles:
+    """Stacks of TIFF tiles under construction, and how much each still waits for.
+
+    A scene 100,000 px wide has rows of 196 tiles on borders between blocks. Only `memory` bytes of them are held; the
+    ones touched longest ago lie in a file whose places are used again, so that it too grows with the width alone.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], *, memory: int) -> None:
+        """Hold stacks of `(raster, y, x)` pixels; the file is made when it is first needed."""
+        self._path, self._shape = path, shape
+        self._size = int(np.prod(shape))
+        self._limit = max(1, memory // self._size)
+        self._waiting: dict[Key, int] = {}
+        self._stacks: OrderedDict[Key, NDArray[np.uint8]] = OrderedDict()
+        self._places: dict[Key, int] = {}
+        self._free: list[int] = []
+        self._file: BinaryIO | None = None
+
+    def take(self, key: Key) -> tuple[NDArray[np.uint8], int] | None:
+        """Hand out a stack and what it waits for, and forget it; None where there is none."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is None:
+            return None
+        stack = self._stacks.pop(key, None)
+        return self._read(self._places.pop(key)) if stack is None else stack, waiting
+
+    def keep(self, key: Key, stack: NDArray[np.uint8], waiting: int) -> None:
+        """Hold a stack until the next of its pixels come."""
+        self._waiting[key] = waiting
+        self._stacks[key] = stack
+        if len(self._stacks) > self._limit:
+            oldest, values = self._stacks.popitem(last=False)
+            self._places[oldest] = self._write(values)
+
+    def select(self, is_wanted: Callable[[Key], bool]) -> list[Key]:
+        """Return the keys that are wanted, in order."""
+        return sorted(key for key in self._waiting if is_wanted(key))
+
+    def close(self) -> None:
+        """Give the file back; it holds nothing of value any more."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+    def _write(self, stack: NDArray[np.uint8]) -> int:
+        if self._file is None:
+            self._file = self._path.open("w+b")
+        place = self._free.pop() if self._free else len(self._places)
+        self._file.seek(place * self._size)
+        self._file.write(stack.tobytes())
+        return place
+
+    def _read(self, place: int) -> NDArray[np.uint8]:
+        assert self._file is not None
+        stack = np.empty(self._shape, np.uint8)
+        self._file.seek(place * self._size)
+        if self._file.readinto(stack.data) != self._size:  # type: ignore[attr-defined]
+            raise OSError(f"{self._path} is shorter than what was written to it")
+        self._free.append(place)
+        return stack

@@ -71,6 +71,7 @@ def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Sto
         site,
         min_area_m2=job.min_area_m2,
         simplify_px=job.settings.simplify_px,
+        also=job.settings.also,
         gaps=[block.window for block in job.blocks() if block.name in ending.failed] if ending.failed else [],
     )
     stages.done("polygons")

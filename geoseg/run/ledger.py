@@ -20,6 +20,7 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError
 from geoseg.grid import Block
 from geoseg.io.store import LocalStore, Store, open_store
+from geoseg.outputs.footprints import FORMATS
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import Facts, RunSettings, key_of
@@ -41,8 +42,7 @@ RESULTS = (
     "classes.tif",
     "classes.tif.aux.xml",
     "classes.qml",
-    "buildings.gpkg",
-    "buildings.parquet",
+    *(f"buildings{writer.suffix}" for writer in FORMATS.values()),
     PICTURE,
     "run.json",
 )
@@ -198,8 +198,9 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
 
 
 def has_all(out: Store, settings: RunSettings) -> bool:
-    """Tell whether a finished result has the picture too, where one is asked for."""
-    return not settings.picture or out.has(PICTURE)
+    """Tell whether a finished result has the picture and the further formats too, where they are asked for."""
+    wanted = [f"buildings{FORMATS[name].suffix}" for name in settings.also] + [PICTURE] * settings.picture
+    return all(out.has(name) for name in wanted)
 
 
 def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:

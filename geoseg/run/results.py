@@ -5,7 +5,7 @@ blocks and undecided of those above, the footprints of one row of blocks, and a 
 blocks is written when nothing that is undecided begins in it or above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -29,8 +29,6 @@ from geoseg.silence import quiet_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow
 
 CELL_TILES = 8
@@ -196,9 +194,10 @@ def write_footprints(
     *,
     min_area_m2: float,
     simplify_px: float,
+    also: Sequence[str] = (),
     gaps: Sequence[Window] = (),
 ) -> FootprintCounts:
-    """Join the parts' polygons along seams and write `buildings.gpkg` and `buildings.parquet`.
+    """Join the parts' polygons along seams and write `buildings.gpkg`, `buildings.parquet` and further formats.
 
     Footprints are sorted by the row and the column of their first pixel, however the scene was cut.
 
@@ -209,6 +208,7 @@ def write_footprints(
         folder: Where the files go.
         min_area_m2: As for `outline_block`.
         simplify_px: As for `outline_block`.
+        also: Further formats, keys of `geoseg.outputs.footprints.FORMATS`.
         gaps: Blocks that could not be done; a footprint that reaches one may go on there, and is at the edge.
 
     Returns:
@@ -219,7 +219,7 @@ def write_footprints(
         DamagedPartError: If a part is not whole.
     """
     from geoseg.outputs.batches import rebatch
-    from geoseg.outputs.footprints import write_footprint_files
+    from geoseg.outputs.footprints import ALWAYS, write_footprint_files
 
     grid, counts, parts = plan.scene.grid, FootprintCounts(), set(store.names(FOLDER))
     blocks = [block for block in blocks if part_name(block) in parts]
@@ -232,7 +232,7 @@ def write_footprints(
             counts.area_m2 += float(batch["area_m2"].to_numpy().sum())
             yield batch
 
-    write_footprint_files(counted(), grid.crs, folder / "buildings")
+    write_footprint_files(counted(), grid.crs, folder / "buildings", (*ALWAYS, *also))
     return counts
 
 

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import DamagedPartError, GeosegError, OutsideAOIError, UsageError
-from geoseg.inference import EngineRecipe, Plan, plan_mosaic, read_aoi_bounds
+from geoseg.inference import EngineRecipe, Plan, open_probability, plan_mosaic, read_aoi_bounds
 from geoseg.io.store import Store, open_store
 from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
@@ -25,7 +26,9 @@ from geoseg.scene import Paths, close_idle_readers, close_readers
 from geoseg.sources import SceneSource, filter_sources, list_sources
 
 if TYPE_CHECKING:
+    import xarray
     from distributed import Client
+    from geopandas import GeoDataFrame
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,18 @@ class RunResult:
     def folder(self) -> Path:
         """The run folder, where it is local."""
         return Path(self.out.url)
+
+    @property
+    def footprints(self) -> "GeoDataFrame":
+        """The footprints, read from `buildings.parquet` at every call."""
+        import geopandas
+
+        return geopandas.read_parquet(BytesIO(self.out.read("buildings.parquet")))
+
+    @property
+    def probability(self) -> "xarray.DataArray":
+        """The target's probability, as `geoseg.predict_scene` gives it: lazy, but read from `probability.tif`."""
+        return open_probability(f"{self.out.url}/probability.tif")
 
     @property
     def paths(self) -> list[str]:

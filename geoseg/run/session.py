@@ -10,6 +10,7 @@ from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
 from geoseg.inference import Plan, plan_inference
 from geoseg.io.store import LocalStore, open_store
+from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
 from geoseg.run.job import BlockReport, Job, run_block
 from geoseg.run.lease import Lease, hold, require_lease
@@ -53,6 +54,15 @@ def out_of(plan: Plan, settings: RunSettings) -> str | Path:
     return settings.out or f"{plan.scene.name}_geoseg"
 
 
+def _add_missing(plan: Plan, bundle: Bundle, settings: RunSettings, folder: Path) -> None:
+    """Add to a finished result what is asked for now and was not then; nothing is computed again."""
+    for name in settings.also:
+        if not (folder / f"buildings{FORMATS[name].suffix}").exists():
+            add_format(folder / "buildings.parquet", plan.scene.grid.crs, name)
+    if settings.picture and not (folder / PICTURE).exists():
+        write_preview(plan, bundle.spec, folder, folder / PICTURE)
+
+
 def open_session(
     plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
 ) -> "Session | None":
@@ -75,7 +85,7 @@ def open_session(
     if not settings.overwrite and is_finished(out, facts, settings):
         sweep(out)
         if not has_all(out, settings) and isinstance(out, LocalStore):
-            write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+            _add_missing(plan, bundle, settings, out.folder)
         return None
 
     base, stack = base_store(out), ExitStack()

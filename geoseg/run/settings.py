@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import shapely
+from shapely.geometry.base import BaseGeometry
+
 from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
-from geoseg.inference import BLOCK_PX, RULES, GridChoice, InferenceOptions, Rule
+from geoseg.inference import BLOCK_PX, RULES, Area, GridChoice, InferenceOptions, Rule
 from geoseg.io.store import stamp
+from geoseg.outputs.footprints import FORMATS
 from geoseg.scene import is_remote
 from geoseg.sources import SceneSource
 
@@ -52,6 +56,7 @@ class RunSettings(InferenceOptions):
         simplify_px: Tolerance of the simplification, pixels of the working grid; 0 keeps every pixel corner.
         block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
         overwrite: Replace an existing result.
+        also: Vector formats to write beside GeoPackage and GeoParquet: `fgb`.
         picture: Also write `preview.png`: image and prediction side by side.
         mosaic: Make one mosaic of several scenes, and what holds where they overlap; None makes a result per scene.
         target_crs: CRS of the mosaic; by default that of the first scene.
@@ -68,6 +73,7 @@ class RunSettings(InferenceOptions):
     simplify_px: float = 1.0
     block_px: int | None = None
     overwrite: bool = False
+    also: Sequence[str] = ()
     picture: bool = False
     mosaic: Rule | None = None
     target_crs: str | None = None
@@ -90,6 +96,10 @@ class RunSettings(InferenceOptions):
             (
                 self.simplify_px >= 0,
                 f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner.",
+            ),
+            (
+                set(self.also) <= FORMATS.keys(),
+                f"--also {', '.join(self.also)}: there is no such format. Choose of {', '.join(FORMATS)}.",
             ),
             (self.grid in get_args(GridChoice), f"--grid {self.grid} is unknown. Choose model or scene."),
             (
@@ -140,10 +150,19 @@ def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings
     """
     facts: Facts = {"model": bundle.key}
     facts |= {name: getattr(settings, name) for name in DECIDING}
-    facts["aoi"] = stamp(str(settings.aoi)) if settings.aoi is not None else None
+    facts["aoi"] = _describe_aoi(settings.aoi)
     facts["files"] = [stamp(part) for file in files for part in _files_behind(str(file))]
     plain: Facts = json.loads(json.dumps(facts, sort_keys=True, default=str))
     return plain
+
+
+def _describe_aoi(aoi: Area | None) -> list[Any] | None:
+    """Return what tells one area from another: a file's name, size and time, or the shapes and their CRS."""
+    if aoi is None or isinstance(aoi, str | Path):
+        return None if aoi is None else stamp(str(aoi))
+    shapes = [aoi] if isinstance(aoi, BaseGeometry) else list(aoi.geometry)
+    digest = hashlib.sha256(b"".join(shapely.to_wkb(shape, byte_order=1) for shape in shapes)).hexdigest()
+    return ["geometry", digest[:16], str(getattr(aoi, "crs", None))]
 
 
 def key_of(facts: Facts) -> str:

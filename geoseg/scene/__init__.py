@@ -2,11 +2,10 @@
 
 from geoseg.scene.extent import data_windows
 from geoseg.scene.files import Paths, is_remote, list_files
-from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
 from geoseg.scene.remote import REMOTE_ENV, gdal_env
-from geoseg.scene.scene import Pixels, Scene
+from geoseg.scene.scene import Levels, Pixels, Scene, stretch
 
 __all__ = [
     "REMOTE_ENV",

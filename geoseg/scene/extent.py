@@ -11,11 +11,10 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from geoseg.grid import Window
-from geoseg.scene.coverage import Boxes, source_boxes
+from geoseg.scene.blank import Boxes, find_data, source_boxes, tile_counts
 from geoseg.scene.reader import open_reader
 from geoseg.scene.remote import gdal_env, reach_of
 from geoseg.scene.scene import Scene
-from geoseg.scene.tiles import find_data, tile_counts
 
 MOST_TILES = 500_000
 """TIFF tiles of a file that is looked through, some microseconds each: 130 Gpx at 512 x 512."""
@@ -28,7 +27,7 @@ def data_windows(scene: Scene) -> tuple[Window, ...]:
     """Return windows of the working grid outside which nothing is valid; none where that is not known.
 
     Sources of a VRT, and TIFF tiles of a local file but those that were never written or are known to hold nothing
-    (`geoseg.scene.tiles`). A remote file's directory is not fetched for it.
+    (`geoseg.scene.blank`). A remote file's directory is not fetched for it.
     """
     if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()

@@ -15,7 +15,7 @@ from rasterio.errors import CRSError, RasterioError
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
 from geoseg.grid import Grid
 from geoseg.scene.files import Paths, check_complete, check_file, is_remote, list_files
-from geoseg.scene.lost import check_mask
+from geoseg.scene.mask import check_mask
 from geoseg.scene.remote import gdal_env
 from geoseg.scene.scene import Scene
 from geoseg.silence import quiet_georeference
@@ -47,17 +47,14 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
     for file in files:
         check_file(file)
     with gdal_env(files), quiet_georeference():
-        source = files[0] if len(files) == 1 else _join(files)
+        source = files[0]
+        if len(files) > 1:
+            for file in files:
+                with _open(file, file) as src:
+                    _check_complete(src, file)
+            source = mosaic_vrt(files)
         with _open(source, files[0]) as src:
             return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
-
-
-def _join(files: list[str]) -> str:
-    """Return a VRT over several files, each of them whole."""
-    for file in files:
-        with _open(file, file) as src:
-            _check_complete(src, file)
-    return mosaic_vrt(files)
 
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
@@ -92,6 +89,15 @@ def _describe(
         )
     _check_complete(src, files[0])
     grid, data_bands = _grid_of(src, name, crs), _data_bands(src, name)
+    if len(set(src.dtypes)) > 1 or np.dtype(src.dtypes[0]).kind not in "uif":
+        raise NotARasterError(
+            f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
+            "Convert it with `gdal_translate -ot UInt16`."
+        )
+    overviews = []
+    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is asked
+        with rasterio.open(source, overview_level=level) as overview:
+            overviews.append(overview.shape)
     scene = Scene(
         name=name,
         paths=tuple(files),
@@ -100,22 +106,13 @@ def _describe(
         grid=grid,
         bands=tuple(bands) if bands else data_bands[:3],
         band_count=src.count,
-        dtype=_dtype_of(src, name),
+        dtype=str(src.dtypes[0]),
         nodata=src.nodata,
         has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
         data_bands=data_bands,
-        overviews=_overview_shapes(src, source),
+        overviews=tuple(overviews),
     )
     return scene.with_bands(scene.bands)
-
-
-def _dtype_of(src: rasterio.DatasetReader, name: str) -> str:
-    if len(set(src.dtypes)) > 1 or np.dtype(src.dtypes[0]).kind not in "uif":
-        raise NotARasterError(
-            f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
-            "Convert it with `gdal_translate -ot UInt16`."
-        )
-    return str(src.dtypes[0])
 
 
 def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
@@ -170,15 +167,6 @@ def _checked_gsd(grid: Grid, name: str) -> Grid:
             f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with --crs."
         )
     return grid
-
-
-def _overview_shapes(src: rasterio.DatasetReader, source: str) -> tuple[tuple[int, int], ...]:
-    """Return the shape of every overview, in the file's order; COGs round it down and gdaladdo up, so each is asked."""
-    shapes = []
-    for level in range(len(src.overviews(1))):
-        with rasterio.open(source, overview_level=level) as overview:
-            shapes.append(overview.shape)
-    return tuple(shapes)
 
 
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:

@@ -115,17 +115,14 @@ class Fetches:
             self._flying |= mine
         try:
             yield
-            self._remember(mine)
+            with self._changed:
+                if len(self._fetched) + len(mine) > KNOWN_TILES:
+                    self._fetched.clear()
+                self._fetched |= mine
         finally:
             with self._changed:
                 self._flying -= mine
                 self._changed.notify_all()
-
-    def _remember(self, tiles: set[Tile]) -> None:
-        with self._changed:
-            if len(self._fetched) + len(tiles) > KNOWN_TILES:
-                self._fetched.clear()
-            self._fetched |= tiles
 
 
 fetches = Fetches()

@@ -14,11 +14,24 @@ from numpy.typing import NDArray
 from geoseg.errors import BandMismatchError
 from geoseg.grid import Grid, Window
 from geoseg.resample import Axis, resample
-from geoseg.scene.levels import Levels, measure_levels, stretch
 from geoseg.scene.source import is_blank_source, read_source
 
 OVERVIEW_OVERSAMPLING = 2
 """Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
+
+Levels = tuple[tuple[float, float], ...]
+"""Per band the values `(low, high)` that become 0 and 255."""
+
+LEVEL_PERCENTILES = (2.0, 98.0)
+LEVEL_SAMPLE_PX = 1024
+
+
+def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
+    """Map each band's `(low, high)` to 0 and 255, clipped; `(band, y, x)` of any type to uint8."""
+    low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*levels, strict=True))
+    scaled = (values.astype(np.float32) - low) * (255 / np.maximum(high - low, np.float32(1e-12)))
+    stretched: NDArray[np.uint8] = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+    return stretched
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +103,14 @@ class Scene:
         """
         if self.dtype == "uint8" or self.levels is not None:
             return self
-        return replace(self, levels=measure_levels(self))
+        factor = max(1.0, max(self.native.shape) / LEVEL_SAMPLE_PX)
+        height, width = (max(1, round(n / factor)) for n in self.native.shape)
+        sample = self.at_shape((height, width))
+        pixels = sample.read(sample.grid.window)
+        if not pixels.valid.any():
+            return replace(self, levels=tuple((0.0, 1.0) for _ in self.bands))
+        low, high = np.percentile(pixels.values[:, pixels.valid], LEVEL_PERCENTILES, axis=1)
+        return replace(self, levels=tuple((float(a), float(b)) for a, b in zip(low, high, strict=True)))
 
     def read(self, window: Window) -> Pixels:
         """Read a window of the working grid.

@@ -13,11 +13,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import ReadError
-from geoseg.scene.blank import is_blank
+from geoseg.scene.blank import is_blank, tiles_under
+from geoseg.scene.mask import read_valid
 from geoseg.scene.reader import close_readers, open_reader
 from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
-from geoseg.scene.tiles import tiles_under
-from geoseg.scene.valid import read_valid
 from geoseg.silence import quiet_georeference
 
 if TYPE_CHECKING:
@@ -79,42 +78,26 @@ def _read(
     for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
         try:
             with gdal_env(scene.paths), open_reader(scene.source, level, files=scene.paths) as reader:
-                _check_mask(scene, reader)
-                with fetches.claim(_tiles(scene, reader, window, level) if is_remote else set()):
+                if scene.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
+                    raise OSError("its mask could not be read")  # GDAL says nothing where a server withholds it
+                under = tiles_under(reader, window) if is_remote else ()
+                tiles: set[Tile] = {(scene.source, level, *tile) for tile in under}
+                with fetches.claim(tiles):
                     return look(reader, window)
         except (RasterioError, OSError) as err:
-            failure = _failure(scene, rows, cols, err)
+            place = scene.paths[0] + (f" and {len(scene.paths) - 1} more" if len(scene.paths) > 1 else "")
+            failure = ReadError(
+                f"{scene.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be "
+                f"read from {place} ({err}). The file may be damaged or cut short; copy or download it again."
+            )
             failure.__cause__ = err
         if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
-            _start_anew(scene, attempt)
+            log.info("%s: reading failed and is tried again.", scene.name)
+            close_readers()
+            time.sleep(ATTEMPT_DELAY_S * 2**attempt)
+            with quiet_georeference():
+                forget(scene.paths)
     raise failure
-
-
-def _check_mask(scene: "Scene", reader: rasterio.DatasetReader) -> None:
-    """Refuse a file that has lost its mask: GDAL opens it without one where a server does not hand it out."""
-    if scene.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
-        raise OSError("its mask could not be read")
-
-
-def _start_anew(scene: "Scene", attempt: int) -> None:
-    log.info("%s: reading failed and is tried again.", scene.name)
-    close_readers()
-    time.sleep(ATTEMPT_DELAY_S * 2**attempt)
-    with quiet_georeference():
-        forget(scene.paths)
-
-
-def _failure(scene: "Scene", rows: slice, cols: slice, err: Exception) -> ReadError:
-    place = scene.paths[0] + (f" and {len(scene.paths) - 1} more" if len(scene.paths) > 1 else "")
-    return ReadError(
-        f"{scene.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot be read "
-        f"from {place} ({err}). The file may be damaged or cut short; copy or download it again."
-    )
-
-
-def _tiles(scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, level: int | None) -> set[Tile]:
-    """Return the TIFF tiles under a window."""
-    return {(scene.source, level, row, col) for row, col in tiles_under(reader, window)}
 
 
 def _pixels_and_mask(

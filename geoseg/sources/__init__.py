@@ -1,7 +1,6 @@
 """Which scenes a user means: files, folders, globs, STAC, manifests; nothing of a raster is opened here."""
 
-from geoseg.sources.footprints import filter_sources
 from geoseg.sources.inputs import list_sources
-from geoseg.sources.source import SceneSource
+from geoseg.sources.source import SceneSource, filter_sources
 
 __all__ = ["SceneSource", "filter_sources", "list_sources"]

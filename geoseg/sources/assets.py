@@ -66,33 +66,26 @@ def choose_asset(assets: Sequence[Asset], wanted: str | None, item: str) -> Asse
         AssetError: If the wanted one is not there, there is no raster, or several and no rule to choose.
     """
     if wanted is not None:
-        return _by_key(assets, wanted, item)
-    rasters = [asset for asset in assets if asset.is_raster and asset.is_full]
-    main = [asset for asset in rasters if MAIN_ROLES & set(asset.roles)] or rasters
+        chosen = next((asset for asset in assets if asset.key == wanted), None)
+        if chosen is None:
+            raise AssetError(f"{item} has no asset {wanted}. Found: {_show(assets)}. Name one of these with --asset.")
+        return chosen
+    rasters = {asset.key: asset for asset in assets if asset.is_raster and asset.is_full}
     if not rasters:
         raise AssetError(
             f"{item} has no raster among its assets. Found: {_show(assets)}. "
             "Name one with --asset if GDAL can read it all the same."
         )
-    return main[0] if len(main) == 1 else _by_usual_key(rasters, main, item)
-
-
-def _by_key(assets: Sequence[Asset], wanted: str, item: str) -> Asset:
-    for asset in assets:
-        if asset.key == wanted:
-            return asset
-    raise AssetError(f"{item} has no asset {wanted}. Found: {_show(assets)}. Name one of these with --asset.")
-
-
-def _by_usual_key(rasters: Sequence[Asset], main: Sequence[Asset], item: str) -> Asset:
-    keys = {asset.key: asset for asset in rasters}
-    for key in MAIN_KEYS:
-        if key in keys:
-            return keys[key]
-    raise AssetError(
-        f"{item} has {len(main)} rasters that could be the scene: {_show(main)}. "
-        f"Name one with --asset, such as --asset {main[0].key}."
-    )
+    main = [asset for asset in rasters.values() if MAIN_ROLES & set(asset.roles)] or list(rasters.values())
+    if len(main) == 1:
+        return main[0]
+    usual = next((rasters[key] for key in MAIN_KEYS if key in rasters), None)
+    if usual is None:
+        raise AssetError(
+            f"{item} has {len(main)} rasters that could be the scene: {_show(main)}. "
+            f"Name one with --asset, such as --asset {main[0].key}."
+        )
+    return usual
 
 
 def _show(assets: Sequence[Asset]) -> str:

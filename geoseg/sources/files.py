@@ -1,18 +1,29 @@
-"""Rasters by name: a folder of them, a pattern, a prefix of a bucket. Names are listed, nothing is opened."""
+"""Rasters by name: a folder of them, a pattern, a prefix of a bucket, without what geoseg wrote itself."""
 
 import glob
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
-from geoseg.sources.results import RUN_FOLDER, leave_out_results, local_names
+
+log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Names that a message lists before it counts the others."""
+
+RESULT_NAMES = frozenset(
+    ("buildings.parquet", "classes.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
+)
+"""Files of a result folder that could be taken for a scene, a manifest or a catalogue."""
+
+RUN_FOLDER = ".geoseg"
+"""Where a run that is not finished keeps its parts."""
 
 
 def list_folder(folder: str) -> list[str]:
@@ -37,8 +48,16 @@ def list_prefix(prefix: str) -> list[str]:
     """Return the rasters that lie directly below `s3://bucket/prefix/`, sorted.
 
     Raises:
-        MissingFileError: If there is none.
+        MissingFileError: If there is none, or the prefix is a local folder that does not exist.
+        SourceError: If the prefix is a folder on a server.
     """
+    if is_local(prefix):
+        raise MissingFileError(f"There is no folder {prefix}. Check the path; the working folder is {Path.cwd()}.")
+    if not is_s3(prefix):
+        raise SourceError(
+            f"{prefix} is a folder on a server, which cannot be asked what it holds. Name the files, a manifest (CSV, "
+            "GeoParquet) or a STAC document such as catalog.json. Folders in a bucket are listed as s3://bucket/prefix/."
+        )
     below = _objects(f"{prefix}*")
     rasters = [name for name in below if suffix_of(name) in SCENE_SUFFIXES and not _is_hidden(name, prefix)]
     kept = _without_results(rasters, below, prefix)
@@ -65,7 +84,12 @@ def list_pattern(pattern: str) -> list[str]:
             f"{pattern} is a pattern, and a web server cannot be asked what it holds. Name the files, a manifest "
             "(CSV, GeoParquet) or a STAC catalogue; patterns work for local files and s3://bucket/prefix/*.tif."
         )
-    matches = _match_s3(pattern) if is_s3(pattern) else _match_local(pattern)
+    if is_s3(pattern):
+        matches = _match_s3(pattern)
+    else:
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
+        files = [Path(path).as_posix() for path in found]
+        matches = leave_out_results(_wanted(files, pattern), local_names(), pattern)
     if not matches:
         raise MissingFileError(
             f"No scene matches {pattern}. Check the pattern: * stays within a folder, ** crosses folders"
@@ -74,17 +98,33 @@ def list_pattern(pattern: str) -> list[str]:
     return matches
 
 
-def is_pattern(location: str) -> bool:
-    """Tell whether a location stands for several; a file that is there and a URL's query do not."""
-    if not is_local(location) and not is_s3(location):
-        return "*" in location.partition("?")[0]
-    return any(sign in location for sign in MAGIC) and not (is_local(location) and Path(location).exists())
+def is_result_folder(names: frozenset[str]) -> bool:
+    """Tell whether a folder with these files and folders holds a result, finished or not."""
+    return RUN_FOLDER in names or ("probability.tif" in names and bool({"mask.tif", "run.json"} & names))
 
 
-def _match_local(pattern: str) -> list[str]:
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
-    files = [Path(path).as_posix() for path in found]
-    return leave_out_results(_wanted(files, pattern), local_names(), pattern)
+def leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
+    """Return the files that are not results of geoseg, and say how many were.
+
+    Args:
+        files: Paths or URLs.
+        names_beside: Names of everything in a folder, given the folder.
+        where: The folder or pattern that covers them.
+    """
+    left: dict[str, None] = {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if name in RESULT_NAMES and is_result_folder(names_beside(folder)):
+            left[file] = None
+    if left:
+        first = next(iter(left))
+        log.warning("%s: %d files are results of geoseg and no scenes, such as %s.", where, len(left), first)
+    return [file for file in files if file not in left]
+
+
+def local_names() -> Callable[[str], frozenset[str]]:
+    """Return a function that lists a local folder, each once."""
+    return cache(lambda folder: frozenset(path.name for path in Path(folder or ".").iterdir()))
 
 
 def _match_s3(pattern: str) -> list[str]:

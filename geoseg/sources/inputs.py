@@ -1,17 +1,66 @@
-"""All that a user named, as one list of scenes."""
+"""All that a user named, as one list of scenes; the kinds of inputs there are."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from geoseg.errors import MissingFileError, SourceError, UsageError
-from geoseg.sources.files import is_pattern, list_folder, list_pattern, list_prefix
-from geoseg.sources.location import clean, identity, is_local, is_s3, suffix_of
-from geoseg.sources.manifest import MANIFEST_SUFFIXES, read_manifest
-from geoseg.sources.names import name_sources
-from geoseg.sources.source import Found, SceneSource
+from geoseg.errors import MissingFileError, UsageError
+from geoseg.sources.files import list_folder, list_pattern, list_prefix
+from geoseg.sources.location import clean, identity, is_folder, is_missing, is_pattern, is_prefix, is_stac
+from geoseg.sources.manifest import is_manifest, read_manifest
+from geoseg.sources.source import Found, SceneSource, name_sources
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of input.
+
+    Attributes:
+        matches: Returns True for a location of this kind.
+        read: Returns the scenes of a location, given the key of the asset to take of STAC Items.
+    """
+
+    matches: Callable[[str], bool]
+    read: Callable[[str, str | None], list[Found]]
+
+
+def _read(location: str, asset: str | None, kinds: Sequence[Kind]) -> list[Found]:
+    return next(kind for kind in kinds if kind.matches(location)).read(location, asset)
+
+
+def _read_pattern(location: str, asset: str | None) -> list[Found]:
+    return [one for file in list_pattern(location) for one in _read(file, asset, FILES)]
+
+
+def _refuse_missing(location: str, asset: str | None) -> NoReturn:
+    raise MissingFileError(f"There is no file {location}. Check the path; the working folder is {Path.cwd()}.")
+
+
+def _read_stac(location: str, asset: str | None) -> list[Found]:
+    from geoseg.sources.stac import read_stac  # pystac is needed for this alone
+
+    return read_stac(location, asset)
+
+
+FILES = (
+    Kind(is_missing, _refuse_missing),
+    Kind(is_manifest, read_manifest),
+    Kind(is_stac, _read_stac),
+    Kind(lambda raster: True, lambda raster, _: [Found(raster)]),
+)
+"""What one file or URL may be; the first kind that matches reads it."""
+
+KINDS = (
+    Kind(is_folder, lambda folder, _: list(map(Found, list_folder(folder)))),
+    Kind(is_pattern, _read_pattern),
+    Kind(is_prefix, lambda prefix, _: list(map(Found, list_prefix(prefix)))),
+    *FILES,
+)
+"""What an input may be; the first kind that matches reads it. A new kind is an entry here or in `FILES`."""
 
 
 def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> list[SceneSource]:
@@ -31,43 +80,10 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
     """
     if not inputs:
         raise UsageError("No scene was named. Name rasters, URLs, folders, patterns, STAC documents or manifests.")
-    found = [one for text in inputs for one in _expand(clean(str(text)), asset)]
+    found = [one for text in inputs for one in _read(clean(str(text)), asset, KINDS)]
     if asset is not None and not any(one.is_item for one in found):
         log.warning("--asset %s is not used: no STAC Item was named.", asset)
     return name_sources(_without_duplicates(found))
-
-
-def _expand(location: str, asset: str | None) -> list[Found]:
-    """Return the scenes of one input."""
-    if is_local(location) and Path(location).is_dir():
-        return [Found(file) for file in list_folder(location)]
-    if is_pattern(location):
-        return [one for file in list_pattern(location) for one in _read(file, asset)]
-    if location.endswith("/"):
-        return [Found(file) for file in _list_remote(location)]
-    return _read(location, asset)
-
-
-def _list_remote(location: str) -> list[str]:
-    if is_s3(location):
-        return list_prefix(location)
-    if is_local(location):
-        raise MissingFileError(f"There is no folder {location}. Check the path; the working folder is {Path.cwd()}.")
-    raise SourceError(
-        f"{location} is a folder on a server, which cannot be asked what it holds. Name the files, a manifest (CSV, "
-        "GeoParquet) or a STAC document such as catalog.json. Folders in a bucket are listed as s3://bucket/prefix/."
-    )
-
-
-def _read(location: str, asset: str | None) -> list[Found]:
-    """Return the scenes of one file or URL: a document that names them, or a raster."""
-    if is_local(location) and not Path(location).is_file():
-        raise MissingFileError(f"There is no file {location}. Check the path; the working folder is {Path.cwd()}.")
-    if suffix_of(location) in MANIFEST_SUFFIXES:
-        return read_manifest(location, asset)
-    from geoseg.sources.stac import is_stac, read_stac  # pystac is needed for this alone
-
-    return read_stac(location, asset) if is_stac(location) else [Found(location)]
 
 
 def _without_duplicates(found: Sequence[Found]) -> list[Found]:

@@ -1,15 +1,21 @@
-"""A location: a local path, a URL or a path of GDAL's virtual file systems, as text; nothing is opened."""
+"""A location: a local path, a URL or a path of GDAL's virtual file systems; nothing is opened."""
 
 import os
 import posixpath
+import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
+from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.scene import is_remote
 
 MAGIC = "*?["
 """What makes a path a pattern."""
+
+API_SEARCH = re.compile(r"/(search|collections/[^/]+/items)/?$")
+API_DOCUMENT = re.compile(r"/collections/[^/]+(/items/[^/]+)?/?$")
+"""Paths of a STAC API: https://api.stacspec.org/v1.0.0/ogcapi-features."""
 
 
 def clean(text: str) -> str:
@@ -42,6 +48,38 @@ def is_web(location: str) -> bool:
 def is_s3(location: str) -> bool:
     """Return True for `s3://bucket/key`."""
     return location.startswith("s3://")
+
+
+def is_folder(location: str) -> bool:
+    """Return True for a local folder that exists."""
+    return is_local(location) and Path(location).is_dir()
+
+
+def is_pattern(location: str) -> bool:
+    """Return True for a location that stands for several; a file that exists and a URL's query do not."""
+    if not is_local(location) and not is_s3(location):
+        return "*" in location.partition("?")[0]
+    return any(sign in location for sign in MAGIC) and not (is_local(location) and Path(location).exists())
+
+
+def is_prefix(location: str) -> bool:
+    """Return True for a location that ends in a slash: a folder of a bucket or a server, or one that does not exist."""
+    return location.endswith("/")
+
+
+def is_missing(location: str) -> bool:
+    """Return True for a local file that does not exist."""
+    return is_local(location) and not Path(location).is_file()
+
+
+def is_stac(location: str) -> bool:
+    """Return True for a STAC document, by its suffix or by the paths of a STAC API."""
+    suffix = suffix_of(location)
+    if suffix in (".json", ".geojson"):
+        return True
+    path = urlparse(location).path
+    is_api = bool(API_SEARCH.search(path) or API_DOCUMENT.search(path))
+    return is_web(location) and suffix not in SCENE_SUFFIXES and is_api
 
 
 def path_of(location: str) -> PurePosixPath:

@@ -6,7 +6,6 @@ followed here, several at a time, each once.
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,19 +19,14 @@ from shapely.geometry import shape
 
 from geoseg.errors import AssetError, CatalogError, MissingFileError
 from geoseg.io.store import read_bytes
-from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.sources.assets import Asset, choose_asset
-from geoseg.sources.location import identity, is_local, is_web, join, suffix_of
+from geoseg.sources.location import API_SEARCH, identity, is_local, is_web, join
 from geoseg.sources.source import Found, as_utc
 
 log = logging.getLogger(__name__)
 
 READERS = 8
 """Documents read at a time: a catalogue of a thousand Items on a web server is a thousand waits."""
-
-API_SEARCH = re.compile(r"/(search|collections/[^/]+/items)/?$")
-API_DOCUMENT = re.compile(r"/collections/[^/]+(/items/[^/]+)?/?$")
-"""Paths of a STAC API: https://api.stacspec.org/v1.0.0/ogcapi-features."""
 
 SAVE_A_SEARCH = (
     "Save the Items that you want as a file and name that: with pystac-client, "
@@ -60,14 +54,6 @@ class Document:
     scenes: tuple[Found, ...] = ()
     links: tuple[str, ...] = ()
     kind: str = "document"
-
-
-def is_stac(location: str) -> bool:
-    """Tell whether a location names a STAC document, by suffix or as a STAC API's addresses go."""
-    suffix, path = suffix_of(location), urlparse(location).path
-    if is_web(location) and suffix not in SCENE_SUFFIXES:
-        return suffix in (".json", ".geojson") or bool(API_SEARCH.search(path) or API_DOCUMENT.search(path))
-    return suffix in (".json", ".geojson")
 
 
 def read_stac(location: str, asset: str | None = None) -> list[Found]:

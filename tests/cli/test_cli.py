@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from geoseg import __version__, run
 from geoseg.cli import app
+from geoseg.cli.app import ORDER, Commands
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
 HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino", "optuna")
@@ -37,6 +39,17 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_lists_the_commands_in_the_declared_order_and_others_last() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    names = group.list_commands(typer.Context(group))
+    assert tuple(names) == ORDER
+    listed = invoke("--help").output.split("Commands:")[1].splitlines()
+    assert [line.split()[0] for line in listed if line[:3].strip()] == names
+    other = Commands(name="geoseg", commands={name: group.commands[name] for name in sorted(names)} | {"a": group})
+    assert other.list_commands(typer.Context(other)) == [*ORDER, "a"]
 
 
 def test_version_is_printed() -> None:

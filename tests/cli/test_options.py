@@ -106,6 +106,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("scheduler", "--scheduler tcp://h:1", {"scheduler": "tcp://h:1"}),
         ("block_px", "--block-px 512", {"block_px": 512}),
         ("errors", "--errors nodata", {"errors": "nodata"}),
+        ("also", "--also fgb", {"also": ("fgb",)}),
         ("picture", "--picture", {"picture": True}),
         ("overwrite", "--overwrite", {"overwrite": True}),
         ("quiet", "--quiet", {"quiet": True, "says": False}),

@@ -1,6 +1,7 @@
 """Engines: the same probabilities whatever runs the network, in whatever company a chip comes."""
 
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from geoseg.artifact import Form
 from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.engines import (
     ONNX_CACHE_ENV,
@@ -20,7 +22,9 @@ from geoseg.engines import (
     load_engine,
 )
 from geoseg.engines.onnx import cache_folder, onnx_path
+from geoseg.engines.open import ENGINES
 from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.protocol import Support
 from geoseg.engines.torch import TorchEngine
 from geoseg.errors import BundleError, DeviceError, OutputError
 from geoseg.networks import build_network, load_segmenter
@@ -295,6 +299,36 @@ def test_the_CPU_runs_OpenVINO_and_torch_where_it_is_missing(
     engine = load_engine(bundle, chip_shape=CHIP, device="cpu")
     assert isinstance(engine, TorchEngine)
     assert "pip install openvino" in caplog.text
+
+
+@pytest.mark.parametrize(("chosen", "is_present"), [("cuda", True), ("cpu", False)])
+def test_a_new_engine_is_one_entry(
+    chosen: str, is_present: bool, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices(monkeypatch, cuda=False, mps=False)
+    mine = Support(
+        name="mine",
+        package="numpy",
+        forms=(Form.SAFETENSORS, Form.OPENVINO),
+        devices=("cuda", "cpu"),
+        load=lambda bundle, options: IdentitySegmenter(f"mine on {options.device}"),
+        has_gpu=lambda device: is_present,
+    )
+    monkeypatch.setattr("geoseg.engines.open.ENGINES", (mine, *ENGINES))
+    assert choose_device("auto") == choose_device("auto", Form.OPENVINO) == chosen
+    assert choose_device("auto", Form.PT2) == "cpu"
+    assert load_engine(bundle, chip_shape=CHIP).name == f"mine on {chosen}"
+
+
+def test_no_library_is_imported_before_an_engine_is_loaded() -> None:
+    code = """
+import sys
+from geoseg.engines import choose_device, worker_threads
+assert choose_device("cpu") == "cpu"
+assert worker_threads("cpu", 3) == 3
+assert not {"torch", "openvino", "onnxruntime"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_fakes_are_what_their_names_say() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from geoseg.errors import MissingFileError, SourceError, UsageError
-from geoseg.sources import SceneSource, list_sources
+from geoseg.sources import SceneSource, inputs, list_sources
 from geoseg.sources.location import identity, join
+from geoseg.sources.source import Found
 
 Touch = Callable[..., list[Path]]
 Bucket = Callable[[dict[str, bytes]], str]
@@ -210,6 +211,24 @@ def test_hrefs_start_beside_their_document(base: str, href: str, expected: str) 
 def test_one_place_has_one_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert identity("./x/../a.tif") == identity(str(tmp_path / "a.tif")) != identity("b.tif")
+
+
+def test_a_new_kind_of_input_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets = inputs.Kind(lambda location: location.startswith("sheets:"), lambda location, _: [Found(location[7:])])
+    monkeypatch.setattr(inputs, "KINDS", (sheets, *inputs.KINDS))
+    assert paths("sheets:s3://x/a.tif", "s3://x/b.tif") == ["s3://x/a.tif", "s3://x/b.tif"]
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "scene.dat"])
+def test_a_raster_is_found_without_pystac(name: str, touch: Touch) -> None:
+    (file,) = touch(name)
+    code = f"""
+import sys
+from geoseg.sources import list_sources
+assert len(list_sources([{str(file)!r}])) == 1
+assert not {{"pystac", "pyarrow", "geopandas", "torch"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_thousand_files_load_neither_pystac_nor_a_raster(touch: Touch, tmp_path: Path) -> None:

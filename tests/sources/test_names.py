@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.errors import SourceError
-from geoseg.sources.names import MAX_NAME, name_sources, safe_name
-from geoseg.sources.source import Found
+from geoseg.sources.source import MAX_NAME, Found, name_sources, safe_name
 
 
 def names(*paths: str) -> list[str]:

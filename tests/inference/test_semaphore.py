@@ -14,7 +14,7 @@ from affine import Affine
 
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan, predict_block
-from geoseg.inference.gate import engine_gate
+from geoseg.inference.block import engine_semaphore
 from geoseg.scene import close_readers, open_scene
 
 
@@ -73,9 +73,9 @@ def test_one_thread_alone_never_waits(scene_path: Path) -> None:
 
 def test_an_engine_that_fails_leaves_the_gate_open() -> None:
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="memory"), engine_gate(Counting("failing", 1)):
+        with pytest.raises(RuntimeError, match="memory"), engine_semaphore(Counting("failing", 1)):
             raise RuntimeError("out of memory")
-    with engine_gate(Counting("failing", 1)) as waited:
+    with engine_semaphore(Counting("failing", 1)) as waited:
         assert waited == 0
 
 
@@ -83,10 +83,10 @@ def test_objects_of_one_engine_share_a_gate_and_other_engines_have_their_own() -
     entered = threading.Event()
 
     def enter(name: str) -> None:
-        with engine_gate(Counting(name, 1)):
+        with engine_semaphore(Counting(name, 1)):
             entered.set()
 
-    with engine_gate(Counting("one", 1)):
+    with engine_semaphore(Counting("one", 1)):
         same = threading.Thread(target=enter, args=("one",))
         same.start()
         assert not entered.wait(0.2)
