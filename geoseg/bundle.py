@@ -309,7 +309,7 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
     if not path.is_file():
         known = ", ".join(list_models()) or "none is shipped"
         raise UnknownModelError(
-            f"There is not a model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
+            f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
     form = recognise(path)

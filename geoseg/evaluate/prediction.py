@@ -250,7 +250,7 @@ class ScoredFiles:
 
     Attributes:
         mask: Raster of class indices, or None where footprints alone are scored.
-        images: Files of the scene: for the picture, and where there is not a mask for the grid; may be empty.
+        images: Files of the scene: for the picture, and where there is no mask for the grid; may be empty.
     """
 
     mask: Path | None

@@ -46,7 +46,7 @@ def write_all_aside(paths: Sequence[str | Path], *, shared: bool = False) -> Ite
     targets = [Path(path) for path in paths]
     first = targets[0]
     if not first.parent.is_dir():
-        raise OutputError(f"{first} cannot be written: there is not a folder {first.parent}. Create it first.")
+        raise OutputError(f"{first} cannot be written: there is no folder {first.parent}. Create it first.")
     folder = first.with_name(f"{ASIDE}{first.name}{f'-{uuid.uuid4().hex}' if shared else ''}")
     asides = [folder / target.name for target in targets]
     try:

@@ -234,7 +234,7 @@ def check_place(out: Store) -> None:
     parent = out.folder.absolute().parent
     if not parent.is_dir():
         raise OutputError(
-            f"There is not a folder {parent} to make {out.folder.name} in. Make it, or choose another one with --out."
+            f"There is no folder {parent} to make {out.folder.name} in. Make it, or choose another one with --out."
         )
 
 

@@ -63,7 +63,7 @@ def choose_asset(assets: Sequence[Asset], wanted: str | None, item: str) -> Asse
         item: How messages call the Item.
 
     Raises:
-        AssetError: If the wanted one is not there, there is not a raster, or several and no rule to choose.
+        AssetError: If the wanted one is not there, there is no raster, or several and no rule to choose.
     """
     if wanted is not None:
         chosen = next((asset for asset in assets if asset.key == wanted), None)

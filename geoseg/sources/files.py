@@ -52,7 +52,7 @@ def list_prefix(prefix: str) -> list[str]:
         SourceError: If the prefix is a folder on a server.
     """
     if is_local(prefix):
-        raise MissingFileError(f"There is not a folder {prefix}. Check the path; the working folder is {Path.cwd()}.")
+        raise MissingFileError(f"There is no folder {prefix}. Check the path; the working folder is {Path.cwd()}.")
     if not is_s3(prefix):
         raise SourceError(
             f"{prefix} is a folder on a server, which cannot be asked what it holds. Name the files, a manifest (CSV, "

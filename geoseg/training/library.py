@@ -58,7 +58,7 @@ def find_recipe(recipe: str | Path) -> Path:
     known = list_recipes()
     if str(recipe) not in known:
         raise RecipeError(
-            f"There is not a recipe {str(recipe)!r}: neither a file nor one that comes with geoseg. "
+            f"There is no recipe {str(recipe)!r}: neither a file nor one that comes with geoseg. "
             f"These do: {', '.join(sorted(known)) or 'none'}. Give one of these names or the path of a file."
         )
     return known[str(recipe)]

@@ -90,7 +90,7 @@ def test_a_format_is_told_by_content_then_by_name(tmp_path: Path, name: str, con
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89HDF\r\n\x1a\n", b"hello" * 20])
 def test_what_is_no_model_is_refused_with_what_is_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.h5").write_bytes(content)
-    with pytest.raises(BundleError, match=r"no model that geoseg runs: its first bytes .*\.onnx, \.xml, \.pt2"):
+    with pytest.raises(BundleError, match=r"not a model that geoseg runs: its first bytes .*\.onnx, \.xml, \.pt2"):
         recognise(tmp_path / "model.h5")
 
 

@@ -246,7 +246,7 @@ def test_a_bundle_that_was_cut_short_is_refused(saved: Path, end: int) -> None:
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(BundleError, match="no safetensors file"):
+    with pytest.raises(BundleError, match="not a safetensors file"):
         load_bundle(path)
 
 

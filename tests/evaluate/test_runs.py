@@ -145,5 +145,5 @@ def test_a_building_counts_from_one_half_in_the_area_on(tmp_path: Path, model: P
     for right in (54, 55, 56):  # of the columns 50 to 60
         ground = shapely.box(*(PLACE @ (0, 70)), *(PLACE @ (right, 0)))
         geopandas.GeoSeries([ground], crs="EPSG:32630").to_file(tmp_path / "area.gpkg")
-        counted[right] = score(*files, model=model, area=tmp_path / "area.gpkg").total.metrics()["buildings"]["truth"]
+        counted[right] = score(*files, model=model, aoi=tmp_path / "area.gpkg").total.metrics()["buildings"]["truth"]
     assert counted == {54: 0, 55: 1, 56: 1}

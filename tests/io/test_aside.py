@@ -46,7 +46,7 @@ def test_remains_of_a_killed_run_go_with_the_next(tmp_path):
 
 def test_missing_folder_is_said(tmp_path):
     with (
-        pytest.raises(OutputError, match=r"there is not a folder .*Create it first"),
+        pytest.raises(OutputError, match=r"there is no folder .*Create it first"),
         write_aside(tmp_path / "b" / "a"),
     ):
         pass

@@ -185,7 +185,7 @@ def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, limit, ki
 
 def test_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="there is not a folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         write_mask_cog(tmp_path / "file" / "a.tif", [], Grid(*PLACES["utm"], (40, 50)))
 
 

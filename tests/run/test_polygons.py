@@ -149,7 +149,7 @@ def test_damaged_part_is_named_and_no_file_is_left(tmp_path: Path, kind: bytes) 
 
 def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     plan = plan_for(tmp_path, (50, 60))
-    with pytest.raises(OutputError, match="there is not a folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         write_footprints(plan, [], LocalStore(tmp_path / "work"), tmp_path / "missing", **OPTIONS)
 
 

@@ -68,7 +68,7 @@ def test_training_and_evaluate_count_alike(torn: Path, write_recipe: Callable[..
     recipe = write_recipe(('validate_scenes = ["c"]', AREAS), network, options, ("steps = 8", "steps = 1"))
     bundle = train_recipe(recipe, data=torn, out=torn.parent / "out")
     settings = EvaluateSettings(
-        model=bundle, labels=torn / "labels" / "a.tif", area=torn / "splits.geojson", where="split = 'val'"
+        model=bundle, labels=torn / "labels" / "a.tif", aoi=torn / "splits.geojson", aoi_where="split = 'val'"
     )
     scored = evaluate_scenes([torn / "images" / "a.tif"], settings).to_dict()["total"]
     said = load_bundle(bundle).spec.metrics["validation"]["all"]
