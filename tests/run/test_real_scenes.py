@@ -18,7 +18,7 @@ pytestmark = pytest.mark.realdata
 def score(folder: Path, scene: str, labels: str) -> float:
     """Return the IoU on the test area of one place."""
     settings = EvaluateSettings(
-        model=DEFAULT_MODEL, labels=folder / labels, area=folder / "splits.geojson", where="split = 'test'"
+        model=DEFAULT_MODEL, labels=folder / labels, aoi=folder / "splits.geojson", aoi_where="split = 'test'"
     )
     return evaluate_scenes([folder / scene], settings).total.metrics()["iou"]
 
