@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognise
+from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognize
 from geoseg.errors import BundleError, UnknownModelError
 from geoseg.io.aside import write_aside
 
@@ -41,7 +41,7 @@ DEFAULT_MODEL = "buildings-30cm"
 MAX_CLASSES = 254
 """Class indices 0 to 253: label rasters keep 254 and 255 for what is unsure and unknown."""
 
-USUAL_COLOURS = {
+USUAL_COLORS = {
     "background": "#262626",
     "building": "#FF7A1A",
     "land": "#C9A66B",
@@ -52,6 +52,9 @@ USUAL_COLOURS = {
     "water": "#2F7FD6",
 }
 """What classes of these names look like unless a model says otherwise; buildings as in the mask."""
+
+US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimizer"}
+"""Keys of specifications and recipes as geoseg 0.1 spelled them, which are still read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,13 @@ class ModelSpec:
         network: Name in the registry of `geoseg.networks`.
         network_options: Its keyword arguments.
         bands: Names of the bands, in order.
-        gsd_m: Metres per pixel on the ground that it was trained at.
+        gsd_m: Meters per pixel on the ground that it was trained at.
         mean: Per band, of values divided by `pixel_max`.
         std: Per band, of values divided by `pixel_max`.
         pixel_max: Pixel value that counts as 1.
         classes: One name: a sigmoid channel. Several: softmax channels.
         target: The class whose probability becomes the mask, and whose footprints are outlined.
-        colours: `#RRGGBB` by class name, for class rasters and pictures; `class_colours` fills in the others.
+        colors: `#RRGGBB` by class name, for class rasters and pictures; `class_colors` fills in the others.
         chip_px: Largest chip, pixels.
         halo_px: Context on every side of a chip that is thrown away, pixels.
         stride_px: A chip's sides are multiples of this.
@@ -78,7 +81,7 @@ class ModelSpec:
         min_area_m2: Smallest footprint that is kept.
         training: How and on what it was trained.
         metrics: Figures on test areas.
-        licence: Terms of the weights.
+        license: Terms of the weights.
         description: One line.
     """
 
@@ -93,7 +96,7 @@ class ModelSpec:
     pixel_max: float = 255.0
     classes: tuple[str, ...] = ("building",)
     target: str = "building"
-    colours: dict[str, str] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
     chip_px: int = 512
     halo_px: int = 32
     stride_px: int = 32
@@ -101,7 +104,7 @@ class ModelSpec:
     min_area_m2: float = 5.0
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    licence: str = ""
+    license: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -125,7 +128,7 @@ class ModelSpec:
             ),
             (per_band, f"{len(self.bands)} of each", f"{len(self.mean)} means and {len(self.std)} standard deviations"),
             (all(s > 0 for s in self.std), "positive numbers", f"standard deviations {self.std}"),
-            (self.gsd_m > 0, "metres above 0", f"gsd_m is {self.gsd_m}"),
+            (self.gsd_m > 0, "meters above 0", f"gsd_m is {self.gsd_m}"),
             (self.pixel_max > 0, "a value above 0", f"pixel_max is {self.pixel_max}"),
             (self.halo_px >= 0, "0 or more", f"halo_px is {self.halo_px}"),
             (core > 0, "a chip larger than two halos", f"chip_px {self.chip_px} with halo_px {self.halo_px}"),
@@ -144,9 +147,9 @@ class ModelSpec:
                 f"there are {len(self.classes)} classes",
             ),
             (
-                self.colours.keys() <= set(self.classes) and all(map(_is_colour, self.colours.values())),
+                self.colors.keys() <= set(self.classes) and all(map(_is_color, self.colors.values())),
                 f"#RRGGBB for some of {', '.join(self.classes)}",
-                f"colours are {self.colours}",
+                f"colors are {self.colors}",
             ),
         ]
 
@@ -161,29 +164,38 @@ class ModelSpec:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "model"
 
     @property
-    def class_colours(self) -> tuple[str, ...]:
+    def class_colors(self) -> tuple[str, ...]:
         """`#RRGGBB` of every class, chosen here where the specification names none."""
-        return choose_colours(self.classes, self.colours)
+        return choose_colors(self.classes, self.colors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the specification as plain values; without colours where there are none, as bundles were before."""
+        """Return the specification as plain values; without colors where there are none, as bundles were before."""
         values = asdict(self)
-        return values if self.colours else {name: value for name, value in values.items() if name != "colours"}
+        return values if self.colors else {name: value for name, value in values.items() if name != "colors"}
 
 
-def choose_colours(classes: Sequence[str], colours: Mapping[str, str]) -> tuple[str, ...]:
+def us_spelling(table: Any) -> Any:
+    """Return tables, also those within tables and lists, with the keys that used to be in British spelling renamed."""
+    if isinstance(table, list):
+        return [us_spelling(one) for one in table]
+    if not isinstance(table, dict):
+        return table
+    return {US_SPELLING.get(key, key): us_spelling(value) for key, value in table.items()}
+
+
+def choose_colors(classes: Sequence[str], colors: Mapping[str, str]) -> tuple[str, ...]:
     """Return `#RRGGBB` of every class: as named, else the usual one of that name, else hues far from each other."""
     others = (_hue(number) for number in itertools.count())
-    return tuple(colours.get(name) or USUAL_COLOURS.get(name.lower()) or next(others) for name in classes)
+    return tuple(colors.get(name) or USUAL_COLORS.get(name.lower()) or next(others) for name in classes)
 
 
 def _hue(number: int) -> str:
-    """Return the number-th of a row of bright colours; steps of the golden ratio never come near each other."""
+    """Return the number-th of a row of bright colors; steps of the golden ratio never come near each other."""
     rgb = colorsys.hsv_to_rgb((0.83 + number * (math.sqrt(5) - 1) / 2) % 1, 0.6, 0.9)
     return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
 
 
-def _is_colour(text: object) -> bool:
+def _is_color(text: object) -> bool:
     return isinstance(text, str) and re.fullmatch("#[0-9A-Fa-f]{6}", text) is not None
 
 
@@ -312,7 +324,7 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
             f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
-    form = recognise(path)
+    form = recognize(path)
     if form is not Form.SAFETENSORS:
         header = read_header(path, form)
         return Bundle(_parse_spec(path, header[SPEC_KEY]), path, file_sha256(path, form), form, header)
@@ -342,7 +354,7 @@ def _read_header(path: Path) -> dict[str, str]:
 def _parse_spec(path: Path, text: str) -> ModelSpec:
     known = {f.name for f in fields(ModelSpec)}
     try:
-        values = json.loads(text)
+        values = {US_SPELLING.get(key, key): value for key, value in json.loads(text).items()}
         unknown = values.keys() - known
         if unknown:
             raise BundleError(f"{path} has unknown specification keys {', '.join(sorted(unknown))}. Update geoseg.")

@@ -1,6 +1,8 @@
 """What can go wrong, one class per fact.
 
-Every message says what was found, what was expected and what to do next. The command line prints the message alone and
+Every message says what was found, what was expected and what to do next. An argument of a public function stands in
+backticks, alone or with a value (`aoi_where`, `workers=4`), which the command line shows as a flag (--aoi-where,
+--workers 4). The command line prints the message alone and
 leaves with exit code 2, or 3 where the same command goes on; everything that is not a `GeosegError` is a defect of
 geoseg and keeps its traceback.
 """
@@ -111,7 +113,7 @@ class LabelError(GeosegError):
 
 
 class UnknownLabelError(LabelError):
-    """A mask holds numbers or colours that stand for no class."""
+    """A mask holds numbers or colors that stand for no class."""
 
 
 class ScoredFileError(GeosegError):

@@ -19,7 +19,7 @@ GSD_TOLERANCE = 0.02
 """Relative difference from the model's GSD below which a scene keeps its own pixels."""
 
 GSD_BASELINE_PX = 50
-"""Pixels to either side of the centre between which the GSD is measured."""
+"""Pixels to either side of the center between which the GSD is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,9 @@ class Grid:
 
     @property
     def gsd_m(self) -> tuple[float, float] | None:
-        """Metres on the ground per pixel along a row and along a column, at the centre; None without a CRS.
+        """Meters on the ground per pixel along a row and along a column, at the center; None without a CRS.
 
-        Measured on the ellipsoid, so that degrees and Web Mercator give true metres too.
+        Measured on the ellipsoid, so that degrees and Web Mercator give true meters too.
         """
         return _ground_sample_distance(self) if self.crs is not None else None
 
@@ -140,7 +140,7 @@ class Grid:
         return Grid(self.crs, self.transform @ scale, shape)
 
     def resampled(self, gsd_m: float) -> "Grid":
-        """Return the grid of exactly the same extent whose pixels are nearest to `gsd_m` metres on the ground.
+        """Return the grid of exactly the same extent whose pixels are nearest to `gsd_m` meters on the ground.
 
         A grid within `GSD_TOLERANCE` of it, or without a CRS, is returned as it is.
         """
@@ -164,7 +164,7 @@ class Grid:
 
 @cache
 def _ground_sample_distance(grid: Grid) -> tuple[float, float]:
-    """Measure metres per pixel along a row and along a column on the WGS 84 ellipsoid."""
+    """Measure meters per pixel along a row and along a column on the WGS 84 ellipsoid."""
     from pyproj import Geod
     from rasterio.warp import transform
 
@@ -172,8 +172,8 @@ def _ground_sample_distance(grid: Grid) -> tuple[float, float]:
     dx, dy = min(GSD_BASELINE_PX, grid.width / 2), min(GSD_BASELINE_PX, grid.height / 2)
     ends = [grid.transform @ xy for xy in ((col - dx, row), (col + dx, row), (col, row - dy), (col, row + dy))]
     lon, lat = transform(grid.crs, CRS.from_epsg(4326), *zip(*ends, strict=True))
-    metres = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
-    return metres[0] / (2 * dx), metres[1] / (2 * dy)
+    meters = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
+    return meters[0] / (2 * dx), meters[1] / (2 * dy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """Exact resampling between two grids of one extent.
 
-Shrinking averages over the area of the new pixel; enlarging is bilinear between pixel centres. Both are separable:
+Shrinking averages over the area of the new pixel; enlarging is bilinear between pixel centers. Both are separable:
 `out = Wy @ pixels @ Wx.T`, with the weights of an axis rounded to multiples of 1/256 that add up to exactly 1.
 Whole-number weights make every sum of 8-bit pixels exact in float32 (at most 255 * 2**16 < 2**24) and of 16-bit
 pixels exact in float64, so a pixel's value depends neither on the window it was read through, nor on the order of
-summation, nor on the machine. GDAL's own averaging depends on the window in the last grey level.
+summation, nor on the machine. GDAL's own averaging depends on the window in the last gray level.
 
 Almost all weights are zero: a target pixel sees three or four source pixels of an axis. So rows are added up one by one
 in whole numbers (255 * 256 fits into 16 bits), and columns in small groups, by matrix products.
@@ -62,7 +62,7 @@ class Axis:
         return out
 
     def _between(self, target: int) -> tuple[int, int]:
-        """Return the source pixel left of a target pixel's centre, and the way on to the next one times 2 `target`."""
+        """Return the source pixel left of a target pixel's center, and the way on to the next one times 2 `target`."""
         return divmod((2 * target + 1) * self.source - self.target, 2 * self.target)
 
     def _area(self, targets: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

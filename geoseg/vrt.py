@@ -37,7 +37,7 @@ class Part:
     transform: Affine
     shape: tuple[int, int]
     dtype: str
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     nodata: float | None
     masked: bool
 
@@ -75,9 +75,9 @@ def _read_header(path: str) -> Part:
     try:
         with rasterio.open(path) as src:
             masked = any(flag.name != "all_valid" for flags in src.mask_flag_enums for flag in flags)
-            colours = tuple(c.name for c in src.colorinterp)
+            colors = tuple(c.name for c in src.colorinterp)
             dtype = str(src.dtypes[0]) if src.count else "none"
-            return Part(path, src.crs, src.transform, src.shape, dtype, colours, src.nodata, masked)
+            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked)
     except RasterioError as err:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 
@@ -85,8 +85,8 @@ def _read_header(path: str) -> Part:
 def _check_same(first: Part, part: Part) -> None:
     facts = {
         "CRS": (first.crs, part.crs),
-        "bands": (len(first.colours), len(part.colours)),
-        "alpha bands": (first.colours.count("alpha"), part.colours.count("alpha")),
+        "bands": (len(first.colors), len(part.colors)),
+        "alpha bands": (first.colors.count("alpha"), part.colors.count("alpha")),
         "pixel type": (first.dtype, part.dtype),
         "nodata value": (str(first.nodata), str(part.nodata)),
     }
@@ -126,8 +126,8 @@ def _offset(first: Part, part: Part) -> tuple[int, int]:
 
 def _xml(first: Part, transform: Affine, shape: tuple[int, int], placed: list[tuple[Part, int, int]]) -> str:
     srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
-    bands = "".join(_band(i, first, placed) for i in range(1, len(first.colours) + 1))
-    mask = "" if first.nodata is not None or "alpha" in first.colours else _mask(placed)
+    bands = "".join(_band(i, first, placed) for i in range(1, len(first.colors) + 1))
+    mask = "" if first.nodata is not None or "alpha" in first.colors else _mask(placed)
     return (
         f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}">{srs}'
         f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>{bands}{mask}</VRTDataset>"
@@ -137,10 +137,10 @@ def _xml(first: Part, transform: Affine, shape: tuple[int, int], placed: list[tu
 def _band(index: int, first: Part, placed: list[tuple[Part, int, int]]) -> str:
     nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
     sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
-    colour = first.colours[index - 1].capitalize()
+    color = first.colors[index - 1].capitalize()
     return (
         f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
-        f"<ColorInterp>{colour}</ColorInterp>{sources}</VRTRasterBand>"
+        f"<ColorInterp>{color}</ColorInterp>{sources}</VRTRasterBand>"
     )
 
 

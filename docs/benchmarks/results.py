@@ -69,7 +69,7 @@ def jobs(bundle: Bundle, area: str, data: Path) -> Iterator[tuple[list[Path], Ev
     """Yield the files and settings of each evaluation."""
     common: dict[str, Any] = {"model": bundle.path}
     if area == "dubai":
-        codes = (*((colour, name) for name, colour in bundle.spec.colours.items()), ("#000000", "unlabelled"))
+        codes = (*((color, name) for name, color in bundle.spec.colors.items()), ("#000000", "unlabelled"))
         for tile in (7, 8):
             folder = data / "dubai" / f"Tile {tile}"
             labels = LabelSettings(codes=codes)

@@ -1,6 +1,6 @@
 """How much a probability steps where two chips meet, by chip size and halo: python docs/benchmarks/seams.py SCENE.
 
-A step is the mean absolute difference between neighbouring pixels, in points of probability (1 = 1 %). It is taken on
+A step is the mean absolute difference between neighboring pixels, in points of probability (1 = 1 %). It is taken on
 the lines where cores meet and on the lines 4 to 16 pixels beside them, which see the same buildings; their ratio is 1
 where a border cannot be told from the inside. The cost is the number of pixels that go through the network per pixel of
 the scene.

@@ -23,7 +23,7 @@ class Form(StrEnum):
     PT2 = "pt2"
 
 
-def recognise(path: Path) -> Form:
+def recognize(path: Path) -> Form:
     """Tell the format of a model file.
 
     A file is judged by what it holds first, so that a renamed pickle is still a pickle, and by its suffix where the

@@ -38,7 +38,7 @@ def read_header(path: Path, form: Form) -> dict[str, str]:
         found = f"it carries {', '.join(sorted(header))}" if header else "it carries no metadata"
         raise BundleError(
             f"{path} is a network ({form}) without a geoseg specification: {found}; expected {SPEC_KEY}. Bands, pixel "
-            f"size and normalisation are unknown without it: export the bundle with `geoseg models export --to {form}`."
+            f"size and normalization are unknown without it: export the bundle with `geoseg models export --to {form}`."
         )
     return header
 

@@ -23,7 +23,7 @@ from geoseg.cli import (  # each registers itself
     status,
     train,
 )
-from geoseg.cli.app import Interrupted, app
+from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
 __all__ = [
@@ -53,7 +53,7 @@ def errors_as_messages() -> Iterator[None]:
     try:
         yield
     except GeosegError as err:
-        typer.echo(f"Error: {err}", err=True)
+        typer.echo(f"Error: {with_flags(str(err))}", err=True)
         sys.exit(UNFINISHED if isinstance(err, UnfinishedError | ClusterError) else INPUT_REFUSED)
     except (Interrupted, KeyboardInterrupt):
         typer.echo("Interrupted. The same command begins again, or continues where it can.", err=True)

@@ -1,8 +1,11 @@
 """The Typer application and what the commands share: their order, common options and logging."""
 
 import logging
+import re
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,6 +95,8 @@ def version(
         raise typer.Exit
 
 
+QUOTES = "\"'"
+
 OldPath = Annotated[Path | None, typer.Option(hidden=True)]
 OldText = Annotated[str | None, typer.Option(hidden=True)]
 
@@ -106,9 +111,48 @@ def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:
     return old_value
 
 
+@cache
+def _flags() -> dict[str, str]:
+    """Return the flag of every option by the name of its argument; no name has two flags."""
+
+    def options(command: Any) -> Iterator[tuple[str, str]]:
+        for one in getattr(command, "commands", {}).values():
+            yield from options(one)
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                yield parameter.name.rstrip("_"), max(parameter.opts, key=len)
+
+    return dict(options(typer.main.get_command(app)))
+
+
+def with_flags(text: str) -> str:
+    """Return a message of the library with the arguments that it names in backticks as flags.
+
+    `aoi_where` becomes --aoi-where, and `workers=4` becomes --workers 4. What is not an option stays as it is.
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in _flags():
+            return match[0]
+        return _flags()[name] + (f" {value.strip(QUOTES)}" if value not in (None, "True") else "")
+
+    return re.sub(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`", flag, text)
+
+
+class FlagFormatter(logging.Formatter):
+    """Format log lines of the library with flags instead of arguments."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return with_flags(super().format(record))
+
+
 def log_to_stderr(*, quiet: bool) -> None:
     """Send log lines to stderr; show only warnings and errors of other libraries."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FlagFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("geoseg").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in ("rasterio", "distributed", "pyogrio", "fontTools", "openvino"):
         logging.getLogger(name).setLevel(logging.ERROR)

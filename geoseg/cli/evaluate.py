@@ -166,5 +166,5 @@ def parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], 
     """Split the code=class pairs of an option."""
     for pair in pairs or []:
         if "=" not in pair:
-            raise UsageError(f"{option} {pair} is not a code. Give a number or a colour and a class: 255=building.")
+            raise UsageError(f"{option} {pair} is not a code. Give a number or a color and a class: 255=building.")
     return tuple((key.strip(), name.strip()) for key, _, name in (pair.partition("=") for pair in pairs or []))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geoseg.cli.app import app
+from geoseg.cli.app import app, with_flags
 
 if TYPE_CHECKING:
     from geoseg.run import RunStatus
@@ -49,7 +49,7 @@ def _say_one(found: "RunStatus", most: int) -> None:
     if found.state == "stopped":
         typer.echo("Nobody works on it. The same command that began it goes on from here.")
     for name, error in list(found.failed.items())[:most]:
-        typer.echo(f"failed: {name}: {error}")
+        typer.echo(f"failed: {name}: {with_flags(error)}")
     if len(found.failed) > most:
         typer.echo(f"and {len(found.failed) - most} more failed blocks: --all lists them")
 

@@ -1,4 +1,4 @@
-"""What the numbers and the colours of a mask mean: class indices, as a recipe's tables say."""
+"""What the numbers and the colors of a mask mean: class indices, as a recipe's tables say."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,18 +26,18 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """Which class a mask's numbers and colours stand for.
+    """Which class a mask's numbers and colors stand for.
 
     Attributes:
         indices: Index of every class by name, and of `unknown`.
         values: Index of each number of a mask of one band; other numbers are refused.
-        colours: Index of each colour `0xRRGGBB` of a mask in colours; empty where masks hold numbers alone.
+        colors: Index of each color `0xRRGGBB` of a mask in colors; empty where masks hold numbers alone.
         target: Index that polygons burn, and the others' index in two classes.
     """
 
     indices: Mapping[str, int]
     values: Mapping[int, int]
-    colours: Mapping[int, int] = field(default_factory=dict)
+    colors: Mapping[int, int] = field(default_factory=dict)
     target: tuple[int, int] = (1, 0)
     explicit: bool = False
 
@@ -61,10 +61,10 @@ class Coding:
         """
         return _translate(values, known, self.values, "{:g}".format)
 
-    def of_colours(self, rgb: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Turn a mask's `(3, y, x)` colours into class indices; otherwise as `of_values`."""
+    def of_colors(self, rgb: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Turn a mask's `(3, y, x)` colors into class indices; otherwise as `of_values`."""
         red, green, blue = rgb.astype(np.uint32)
-        return _translate(red << 16 | green << 8 | blue, known, self.colours, "#{:06X}".format)
+        return _translate(red << 16 | green << 8 | blue, known, self.colors, "#{:06X}".format)
 
 
 def _translate(
@@ -99,23 +99,23 @@ def plan_coding(
     classes: Sequence[str],
     *,
     target: str = "",
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
     also: Mapping[str, str] | None = None,
     values: Mapping[str, str] | None = None,
     where: str = "",
 ) -> Coding:
-    """Check a recipe's tables of colours and values, and make a coding of them.
+    """Check a recipe's tables of colors and values, and make a coding of them.
 
     Args:
         classes: the network's classes.
         target: the class that polygons burn; `building` or the last class by default.
-        colours: class name to "#RRGGBB".
+        colors: class name to "#RRGGBB".
         also: further "#RRGGBB" to class name, or to "unknown".
         values: number, as text, to class name, or to "unknown"; by default the class indices, and 255 unknown.
         where: the recipe's table, for messages.
 
     Raises:
-        RecipeError: a colour, number or class cannot be used.
+        RecipeError: a color, number or class cannot be used.
     """
     indices = class_indices(classes)
     is_binary = len(indices) == 3
@@ -125,19 +125,17 @@ def plan_coding(
             raise RecipeError(f"{where}{key}: there is no class {name!r}; expected one of {', '.join(indices)}")
         return indices[name]
 
-    named = [(text, name, "colours") for name, text in (colours or {}).items()]
+    named = [(text, name, "colors") for name, text in (colors or {}).items()]
     named += [(text, name, "also") for text, name in (also or {}).items()]
     meant: dict[int, str] = {}
-    of_colours: dict[int, int] = {}
+    of_colors: dict[int, int] = {}
     for text, name, key in named:
         if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
-            raise RecipeError(f'{where}{key}: {text!r} is not a colour; expected "#RRGGBB", such as "#3C1098"')
-        colour = int(text[1:], 16)
-        if meant.setdefault(colour, name) != name:
-            raise RecipeError(
-                f"{where}{key}: the colour {text} stands for {meant[colour]} and for {name}; expected one"
-            )
-        of_colours[colour] = index_of(name, key)
+            raise RecipeError(f'{where}{key}: {text!r} is not a color; expected "#RRGGBB", such as "#3C1098"')
+        color = int(text[1:], 16)
+        if meant.setdefault(color, name) != name:
+            raise RecipeError(f"{where}{key}: the color {text} stands for {meant[color]} and for {name}; expected one")
+        of_colors[color] = index_of(name, key)
 
     table: dict[int, int] = {} if values else {index: index for index in indices.values()}
     for text, name in (values or {}).items():
@@ -149,7 +147,7 @@ def plan_coding(
     table = ({0: 0} if is_binary and 0 not in table else {}) | table
 
     burnt = indices[target or ("building" if "building" in classes else classes[-1])]
-    return Coding(indices, table, of_colours, (burnt, 0 if burnt else 1), bool(values))
+    return Coding(indices, table, of_colors, (burnt, 0 if burnt else 1), bool(values))
 
 
 BINARY = plan_coding(["building"])

@@ -45,14 +45,14 @@ def read_labels(
 ) -> Labels:
     """Read a label raster or polygons onto `grid`.
 
-    Polygons burn their class where they hold a pixel's centre. A raster finer than `grid` is brought to it by area: in
+    Polygons burn their class where they hold a pixel's center. A raster finer than `grid` is brought to it by area: in
     two classes a pixel is the second from one half on, in several it is the commonest. A coarser one is taken pixel by
     pixel. A raster without georeference lies pixel for pixel on the image.
 
     Args:
         path: label raster, or a file of polygons.
         grid: where the labels are wanted.
-        coding: what a raster's numbers or colours mean.
+        coding: what a raster's numbers or colors mean.
         native: the grid of the whole image in its own pixels; `grid` by default.
         layer: layer of a file of polygons that has several.
         column: attribute of the polygons that names their class; all are the coding's target without it.
@@ -63,7 +63,7 @@ def read_labels(
 
     Raises:
         LabelError: the file cannot be read, does not fit the image, or has no coordinate reference system.
-        UnknownLabelError: a raster holds numbers or colours that stand for no class.
+        UnknownLabelError: a raster holds numbers or colors that stand for no class.
     """
     if not path.exists():
         raise LabelError(f"no labels at {path}; expected a raster of class indices and 255, or a file of polygons")
@@ -220,13 +220,13 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labe
     known = source.dataset_mask(window=part) > 0
     has_palette = source.colorinterp[0] == ColorInterp.palette
     try:
-        if coding.colours and not coding.explicit and (has_palette or source.count >= 3):
+        if coding.colors and not coding.explicit and (has_palette or source.count >= 3):
             if has_palette:
                 table = np.zeros((256, 3), np.uint8)
-                for index, colour in source.colormap(1).items():
-                    table[index] = colour[:3]
+                for index, color in source.colormap(1).items():
+                    table[index] = color[:3]
                 values = table[values[0]].transpose(2, 0, 1)
-            return coding.of_colours(values[:3], known)
+            return coding.of_colors(values[:3], known)
         return coding.of_values(*_numbers_of(path, values, known, source.nodata, coding))
     except UnknownLabelError as err:
         raise UnknownLabelError(f"the mask {path} {err}") from err
@@ -239,8 +239,8 @@ def _numbers_of(
     first = values[0]
     if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
         raise LabelError(
-            f"the mask {path} is in colours; expected one band of class indices, or say what the colours mean: "
-            'colours = {building = "#RRGGBB", ...}'
+            f"the mask {path} is in colors; expected one band of class indices, or say what the colors mean: "
+            'colors = {building = "#RRGGBB", ...}'
         )
     if coding.explicit and nodata in coding.values:
         known = known | (first == nodata)

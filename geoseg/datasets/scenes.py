@@ -1,7 +1,7 @@
 """A scene as torchgeo sees it: a dataset queried by coordinates, and a sampler on the chip lattice.
 
 `SceneDataset` is a torchgeo `RasterDataset` whose pixels come from `Scene.read`: resampled to the model's GSD, valid
-mask honoured, mirrored at the scene's border and at nodata. A block's pixels are read once and its chips cut from
+mask honored, mirrored at the scene's border and at nodata. A block's pixels are read once and its chips cut from
 them: torchgeo's own way, a `rasterio.merge` per query, decodes every halo again and skips unreadable files in silence.
 """
 

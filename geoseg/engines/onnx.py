@@ -56,7 +56,7 @@ def onnx_path(bundle: Bundle) -> Path:
 
 
 def export_onnx(bundle: Bundle, path: Path) -> None:
-    """Write a bundle's network, normalisation and activation included, as one ONNX file.
+    """Write a bundle's network, normalization and activation included, as one ONNX file.
 
     Raises:
         NetworkExportError: If ONNX cannot say what the network does.

@@ -29,10 +29,10 @@ class Engine(Protocol):
         """Turn chips into probabilities.
 
         Args:
-            chips: `(n, band, y, x)` pixel values as the model's specification wants them, not yet normalised.
+            chips: `(n, band, y, x)` pixel values as the model's specification wants them, not yet normalized.
 
         Returns:
-            `(n, class, y, x)` probabilities in [0, 1]. A chip's result does not depend on its neighbours in the batch.
+            `(n, class, y, x)` probabilities in [0, 1]. A chip's result does not depend on its neighbors in the batch.
         """
         ...
 

@@ -27,7 +27,7 @@ class Outlines:
         pairs: How many.
         iou: Sum of IoU.
         c_iou: Sum of C-IoU.
-        polis: Sum of PoLiS, metres.
+        polis: Sum of PoLiS, meters.
         true_vertices: Corners of the true polygons.
         found_vertices: Corners of the predicted ones.
     """

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from geoseg._version import __version__
-from geoseg.bundle import DEFAULT_MODEL, choose_colours, load_bundle
+from geoseg.bundle import DEFAULT_MODEL, choose_colors, load_bundle
 from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, UsageError
 from geoseg.evaluate.labels import open_labels, plan_labels
@@ -201,7 +201,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         scratch, label_settings = Path(folder), settings.label_settings
         prediction = scene.scored.open(settings, scene.labels, scratch)
         grid, target = prediction.grid, prediction.target
-        coding = plan_labels(prediction.classes, prediction.classes[target], label_settings.codes, prediction.colours)
+        coding = plan_labels(prediction.classes, prediction.classes[target], label_settings.codes, prediction.colors)
         truth, true_buildings = open_labels(
             scene.labels, grid, prediction.native, coding, label_settings, scratch / "truth"
         )
@@ -245,16 +245,16 @@ def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> t
 
 
 def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
-    """Draw a scene; of several classes in the model's colours, else those of the labels' codes."""
+    """Draw a scene; of several classes in the model's colors, else those of the labels' codes."""
     from geoseg.evaluate.pictures import draw_scene, scored_window
 
     folder.mkdir(parents=True, exist_ok=True)
     prediction, codes = stack.prediction, settings.label_settings.codes
-    colours: Sequence[str] = ()
+    colors: Sequence[str] = ()
     if len(prediction.classes) > 2:
         named = {name: key for key, name in reversed(codes) if key.startswith("#")}  # the first of a class
-        colours = choose_colours(prediction.classes, prediction.colours or named)
-    draw_scene(folder / f"{stack.name}.png", stack, scored_window(stack), colours=colours)
+        colors = choose_colors(prediction.classes, prediction.colors or named)
+    draw_scene(folder / f"{stack.name}.png", stack, scored_window(stack), colors=colors)
 
 
 def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:

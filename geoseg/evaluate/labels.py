@@ -36,21 +36,21 @@ class LabelSettings:
 
 
 def plan_labels(
-    classes: tuple[str, ...], target: str, codes: tuple[tuple[str, str], ...], colours: Mapping[str, str] | None = None
+    classes: tuple[str, ...], target: str, codes: tuple[tuple[str, str], ...], colors: Mapping[str, str] | None = None
 ) -> Coding:
-    """Make a coding of the classes, with the numbers and colours of the command line.
+    """Make a coding of the classes, with the numbers and colors of the command line.
 
     Args:
         classes: Names of the classes by index.
         target: The class that polygons burn.
         codes: Number or `#RRGGBB` to class name, or to `unknown`.
-        colours: Usual `#RRGGBB` by class name, where no colour is among the codes.
+        colors: Usual `#RRGGBB` by class name, where no color is among the codes.
 
     Raises:
         UsageError: If a code cannot be used.
     """
     named = {key: name for key, name in codes if key.startswith("#")}
-    named = named or {colour: name for name, colour in (colours or {}).items()}
+    named = named or {color: name for name, color in (colors or {}).items()}
     values = {key: name for key, name in codes if not key.startswith("#")}
     if values and UNKNOWN not in values.values():
         values.setdefault(str(IGNORED), UNKNOWN)
@@ -69,7 +69,7 @@ def open_labels(
         path: Raster or vector file.
         grid: The scored grid.
         native: Grid of the scene's own pixels; a label raster without georeference has its shape.
-        coding: What a raster's numbers and colours mean.
+        coding: What a raster's numbers and colors mean.
         settings: See `LabelSettings`.
         scratch: The file to keep the pixels in.
 

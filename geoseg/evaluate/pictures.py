@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Colours = NDArray[np.uint8]
+Colors = NDArray[np.uint8]
 """`(y, x, 3)`."""
 
 LONGEST_PX = 2048
@@ -37,7 +37,7 @@ UNKNOWN = (96, 96, 96)
 DARK = (38, 38, 38)
 WHITE = (255, 255, 255)
 FALSE_ALARM, MISS = (213, 94, 0), (86, 180, 233)
-"""Vermilion and sky blue, which colour-blind people tell apart (Okabe and Ito, "Color universal design", 2008)."""
+"""Vermilion and sky blue, which color-blind people tell apart (Okabe and Ito, "Color universal design", 2008)."""
 
 
 def scored_window(stack: Stack) -> Window:
@@ -52,7 +52,7 @@ def scored_window(stack: Stack) -> Window:
     return Window(top, left, bottom - top + 1, right - left + 1)
 
 
-def draw_scene(path: Path, stack: Stack, window: Window, *, colours: Sequence[str] = ()) -> Path:
+def draw_scene(path: Path, stack: Stack, window: Window, *, colors: Sequence[str] = ()) -> Path:
     """Draw image, truth, prediction and errors of a window.
 
     Long scenes have their panels side by side, wide ones below each other.
@@ -61,7 +61,7 @@ def draw_scene(path: Path, stack: Stack, window: Window, *, colours: Sequence[st
         path: Path of the PNG.
         stack: Truth and prediction; without the scene's image there is no such panel.
         window: What to draw.
-        colours: `#RRGGBB` of every class; black and white for two by default.
+        colors: `#RRGGBB` of every class; black and white for two by default.
     """
     image = stack.prediction.image
     count = 3 if image is None else 4
@@ -71,16 +71,16 @@ def draw_scene(path: Path, stack: Stack, window: Window, *, colours: Sequence[st
     # How many pixels of the grid become one of the picture, along an axis.
     width, height = LONGEST_PX / columns - GAP_PX, (LONGEST_PX - LEGEND_PX) / rows - GAP_PX - TITLE_PX
     factor = max(1, math.ceil(max(window.width / width, window.height / height)))
-    panels = _panels(stack, window, factor, colours)
+    panels = _panels(stack, window, factor, colors)
     if image is not None and _covers(image, stack.prediction.grid):
         panels = {"image": _draw_image(image, stack.prediction.grid, window, factor)} | panels
-    return _save(_lay_out(panels, columns, _legend(stack, colours)), path)
+    return _save(_lay_out(panels, columns, _legend(stack, colors)), path)
 
 
-def _panels(stack: Stack, window: Window, factor: int, colours: Sequence[str]) -> dict[str, Colours]:
-    """Draw truth, prediction and errors, strip by strip; each pixel is the mean colour of what it covers."""
-    table = _colour_table(stack, colours)
-    drawn: dict[str, list[Colours]] = {"truth": [], "prediction": [], "errors": []}
+def _panels(stack: Stack, window: Window, factor: int, colors: Sequence[str]) -> dict[str, Colors]:
+    """Draw truth, prediction and errors, strip by strip; each pixel is the mean color of what it covers."""
+    table = _color_table(stack, colors)
+    drawn: dict[str, list[Colors]] = {"truth": [], "prediction": [], "errors": []}
     rows = max(1, STRIP_PIXELS // 8 // (window.width * factor)) * factor  # whole rows of the picture
     for row in range(0, window.height, rows):
         strip = Window(window.row + row, window.col, min(rows, window.height - row), window.width)
@@ -91,17 +91,17 @@ def _panels(stack: Stack, window: Window, factor: int, colours: Sequence[str]) -
     return {name: np.concatenate(parts) for name, parts in drawn.items()}
 
 
-def _colour_table(stack: Stack, colours: Sequence[str]) -> Colours:
+def _color_table(stack: Stack, colors: Sequence[str]) -> Colors:
     table = np.full((256, 3), UNKNOWN, np.uint8)
     table[: len(stack.prediction.classes)] = DARK
     table[stack.prediction.target] = WHITE
-    for index, colour in enumerate(colours):
-        table[index] = tuple(bytes.fromhex(colour.removeprefix("#")))
+    for index, color in enumerate(colors):
+        table[index] = tuple(bytes.fromhex(color.removeprefix("#")))
     return table
 
 
-def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]) -> Colours:
-    """Colour the errors: of two classes false alarms and misses, of several every wrong pixel."""
+def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]) -> Colors:
+    """Color the errors: of two classes false alarms and misses, of several every wrong pixel."""
     out = np.full((*known.shape, 3), UNKNOWN, np.uint8)
     out[known] = DARK
     if len(stack.prediction.classes) > 2:
@@ -113,8 +113,8 @@ def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: N
     return out
 
 
-def _average(pixels: Colours, factor: int) -> Colours:
-    """Shrink `(y, x, 3)` colours by a whole factor; what hangs over the end repeats the last pixel."""
+def _average(pixels: Colors, factor: int) -> Colors:
+    """Shrink `(y, x, 3)` colors by a whole factor; what hangs over the end repeats the last pixel."""
     if factor == 1:
         return pixels
     pad = [(0, -n % factor) for n in pixels.shape[:2]]
@@ -134,7 +134,7 @@ def _covers(image: Scene, grid: Grid) -> bool:
     return same
 
 
-def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colours:
+def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colors:
     """Draw the image below a window, part by part, at the size of the other panels."""
     height, width = (max(1, round(n / factor)) for n in grid.shape)
     small = image.at_shape((height, width)).with_levels()
@@ -154,10 +154,10 @@ def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colour
     return out
 
 
-def _legend(stack: Stack, colours: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
+def _legend(stack: Stack, colors: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
     classes = stack.prediction.classes
     if len(classes) > 2:
-        table = _colour_table(stack, colours)
+        table = _color_table(stack, colors)
         named = [(name, tuple(table[i].tolist())) for i, name in enumerate(classes)]
         return [*named, ("wrong", FALSE_ALARM), ("not scored", UNKNOWN)]
     return [
@@ -169,7 +169,7 @@ def _legend(stack: Stack, colours: Sequence[str]) -> list[tuple[str, tuple[int, 
     ]
 
 
-def _lay_out(panels: dict[str, Colours], columns: int, legend: list[tuple[str, tuple[int, ...]]]) -> "Figure":
+def _lay_out(panels: dict[str, Colors], columns: int, legend: list[tuple[str, tuple[int, ...]]]) -> "Figure":
     """Put panels with titles on a page, pixel for pixel, and the legend below."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -224,8 +224,8 @@ def draw_confusion(path: Path, confusion: Confusion) -> Path:
     axes = figure.subplots()
     axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     for i, j in np.ndindex(count, count):
-        colour = "white" if share[i, j] > 0.5 else "black"
-        axes.text(j, i, f"{share[i, j]:.1%}", ha="center", va="center", fontsize=8, color=colour)
+        color = "white" if share[i, j] > 0.5 else "black"
+        axes.text(j, i, f"{share[i, j]:.1%}", ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(count), confusion.classes, rotation=45, ha="right")
     axes.set_yticks(range(count), confusion.classes)
     axes.set(xlabel="predicted", ylabel="true")

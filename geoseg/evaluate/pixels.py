@@ -13,7 +13,7 @@ BINARY = ("background", "building")
 """Classes of a binary truth, in the order of its values."""
 
 BOUNDARY_M = 1.0
-"""Width of the boundary on the ground, metres: `docs/evaluation.md` says why."""
+"""Width of the boundary on the ground, meters: `docs/evaluation.md` says why."""
 
 BOUNDARY_PX = 3
 """Width of the boundary in a picture whose pixels have no size on the ground."""

@@ -15,7 +15,7 @@ from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.vectorize import join_seams, polygonize_block
 from geoseg.vectorize.footprints import pixel_areas
-from geoseg.vectorize.generalise import Simplify, generalise
+from geoseg.vectorize.generalize import Simplify, generalize
 from geoseg.vectorize.ground import Ground
 
 PolygonArray = NDArray[Any]
@@ -156,7 +156,7 @@ def outline_buildings(
     joined = join_seams(blocks)
     kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
     confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
-    new, clashing = generalise(kept.polygons, Simplify(simplify_px))
+    new, clashing = generalize(kept.polygons, Simplify(simplify_px))
     outlines = np.where(clashing, kept.polygons, new)
     return BuildingPolygons(outlines, confidence if probability is not None else None)
 
@@ -187,7 +187,7 @@ class Shapes:
     """Buildings of one side, truth or prediction, in one plane and cut to the scored area.
 
     Attributes:
-        polygons: What of them lies in the scored area, in metres (pixels where the ground is unknown), `(building,)`.
+        polygons: What of them lies in the scored area, in meters (pixels where the ground is unknown), `(building,)`.
         share: How much of their area that is, 0 to 1, `(building,)`.
         confidence: From 0 to 1, `(building,)`; None where it is unknown.
     """

@@ -43,7 +43,7 @@ class Prediction:
         min_area_m2: Smallest building where they are.
         simplify_px: Tolerance of their simplification.
         image: The scene, for pictures, or None.
-        colours: `#RRGGBB` by class name.
+        colors: `#RRGGBB` by class name.
         unscored: Classes left out of means.
         facts: What it is, for `metrics.json`.
     """
@@ -59,7 +59,7 @@ class Prediction:
     min_area_m2: float = 0.0
     simplify_px: float = SIMPLIFY_PX
     image: Scene | None = None
-    colours: dict[str, str] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class ScoredModel:
         compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
         threshold = spec.threshold if settings.threshold is None else settings.threshold
         names = spec.classes if several else two_classes(spec.classes, spec.target)
-        has_colours = several and len(spec.classes) > 2
+        has_colors = several and len(spec.classes) > 2
         return Prediction(
             grid=plan.scene.grid,
             native=plan.scene.native,
@@ -133,7 +133,7 @@ class ScoredModel:
             threshold=threshold,
             min_area_m2=spec.min_area_m2,
             image=plan.scene,
-            colours=dict(zip(spec.classes, spec.class_colours, strict=True)) if has_colours else {},
+            colors=dict(zip(spec.classes, spec.class_colors, strict=True)) if has_colors else {},
             unscored=tuple(spec.training.get("fit", {}).get("unscored", ())),
             facts={"model": spec.name, "key": self.bundle.key, "threshold": threshold},
         )
@@ -192,11 +192,11 @@ class ScoredRun:
         buildings, footprints = None, folder / "buildings.gpkg"
         if not afresh and footprints.is_file():
             buildings = read_buildings(footprints, grid, what="footprints", error=ScoredFileError)
-        colours = {}
+        colors = {}
         if several:
             with _open(raster) as src:
                 table = src.colormap(1)
-            colours = {name: "#{:02X}{:02X}{:02X}".format(*table[index][:3]) for index, name in enumerate(names)}
+            colors = {name: "#{:02X}{:02X}{:02X}".format(*table[index][:3]) for index, name in enumerate(names)}
         return Prediction(
             grid=grid,
             native=grid,
@@ -209,7 +209,7 @@ class ScoredRun:
             min_area_m2=float(report.get("min_area_m2") or 0.0),
             simplify_px=float(report.get("settings", {}).get("simplify_px", SIMPLIFY_PX)),
             image=_image_of(report),
-            colours=colours,
+            colors=colors,
             facts={
                 "run": str(folder),
                 "model": report.get("model", {}).get("name"),

@@ -218,7 +218,7 @@ def _score_window(stack: Stack, window: Window, width_px: int) -> PixelScores:
 def score_buildings(
     truth: BuildingPolygons, predicted: BuildingPolygons, area: PolygonArray, grid: Grid
 ) -> BuildingCounts:
-    """Compare buildings in the scored area, in metres at the middle of the grid; in pixels without a CRS."""
+    """Compare buildings in the scored area, in meters at the middle of the grid; in pixels without a CRS."""
     scale = np.array(grid.gsd_m or (1.0, 1.0))
     true, found, scored = (
         np.asarray(shapely.transform(polygons, lambda xy: xy * scale), object)

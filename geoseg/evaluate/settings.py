@@ -27,7 +27,7 @@ class EvaluateSettings:
         aoi: Vector file with the area to score; everywhere by default.
         aoi_where: OGR attribute filter on it.
         threshold: Probability from which a pixel is a building; the model's by default.
-        boundary_m: Width of the boundary on the ground, metres.
+        boundary_m: Width of the boundary on the ground, meters.
         boundary_px: Width of the boundary, pixels, instead.
         buildings: Also score buildings one by one.
         curve: Also score every threshold.
@@ -86,7 +86,7 @@ class EvaluateSettings:
             ),
             (
                 self.boundary_m is None or self.boundary_m > 0,
-                f"--boundary-m {self.boundary_m} is not above 0. Give metres, such as 1.",
+                f"--boundary-m {self.boundary_m} is not above 0. Give meters, such as 1.",
             ),
             (
                 self.boundary_px is None or self.boundary_px > 0,

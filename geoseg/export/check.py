@@ -20,7 +20,7 @@ LARGEST_CHECK_PX = 512
 """Chips of the check are no larger, so that it takes seconds."""
 
 TOLERANCES = {"f32": 1e-4, "f16": 2e-2}
-"""Largest difference of a probability by precision of the weights. 1e-4 is a fortieth of a stored grey level."""
+"""Largest difference of a probability by precision of the weights. 1e-4 is a fortieth of a stored gray level."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from geoseg.artifact import MLM_KEY, Form
 from geoseg.bundle import Bundle
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What batch normalisation keeps beside its parameters."""
+"""What batch normalization keeps beside its parameters."""
 
 
 def count_parameters(bundle: Bundle) -> int:
-    """Return the number of parameters, without the statistics of batch normalisation; 0 where a file tells none."""
+    """Return the number of parameters, without the statistics of batch normalization; 0 where a file tells none."""
     if bundle.form is not Form.SAFETENSORS:
         properties = json.loads(bundle.header.get(MLM_KEY, "{}"))
         return int(properties.get("mlm:total_parameters", 0))

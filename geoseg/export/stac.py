@@ -51,7 +51,7 @@ def describe_properties(bundle: Bundle, *, is_exported: bool) -> dict[str, Any]:
 
     Args:
         bundle: The model.
-        is_exported: Whether normalisation and activation are part of the network, as in every exported file.
+        is_exported: Whether normalization and activation are part of the network, as in every exported file.
     """
     spec = bundle.spec
     return {
@@ -93,7 +93,7 @@ def _input(spec: ModelSpec, *, is_exported: bool) -> dict[str, Any]:
         },
         "description": (
             f"Pixel values 0 to {spec.pixel_max:g} at {spec.gsd_m:g} m; height and width are multiples of "
-            f"{spec.stride_px}. They are normalised {where}."
+            f"{spec.stride_px}. They are normalized {where}."
         ),
         "value_scaling": scaling,
         "resize_type": None,
@@ -125,10 +125,10 @@ def _output(spec: ModelSpec) -> dict[str, Any]:
 def _classes(spec: ModelSpec) -> list[dict[str, Any]]:
     """Return the classes by the value that a class raster has; a network of one class has a background besides."""
     names = ("background", *spec.classes) if len(spec.classes) == 1 else spec.classes
-    colours = dict(zip(spec.classes, spec.class_colours, strict=True))
+    colors = dict(zip(spec.classes, spec.class_colors, strict=True))
     return [
         {"value": value, "name": re.sub(r"[^0-9A-Za-z-_]+", "-", name), "description": name}
-        | ({"color_hint": colours[name].removeprefix("#").upper()} if name in colours else {})
+        | ({"color_hint": colors[name].removeprefix("#").upper()} if name in colors else {})
         for value, name in enumerate(names)
     ]
 
@@ -158,7 +158,7 @@ def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path,
             "datetime": _date(bundle),
             "title": f"{spec.name} {spec.version}",
             "description": spec.description or f"{spec.target} at {spec.gsd_m:g} m",
-            "license": spec.licence if re.fullmatch(r"[\w.+-]+", spec.licence) else "other",
+            "license": spec.license if re.fullmatch(r"[\w.+-]+", spec.license) else "other",
             "gsd": spec.gsd_m,
             "bands": bands,
             "geoseg:version": spec.version,

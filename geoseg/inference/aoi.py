@@ -34,7 +34,7 @@ class AOI:
         return bool(self.polygons.intersects(_box(window)))
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
-        """Return `(y, x)`, True for the pixels whose centre lies in the area."""
+        """Return `(y, x)`, True for the pixels whose center lies in the area."""
         from rasterio.features import geometry_mask
 
         here = _polygons(self.polygons.intersection(_box(window)))

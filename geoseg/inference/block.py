@@ -122,7 +122,7 @@ def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> P
 
 
 def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_], watch: Stopwatch) -> BlockPixels:
-    """Quantise the target's probability and choose the likeliest class, where there is anything valid."""
+    """Quantize the target's probability and choose the likeliest class, where there is anything valid."""
     inside = valid[1:-1, 1:-1]
     if stitched is None:
         empty = np.broadcast_to(np.uint8(NODATA), inside.shape)
@@ -175,7 +175,7 @@ def _checked(found: NDArray[np.float32], chips: tuple[int, ...], engine: str, pl
 
 
 def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
-    """Return the chips that a block needs: its own, and with blending the neighbours whose halo reaches into it."""
+    """Return the chips that a block needs: its own, and with blending the neighbors whose halo reaches into it."""
     halo = plan.lattice.halo_px if plan.blend else 0
     rows, cols = (
         range(max(0, own.start - math.ceil(halo / core)), min(count, own.stop + math.ceil(halo / core)))

@@ -60,7 +60,7 @@ class Plan:
         engine: A recipe, or an engine itself where it is small (the fakes).
         channel: Class whose probability is kept.
         aoi: The area asked for; None is everywhere.
-        blend: Blend neighbouring chips over their halos instead of cutting at the core's border.
+        blend: Blend neighboring chips over their halos instead of cutting at the core's border.
         classes: Names of the engine's classes, in the order of its channels.
         covered: Windows outside which nothing is valid: where a mosaic's scenes lie, or what `data_windows` found; none
             where that is unknown.

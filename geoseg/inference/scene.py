@@ -67,7 +67,7 @@ def predict_scene(
     Returns:
         `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
         `classes` the index of the likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the
-        coordinates of the pixel centres (pixel numbers plus a half where the scene is rotated). The coordinate
+        coordinates of the pixel centers (pixel numbers plus a half where the scene is rotated). The coordinate
         `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions want them; `attrs` hold `crs`
         (WKT), `transform` and `units`, with `classes` also `nodata` and the names of the `classes`.
 
@@ -145,7 +145,7 @@ def _as_array(data: Any, grid: Grid, name: str, attrs: dict[str, Any]) -> "xarra
 
 
 def _coordinates(grid: Grid) -> dict[str, Any]:
-    """Return the pixel centres, and CRS and transform as a grid mapping (CF conventions 1.10, section 5.6)."""
+    """Return the pixel centers, and CRS and transform as a grid mapping (CF conventions 1.10, section 5.6)."""
     from geoseg.datasets.scenes import query_frame
 
     frame = query_frame(grid)

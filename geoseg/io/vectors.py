@@ -79,7 +79,7 @@ def to_pixels(geometry: Any, grid: Grid) -> Any:
 
 
 def format_bounds(bounds: Sequence[float] | NDArray[np.float64]) -> str:
-    """Return bounds for a message: degrees with six digits, metres with one decimal."""
+    """Return bounds for a message: degrees with six digits, meters with one decimal."""
     return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"
 
 

@@ -31,10 +31,10 @@ _8, _16, _32 = np.uint64(8), np.uint64(16), np.uint64(32)
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the centres of pixels lie on a raster.
+    """Where the centers of pixels lie on a raster.
 
     Attributes:
-        row: `(y, x)` rows from the raster's upper border, int64 in 1/256 pixels; the first pixel's centre is 128.
+        row: `(y, x)` rows from the raster's upper border, int64 in 1/256 pixels; the first pixel's center is 128.
         col: `(y, x)` columns from its left border, likewise.
     """
 

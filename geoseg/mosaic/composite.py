@@ -70,7 +70,7 @@ class Composite(Scene):
         yield from (p for p in self.parts if p is not self.counted and _meet(p.window, window))
 
     def at_gsd(self, gsd_m: float) -> "Composite":
-        """Return the mosaic on the grid of the same extent nearest to `gsd_m` metres per pixel on the ground."""
+        """Return the mosaic on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
         return self.at_shape(self.native.resampled(gsd_m).shape)
 
     def at_shape(self, shape: tuple[int, int]) -> "Composite":

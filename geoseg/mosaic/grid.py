@@ -32,7 +32,7 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
     Args:
         scenes: The scenes, in the order given.
         crs: The CRS asked for. Else that of the first scene where it is projected, else the UTM zone of its middle.
-        gsd_m: Metres on the ground per pixel; None for the finest scene's.
+        gsd_m: Meters on the ground per pixel; None for the finest scene's.
 
     Raises:
         MissingCRSError: If a scene has none.
@@ -95,23 +95,23 @@ def _choose_pixel(scenes: Sequence[Scene], crs: CRS, gsd_m: float | None) -> tup
 def _pixel_of(grid: Grid, crs: CRS, gsd_m: float) -> tuple[float, float]:
     """Return the pixel whose sides are `gsd_m` on the ground, at the middle of a scene.
 
-    In a CRS that keeps metres to within `GSD_TOLERANCE`, as a UTM zone does, it is `gsd_m` itself in the CRS's unit.
+    In a CRS that keeps meters to within `GSD_TOLERANCE`, as a UTM zone does, it is `gsd_m` itself in the CRS's unit.
     """
-    metres = _metres_per_unit(crs, *_middle(grid, crs), gsd_m)
+    meters = _meters_per_unit(crs, *_middle(grid, crs), gsd_m)
     unit = crs.linear_units_factor[1] if crs.is_projected else None
-    if unit is not None and max(abs(m / unit - 1) for m in metres) <= GSD_TOLERANCE:
+    if unit is not None and max(abs(m / unit - 1) for m in meters) <= GSD_TOLERANCE:
         return gsd_m / unit, gsd_m / unit
-    return gsd_m / metres[0], gsd_m / metres[1]
+    return gsd_m / meters[0], gsd_m / meters[1]
 
 
-def _metres_per_unit(crs: CRS, x: float, y: float, gsd_m: float) -> tuple[float, float]:
+def _meters_per_unit(crs: CRS, x: float, y: float, gsd_m: float) -> tuple[float, float]:
     """Measure the ground that one unit of the CRS covers along x and along y, on the ellipsoid."""
     baseline = BASELINE_PX * gsd_m / (crs.linear_units_factor[1] if crs.is_projected else 111_000.0)
     xs, ys = [x - baseline, x + baseline, x, x], [y, y, y - baseline, y + baseline]
     plane = Grid(WGS84, Affine.identity(), (1, 1))
     lon, lat = places_of(plane, crs, np.array(xs), np.array(ys))
-    metres = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
-    return float(metres[0]) / (2 * baseline), float(metres[1]) / (2 * baseline)
+    meters = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
+    return float(meters[0]) / (2 * baseline), float(meters[1]) / (2 * baseline)
 
 
 def _middle(grid: Grid, crs: CRS) -> tuple[float, float]:

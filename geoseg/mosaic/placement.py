@@ -89,7 +89,7 @@ def _near(scene: Scene, grid: Grid, window: Window) -> Scene:
 
 
 def _pixel_m(grid: Grid, window: Window) -> float | None:
-    """Return the smaller side of a grid's pixel on the ground, metres, at the middle of a window."""
+    """Return the smaller side of a grid's pixel on the ground, meters, at the middle of a window."""
     sides = grid.crop(window).gsd_m
     return min(sides) if sides is not None else None
 
@@ -143,13 +143,13 @@ def find_meeting(windows: Sequence[Window], covered: Sequence[Window]) -> NDArra
 
 
 def _boxes(windows: Sequence[Window]) -> NDArray[np.object_]:
-    """Return windows as boxes a little smaller, so that neighbours do not meet."""
+    """Return windows as boxes a little smaller, so that neighbors do not meet."""
     left, top, width, height = np.array([(w.col, w.row, w.width, w.height) for w in windows], float).T
     return np.asarray(shapely.box(left + 0.25, top + 0.25, left + width - 0.25, top + height - 0.25))
 
 
 def _window(found: tuple[float, float, float, float] | None) -> Window:
-    """Return the pixels whose centres may lie between first and last row, first and last column."""
+    """Return the pixels whose centers may lie between first and last row, first and last column."""
     assert found is not None
     slack = 0.06  # what a sheet may be off its lattice (geoseg.vrt)
     top, left = math.floor(found[0] + slack), math.floor(found[2] + slack)

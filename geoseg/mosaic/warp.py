@@ -35,7 +35,7 @@ ALIGNED_PX = 1 / (2 * ONE)
 """Offset below which the weights of 1/256 would copy pixels anyway."""
 
 SLACK = 1
-"""1/256 pixels by which a place may lie beyond the scene's border: rounding leaves no gap between neighbours."""
+"""1/256 pixels by which a place may lie beyond the scene's border: rounding leaves no gap between neighbors."""
 
 OUTLINE_POINTS = 64
 CHUNK_PX = 512
@@ -65,7 +65,7 @@ class Warped:
 
         Returns:
             `(band, y, x)` values, zeros where there are none, and the `(y, x)` valid mask: True where the scene's pixel
-            nearest to the centre is valid. Values are made of the valid ones among the four nearest.
+            nearest to the center is valid. Values are made of the valid ones among the four nearest.
 
         Raises:
             ReadError: If the pixels cannot be read.
@@ -132,7 +132,7 @@ class Warped:
             out.values[:, *part.slices], out.valid[part.slices] = found.values, found.valid
 
     def _places(self, window: Window) -> Places:
-        """Return where the centres of a window's pixels lie on the scene."""
+        """Return where the centers of a window's pixels lie on the scene."""
         return self._places_at(*(np.arange(s.start, s.stop) for s in window.slices))
 
     def _hull(self, window: Window) -> Places:
@@ -155,7 +155,7 @@ def origin(grid: Grid) -> tuple[int, int]:
 
 
 def _world(grid: Grid, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return x and y of the centres of pixels, by their numbers from the zero of the CRS.
+    """Return x and y of the centers of pixels, by their numbers from the zero of the CRS.
 
     On a grid whose corner is a whole number of pixels from there, a pixel's coordinates do not depend on the corner.
     """

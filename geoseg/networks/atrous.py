@@ -16,7 +16,7 @@ class AtrousBlock(nn.Module):
 
     By default dilation rates 1, 6, 12, 18 and kernels 1, 3, 3, 3: the branches of atrous spatial pyramid pooling (Chen
     et al., Rethinking Atrous Convolution, 2017; DeepLabv3+, 2018) without its image pooling, so that a pixel's result
-    depends on its neighbourhood alone. As there, a 1x1 convolution may squeeze the channels first: three 3x3 kernels
+    depends on its neighborhood alone. As there, a 1x1 convolution may squeeze the channels first: three 3x3 kernels
     on a concatenated skip are what such a decoder costs.
     """
 

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from geoseg.networks.attention import check_attention, gate_skip, refine_features
 
-__all__ = ["DecoderStage", "EncoderUnet", "convolve", "initialise"]
+__all__ = ["DecoderStage", "EncoderUnet", "convolve", "initialize"]
 
 Block = Callable[[int, int], nn.Module]
 """Makes a block of convolutions from its numbers of input and output channels."""
 
 
 def convolve(channels: int, width: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
-    """Make a convolution that keeps the size, batch normalisation and ReLU."""
+    """Make a convolution that keeps the size, batch normalization and ReLU."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(channels, width, kernel, padding=padding, dilation=dilation, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Draw the convolutions' weights for ReLU: He et al., Delving Deep into Rectifiers (2015), equation 10."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
@@ -97,10 +97,10 @@ class EncoderUnet(nn.Module):
         self.stride_px = 2**encoder_depth
         self.enlarge = float(2 ** (encoder_depth - len(decoder_channels)))
         for part in (self.bridge, self.stages, self.head):
-            initialise(part)
+            initialize(part)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give logits (n, class, y, x) of normalised pixels (n, band, y, x)."""
+        """Give logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
         *skips, deep = self.encoder(pixels)[1:]
         deep = self.bridge(deep)
         padded = [*reversed(skips), None]

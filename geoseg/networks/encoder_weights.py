@@ -138,16 +138,16 @@ def fit_bands(value: Tensor, own: Tensor) -> Tensor:
     """Spread a first convolution's RGB kernels (out, 3, y, x) over the bands of `own` (out, band, y, x).
 
     Band i takes the kernel of red, green or blue, i modulo 3, divided by the number of bands that take it: three
-    colours repeated over the bands are answered as they were before. One or two bands take the mean kernel, so that
-    grey is.
+    colors repeated over the bands are answered as they were before. One or two bands take the mean kernel, so that
+    gray is.
     """
     bands = own.shape[1] if own.ndim == 4 else 0
     if value.ndim != 4 or value.shape[1] != 3 or bands in (0, 3):
         return value
     if bands < 3:
         return value.sum(dim=1, keepdim=True).repeat(1, bands, 1, 1) / bands
-    colour = torch.arange(bands) % 3
-    return value[:, colour] / torch.bincount(colour)[colour][:, None, None]
+    color = torch.arange(bands) % 3
+    return value[:, color] / torch.bincount(color)[color][:, None, None]
 
 
 def _check_fit(

@@ -97,12 +97,12 @@ def _count_gflop_per_mpx(network: nn.Module, bands: int, stride: int) -> float:
 def _measure_effective(network: nn.Module, bands: int, stride: int) -> int:
     """Measure the distance that holds most of the squared gradient of pixels amid noise."""
     side = _side(stride)
-    centre, reach = side // 2, max(1, stride // 2)
+    center, reach = side // 2, max(1, stride // 2)
     noise = torch.randn(1, bands, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
     logits = network(noise)[:, 0]
-    picked = logits[..., centre - reach : centre + reach : 4, centre - reach : centre + reach : 4]
+    picked = logits[..., center - reach : center + reach : 4, center - reach : center + reach : 4]
     (gradient,) = torch.autograd.grad(picked.sum(), noise)
-    away = (torch.arange(side) - centre).abs()
+    away = (torch.arange(side) - center).abs()
     distance = torch.maximum(away[:, None], away[None, :])
     energy = torch.zeros(side).index_add_(0, distance.flatten(), gradient.square().sum(dim=(0, 1)).flatten())
     share = energy.cumsum(0) / energy.sum()

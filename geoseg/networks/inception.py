@@ -21,7 +21,7 @@ class InceptionBlock(nn.Module):
     - 3x3 average pooling, then 1x1
 
     Branches and 1x1 reductions: Szegedy et al., Going Deeper with Convolutions (2015), figure 2b. Two 3x3 for one 5x5
-    and batch normalisation: Szegedy et al., Rethinking the Inception Architecture (2016), figure 5.
+    and batch normalization: Szegedy et al., Rethinking the Inception Architecture (2016), figure 5.
 
     The four 1x1 convolutions read the same input, so they are one convolution here, split afterwards; the pooled
     branch pools after its 1x1, which is the same (both are linear) for fewer channels.

@@ -9,7 +9,7 @@ __all__ = ["load_segmenter"]
 
 
 def load_segmenter(bundle: Bundle) -> Segmenter:
-    """Build a bundle's network with its weights, normalisation and activation, ready to predict.
+    """Build a bundle's network with its weights, normalization and activation, ready to predict.
 
     Raises:
         BundleError: If the weights do not fit the network that the specification names.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoseg.networks.attention import check_attention, gate_skip, refine_features
-from geoseg.networks.decoder import initialise
+from geoseg.networks.decoder import initialize
 
 __all__ = ["PlainUnet"]
 
@@ -15,7 +15,7 @@ UPSAMPLINGS = ("transposed", "interpolated")
 
 
 class PlainUnet(nn.Module):
-    """U-Net of Ronneberger, Fischer and Brox (2015), with 'same' padding and, by default, batch normalisation.
+    """U-Net of Ronneberger, Fischer and Brox (2015), with 'same' padding and, by default, batch normalization.
 
     A contracting path of 3x3 convolutions with ReLU and 2x2 max-pooling, widths doubling at each level; an expanding
     path of 2x2 up-convolutions (or bilinear enlarging and 1x1), each concatenated with the skip of its level; a 1x1
@@ -44,7 +44,7 @@ class PlainUnet(nn.Module):
             filters: width of the first level, doubled at each deeper one; or the depth + 1 widths.
             convolutions: 3x3 convolutions per level and path.
             upsampling: "transposed" (2x2 convolution, stride 2) or "interpolated" (1x1, then bilinear).
-            norm: batch normalisation between convolution and ReLU.
+            norm: batch normalization between convolution and ReLU.
             dropout: share of channels dropped after each level of the contracting path, in training.
             attention: "gate" (on the skips), "scse" (after each level of the expanding path), or none.
 
@@ -66,10 +66,10 @@ class PlainUnet(nn.Module):
         self.is_gated = kind == "gate"
         self.stride_px = 2**depth
         self.head = nn.Conv2d(widths[0], classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give logits (n, class, y, x) of normalised pixels (n, band, y, x)."""
+        """Give logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
         features: Tensor = self.down[0](pixels)
         skips = []
         for level in list(self.down)[1:]:

@@ -65,7 +65,7 @@ def build_network(
     encoder: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a segmentation network that maps (n, band, y, x) normalised pixels to (n, class, y, x) logits.
+    """Build a segmentation network that maps (n, band, y, x) normalized pixels to (n, class, y, x) logits.
 
     Args:
         name: one of `network_names()`.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 __all__ = ["Segmenter"]
 
 
-class Normalisation(Protocol):
+class Normalization(Protocol):
     """The part of a `ModelSpec` that a `Segmenter` needs."""
 
     @property
@@ -25,7 +25,7 @@ class Normalisation(Protocol):
 
 
 class Segmenter(nn.Module):
-    """A network with its normalisation in front and its probabilities behind.
+    """A network with its normalization in front and its probabilities behind.
 
     `forward` takes raw pixels (n, band, y, x) float in [0, pixel_max] and gives (n, class, y, x) float in [0, 1]:
     a sigmoid for one class, a softmax over several.
@@ -34,7 +34,7 @@ class Segmenter(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, spec: Normalisation) -> None:
+    def __init__(self, network: nn.Module, spec: Normalization) -> None:
         """Wrap `network` with the mean, std, pixel_max and classes of `spec`."""
         super().__init__()
         self.network = network

@@ -1,4 +1,4 @@
-"""Cloud optimised GeoTIFFs, byte for byte: directories first, then tiles, the smallest overview before the larger ones.
+"""Cloud optimized GeoTIFFs, byte for byte: directories first, then tiles, the smallest overview before the larger ones.
 
 The layout is that of GDAL's COG driver, so that its readers need no second request per tile
 (https://gdal.org/drivers/raster/cog.html, section "Layout"). Tiles without data are not stored: their place and size
@@ -31,7 +31,7 @@ SUBFILE, WIDTH, HEIGHT, OFFSETS, SIZES = 254, 256, 257, 324, 325
 BITS, COMPRESSION, SAMPLES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, FORMAT = 258, 259, 277, 284, 317, 322, 323, 339
 FORMATS = {SHORT: "<u2", LONG: "<u4", LONG8: "<u8"}
 COMMON = (262, 320, 42113)
-"""Photometry, colours and no data: said of the overviews as well."""
+"""Photometry, colors and no data: said of the overviews as well."""
 
 
 class Entry(NamedTuple):
@@ -62,7 +62,7 @@ def write_cog(
 
     Args:
         path: The file.
-        entries: What `read_entries` tells of the raster: place, colours, description.
+        entries: What `read_entries` tells of the raster: place, colors, description.
         tables: Where the tiles are, full resolution first.
         read: Returns a tile's bytes by its offset and size in the tables.
         predict: See `encode_tile`.

@@ -1,4 +1,4 @@
-"""A TIFF tile's bytes: DEFLATE, after the difference to the left neighbour where that pays."""
+"""A TIFF tile's bytes: DEFLATE, after the difference to the left neighbor where that pays."""
 
 import zlib
 from functools import cache
@@ -16,7 +16,7 @@ MEMORY_LEVEL = 7
 def encode_tile(pixels: NDArray[np.uint8], *, predict: bool) -> bytes:
     """Return the compressed bytes of a TIFF tile (https://www.awaresystems.be/imaging/tiff/tifftags/predictor.html).
 
-    DEFLATE looks for repeated values alone (zlib's Z_RLE), after the difference of neighbours if `predict`. Time and
+    DEFLATE looks for repeated values alone (zlib's Z_RLE), after the difference of neighbors if `predict`. Time and
     size per pixel, those of zlib's default in brackets: masks of buildings 1.9 ns (7.2) and 0.21 bit (0.19),
     probabilities of a network 4.7 ns (21.6) and 1.53 bit (1.43).
 

@@ -65,7 +65,7 @@ def _style_rows(layer: str) -> Any:
         "styleQML": footprint_qml(),
         "styleSLD": "",
         "useAsDefault": True,
-        "description": "Confidence by colour, dashed outline at the edge of the data",
+        "description": "Confidence by color, dashed outline at the edge of the data",
         "owner": "",
         "ui": "",
         "update_time": datetime.now(UTC).replace(microsecond=0),

@@ -78,7 +78,7 @@ def _vote_with_gaps(corners: Pixels) -> Pixels:
 
 
 def _sum_cells(pixels: Pixels) -> NDArray[np.uint16]:
-    """Sum every two by two pixels, neighbours in a row read as one number of 16 bits: strides of two are slow."""
+    """Sum every two by two pixels, neighbors in a row read as one number of 16 bits: strides of two are slow."""
     pairs = np.ascontiguousarray(pixels).view("<u2")
     sums: NDArray[np.uint16] = (pairs & 0xFF) + (pairs >> 8)
     return sums[0::2] + sums[1::2]

@@ -1,4 +1,4 @@
-"""Rasters of a whole scene, block by block, as cloud optimised GeoTIFFs."""
+"""Rasters of a whole scene, block by block, as cloud optimized GeoTIFFs."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,14 +28,14 @@ PROBABILITY_STEPS = 254
 """A probability p is stored as the integer `254 * p`; 255 means no data."""
 
 MASK_NAMES = ("background", "building")
-MASK_COLOURS = ("#262626", "#ff7a1a")
-"""Background dark grey, buildings orange."""
+MASK_COLORS = ("#262626", "#ff7a1a")
+"""Background dark gray, buildings orange."""
 
 OVERVIEW_PX = 256
 """The smallest overview is no larger than this, so that a whole scene is drawn from one TIFF tile."""
 
 DESCRIBING = (262, 320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-"""TIFF tags that GDAL writes for us: photometry, colours; scale, tie point or matrix, CRS; metadata and no data."""
+"""TIFF tags that GDAL writes for us: photometry, colors; scale, tie point or matrix, CRS; metadata and no data."""
 
 GDAL_FAILURES = (RasterioError, CPLE_BaseError, SystemError)
 """What rasterio raises when GDAL fails; SystemError where GDAL gave no reason."""
@@ -51,7 +51,7 @@ class RasterFile:
         description: Description of the band.
         tags: Metadata of the file.
         scale: Real value of one step, or None.
-        colours: Colours `#RRGGBB` by value, or none for grey levels.
+        colors: Colors `#RRGGBB` by value, or none for gray levels.
         beside: Texts by the path of the file that holds them, written after the raster.
     """
 
@@ -60,7 +60,7 @@ class RasterFile:
     description: str
     tags: Mapping[str, str] = field(default_factory=dict)
     scale: float | None = None
-    colours: Sequence[str] = ()
+    colors: Sequence[str] = ()
     beside: Mapping[Path, str] = field(default_factory=dict)
 
 
@@ -82,21 +82,21 @@ def mask_file(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> RasterFile:
-    """Describe a mask: 0 and 1 by name, with a colour table, overviews by majority and a QGIS style beside it."""
+    """Describe a mask: 0 and 1 by name, with a color table, overviews by majority and a QGIS style beside it."""
     target = Path(path)
     said = description or f"{names[1]} mask: 0 {names[0]}, 1 {names[1]}"
-    beside = {target.with_suffix(".qml"): class_qml(names, MASK_COLOURS)}
-    return RasterFile(target, CLASS_LAYER, said, tags or {}, colours=MASK_COLOURS, beside=beside)
+    beside = {target.with_suffix(".qml"): class_qml(names, MASK_COLORS)}
+    return RasterFile(target, CLASS_LAYER, said, tags or {}, colors=MASK_COLORS, beside=beside)
 
 
 def class_file(
-    path: str | Path, *, names: Sequence[str], colours: Sequence[str], tags: Mapping[str, str] | None = None
+    path: str | Path, *, names: Sequence[str], colors: Sequence[str], tags: Mapping[str, str] | None = None
 ) -> RasterFile:
-    """Describe a raster of class indices, with a colour table, overviews by majority and two files of names."""
+    """Describe a raster of class indices, with a color table, overviews by majority and two files of names."""
     target = Path(path)
     listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
-    beside = {category_path(target): category_xml(names), target.with_suffix(".qml"): class_qml(names, colours)}
-    return RasterFile(target, CLASS_LAYER, f"classes: {listed}", tags or {}, colours=colours, beside=beside)
+    beside = {category_path(target): category_xml(names), target.with_suffix(".qml"): class_qml(names, colors)}
+    return RasterFile(target, CLASS_LAYER, f"classes: {listed}", tags or {}, colors=colors, beside=beside)
 
 
 class RastersWriter:
@@ -210,9 +210,9 @@ def write_mask_cog(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a mask as a COG: 0 background, 1 building, 255 no data, with a colour table and overviews by majority.
+    """Write a mask as a COG: 0 background, 1 building, 255 no data, with a color table and overviews by majority.
 
-    A QGIS style of the same stem is written beside it, without which QGIS would list all 256 colours of the table.
+    A QGIS style of the same stem is written beside it, without which QGIS would list all 256 colors of the table.
     `names` are those of 0 and 1. See `write_probability_cog` for the other arguments, result and errors.
     """
     return _write_blocks(mask_file(path, names=names, description=description, tags=tags), blocks, grid)
@@ -224,20 +224,20 @@ def write_class_cog(
     grid: Grid,
     *,
     names: Sequence[str],
-    colours: Sequence[str],
+    colors: Sequence[str],
     tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write class indices as a COG: 255 no data, with a colour table and overviews by majority.
+    """Write class indices as a COG: 255 no data, with a color table and overviews by majority.
 
     Two files beside it give the names: `<path>.aux.xml`, where GDAL keeps category names, and a QGIS style of the same
-    stem, without which QGIS would list all 256 colours of the table.
+    stem, without which QGIS would list all 256 colors of the table.
 
     Args:
         path: The file to be; an older one is replaced.
         blocks: Disjoint windows with their `(y, x)` class indices.
         grid: Grid of the whole scene.
         names: Name of every class.
-        colours: `#RRGGBB` of every class.
+        colors: `#RRGGBB` of every class.
         tags: Metadata of the file.
 
     Returns:
@@ -247,7 +247,7 @@ def write_class_cog(
         OutputError: If a file cannot be written; nothing of it is left then.
         ValueError: See `write_probability_cog`.
     """
-    return _write_blocks(class_file(path, names=names, colours=colours, tags=tags), blocks, grid)
+    return _write_blocks(class_file(path, names=names, colors=colors, tags=tags), blocks, grid)
 
 
 def _write_blocks(raster: RasterFile, blocks: Blocks, grid: Grid) -> Path:
@@ -262,9 +262,9 @@ def category_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.aux.xml")
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
+def rgb(color: str) -> tuple[int, int, int]:
     """Turn `#RRGGBB` into numbers."""
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
     return red, green, blue
 
 
@@ -278,7 +278,7 @@ def overview_count(shape: tuple[int, int]) -> int:
 
 
 def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
-    """Return the TIFF tags of place, colours and description, from a file of one pixel that GDAL writes in memory."""
+    """Return the TIFF tags of place, colors and description, from a file of one pixel that GDAL writes in memory."""
     place = {} if grid.crs is None and grid.transform == Affine.identity() else {"transform": grid.transform}
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "crs": grid.crs, **place}
     with quiet_georeference(), MemoryFile() as file:
@@ -293,8 +293,8 @@ def _say(dataset: DatasetWriter, raster: RasterFile) -> None:
     dataset.update_tags(**raster.tags)
     if raster.scale is not None:
         dataset.scales, dataset.offsets = (raster.scale,), (0.0,)
-    if raster.colours:
-        table = {index: (*rgb(colour), 255) for index, colour in enumerate(raster.colours)}
+    if raster.colors:
+        table = {index: (*rgb(color), 255) for index, color in enumerate(raster.colors)}
         dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
 
 

@@ -8,7 +8,7 @@ CLASSES = (
     (0.6, 0.8, "255,214,0", "likely (0.6 to 0.8)"),
     (0.8, 1.0, "0,200,255", "sure (above 0.8)"),
 )
-"""Lower and upper confidence, colour, label; the surest in a colour that neither roofs nor plants have."""
+"""Lower and upper confidence, color, label; the surest in a color that neither roofs nor plants have."""
 
 FILL_ALPHA, OUTLINE_ALPHA = 60, 255
 """The image shows through the fill; outlines stay crisp."""
@@ -20,7 +20,7 @@ def footprint_qml() -> str:
         f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
         for i, (low, high, _, label) in enumerate(CLASSES)
     )
-    symbols = "".join(_symbol(str(i), colour) for i, (_, _, colour, _) in enumerate(CLASSES))
+    symbols = "".join(_symbol(str(i), color) for i, (_, _, color, _) in enumerate(CLASSES))
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
         '<qgis version="3.22.0" styleCategories="Symbology">'
@@ -31,11 +31,11 @@ def footprint_qml() -> str:
     )
 
 
-def class_qml(names: Sequence[str], colours: Sequence[str]) -> str:
+def class_qml(names: Sequence[str], colors: Sequence[str]) -> str:
     """Return the QML document that QGIS applies to a raster of class indices: its classes alone, with their names."""
     entries = "".join(
-        f'<paletteEntry value="{index}" color={quoteattr(colour.lower())} alpha="255" label={quoteattr(name)}/>'
-        for index, (name, colour) in enumerate(zip(names, colours, strict=True))
+        f'<paletteEntry value="{index}" color={quoteattr(color.lower())} alpha="255" label={quoteattr(name)}/>'
+        for index, (name, color) in enumerate(zip(names, colors, strict=True))
     )
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
@@ -52,12 +52,12 @@ def category_xml(names: Sequence[str]) -> str:
     return f"<PAMDataset>{band}</PAMDataset>\n"
 
 
-def _symbol(name: str, colour: str) -> str:
+def _symbol(name: str, color: str) -> str:
     """Return a fill symbol: a light fill below a crisp outline, which is dashed where `edge` is true."""
     options = {
-        "color": f"{colour},{FILL_ALPHA}",
+        "color": f"{color},{FILL_ALPHA}",
         "style": "solid",
-        "outline_color": f"{colour},{OUTLINE_ALPHA}",
+        "outline_color": f"{color},{OUTLINE_ALPHA}",
         "outline_style": "solid",
         "outline_width": "0.36",
         "outline_width_unit": "MM",

@@ -49,7 +49,7 @@ class Job:
 
     @property
     def min_area_m2(self) -> float:
-        """Smallest footprint kept, square metres."""
+        """Smallest footprint kept, square meters."""
         own = self.settings.min_area_m2
         return self.bundle.spec.min_area_m2 if own is None else own
 
@@ -155,7 +155,7 @@ def outline_block(
     if not is_building.any():
         return BlockOutlines.empty()
     polygons = polygonize_block(is_building, probability, pixels.valid[cut], block.window, scene_shape=grid.shape)
-    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, generaliser=Simplify(simplify_px))
+    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, generalizer=Simplify(simplify_px))
 
 
 @lru_cache(maxsize=1)

@@ -113,7 +113,7 @@ def describe_run(
             "name": spec.name,
             "version": spec.version,
             "key": job.bundle.key,
-            "licence": spec.licence,
+            "license": spec.license,
             "target": spec.target,
         },
         "settings": settings,

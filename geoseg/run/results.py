@@ -43,7 +43,7 @@ PREVIEW_PX = 1024
 SOURCE_PX = 2048
 """Side of the part of the scene that is held at a time for the picture, pixels of the scene."""
 
-NODATA_GREY = 96
+NODATA_GRAY = 96
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 Cell = tuple[int, int]
@@ -57,7 +57,7 @@ class Counts:
         valid: Pixels with data, inside the AOI.
         building: Pixels of the mask.
         class_pixels: Per class.
-        class_m2: Square metres per class; zeros without a CRS.
+        class_m2: Square meters per class; zeros without a CRS.
     """
 
     valid: int = 0
@@ -66,7 +66,7 @@ class Counts:
     class_m2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def describe_classes(self, spec: ModelSpec, grid: Grid) -> dict[str, dict[str, Any]]:
-        """Return pixels, share of the valid pixels and square metres (None without a CRS) by class name."""
+        """Return pixels, share of the valid pixels and square meters (None without a CRS) by class name."""
         total = max(1, int(self.class_pixels.sum()))
         return {
             name: {
@@ -85,7 +85,7 @@ class FootprintCounts:
     Attributes:
         count: Footprints.
         at_edge: Those at the edge of the data.
-        area_m2: Their ground, square metres.
+        area_m2: Their ground, square meters.
     """
 
     count: int = 0
@@ -102,7 +102,7 @@ def write_rasters(
 
     Args:
         plan: The plan of the run.
-        spec: The model's names and colours.
+        spec: The model's names and colors.
         threshold: Smallest stored probability that counts as a building.
         blocks: Blocks whose parts are there; everywhere else is no data.
         store: The run's parts.
@@ -121,7 +121,7 @@ def write_rasters(
     ]
     if plan.has_class_raster:
         names = ("probability", "classes")
-        files.append(class_file(folder / "classes.tif", names=spec.classes, colours=spec.class_colours))
+        files.append(class_file(folder / "classes.tif", names=spec.classes, colors=spec.class_colors))
     tally = Tally(plan.scene.grid, threshold, len(spec.classes))
     with open_rasters(files, plan.scene.grid, derive=tally.derive, inputs=len(names)) as rasters:
         for block in _row_by_row(blocks):
@@ -284,7 +284,7 @@ def _row_by_row(blocks: Sequence[Block]) -> list[Block]:
 
 
 def write_preview(plan: Plan, spec: ModelSpec, folder: Path, path: Path) -> Path:
-    """Write image and prediction: buildings (the target) in white, several classes in their colours, nodata in grey.
+    """Write image and prediction: buildings (the target) in white, several classes in their colors, nodata in gray.
 
     Args:
         plan: What was run.
@@ -293,17 +293,17 @@ def write_preview(plan: Plan, spec: ModelSpec, folder: Path, path: Path) -> Path
         path: The PNG to be.
     """
     shape = preview_shape(plan.scene.grid.shape)
-    name, colours = "mask.tif", [BLACK, WHITE]
+    name, colors = "mask.tif", [BLACK, WHITE]
     if plan.has_class_raster:
-        name, colours = "classes.tif", [rgb(colour) for colour in spec.class_colours]
+        name, colors = "classes.tif", [rgb(color) for color in spec.class_colors]
     with quiet_georeference(), rasterio.open(folder / name) as raster:  # at about the size of one of its overviews
         values = np.asarray(raster.read(1, out_shape=shape), np.uint8)
-    table = np.full((NODATA + 1, 3), NODATA_GREY, np.uint8)
-    table[: len(colours)] = colours
+    table = np.full((NODATA + 1, 3), NODATA_GRAY, np.uint8)
+    table[: len(colors)] = colors
 
-    # The scene, part by part: its first three bands, or its first in grey.
+    # The scene, part by part: its first three bands, or its first in gray.
     small = (plan.scene if shape == plan.scene.grid.shape else plan.scene.at_shape(shape)).with_levels()
-    image = np.full((*shape, 3), NODATA_GREY, np.uint8)
+    image = np.full((*shape, 3), NODATA_GRAY, np.uint8)
     factor = max(small.native.height / shape[0], small.native.width / shape[1])
     step = max(1, int(SOURCE_PX / max(factor, 1)))
     for row in range(0, shape[0], step):
@@ -311,7 +311,7 @@ def write_preview(plan: Plan, spec: ModelSpec, folder: Path, path: Path) -> Path
             window = Window(row, col, min(step, shape[0] - row), min(step, shape[1] - col))
             pixels = small.read(window)
             bands = pixels.values[:3] if len(pixels.values) >= 3 else pixels.values[[0, 0, 0]]
-            image[window.slices] = np.where(pixels.valid[..., None], bands.transpose(1, 2, 0), NODATA_GREY)
+            image[window.slices] = np.where(pixels.valid[..., None], bands.transpose(1, 2, 0), NODATA_GRAY)
     return write_picture(path, [image, table[values]])
 
 

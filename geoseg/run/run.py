@@ -95,7 +95,7 @@ def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bo
 
 
 def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Sequence[SceneSource]:
-    """Leave out the scenes that a catalogue or manifest places outside the AOI; they are not opened.
+    """Leave out the scenes that a catalog or manifest places outside the AOI; they are not opened.
 
     The pixels of a mosaic are those of its first scene (CRS, size of a pixel) or of its finest: no AOI changes them, so
     the first one stays, and all of them where the finest decides.
@@ -110,7 +110,7 @@ def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Seq
     left = filter_sources(sources, bounds) if bounds is not None else sources
     if not left:
         raise OutsideAOIError(
-            f"None of the {len(sources)} scenes meets the AOI {settings.aoi}, by the footprints that the catalogue "
+            f"None of the {len(sources)} scenes meets the AOI {settings.aoi}, by the footprints that the catalog "
             "or manifest gives. Check both, or leave --aoi out."
         )
     if len(left) < len(sources):

@@ -52,7 +52,7 @@ class RunSettings(InferenceOptions):
         model: Name of a shipped model, or path of a bundle.
         out: Result folder, or `s3://bucket/prefix`; `<scene name>_geoseg` in the working folder by default.
         threshold: Probability from which a pixel is a building.
-        min_area_m2: Smallest footprint kept, square metres.
+        min_area_m2: Smallest footprint kept, square meters.
         simplify_px: Tolerance of the simplification, pixels of the working grid; 0 keeps every pixel corner.
         block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
         overwrite: Replace an existing result.
@@ -91,7 +91,7 @@ class RunSettings(InferenceOptions):
             ),
             (
                 self.min_area_m2 is None or self.min_area_m2 >= 0,
-                f"--min-area-m2 {self.min_area_m2} is negative. Give square metres, such as 5.",
+                f"--min-area-m2 {self.min_area_m2} is negative. Give square meters, such as 5.",
             ),
             (
                 self.simplify_px >= 0,

@@ -35,9 +35,7 @@ def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[
     """
     if not any(MaskFlags.nodata in flags for flags in reader.mask_flag_enums):
         return np.asarray(reader.dataset_mask(window=window) > 0)
-    alpha = [
-        band for band, colour in zip(reader.indexes, reader.colorinterp, strict=True) if colour == ColorInterp.alpha
-    ]
+    alpha = [band for band, color in zip(reader.indexes, reader.colorinterp, strict=True) if color == ColorInterp.alpha]
     valid = np.zeros((window.height, window.width), bool)
     with quiet(NodataShadowWarning):
         for band in set(reader.indexes) - set(alpha):

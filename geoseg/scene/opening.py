@@ -24,7 +24,7 @@ from geoseg.vrt import mosaic_vrt
 log = logging.getLogger("geoseg.scene")
 
 PLAUSIBLE_GSD_M = (1e-3, 1e5)
-"""Metres per pixel outside which coordinates and CRS cannot belong together."""
+"""Meters per pixel outside which coordinates and CRS cannot belong together."""
 
 
 def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None) -> Scene:
@@ -120,10 +120,10 @@ def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
     meaning = src.colorinterp
     if meaning[0] == ColorInterp.palette:
         raise BandMismatchError(
-            f"{name} holds palette indices, not colours. Expand them with `gdal_translate -expand rgb IN OUT`."
+            f"{name} holds palette indices, not colors. Expand them with `gdal_translate -expand rgb IN OUT`."
         )
     rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    first = [meaning.index(colour) + 1 for colour in rgb] if all(colour in meaning for colour in rgb) else []
+    first = [meaning.index(color) + 1 for color in rgb] if all(color in meaning for color in rgb) else []
     others = [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha and i not in first]
     return (*first, *others)
 
@@ -155,7 +155,7 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
 
 
 def _checked_gsd(grid: Grid, name: str) -> Grid:
-    """Refuse coordinates that do not lie in their CRS: degrees taken for metres, or places beyond the world."""
+    """Refuse coordinates that do not lie in their CRS: degrees taken for meters, or places beyond the world."""
     low, high = PLAUSIBLE_GSD_M
     try:
         gsd_m = grid.gsd_m

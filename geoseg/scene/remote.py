@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from geoseg.scene.files import is_remote
 
 REMOTE_ENV = {
-    # No search for neighbours (.ovr, .msk, .aux.xml), each of which would be a request.
+    # No search for neighbors (.ovr, .msk, .aux.xml), each of which would be a request.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     # A transfer that stands still for this many seconds has failed; one that is slow has not.
@@ -64,12 +64,12 @@ def forget(files: Sequence[str]) -> None:
 
 @lru_cache(maxsize=256)
 def reach_of(files: tuple[str, ...]) -> str | None:
-    """Return how GDAL should look for neighbours of files; None where all of them, and what VRTs name, are local."""
+    """Return how GDAL should look for neighbors of files; None where all of them, and what VRTs name, are local."""
     sources = [source for file in files for source in _sources(file)]
     remote = [is_remote(source) for source in sources]
     if not any(remote):
         return None
-    return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbours
+    return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbors
 
 
 def _sources(file: str) -> list[str]:

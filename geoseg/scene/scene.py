@@ -76,7 +76,7 @@ class Scene:
     levels: Levels | None = None
 
     def at_gsd(self, gsd_m: float) -> "Scene":
-        """Return the scene on the grid of the same extent nearest to `gsd_m` metres per pixel on the ground."""
+        """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
         return replace(self, grid=self.native.resampled(gsd_m))
 
     def at_shape(self, shape: tuple[int, int]) -> "Scene":

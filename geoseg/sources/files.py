@@ -20,7 +20,7 @@ SHOWN = 5
 RESULT_NAMES = frozenset(
     ("buildings.parquet", "classes.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
 )
-"""Files of a result folder that could be taken for a scene, a manifest or a catalogue."""
+"""Files of a result folder that could be taken for a scene, a manifest or a catalog."""
 
 RUN_FOLDER = ".geoseg"
 """Where a run that is not finished keeps its parts."""
@@ -82,7 +82,7 @@ def list_pattern(pattern: str) -> list[str]:
     if not is_local(pattern) and not is_s3(pattern):
         raise SourceError(
             f"{pattern} is a pattern, and a web server cannot be asked what it holds. Name the files, a manifest "
-            "(CSV, GeoParquet) or a STAC catalogue; patterns work for local files and s3://bucket/prefix/*.tif."
+            "(CSV, GeoParquet) or a STAC catalog; patterns work for local files and s3://bucket/prefix/*.tif."
         )
     if is_s3(pattern):
         matches = _match_s3(pattern)

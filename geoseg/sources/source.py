@@ -24,7 +24,7 @@ MAX_NAME = 100
 
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
-110 km at 60 degrees north), and catalogues round. A scene too many costs the reading of one header."""
+110 km at 60 degrees north), and catalogs round. A scene too many costs the reading of one header."""
 
 Bounds = tuple[float, float, float, float]
 

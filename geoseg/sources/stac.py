@@ -26,7 +26,7 @@ from geoseg.sources.source import Found, as_utc
 log = logging.getLogger(__name__)
 
 READERS = 8
-"""Documents read at a time: a catalogue of a thousand Items on a web server is a thousand waits."""
+"""Documents read at a time: a catalog of a thousand Items on a web server is a thousand waits."""
 
 SAVE_A_SEARCH = (
     "Save the Items that you want as a file and name that: with pystac-client, "
@@ -43,7 +43,7 @@ class StoreIO(pystac.StacIO):
 
     def write_text(self, dest: Any, txt: str, *args: Any, **kwargs: Any) -> None:
         """Refuse: sources are only read."""
-        raise NotImplementedError("geoseg reads catalogues and does not write them")
+        raise NotImplementedError("geoseg reads catalogs and does not write them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
         asset: Key of the asset to take of every Item.
 
     Returns:
-        Scenes in the order of the links: a catalogue's own Items before those of its children.
+        Scenes in the order of the links: a catalog's own Items before those of its children.
 
     Raises:
         MissingFileError: If a document is not there.
@@ -86,7 +86,7 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
 
 
 def _walk(first: Document, asset: str | None) -> Iterator[Document]:
-    """Yield all documents that one leads to, depth first, each once: catalogues may run in circles."""
+    """Yield all documents that one leads to, depth first, each once: catalogs may run in circles."""
     seen, waiting = {identity(first.location)}, [first]
     with ThreadPoolExecutor(READERS) as pool:
         while waiting:

@@ -23,12 +23,12 @@ class Building:
 
     Attributes:
         pose: its place and turn in the scene.
-        wings: rectangles (u0, v0, u1, v1) in local metres, multiples of 1/64.
+        wings: rectangles (u0, v0, u1, v1) in local meters, multiples of 1/64.
         roof: gable, hip, shed, cross or flat.
         material: what covers it.
-        colour: RGB before shading.
+        color: RGB before shading.
         eaves_m: height of the eaves.
-        pitch: rise per metre.
+        pitch: rise per meter.
         salt: picks its piece of the texture and its details.
     """
 
@@ -36,7 +36,7 @@ class Building:
     wings: tuple[Wing, ...]
     roof: str
     material: Material
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
     eaves_m: float
     pitch: float
     salt: int
@@ -47,7 +47,7 @@ class Building:
         return max(math.hypot(max(-u0, u1), max(-v0, v1)) for u0, v0, u1, v1 in self.wings)
 
     def outline(self) -> Polygon:
-        """Give the roof's outline in scene metres (y down)."""
+        """Give the roof's outline in scene meters (y down)."""
         local = shapely.union_all([box(*wing) for wing in self.wings]).simplify(0.0)
         return shapely.transform(local, self._place)
 
@@ -153,40 +153,40 @@ def paint_building(canvas: Canvas, building: Building, sun: tuple[float, float, 
     if u.size == 0:
         return
     roof = surface(building, u, v)
-    colour = texture(canvas, building, roof, window)
+    color = texture(canvas, building, roof, window)
     light = np.clip(1 + (plane_light(building, sun) - 1) * contrast, 0.42, 1.26)
-    colour *= light[roof.plane][..., None]
-    _ridges(building, roof, colour)
+    color *= light[roof.plane][..., None]
+    _ridges(building, roof, color)
     height = roof.height_m.copy()
     if building.roof == "flat":
-        _parapet(building, roof, colour, height)
-    _details(building, roof, (u, v), colour, height)
+        _parapet(building, roof, color, height)
+    _details(building, roof, (u, v), color, height)
     inside = roof.inside
-    canvas.rgb[window][inside] = colour[inside].astype(np.float32)
+    canvas.rgb[window][inside] = color[inside].astype(np.float32)
     canvas.height_m[window][inside] = height[inside].astype(np.float32)
     canvas.roof[window][inside] = True
 
 
 def texture(canvas: Canvas, building: Building, roof: Surface, window: Window) -> Samples:
-    """Give the (y, x, 3) colour of a covering in even light."""
+    """Give the (y, x, 3) color of a covering in even light."""
     wide, mid, fine = canvas.grain_at(window, building.salt).astype(np.float64)
     material = building.material
     mottle = material.wear * (0.07 * wide + 0.05 * mid + 0.03 * fine)
-    colour: Samples = np.array(building.colour)[None, None, :] * (1 + mottle)[..., None]
+    color: Samples = np.array(building.color)[None, None, :] * (1 + mottle)[..., None]
     if material.kind == "metal":
-        return _sheets(building, roof, colour, wide + 0.6 * mid)
+        return _sheets(building, roof, color, wide + 0.6 * mid)
     if material.kind == "concrete":
-        return _stains(building, roof, colour, wide, mid)
+        return _stains(building, roof, color, wide, mid)
     if material.kind == "membrane":
         seam = np.floor(roof.along_m / 3.0) != np.floor((roof.along_m + 0.15) / 3.0)
-        colour *= (1 - 0.06 * seam)[..., None]
-        return colour
+        color *= (1 - 0.06 * seam)[..., None]
+        return color
     period = 0.9 if material.kind == "tile" else 0.6
-    colour *= (1 + 0.035 * triangle_wave(roof.down_m, period))[..., None]
-    return colour
+    color *= (1 + 0.035 * triangle_wave(roof.down_m, period))[..., None]
+    return color
 
 
-def _sheets(building: Building, roof: Surface, colour: Samples, worn: Samples) -> Samples:
+def _sheets(building: Building, roof: Surface, color: Samples, worn: Samples) -> Samples:
     """Lay corrugated sheets, each with its own tone, some rusted, some replaced."""
     rng = np.random.Generator(np.random.PCG64(building.salt))
     sheet = (0.8 + 0.8 * rng.random(), 1.8 + 1.6 * rng.random())
@@ -194,41 +194,41 @@ def _sheets(building: Building, roof: Surface, colour: Samples, worn: Samples) -
     col = (np.floor(roof.along_m / sheet[0]) % 32).astype(np.intp)
     rust = building.material.rust
     tone = 1 + (0.05 + 0.14 * rust) * (rng.random((5, 16, 32)) * 2 - 1)
-    colour *= tone[roof.plane, row, col][..., None]
+    color *= tone[roof.plane, row, col][..., None]
     bias = (rng.random((5, 16, 32)) * 1.6 - 1.6 + 1.5 * rust)[roof.plane, row, col]
     rusted = np.clip((worn + bias) * 1.5, 0, 0.85) * min(1.0, rust * 4)
-    colour += (np.array((104.0, 62.0, 42.0)) - colour) * rusted[..., None]
+    color += (np.array((104.0, 62.0, 42.0)) - color) * rusted[..., None]
     swapped = (rng.random((5, 16, 32)) < 0.06 * min(1.0, rust * 4))[roof.plane, row, col]
-    colour[swapped] = colour[swapped] * 0.35 + np.array((150.0, 142.0, 128.0)) * 0.65
+    color[swapped] = color[swapped] * 0.35 + np.array((150.0, 142.0, 128.0)) * 0.65
     ribs = 0.05 * triangle_wave(roof.along_m, 0.76)
-    return colour * (1 + ribs)[..., None]
+    return color * (1 + ribs)[..., None]
 
 
-def _stains(building: Building, roof: Surface, colour: Samples, wide: Samples, mid: Samples) -> Samples:
+def _stains(building: Building, roof: Surface, color: Samples, wide: Samples, mid: Samples) -> Samples:
     dirt = np.clip(wide + 0.5 * mid - 0.15, 0, 1) * 0.4 * building.material.wear
     damp = np.clip(1 - roof.rim_m / 1.2, 0, 1) * np.clip(mid + 0.3, 0, 1) * 0.2
-    return colour * (1 - np.clip(dirt + damp, 0, 0.55))[..., None]
+    return color * (1 - np.clip(dirt + damp, 0, 0.55))[..., None]
 
 
-def _ridges(building: Building, roof: Surface, colour: Samples) -> None:
+def _ridges(building: Building, roof: Surface, color: Samples) -> None:
     if building.roof in ("flat", "shed"):
         return
     strength = 0.14 if building.material.kind == "tile" else 0.08
     sign = 1.0 if building.salt % 3 else -1.0
     on_ridge = (roof.ridge_m < 0.3) & (roof.rim_m > 0.3)
-    colour[on_ridge] *= 1 + sign * strength
+    color[on_ridge] *= 1 + sign * strength
 
 
-def _parapet(building: Building, roof: Surface, colour: Samples, height: Samples) -> None:
+def _parapet(building: Building, roof: Surface, color: Samples, height: Samples) -> None:
     if building.salt % 4 == 0:
         return
     wall = roof.rim_m < 0.26
-    colour[wall] = colour[wall] * 0.6 + np.array((186.0, 182.0, 174.0)) * 0.4
+    color[wall] = color[wall] * 0.6 + np.array((186.0, 182.0, 174.0)) * 0.4
     height[wall] += 0.9 if building.material.kind == "concrete" else 0.4
 
 
 def _details(
-    building: Building, roof: Surface, place: tuple[Samples, Samples], colour: Samples, height: Samples
+    building: Building, roof: Surface, place: tuple[Samples, Samples], color: Samples, height: Samples
 ) -> None:
     """Set small things on the roof: chimneys, skylights, tanks, stair heads, plant."""
     rng = np.random.Generator(np.random.PCG64(building.salt + 1))
@@ -237,7 +237,7 @@ def _details(
     for kind in kinds:
         u0, v0, u1, v1 = building.wings[int(rng.integers(len(building.wings)))]
         spot = (u0 + (u1 - u0) * rng.uniform(0.15, 0.85), v0 + (v1 - v0) * rng.uniform(0.15, 0.85))
-        _DETAILS[kind](rng, Stand(place[0] - spot[0], place[1] - spot[1], roof, colour, height))
+        _DETAILS[kind](rng, Stand(place[0] - spot[0], place[1] - spot[1], roof, color, height))
 
 
 def _detail_kinds(building: Building, area: float, rng: np.random.Generator) -> list[str]:
@@ -259,19 +259,19 @@ def _detail_kinds(building: Building, area: float, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where a detail goes: local coordinates around its middle, and the roof, colours and heights it is set upon."""
+    """Where a detail goes: local coordinates around its middle, and the roof, colors and heights it is set upon."""
 
     u: Samples
     v: Samples
     roof: Surface
-    colour: Samples
+    color: Samples
     height: Samples
 
     def put(self, size_m: tuple[float, float], rgb: tuple[float, ...], rise_m: float) -> None:
         """Set a box on the roof."""
         spot = (np.abs(self.u) < size_m[0] / 2) & (np.abs(self.v) < size_m[1] / 2)
         spot &= self.roof.inside & (self.roof.rim_m > 0.2)
-        self.colour[spot] = self.colour[spot] * 0.15 + np.array(rgb) * 0.85
+        self.color[spot] = self.color[spot] * 0.15 + np.array(rgb) * 0.85
         self.height[spot] += rise_m
 
 
@@ -286,7 +286,7 @@ def _skylight(rng: np.random.Generator, stand: Stand) -> None:
 def _tank(rng: np.random.Generator, stand: Stand) -> None:
     spot = (stand.u * stand.u + stand.v * stand.v < 0.55) & stand.roof.inside
     rgb = ((38, 40, 44), (60, 92, 140), (206, 206, 202))[int(rng.integers(3))]
-    stand.colour[spot] = np.array(rgb)
+    stand.color[spot] = np.array(rgb)
     stand.height[spot] += 1.4
 
 

@@ -1,4 +1,4 @@
-"""The sheet a scene is painted on: supersampled, with a margin, in metres from the scene's top left corner (y down)."""
+"""The sheet a scene is painted on: supersampled, with a margin, in meters from the scene's top left corner (y down)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FINE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where something stands (metres) and how it is turned; kept coarse, so that every machine agrees on it."""
+    """Where something stands (meters) and how it is turned; kept coarse, so that every machine agrees on it."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Pose:
         )
 
     def place(self, u: float, v: float) -> tuple[float, float]:
-        """Move local coordinates (metres) to the scene's."""
+        """Move local coordinates (meters) to the scene's."""
         return self.x + u * self.cos - v * self.sin, self.y + u * self.sin + v * self.cos
 
     def moved(self, u: float, v: float) -> Pose:
@@ -49,7 +49,7 @@ class Pose:
 
 
 class Canvas:
-    """Colour, height and occupancy of a scene's samples.
+    """Color, height and occupancy of a scene's samples.
 
     Attributes:
         rgb: (y, x, 3) float32, 0-255.
@@ -57,7 +57,7 @@ class Canvas:
         taken: (y, x) bool, True where nothing may be built.
         built: (y, x) bool, True where a building stands (roads are taken, not built).
         roof: (y, x) bool, True where a building's roof was painted.
-        grain: (3, y, x) float32 noises in [-1, 1]: metres wide, decimetres wide, single samples.
+        grain: (3, y, x) float32 noises in [-1, 1]: meters wide, decimeters wide, single samples.
     """
 
     def __init__(self, size_px: int, gsd_m: float, rng: np.random.Generator) -> None:
@@ -74,7 +74,7 @@ class Canvas:
         self.built = np.zeros(self.shape, np.bool_)
         self.roof = np.zeros(self.shape, np.bool_)
         self.grain = self._grain(rng)
-        self.centres = (np.arange(side) + 0.5) * self.step_m - self.margin_m
+        self.centers = (np.arange(side) + 0.5) * self.step_m - self.margin_m
 
     def _grain(self, rng: np.random.Generator) -> NDArray[np.float32]:
         wide = octaves(rng, self.shape, 6.0 / self.step_m, 3)
@@ -84,7 +84,7 @@ class Canvas:
 
     @property
     def side_m(self) -> float:
-        """Length of the scene's side in metres, without the margin."""
+        """Length of the scene's side in meters, without the margin."""
         return self.size_px * self.gsd_m
 
     def window(self, x: float, y: float, radius_m: float) -> Window:
@@ -98,14 +98,14 @@ class Canvas:
         return slice(min(max(first, 0), side), min(max(last, 0), side))
 
     def local(self, pose: Pose, radius_m: float) -> tuple[Window, Samples, Samples]:
-        """Give the samples around a pose and their local coordinates u, v (metres)."""
+        """Give the samples around a pose and their local coordinates u, v (meters)."""
         window = self.window(pose.x, pose.y, radius_m)
-        dy = (self.centres[window[0]] - pose.y)[:, None]
-        dx = (self.centres[window[1]] - pose.x)[None, :]
+        dy = (self.centers[window[0]] - pose.y)[:, None]
+        dx = (self.centers[window[1]] - pose.x)[None, :]
         return window, dx * pose.cos + dy * pose.sin, dy * pose.cos - dx * pose.sin
 
     def grain_at(self, window: Window, shift: int) -> NDArray[np.float32]:
-        """Give (3, y, x) noise for a window; `shift` picks another part of the sheet, so that neighbours differ."""
+        """Give (3, y, x) noise for a window; `shift` picks another part of the sheet, so that neighbors differ."""
         rows = (np.arange(window[0].start, window[0].stop) + shift * 37) % self.shape[0]
         cols = (np.arange(window[1].start, window[1].stop) + shift * 101) % self.shape[1]
         return self.grain[:, rows[:, None], cols[None, :]]
@@ -116,16 +116,16 @@ class Canvas:
         return window, (np.abs(u) <= length_m / 2) & (np.abs(v) <= width_m / 2)
 
     def fill_box(
-        self, pose: Pose, size_m: tuple[float, float], colour: Samples, height_m: float = 0.0, *, grain: float = 6.0
+        self, pose: Pose, size_m: tuple[float, float], color: Samples, height_m: float = 0.0, *, grain: float = 6.0
     ) -> None:
         """Paint a rectangle standing `height_m` above what it stands on."""
         window, inside = self.box(pose, *size_m)
         texture = self.grain[1][window][inside][:, None] * np.float32(grain)
-        self.rgb[window][inside] = colour.astype(np.float32) + texture
+        self.rgb[window][inside] = color.astype(np.float32) + texture
         self.height_m[window][inside] += np.float32(height_m)
 
     def burn(self, shapes: list[tuple[BaseGeometry, int]], dtype: str = "uint16") -> NDArray[np.int_]:
-        """Rasterise geometries (metres) with their values onto the samples; later ones lie on top."""
+        """Rasterize geometries (meters) with their values onto the samples; later ones lie on top."""
         from affine import Affine
         from rasterio.features import rasterize
 

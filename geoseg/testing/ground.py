@@ -16,7 +16,7 @@ _MOTTLE = {GRASS: 1.0, SOIL: 0.8, PAVED: 0.45, FIELD: 0.7, FOREST: 1.2}
 
 
 def burn_roads(canvas: Canvas, streets: Streets) -> NDArray[np.int_]:
-    """Rasterise the roads with their verges; returns road number + 1 at each sample, 0 elsewhere."""
+    """Rasterize the roads with their verges; returns road number + 1 at each sample, 0 elsewhere."""
     shapes = [(road.line.buffer(road.width_m / 2, quad_segs=4), index + 1) for index, road in enumerate(streets.roads)]
     return canvas.burn(list(shapes))
 
@@ -37,20 +37,20 @@ Tables = tuple[NDArray[np.int_], NDArray[np.float32], NDArray[np.float32]]
 
 
 def _plot_tables(sites: Sites, style: Style, rng: np.random.Generator) -> Tables:
-    """Draw for each plot (0 = no plot): its ground, its colour, its mottling."""
+    """Draw for each plot (0 = no plot): its ground, its color, its mottling."""
     base = int(np.argmax(style.plot_ground)) + 1
     kinds = [base, *(kind for _, kind in sites.grounds)]
-    colours = np.array([_ground_colour(kind, style, rng) for kind in kinds], np.float32)
-    return np.array(kinds), colours, np.array([_MOTTLE[kind] for kind in kinds], np.float32)
+    colors = np.array([_ground_color(kind, style, rng) for kind in kinds], np.float32)
+    return np.array(kinds), colors, np.array([_MOTTLE[kind] for kind in kinds], np.float32)
 
 
-def _ground_colour(kind: int, style: Style, rng: np.random.Generator) -> NDArray[np.float64]:
+def _ground_color(kind: int, style: Style, rng: np.random.Generator) -> NDArray[np.float64]:
     choices: dict[int, tuple[RGB, ...]] = {GRASS: style.grass, SOIL: style.soil, PAVED: style.paved, FOREST: style.soil}
     palette = choices.get(kind, style.grass + style.soil)
-    colour = np.array(palette[int(rng.integers(len(palette)))], np.float64)
+    color = np.array(palette[int(rng.integers(len(palette)))], np.float64)
     if kind == FOREST:
-        colour *= 0.72
-    return colour * rng.normal(1.0, 0.055) + rng.normal(0, 3, 3)
+        color *= 0.72
+    return color * rng.normal(1.0, 0.055) + rng.normal(0, 3, 3)
 
 
 def _cover(
@@ -71,10 +71,10 @@ def _cover(
     soil, grass = np.array(style.soil[0], np.float32), np.array(style.grass[0], np.float32)
     weeds = np.clip((huge - wide + 0.4 * mid - 0.45) * 1.6, 0, 0.8) * mottle * np.float32(0.35 + style.plot_ground[0])
     for band in range(3):
-        colour = tables[1][:, band][plots]
-        colour += (soil[band] - colour) * bare
-        colour += (grass[band] - colour) * weeds
-        canvas.rgb[..., band] = colour * shade
+        color = tables[1][:, band][plots]
+        color += (soil[band] - color) * bare
+        color += (grass[band] - color) * weeds
+        canvas.rgb[..., band] = color * shade
 
 
 def _furrows(canvas: Canvas, plots: NDArray[np.int_], field: NDArray[np.bool_], rng: np.random.Generator) -> None:
@@ -84,8 +84,8 @@ def _furrows(canvas: Canvas, plots: NDArray[np.int_], field: NDArray[np.bool_], 
     for plot in np.unique(plots[field]).tolist():
         rows, cols = np.nonzero((plots == plot) & field)
         cos, sin = rng.integers(-64, 65, 2) / 64.0
-        wave = triangle_wave(canvas.centres[cols] * cos + canvas.centres[rows] * sin, rng.uniform(0.9, 2.2))
-        strips = np.floor((canvas.centres[cols] * sin - canvas.centres[rows] * cos) / rng.uniform(9, 25)) % 8
+        wave = triangle_wave(canvas.centers[cols] * cos + canvas.centers[rows] * sin, rng.uniform(0.9, 2.2))
+        strips = np.floor((canvas.centers[cols] * sin - canvas.centers[rows] * cos) / rng.uniform(9, 25)) % 8
         tone = 1 + 0.08 * wave + (rng.random(8) * 0.3 - 0.15)[strips.astype(np.intp)]
         canvas.rgb[rows, cols] *= tone[:, None].astype(np.float32)
 
@@ -97,14 +97,14 @@ def _paint_roads(
     _verges(canvas, roads, index, style, rng)
     on_road = index > 0
     asphalt = np.array(style.road[int(rng.integers(len(style.road)))], np.float64)
-    colours = np.stack([_road_colour(style, road, asphalt, rng) for road in roads] or [asphalt])
-    colour = colours.astype(np.float32)[index[on_road] - 1]
+    colors = np.stack([_road_color(style, road, asphalt, rng) for road in roads] or [asphalt])
+    color = colors.astype(np.float32)[index[on_road] - 1]
     shade = 1 + 0.05 * wide[on_road] + 0.035 * mid[on_road] + 0.035 * fine[on_road]
-    canvas.rgb[on_road] = colour * shade[:, None]
+    canvas.rgb[on_road] = color * shade[:, None]
     _markings(canvas, roads, style, rng)
 
 
-def _road_colour(
+def _road_color(
     style: Style, road: Road, asphalt: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     soil = np.array(style.soil[int(rng.integers(len(style.soil)))], np.float64) * 1.02
@@ -125,11 +125,11 @@ def _verges(
     reach = 1.6 if style.markings else 0.9
     verge = canvas.burn([(road.line.buffer(road.width_m / 2 + reach, quad_segs=4), 1) for road in roads], "uint8") > 0
     verge &= index == 0
-    colour = np.array((168, 164, 156) if style.markings else style.soil[int(rng.integers(len(style.soil)))], np.float32)
+    color = np.array((168, 164, 156) if style.markings else style.soil[int(rng.integers(len(style.soil)))], np.float32)
     wide, mid, fine = (grain[verge] for grain in canvas.grain)
     share = np.float32(0.75) if style.markings else np.clip(0.5 + 0.5 * wide + 0.3 * mid, 0, 0.9)
     old = canvas.rgb[verge]
-    new = colour * (1 + 0.05 * mid + 0.05 * fine)[:, None]
+    new = color * (1 + 0.05 * mid + 0.05 * fine)[:, None]
     canvas.rgb[verge] = old + (new - old) * (share if np.ndim(share) == 0 else np.asarray(share)[:, None])
 
 

@@ -1,4 +1,4 @@
-"""Light and lens: cast shadows from the height model, haze, colour cast, blur and noise of the sensor."""
+"""Light and lens: cast shadows from the height model, haze, color cast, blur and noise of the sensor."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def _grade(picture: Floats, style: Style, rng: np.random.Generator) -> Floats:
 
 
 def _mute(picture: Floats, share: np.float32) -> None:
-    """Draw colours towards their grey, as air and cheap lenses do."""
-    grey = (picture[..., 0] + picture[..., 1] * np.float32(2) + picture[..., 2]) * np.float32(0.25)
+    """Draw colors towards their gray, as air and cheap lenses do."""
+    gray = (picture[..., 0] + picture[..., 1] * np.float32(2) + picture[..., 2]) * np.float32(0.25)
     for band in range(3):
-        picture[..., band] += (grey - picture[..., band]) * share
+        picture[..., band] += (gray - picture[..., band]) * share
 
 
 def _curve(picture: Floats, contrast: np.float32) -> Floats:
@@ -116,7 +116,7 @@ def _curve(picture: Floats, contrast: np.float32) -> Floats:
 
 
 def _blur(picture: Floats, weight: np.float32) -> Floats:
-    """Blend each pixel with its (1, 2, 1) / 4 neighbourhood, row-wise and column-wise."""
+    """Blend each pixel with its (1, 2, 1) / 4 neighborhood, row-wise and column-wise."""
     for axis in (0, 1):
         before, after = np.roll(picture, 1, axis), np.roll(picture, -1, axis)
         soft = (before + after) * np.float32(0.25) + picture * np.float32(0.5)

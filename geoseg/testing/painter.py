@@ -54,7 +54,7 @@ def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: s
     Args:
         seed: picks region, street plan, houses, sun, weather and sensor.
         size_px: rows and columns.
-        gsd_m: metres per pixel.
+        gsd_m: meters per pixel.
         region: compounds, hill_town, suburb or old_town; drawn from the seed when None.
 
     Returns:

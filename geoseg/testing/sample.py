@@ -30,7 +30,7 @@ A painted aerial scene and the truth about it, for the first try and for tests. 
 Made by geoseg's own generator, `geoseg.testing`, from seed {seed}; the default network was never trained on this seed.
 To make it again: `python -m geoseg.testing sample_data`. A test compares the committed files with the generator's.
 
-Licence: Apache-2.0, as geoseg.
+License: Apache-2.0, as geoseg.
 """
 
 
@@ -61,7 +61,7 @@ def write_training_scenes(
         folder: where the files go.
         seeds: one scene each.
         size_px: rows and columns.
-        gsd_m: metres per pixel.
+        gsd_m: meters per pixel.
         region: fixes the style; drawn from each seed when None.
 
     Returns:
@@ -84,7 +84,7 @@ def _write_training_scene(folder: Path, seed: int, size_px: int, gsd_m: float, r
 
 
 def label_raster(scene: PaintedScene) -> NDArray[np.uint8]:
-    """Rasterise the true footprints: (y, x) uint8, 1 where a pixel's centre lies in a building."""
+    """Rasterize the true footprints: (y, x) uint8, 1 where a pixel's center lies in a building."""
     from rasterio.features import rasterize
 
     burnt: NDArray[np.uint8] = rasterize(

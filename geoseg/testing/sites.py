@@ -20,7 +20,7 @@ GRASS, SOIL, PAVED, FIELD, FOREST = range(1, 6)
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something small: kind (tree, car, wall, ...), pose, and size in metres (length, width, height)."""
+    """Something small: kind (tree, car, wall, ...), pose, and size in meters (length, width, height)."""
 
     kind: str
     pose: Pose
@@ -29,7 +29,7 @@ class Thing:
 
 @dataclass(slots=True)
 class Sites:
-    """All that a scene holds besides its roads; grounds are (outline in scene metres, ground code)."""
+    """All that a scene holds besides its roads; grounds are (outline in scene meters, ground code)."""
 
     buildings: list[Building] = field(default_factory=list)
     grounds: list[tuple[Polygon, int]] = field(default_factory=list)
@@ -137,9 +137,9 @@ class Settler:
         roof = material.roofs[int(rng.integers(len(material.roofs)))]
         if roof == "shed" and len(wings) > 1:
             roof = "gable"
-        base = material.colours[int(rng.integers(len(material.colours)))]
+        base = material.colors[int(rng.integers(len(material.colors)))]
         tone = rng.normal(1.0, 0.08)
-        colour = tuple(min(max(value * tone + rng.normal(0, 4), 12.0), 246.0) for value in base)
+        color = tuple(min(max(value * tone + rng.normal(0, 4), 12.0), 246.0) for value in base)
         turned = Pose.of_angle(pose.x, pose.y, math.atan2(pose.sin, pose.cos) + turn)
         eaves, pitch = round(rng.uniform(*self.style.eaves_m), 2), round(rng.uniform(*self.style.pitch), 3)
         pitch = 0.12 if roof == "shed" else pitch
@@ -148,7 +148,7 @@ class Settler:
             _coarse(wings),
             roof,
             material,
-            (colour[0], colour[1], colour[2]),
+            (color[0], color[1], color[2]),
             eaves,
             pitch,
             int(rng.integers(1, 1 << 30)),
@@ -253,8 +253,8 @@ class Settler:
     def _unit(self, model: Building, wing: Wing) -> Building:
         other = self._building(model.pose, (wing,))
         same = self.rng.random() < 0.55
-        material, roof, colour = (
-            (model.material, model.roof, model.colour) if same else (other.material, other.roof, other.colour)
+        material, roof, color = (
+            (model.material, model.roof, model.color) if same else (other.material, other.roof, other.color)
         )
         roof = "gable" if roof in ("hip", "cross") else roof
         return Building(
@@ -262,7 +262,7 @@ class Settler:
             (wing,),
             roof,
             material,
-            colour,
+            color,
             model.eaves_m + self.rng.choice([0.0, 0.4, -0.3]),
             model.pitch,
             other.salt,
@@ -322,7 +322,7 @@ class Settler:
 
     def _open(self, block: Block) -> None:
         if block.kind == "pitch":
-            pose = self.bend.pose(*block.centre, _main_angle(block))
+            pose = self.bend.pose(*block.center, _main_angle(block))
             self.sites.things.append(Thing("sport", pose, (40.0, 24.0, 0.0)))
         if block.kind == "forest":
             for x, y in self._scatter(block, per_ha=260.0):
@@ -441,7 +441,7 @@ def _whole(house: Building) -> Building:
 
 
 def house_wings(rng: np.random.Generator, width: float, depth: float, plain: float = 0.52) -> tuple[Wing, ...]:
-    """Draw a ground plan: a rectangle, or an L, T or stepped one, centred, `width` along u and `depth` along v."""
+    """Draw a ground plan: a rectangle, or an L, T or stepped one, centerd, `width` along u and `depth` along v."""
     main = (-width / 2, -depth / 2, width / 2, depth / 2)
     if rng.random() < plain or min(width, depth) < 5.5:
         return (main,)

@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A side of a block: its first corner, and the half width of the road that runs along it (metres)."""
+    """A side of a block: its first corner, and the half width of the road that runs along it (meters)."""
 
     start: Point
     road_half_m: float
@@ -33,7 +33,7 @@ class Bend:
     waves: tuple[tuple[float, float, float, float, float], ...]
 
     def __call__(self, x: float, y: float) -> Point:
-        """Move a place of the straight plan to where it lies in the scene (metres, to 1/64)."""
+        """Move a place of the straight plan to where it lies in the scene (meters, to 1/64)."""
         dx = sum(ax * math.sin(kx * x + ky * y + phase) for ax, _, kx, ky, phase in self.waves)
         dy = sum(ay * math.cos(kx * x + ky * y + phase) for _, ay, kx, ky, phase in self.waves)
         return round((x + dx) * 64) / 64, round((y + dy) * 64) / 64
@@ -66,7 +66,7 @@ class Block:
         return [edge.start for edge in self.outline]
 
     @property
-    def centre(self) -> Point:
+    def center(self) -> Point:
         """The mean of the corners."""
         corners = self.corners
         return sum(x for x, _ in corners) / len(corners), sum(y for _, y in corners) / len(corners)
@@ -83,7 +83,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """A bent centre line and its width in metres."""
+    """A bent center line and its width in meters."""
 
     line: LineString
     width_m: float
@@ -110,7 +110,7 @@ def _beside(a: Point, b: Point, place: Point) -> float:
 
 
 def plan_streets(rng: np.random.Generator, style: Style, side_m: float) -> Streets:
-    """Cut the land around a scene of `side_m` metres into blocks, and lay roads on the cuts."""
+    """Cut the land around a scene of `side_m` meters into blocks, and lay roads on the cuts."""
     bend = _draw_bend(rng)
     outlines: list[tuple[Outline, int]] = [(_land(rng, side_m), 0)]
     straight: list[tuple[Point, Point, float]] = []
@@ -142,10 +142,10 @@ def _draw_bend(rng: np.random.Generator) -> Bend:
 def _land(rng: np.random.Generator, side_m: float) -> Outline:
     angle = rng.uniform(0, math.pi)
     half = side_m * 0.72 + 60.0
-    centre = side_m / 2
+    center = side_m / 2
     corners = [(-half, -half), (half, -half), (half, half), (-half, half)]
     cos, sin = math.cos(angle), math.sin(angle)
-    return tuple(Edge((centre + u * cos - v * sin, centre + u * sin + v * cos), 0.0) for u, v in corners)
+    return tuple(Edge((center + u * cos - v * sin, center + u * sin + v * cos), 0.0) for u, v in corners)
 
 
 def _road_width(rng: np.random.Generator, style: Style, depth: int) -> float:

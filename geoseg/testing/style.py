@@ -1,4 +1,4 @@
-"""What a region looks like: ground, roofs, streets, light. Colours were chosen beside real drone and aerial imagery."""
+"""What a region looks like: ground, roofs, streets, light. Colors were chosen beside real drone and aerial imagery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Material:
 
     Attributes:
         kind: metal, tile, shingle, concrete or membrane: decides the texture.
-        colours: RGB choices, 0-255.
+        colors: RGB choices, 0-255.
         roofs: roof forms it comes with.
         weight: how common it is.
         rust: share of rusted sheets, 0-1 (metal).
@@ -24,7 +24,7 @@ class Material:
     """
 
     kind: str
-    colours: tuple[RGB, ...]
+    colors: tuple[RGB, ...]
     roofs: tuple[str, ...]
     weight: float
     rust: float = 0.0
@@ -33,7 +33,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A region's palette, street plan and light; lengths in metres, angles in degrees, colours RGB 0-255."""
+    """A region's palette, street plan and light; lengths in meters, angles in degrees, colors RGB 0-255."""
 
     name: str
     grass: tuple[RGB, ...]
@@ -72,7 +72,7 @@ class Style:
     sun_elevation: float = 45.0
 
 
-_GREY_SHINGLE: tuple[RGB, ...] = (
+_GRAY_SHINGLE: tuple[RGB, ...] = (
     (92, 92, 96), (70, 72, 78), (118, 116, 116), (140, 138, 136), (58, 58, 64), (104, 92, 84), (126, 108, 92),
     (84, 70, 62),
     (160, 158, 156), (112, 76, 64), (86, 92, 104), (178, 176, 172), (75, 82, 75),
@@ -87,7 +87,7 @@ _RUST: tuple[RGB, ...] = (
 _TAN: tuple[RGB, ...] = (
     (176, 142, 96), (188, 160, 116), (160, 128, 90), (196, 176, 138), (150, 132, 106), (204, 190, 158),
 )  # fmt: skip
-_GREY_METAL: tuple[RGB, ...] = (
+_GRAY_METAL: tuple[RGB, ...] = (
     (128, 118, 104), (112, 106, 98), (144, 140, 132), (164, 160, 152), (186, 184, 180), (98, 92, 86), (214, 212, 206),
 )  # fmt: skip
 _CONCRETE: tuple[RGB, ...] = (
@@ -110,7 +110,7 @@ _COMPOUNDS = Style(
     materials=(
         Material("metal", _RUST, ("gable", "shed", "gable", "hip"), 5.0, rust=0.5, wear=1.3),
         Material("metal", _TAN, ("gable", "hip", "shed"), 2.4, rust=0.12),
-        Material("metal", _GREY_METAL, ("gable", "shed", "hip"), 2.6, rust=0.2, wear=1.2),
+        Material("metal", _GRAY_METAL, ("gable", "shed", "hip"), 2.6, rust=0.2, wear=1.2),
         Material("metal", _WHITE, ("shed", "gable"), 0.6, rust=0.05),
         Material("metal", _BLUE + _GREEN + _RED, ("gable", "hip", "shed"), 1.0, rust=0.03, wear=0.7),
         Material("concrete", _CONCRETE, ("flat",), 0.6, wear=1.5),
@@ -150,7 +150,7 @@ _HILL_TOWN = Style(
         Material("concrete", _CONCRETE, ("flat",), 6.5, wear=1.5),
         Material("metal", _BLUE, ("shed", "gable", "shed"), 1.1, wear=0.7),
         Material("metal", _RED, ("gable", "hip", "shed"), 0.8, wear=0.7),
-        Material("metal", _GREY_METAL, ("shed", "gable"), 1.6, rust=0.15),
+        Material("metal", _GRAY_METAL, ("shed", "gable"), 1.6, rust=0.15),
         Material("tile", _TILE_RED, ("gable", "hip"), 0.7),
         Material("metal", _RUST, ("shed", "gable"), 0.5, rust=0.4),
     ),
@@ -194,7 +194,7 @@ _SUBURB = Style(
     road=((104, 104, 106), (116, 116, 117), (90, 91, 94), (126, 124, 122)),
     leaf=((48, 64, 36), (58, 76, 42), (70, 84, 48), (40, 54, 34), (84, 92, 54)),
     materials=(
-        Material("shingle", _GREY_SHINGLE, ("gable", "gable", "hip", "cross"), 8.0, wear=0.8),
+        Material("shingle", _GRAY_SHINGLE, ("gable", "gable", "hip", "cross"), 8.0, wear=0.8),
         Material("tile", _TILE_RED, ("gable", "hip"), 0.5),
         Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 0.8, wear=0.8),
     ),
@@ -242,7 +242,7 @@ _OLD_TOWN = Style(
     leaf=((52, 70, 38), (66, 84, 46), (46, 60, 36)),
     materials=(
         Material("tile", _TILE_RED, ("gable", "gable", "hip", "cross"), 7.0),
-        Material("shingle", _GREY_SHINGLE, ("gable", "hip"), 1.6),
+        Material("shingle", _GRAY_SHINGLE, ("gable", "hip"), 1.6),
         Material("concrete", _CONCRETE, ("flat",), 1.0),
         Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 0.8),
     ),

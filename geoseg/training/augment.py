@@ -1,12 +1,12 @@
 """Augmentation on the batch, after the crop: each step is one entry of a recipe's `[[augment]]`.
 
-A step is a function here, registered as geometric, of colour or of pixels; its keyword arguments are the step's
+A step is a function here, registered as geometric, of color or of pixels; its keyword arguments are the step's
 options. Besides, `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that
 class' own arguments as options.
 
 kornia, which comes with torchgeo, has most of these steps one by one; here the geometric ones are multiplied into one
-matrix and one `grid_sample` (no second interpolation, and the label goes along without one), the linear colour ones
-into one colour matrix per sample. For 8 windows of 384 px on one thread that takes 40 ms, and kornia 0.9's
+matrix and one `grid_sample` (no second interpolation, and the label goes along without one), the linear color ones
+into one color matrix per sample. For 8 windows of 384 px on one thread that takes 40 ms, and kornia 0.9's
 `AugmentationSequential` with like steps 180 ms, of a training step of 1.2 s.
 """
 
@@ -36,8 +36,8 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 _GEOMETRIC: dict[str, Callable[..., Tensor]] = {}
 """From the number of samples to (n, 2, 2) matrices: from an offset in the crop to the offset in its window."""
 
-_COLOUR: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
-"""From the means (n, band, 1) of samples to colour matrices (n, band, band) and offsets (n, band, 1)."""
+_COLOR: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+"""From the means (n, band, 1) of samples to color matrices (n, band, band) and offsets (n, band, 1)."""
 
 _PIXEL: dict[str, Callable[..., Tensor]] = {}
 """From an image (n, band, y, x) and which samples are chosen (n,) to the image."""
@@ -51,7 +51,7 @@ def augment_batch(
     Args:
         image: (n, band, y, x) float32 in [0, 1], at least `crop_px` wide and high.
         mask: (n, y, x) uint8 labels.
-        steps: what is done: geometry first, then colours, then the others in their order.
+        steps: what is done: geometry first, then colors, then the others in their order.
         crop_px: side of the crops.
 
     Returns:
@@ -69,9 +69,9 @@ def augment_batch(
     matrix, shift = torch.eye(bands).repeat(n, 1, 1), torch.zeros(n, bands, 1)
     mean = image.mean(dim=(2, 3))[..., None].cpu()
     for step in steps:
-        if step.step in _COLOUR and (bands == 3 or step.step not in ("saturation", "hue")):
+        if step.step in _COLOR and (bands == 3 or step.step not in ("saturation", "hue")):
             chosen = _chosen(n, step)[:, None, None]
-            turn, add = _COLOUR[step.step](mean, **step.options)
+            turn, add = _COLOR[step.step](mean, **step.options)
             matrix, shift = torch.where(chosen, turn @ matrix, matrix), torch.where(chosen, turn @ shift + add, shift)
     flat = torch.baddbmm(shift.to(image.device), matrix.to(image.device), image.flatten(2))
     image = flat.view_as(image).clamp_(0, 1)
@@ -122,9 +122,9 @@ def _uniform(n: int, low: float, high: float) -> Tensor:
 
 
 def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Tensor, Tensor]:
-    """Sample crops about the windows' centres: bilinear for the image, nearest for the label."""
+    """Sample crops about the windows' centers: bilinear for the image, nearest for the label."""
     height, width = image.shape[-2:]
-    # a crop and its window of one parity share their centre; else the crop lies half a pixel up and left
+    # a crop and its window of one parity share their center; else the crop lies half a pixel up and left
     lean = torch.tensor([((width - crop_px) % 2) / 2, ((height - crop_px) % 2) / 2])
     offset = torch.arange(crop_px) - (crop_px - 1) / 2
     x, y = torch.meshgrid(offset, offset, indexing="xy")
@@ -172,14 +172,14 @@ def _rotation(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
-@_step(_COLOUR)
+@_step(_COLOR)
 def brightness(mean: Tensor, *, amount: float = 0.15) -> tuple[Tensor, Tensor]:
     """Add up to +- `amount` of the full range."""
     n, bands = mean.shape[:2]
     return torch.eye(bands).repeat(n, 1, 1), _uniform(n, -amount, amount)[:, None, None].expand(n, bands, 1)
 
 
-@_step(_COLOUR)
+@_step(_COLOR)
 def contrast(mean: Tensor, *, amount: float = 0.25) -> tuple[Tensor, Tensor]:
     """Scale by 1 +- `amount` about the sample's mean of each band."""
     n, bands = mean.shape[:2]
@@ -187,24 +187,24 @@ def contrast(mean: Tensor, *, amount: float = 0.25) -> tuple[Tensor, Tensor]:
     return torch.eye(bands) * factor, mean * (1 - factor)
 
 
-@_step(_COLOUR)
+@_step(_COLOR)
 def saturation(mean: Tensor, *, amount: float = 0.4) -> tuple[Tensor, Tensor]:
-    """Scale the distance from grey by 1 +- `amount`."""
+    """Scale the distance from gray by 1 +- `amount`."""
     factor = 1 + _uniform(len(mean), -amount, amount)[:, None, None]
-    grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
-    return grey + factor * (torch.eye(3) - grey), torch.zeros_like(mean)
+    gray = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
+    return gray + factor * (torch.eye(3) - gray), torch.zeros_like(mean)
 
 
-@_step(_COLOUR)
+@_step(_COLOR)
 def gain(mean: Tensor, *, amount: float = 0.12) -> tuple[Tensor, Tensor]:
-    """Scale every band by a 1 +- `amount` of its own: a colour cast."""
+    """Scale every band by a 1 +- `amount` of its own: a color cast."""
     n, bands = mean.shape[:2]
     return torch.diag_embed(1 + _uniform(n * bands, -amount, amount).view(n, bands)), torch.zeros_like(mean)
 
 
-@_step(_COLOUR)
+@_step(_COLOR)
 def hue(mean: Tensor, *, degrees: float = 10.0) -> tuple[Tensor, Tensor]:
-    """Rotate colours by up to +- `degrees` about the grey axis (Rodrigues' formula)."""
+    """Rotate colors by up to +- `degrees` about the gray axis (Rodrigues' formula)."""
     angle = _uniform(len(mean), -math.radians(degrees), math.radians(degrees))[:, None, None]
     cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
     turn = angle.cos() * torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) / 3
@@ -239,7 +239,7 @@ def noise(image: Tensor, chosen: Tensor, *, sigma: float = 0.02) -> Tensor:
 
 
 STEPS: dict[str, dict[str, Any]] = {
-    name: dict(step.__kwdefaults__ or {}) for name, step in {**_GEOMETRIC, **_COLOUR, **_PIXEL}.items()
+    name: dict(step.__kwdefaults__ or {}) for name, step in {**_GEOMETRIC, **_COLOR, **_PIXEL}.items()
 }
 """The steps and the options that each takes, with their defaults."""
 

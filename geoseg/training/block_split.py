@@ -134,7 +134,7 @@ def label_scene(
     Args:
         image: The scene.
         labels: Raster or polygons.
-        gsd_m: Metres per pixel of the working grid.
+        gsd_m: Meters per pixel of the working grid.
         coding: What the labels mean.
         area: Polygons of what is labelled; everything by default.
         where: OGR attribute filter on them.
@@ -268,9 +268,9 @@ def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, s
     everything = [block for own in blocks for block in own]
     full = [block for block in everything if block.known >= LEAST_KNOWN]
     good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
-    metres, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
+    meters, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
     raise LabelError(
-        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side_px} px ({metres:.0f} m) with "
+        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
         f"any truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px "
         f"of {spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
         f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "

@@ -103,7 +103,7 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
         ("file", f"`{bundle.name}`, {bundle.stat().st_size / 1e6:.1f} MB"),
         ("started from", start),
         ("trained", ", ".join(trained)),
-        ("terms of the weights", recipe.licence or "the recipe names none"),
+        ("terms of the weights", recipe.license or "the recipe names none"),
     ]
     said = [recipe.description] if recipe.description else []
     return "\n\n".join([f"# Model card: `{recipe.name}`, version {recipe.version}", *said, write_table(["", ""], rows)])

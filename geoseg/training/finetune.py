@@ -46,7 +46,7 @@ AUGMENT = (
     {"step": "contrast", "probability": 0.4, "options": {"amount": 0.2}},
     {"step": "gamma", "probability": 0.3, "options": {"amount": 0.2}},
 )
-"""Less than a network is trained with at first: the ground is one place, and colours need not stretch to others."""
+"""Less than a network is trained with at first: the ground is one place, and colors need not stretch to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +163,7 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
         raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
     base.weights()  # a damaged or exported file is refused before any work
     keys = settings.label_keys
-    coding = plan_coding(
-        spec.classes, target=spec.target, colours=spec.colours, also=keys["also"], values=keys["values"]
-    )
+    coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, also=keys["also"], values=keys["values"])
     labels = find_labels(files, settings.labels.absolute())
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
@@ -272,13 +270,13 @@ def _plan(
                 "empty_ok": True,
             }
             sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
-    network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colours", "mean", "std", "pixel_max")}
+    network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colors", "mean", "std", "pixel_max")}
     start = str(settings.model) if str(settings.model) in list_models() else str(Path(settings.model).absolute())
     network |= {"name": spec.network, "options": spec.network_options, "start_from": start}
     usual = {"bce": 1.0, "dice": 1.0} if len(spec.classes) == 1 else {"ce": 1.0, "dice": 1.0}
     side = min(min(b.window.shape) for parts in split.parts for blocks in parts.values() for b in blocks)
     crop = max(spec.stride_px, min(256, side) // spec.stride_px * spec.stride_px)
-    keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "licence")
+    keys = ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "license")
     recipe: dict[str, Any] = {
         "name": name,
         "description": f"{spec.name}, fine-tuned on {', '.join(str(source['name']) for source in sources)}.",

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from geoseg.bundle import us_spelling
 from geoseg.errors import GeosegError, RecipeError
 from geoseg.io.aside import write_json
 from geoseg.training.recipe import Recipe
@@ -25,7 +26,7 @@ _MAY_CHANGE = {
     "fit.device",
     "fit.precision",
     "description",
-    "licence",
+    "license",
     "version",
     "threshold",
     "min_area_m2",
@@ -47,7 +48,7 @@ def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
     path, now = folder / RECIPE_FILE, json.loads(json.dumps(asdict(plan)))
     is_begun = (folder / "checkpoints").is_dir()
     if path.is_file() and is_begun:
-        old, new = _flatten(json.loads(path.read_text(encoding="utf-8"))), _flatten(now)
+        old, new = _flatten(us_spelling(json.loads(path.read_text(encoding="utf-8")))), _flatten(now)
         changed = [key for key in sorted((old.keys() | new.keys()) - _MAY_CHANGE) if old.get(key) != new.get(key)]
         if changed:
             listed = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed[:3])

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from geoseg.bundle import US_SPELLING, us_spelling
 from geoseg.errors import RecipeError
 from geoseg.training.recipe import Recipe, build
 from geoseg.training.rules import check_recipe
@@ -109,7 +110,8 @@ def read_table(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(table, dict):
         raise RecipeError(f"{path} holds {type(table).__name__}; expected a table of keys")
-    return table
+    renamed: dict[str, Any] = us_spelling(table)
+    return renamed
 
 
 def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def override(table: Any, key: str, value: Any) -> None:
     Raises:
         RecipeError: there is no such table.
     """
-    *parents, last = key.split(".")
+    *parents, last = (US_SPELLING.get(name, name) for name in key.split("."))
     for name in parents:
         if isinstance(table, dict):
             table = table.setdefault(name, {})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geoseg.bundle import choose_colours
+from geoseg.bundle import choose_colors
 from geoseg.datasets.labels import UNSURE, Labels
 from geoseg.io.aside import write_aside
 from geoseg.training.scores import target_probability
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Example", "collect_examples", "draw_predictions"]
 
 _UNKNOWN = "#808080"
-_RIGHT, _FALSE, _MISSED = "#ffffff", "#e66100", "#5d9bff"  # told apart by colour-blind readers too
+_RIGHT, _FALSE, _MISSED = "#ffffff", "#e66100", "#5d9bff"  # told apart by color-blind readers too
 _DARK, _PALE, _WRONG = "#000000", "#d9d9d9", "#000000"
 _INCH = 2.6
 _LOOKED_AT = 48
@@ -117,7 +117,7 @@ def draw_predictions(
     path: Path,
     *,
     classes: Sequence[str],
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
     target: str = "",
     bands: Sequence[str] = (),
     title: str = "",
@@ -125,14 +125,14 @@ def draw_predictions(
     """Draw a row for every sample: image, truth, prediction, and the pixels where the two differ.
 
     Of one or two classes the target is white on black, and the last picture shows it where it was found (white),
-    where it was found wrongly, and where it was missed. More classes have their colours and a legend. Unknown pixels
-    are hatched grey.
+    where it was found wrongly, and where it was missed. More classes have their colors and a legend. Unknown pixels
+    are hatched gray.
 
     Args:
         samples: what `collect_examples` gave; at least one.
         path: the PNG to write, aside and then renamed.
         classes: the network's classes.
-        colours: class name to "#RRGGBB"; `geoseg.bundle.choose_colours` chooses the others.
+        colors: class name to "#RRGGBB"; `geoseg.bundle.choose_colors` chooses the others.
         target: the class that is looked for, of two.
         bands: names of the image's bands: red, green and blue are shown where they are there, else the first three.
         title: stands above all.
@@ -143,7 +143,7 @@ def draw_predictions(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    palette = _Palette.of(classes, colours or {}, target)
+    palette = _Palette.of(classes, colors or {}, target)
     figure = Figure(figsize=(4 * _INCH, len(samples) * _INCH + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(samples), 4, squeeze=False)
@@ -161,33 +161,33 @@ def draw_predictions(
 
 @dataclass(frozen=True, slots=True)
 class _Palette:
-    """Colours of class indices; a binary palette is of the target's value against the other."""
+    """Colors of class indices; a binary palette is of the target's value against the other."""
 
     entries: dict[str, tuple[int, str]]
     target: int | None
 
     @classmethod
-    def of(cls, classes: Sequence[str], colours: Mapping[str, str], target: str) -> "_Palette":
+    def of(cls, classes: Sequence[str], colors: Mapping[str, str], target: str) -> "_Palette":
         if len(classes) == 1:
             return cls({classes[0]: (1, _RIGHT)}, 1)
         if len(classes) == 2:
             index = classes.index(target) if target in classes else 1
             return cls({classes[index]: (index, _RIGHT)}, index)
-        chosen = dict(zip(classes, enumerate(choose_colours(classes, colours)), strict=True))
+        chosen = dict(zip(classes, enumerate(choose_colors(classes, colors)), strict=True))
         return cls(chosen, None)
 
     def paint(self, values: Labels) -> NDArray[np.uint8]:
-        """Return (y, x, 3) colours of class indices; unknown ones are grey."""
+        """Return (y, x, 3) colors of class indices; unknown ones are gray."""
         lookup = np.tile(_rgb(_UNKNOWN), (256, 1))
         if self.target is not None:
             lookup[:2] = _rgb(_DARK)
-        for value, colour in self.entries.values():
-            lookup[value] = _rgb(colour)
+        for value, color in self.entries.values():
+            lookup[value] = _rgb(color)
         painted: NDArray[np.uint8] = lookup[values]
         return painted
 
     def compare(self, truth: Labels, predicted: Labels) -> NDArray[np.uint8]:
-        """Return (y, x, 3) colours: what is right, what is false, what is missed; unknown truth is grey."""
+        """Return (y, x, 3) colors: what is right, what is false, what is missed; unknown truth is gray."""
         painted = np.empty((*truth.shape, 3), np.uint8)
         if self.target is None:
             painted[:] = _rgb(_PALE)
@@ -200,13 +200,13 @@ class _Palette:
         return painted
 
     def legend(self) -> dict[str, str]:
-        """Return the colours by what they mean."""
-        names = {name: colour for name, (_, colour) in self.entries.items()}
+        """Return the colors by what they mean."""
+        names = {name: color for name, (_, color) in self.entries.items()}
         return names | ({"wrong": _WRONG} if self.target is None else {"false": _FALSE, "missed": _MISSED})
 
 
-def _rgb(colour: str) -> NDArray[np.uint8]:
-    return np.frombuffer(bytes.fromhex(colour.removeprefix("#")), np.uint8)
+def _rgb(color: str) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(color.removeprefix("#")), np.uint8)
 
 
 def _draw_row(row: "Sequence[Axes]", sample: Example, palette: _Palette, bands: Sequence[int]) -> None:
@@ -228,7 +228,7 @@ def _draw_row(row: "Sequence[Axes]", sample: Example, palette: _Palette, bands: 
 
 
 def _shown(bands: Sequence[str], count: int) -> list[int]:
-    """Return the three bands that are shown as red, green and blue; one band is grey."""
+    """Return the three bands that are shown as red, green and blue; one band is gray."""
     wanted = ("red", "green", "blue")
     if all(name in bands for name in wanted):
         return [list(bands).index(name) for name in wanted]
@@ -236,7 +236,7 @@ def _shown(bands: Sequence[str], count: int) -> list[int]:
 
 
 def _visible(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return (y, x, 3) 8-bit colours of (3, y, x) pixels; other types are stretched, 2nd to 98th percentile."""
+    """Return (y, x, 3) 8-bit colors of (3, y, x) pixels; other types are stretched, 2nd to 98th percentile."""
     if image.dtype == np.uint8:
         return np.moveaxis(image, 0, -1)
     low, high = np.nanpercentile(image.astype(np.float64), (2, 98))
@@ -247,7 +247,7 @@ def _visible(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _add_legend(figure: "Figure", palette: _Palette, samples: Sequence[Example]) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(facecolor=colour, edgecolor="black", label=name) for name, colour in palette.legend().items()]
+    handles = [Patch(facecolor=color, edgecolor="black", label=name) for name, color in palette.legend().items()]
     if any((sample.truth >= UNSURE).any() for sample in samples):
         handles.append(Patch(facecolor=_UNKNOWN, edgecolor="black", hatch="////", label="unknown"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize="small")

@@ -31,7 +31,7 @@ class Network:
     `encoder` is the network's own choice by default. `encoder_weights` is "" (none), "imagenet" (from the model hub),
     a pretrained weight of torchgeo, or a safetensors file; `start_from` is a bundle, by name or path, whose weights
     the whole network begins with. One class is trained against everything else; of several, `target` is the one that
-    becomes footprints, and `colours` ("#RRGGBB" by class) are for pictures and rasters.
+    becomes footprints, and `colors` ("#RRGGBB" by class) are for pictures and rasters.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Network:
     bands: tuple[str, ...] = ("red", "green", "blue")
     classes: tuple[str, ...] = ("building",)
     target: str = ""
-    colours: dict[str, str] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_max: float = within(1e-9, 1e9, 255.0)
@@ -78,8 +78,8 @@ class Source:
         label_column: Attribute of the polygons that names their class; all are the target class without it.
         empty_ok: Accept an image that no polygon touches.
         bands: One-based bands of the imagery for the network's, in its order.
-        gsd_m: Metres per pixel of pictures without georeference; 0 takes them as they are.
-        colours: Class name to "#RRGGBB" of the masks, instead of `network.colours`.
+        gsd_m: Meters per pixel of pictures without georeference; 0 takes them as they are.
+        colors: Class name to "#RRGGBB" of the masks, instead of `network.colors`.
         also: Further "#RRGGBB" to class name, or to "unknown".
         values: A mask's numbers, as text, to class name, or to "unknown".
         areas: Polygons whose `split` is named in `train` and `validate`.
@@ -109,7 +109,7 @@ class Source:
     empty_ok: bool = False
     bands: tuple[int, ...] = ()
     gsd_m: float = within(0, 1000, 0.0)
-    colours: dict[str, str] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
     also: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     areas: str = ""
@@ -138,7 +138,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """`[fit]`: sizes, optimiser and schedule.
+    """`[fit]`: sizes, optimizer and schedule.
 
     The run ends after `steps`, `epochs` or `minutes`, whichever is first. An epoch is `validate_every` steps, or one
     pass over the training pixels where that is 0. The learning rate follows progress, the larger of steps done and
@@ -155,7 +155,7 @@ class Fit:
     epochs: int = within(0, 1_000_000, 0)
     minutes: float = within(0.01, 1_000_000, 1e6)
     validate_every: int = within(0, 1_000_000, 0)
-    optimiser: str = one_of("adamw", "adam", default="adamw")
+    optimizer: str = one_of("adamw", "adam", default="adamw")
     learning_rate: float = within(1e-8, 10, 1e-3)
     encoder_rate: float = within(0, 100, 1.0)
     weight_decay: float = within(0, 10, 1e-2)
@@ -189,7 +189,7 @@ class Recipe:
     name: str
     version: str = "1"
     description: str = ""
-    licence: str = ""
+    license: str = ""
     gsd_m: float = within(0.001, 1000)
     threshold: float = within(0.01, 0.99, 0.5)
     min_area_m2: float = within(0, 1e9, 0.0)

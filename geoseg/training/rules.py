@@ -69,9 +69,9 @@ def _check_network(network: Network) -> None:
         raise RecipeError(f"network.classes = {list(classes)}; expected 1 to {MOST_CLASSES} different names")
     if network.target_class not in classes:
         raise RecipeError(f"network.target = {network.target!r}; expected one of {', '.join(classes)}")
-    for name, colour in network.colours.items():
-        if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
-            raise RecipeError(f"network.colours.{name} = {colour!r}; expected a class of network.classes and #RRGGBB")
+    for name, color in network.colors.items():
+        if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", color):
+            raise RecipeError(f"network.colors.{name} = {color!r}; expected a class of network.classes and #RRGGBB")
 
 
 def check_source(source: Source) -> None:

@@ -46,12 +46,12 @@ class TargetSpec:
     """What every source is brought to: pixels of `gsd_m`, truth in `classes`, room for chips in validation.
 
     Attributes:
-        gsd_m: Metres per pixel.
+        gsd_m: Meters per pixel.
         bands: The network's bands.
         stretched: Bring pixels that are not 8-bit to 0-255, as `geoseg run` does; else their values stay.
         classes: The network's classes.
         target: The class that polygons burn.
-        colours: Class name to "#RRGGBB".
+        colors: Class name to "#RRGGBB".
         unscored: Classes that may be missing.
         chip_px: Largest side of inference's chips.
         halo_px: Context on each side of a chip.
@@ -64,7 +64,7 @@ class TargetSpec:
     stretched: bool
     classes: tuple[str, ...]
     target: str
-    colours: dict[str, str]
+    colors: dict[str, str]
     unscored: tuple[str, ...]
     chip_px: int
     halo_px: int
@@ -83,7 +83,7 @@ class TargetSpec:
             stretched=network.pixel_max == 255,
             classes=network.classes,
             target=network.target_class,
-            colours=network.colours,
+            colors=network.colors,
             unscored=recipe.fit.unscored,
             chip_px=recipe.chip_px,
             halo_px=recipe.halo_px,
@@ -95,12 +95,12 @@ class TargetSpec:
         """Return what the masks of a source mean.
 
         Raises:
-            RecipeError: the source's colours or values cannot be used.
+            RecipeError: the source's colors or values cannot be used.
         """
         return plan_coding(
             self.classes,
             target=self.target,
-            colours=source.colours or self.colours,
+            colors=source.colors or self.colors,
             also=source.also,
             values=source.values,
             where=f"sources.{source.name}.",
@@ -112,7 +112,7 @@ class TargetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that decides the pixels of a part that is trained on."""
-        keys = ("gsd_m", "bands", "stretched", "classes", "target", "colours")
+        keys = ("gsd_m", "bands", "stretched", "classes", "target", "colors")
         return {key: getattr(self, key) for key in keys}
 
 

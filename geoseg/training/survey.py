@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.bundle import choose_colours
+from geoseg.bundle import choose_colors
 from geoseg.datasets.coding import class_indices
 from geoseg.datasets.labels import IGNORED, UNSURE, count_outside
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, sampling_boxes
@@ -171,12 +171,12 @@ def _draw_source(plan: Recipe, scenes: Sequence[PreparedScene], path: Path) -> P
 
     indices = class_indices(plan.network.classes)
     names = [name for name, index in indices.items() if index != IGNORED]
-    colours = choose_colours(names, plan.network.colours)
-    classes = {name: (indices[name], colour) for name, colour in zip(names, colours, strict=True)}
+    colors = choose_colors(names, plan.network.colors)
+    classes = {name: (indices[name], color) for name, color in zip(names, colors, strict=True)}
     classes |= {"unsure": (UNSURE, _UNSURE), "unknown": (IGNORED, _UNKNOWN)}
     palette = np.zeros((256, 3), np.uint8)
-    for value, colour in classes.values():
-        palette[value] = list(bytes.fromhex(colour.removeprefix("#")))
+    for value, color in classes.values():
+        palette[value] = list(bytes.fromhex(color.removeprefix("#")))
     figure = Figure(figsize=(3 * _INCH, (len(scenes) + 0.35) * _INCH), layout="constrained", dpi=110)
     grid: Any = figure.subplots(len(scenes), 3, squeeze=False)
     for axes, scene in zip(grid, scenes, strict=True):
@@ -189,7 +189,7 @@ def _draw_source(plan: Recipe, scenes: Sequence[PreparedScene], path: Path) -> P
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(said, fontsize=8)
             axis.set_axis_off()
-    patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in classes.items()]
+    patches = [Patch(facecolor=color, label=name) for name, (_, color) in classes.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(4, len(patches)), fontsize=8)
     with write_aside(path) as aside:
         figure.savefig(aside, format="png")

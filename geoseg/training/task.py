@@ -1,4 +1,4 @@
-"""What Lightning runs: crops to train on, chips to validate on, the steps, and the optimiser."""
+"""What Lightning runs: crops to train on, chips to validate on, the steps, and the optimizer."""
 
 import itertools
 import logging
@@ -166,7 +166,7 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(steps, fit.minutes)
-        # its optimiser has nothing to optimise: its learning rate is the factor by which the real one is multiplied
+        # its optimizer has nothing to optimize: its learning rate is the factor by which the real one is multiplied
         self.plateau = ReduceLROnPlateau(
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
             factor=fit.plateau_factor,
@@ -290,7 +290,7 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimiser; biases and normalisation layers get no weight decay, the encoder a rate of its own."""
+        """Make the optimizer; biases and normalization layers get no weight decay, the encoder a rate of its own."""
         fit = self.recipe.fit
         alike: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
@@ -304,7 +304,7 @@ class SegmentationTask(lightning.LightningModule):
             }
             for (is_encoder, is_matrix), parameters in alike.items()
         ]
-        kind = torch.optim.AdamW if fit.optimiser == "adamw" else torch.optim.Adam
+        kind = torch.optim.AdamW if fit.optimizer == "adamw" else torch.optim.Adam
         return kind(groups, lr=fit.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
 from geoseg.vectorize.footprints import Footprints
-from geoseg.vectorize.generalise import Generaliser, Simplify
+from geoseg.vectorize.generalize import Generalizer, Simplify
 from geoseg.vectorize.outlines import BlockOutlines, Pending, SeamSweep, finish_block
 from geoseg.vectorize.polygonize import polygonize
 from geoseg.vectorize.seams import join_seams
@@ -11,7 +11,7 @@ __all__ = [
     "BlockOutlines",
     "BlockPolygons",
     "Footprints",
-    "Generaliser",
+    "Generalizer",
     "Pending",
     "SeamSweep",
     "Simplify",

@@ -148,7 +148,7 @@ def _border_runs(
 
 
 def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which pixels have a pixel without data among their 4-neighbours."""
+    """Say which pixels have a pixel without data among their 4-neighbors."""
     beside = np.zeros(valid.shape, dtype=bool)
     beside[1:] |= ~valid[:-1]
     beside[:-1] |= ~valid[1:]

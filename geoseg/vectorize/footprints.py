@@ -129,6 +129,6 @@ def keep_large(polygons: BlockPolygons, grid: Grid, min_area_m2: float) -> Block
 
 
 def pixel_areas(polygons: BlockPolygons, grid: Grid, ground: Ground) -> NDArray[np.float64]:
-    """Return the ground that the pixels of each polygon cover, in square metres, `(polygon,)`."""
+    """Return the ground that the pixels of each polygon cover, in square meters, `(polygon,)`."""
     left, top, right, bottom = shapely.bounds(polygons.polygons).reshape(-1, 4).T
     return polygons.pixel_count * pixel_area_m2(grid, (left + right) / 2, (top + bottom) / 2, ground)

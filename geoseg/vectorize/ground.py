@@ -1,4 +1,4 @@
-"""Square metres and metres on the ground, whatever the coordinate reference system."""
+"""Square meters and meters on the ground, whatever the coordinate reference system."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,7 +69,7 @@ def measure_polygons(
         ground: The ellipsoid, or the plane.
 
     Returns:
-        Areas in square metres and perimeters in metres, `(polygon,)`; in units of the coordinates on the plane.
+        Areas in square meters and perimeters in meters, `(polygon,)`; in units of the coordinates on the plane.
     """
     area, length = measure_rings(xy, ring_offset, ground)
     exterior = polygon_offset[:-1]
@@ -90,7 +90,7 @@ def measure_rings(xy: Floats, ring_offset: NDArray[np.int64], ground: Ground) ->
         ground: The ellipsoid, or the plane.
 
     Returns:
-        Areas in square metres, not negative, and lengths in metres, `(ring,)`; in units of the coordinates on the
+        Areas in square meters, not negative, and lengths in meters, `(ring,)`; in units of the coordinates on the
         plane.
     """
     if ground.geod is None:
@@ -104,7 +104,7 @@ def measure_rings(xy: Floats, ring_offset: NDArray[np.int64], ground: Ground) ->
 
 
 SHORT = 1.6e-4
-"""Radians: a kilometre on the Earth. Edges up to here are measured by series."""
+"""Radians: a kilometer on the Earth. Edges up to here are measured by series."""
 
 STEEP = 0.996
 """Sine of the latitude (85 degrees) up to which edges are measured by series."""
@@ -137,7 +137,7 @@ def _measure_short(
     Lengths by Gauss's mid-latitude formula. Areas in the equal-area cylindrical projection, where the ground below a
     straight edge is a trapezium, and the geodesic bends away from it: by Clairaut's relation the second derivative of
     its ordinate `_authalic(sin(lat))` is -sin(lat) (east^2 + 3 north^2) / (a^2 (1 - es)) per edge, with the edge's
-    metres to the east and to the north; a twelfth of it times `dlon` lies in between.
+    meters to the east and to the north; a twelfth of it times `dlon` lies in between.
     """
     begin, edge = _edges(ring_offset)
     sine = np.sin(lat)
@@ -177,7 +177,7 @@ def pixel_area_m2(grid: Grid, col: Floats, row: Floats, ground: Ground) -> Float
         ground: The ellipsoid below the grid's CRS.
 
     Returns:
-        Square metres, `(place,)`; units of the coordinates, squared, on the plane.
+        Square meters, `(place,)`; units of the coordinates, squared, on the plane.
     """
     if ground.geod is None:
         return np.full(len(col), abs(grid.transform.determinant))
@@ -195,7 +195,7 @@ _STEPS = np.array([[0.0, 1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, -1.0]])
 
 
 def _radii(latitude: Floats, geod: Geod) -> tuple[Floats, Floats]:
-    """Return metres per radian of latitude and of longitude (Snyder, "Map projections", 1987, eq. 4-18 to 4-20)."""
+    """Return meters per radian of latitude and of longitude (Snyder, "Map projections", 1987, eq. 4-18 to 4-20)."""
     squash = 1 - geod.es * np.sin(latitude) ** 2
     return geod.a * (1 - geod.es) / squash**1.5, geod.a * np.cos(latitude) / np.sqrt(squash)
 

@@ -1,7 +1,7 @@
 """Outlines of a block: finished where nothing beyond the block can change them, pending otherwise.
 
 A polygon is open where it touches a border of the block inside the scene: it may go on there. A closed one may still
-clash with a joined one (`geoseg.vectorize.generalise`), and with nothing else beyond the block, as no closed polygon
+clash with a joined one (`geoseg.vectorize.generalize`), and with nothing else beyond the block, as no closed polygon
 leaves its box and so its block. So what is pending are the open polygons, and the closed ones within reach of an open
 one of their block, or of a border beyond which there may be one.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from geoseg.grid import Grid, Window
 from geoseg.vectorize.blocks import BlockPolygons
 from geoseg.vectorize.footprints import Footprints, keep_large, measure_footprints
-from geoseg.vectorize.generalise import Generaliser, generalise
+from geoseg.vectorize.generalize import Generalizer, generalize
 from geoseg.vectorize.rings import PolygonArray
 from geoseg.vectorize.seams import join_open
 
@@ -28,7 +28,7 @@ class Pending:
 
     Attributes:
         polygons: Polygons in pixels, open and closed.
-        clashing: True where a closed one clashes with a neighbour that is known already, `(polygon,)`.
+        clashing: True where a closed one clashes with a neighbor that is known already, `(polygon,)`.
     """
 
     polygons: BlockPolygons
@@ -64,7 +64,7 @@ class BlockOutlines:
 
 
 def finish_block(
-    polygons: BlockPolygons, window: Window, grid: Grid, *, min_area_m2: float, generaliser: Generaliser
+    polygons: BlockPolygons, window: Window, grid: Grid, *, min_area_m2: float, generalizer: Generalizer
 ) -> BlockOutlines:
     """Finish the polygons of a block that no other block can change.
 
@@ -72,13 +72,13 @@ def finish_block(
         polygons: What `polygonize_block` gave.
         window: The block's own pixels.
         grid: Grid of the whole scene's pixels.
-        min_area_m2: Drop buildings whose pixels cover less ground than this, before any generalisation.
-        generaliser: Makes the outlines.
+        min_area_m2: Drop buildings whose pixels cover less ground than this, before any generalization.
+        generalizer: Makes the outlines.
     """
     is_open = polygons.take(polygons.open)
     closed = keep_large(polygons.take(~polygons.open), grid, min_area_m2)
-    new, clashing = generalise(closed.polygons, generaliser)
-    waits = _is_near_others(closed.polygons, is_open.polygons, window, grid.shape, generaliser.reach_px)
+    new, clashing = generalize(closed.polygons, generalizer)
+    waits = _is_near_others(closed.polygons, is_open.polygons, window, grid.shape, generalizer.reach_px)
     done = ~waits
     outlines = np.where(clashing, closed.polygons, new)
     finished = measure_footprints(closed.take(done), outlines[done], grid)
@@ -94,13 +94,13 @@ class SeamSweep:
     Attributes:
         grid: Grid of the whole scene's pixels.
         min_area_m2: See `finish_block`.
-        generaliser: See `finish_block`.
+        generalizer: See `finish_block`.
         held: Joined polygons that go on below, and closed ones that may clash with one of those.
     """
 
     grid: Grid
     min_area_m2: float
-    generaliser: Generaliser
+    generalizer: Generalizer
     held: Pending = field(default_factory=lambda: Pending.concatenate([]))
 
     @property
@@ -125,7 +125,7 @@ class SeamSweep:
         goes_on, whole = joined.take(joined.open), keep_large(joined.take(~joined.open), self.grid, self.min_area_m2)
         closed = BlockPolygons.concatenate([whole, known.polygons.take(~known.polygons.open)])
         clashing = np.concatenate((np.zeros(len(whole), dtype=bool), known.clashing[~known.polygons.open]))
-        new, found = generalise(closed.polygons, self.generaliser)
+        new, found = generalize(closed.polygons, self.generalizer)
         clashing |= found
         waits = self._waits(closed.polygons, goes_on.polygons, below)
         self.held = Pending(
@@ -142,7 +142,7 @@ class SeamSweep:
 
     def _waits(self, closed: PolygonArray, goes_on: PolygonArray, below: int | None) -> NDArray[np.bool_]:
         """Say which closed polygons may clash with one that is not known yet."""
-        reach_px = self.generaliser.reach_px
+        reach_px = self.generalizer.reach_px
         if below is None or reach_px <= 0 or not len(closed):
             return np.zeros(len(closed), dtype=bool)
         near: NDArray[np.bool_] = shapely.bounds(closed)[:, 3] >= below - reach_px

@@ -10,7 +10,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.inference import NODATA, PROBABILITY_ONE, stored_threshold
 from geoseg.vectorize.blocks import polygonize_block
-from geoseg.vectorize.generalise import Generaliser, Simplify
+from geoseg.vectorize.generalize import Generalizer, Simplify
 from geoseg.vectorize.outlines import finish_block
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def polygonize(
     valid: NDArray[np.bool_] | None = None,
     threshold: float = 0.5,
     min_area_m2: float = 0.0,
-    generaliser: Generaliser | None = None,
+    generalizer: Generalizer | None = None,
 ) -> "GeoDataFrame":
     """Turn probabilities, or a mask, into building footprints.
 
@@ -44,8 +44,8 @@ def polygonize(
         valid: `(y, x)` bool, True where there is data; what is not a number, or 255 in a mask, is not valid anyway.
         threshold: A building has this probability or more. Probabilities are rounded to 1/254 first, as they are
             stored; a mask has no use for it.
-        min_area_m2: Smallest footprint kept, square metres; square units of the coordinates without a CRS.
-        generaliser: Makes outlines of those of the pixels; `Simplify(1.0)` by default, as in a run, and `Simplify(0)`
+        min_area_m2: Smallest footprint kept, square meters; square units of the coordinates without a CRS.
+        generalizer: Makes outlines of those of the pixels; `Simplify(1.0)` by default, as in a run, and `Simplify(0)`
             keeps every pixel corner.
 
     Returns:
@@ -78,7 +78,7 @@ def polygonize(
         stored >= stored_threshold(threshold), stored, has_data, grid.window, scene_shape=grid.shape
     )
     outlines = finish_block(
-        polygons, grid.window, grid, min_area_m2=min_area_m2, generaliser=generaliser or Simplify(1.0)
+        polygons, grid.window, grid, min_area_m2=min_area_m2, generalizer=generalizer or Simplify(1.0)
     )
     footprints = outlines.finished.in_reading_order()
     columns = {name: getattr(footprints, name) for name in ATTRIBUTES if not (is_mask and name == "confidence")}

@@ -13,7 +13,7 @@ from geoseg.vectorize.runs import connected_components, expand_ranges
 def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
     """Join the polygons of blocks along their common borders.
 
-    The result equals that of polygonising the whole scene at once, vertex for vertex and attribute for attribute, for
+    The result equals that of polygonizing the whole scene at once, vertex for vertex and attribute for attribute, for
     any cut of the scene into disjoint windows. Only open polygons are looked at.
 
     Args:
@@ -43,7 +43,7 @@ def join_open(parts: BlockPolygons, goes_on: NDArray[np.bool_] | None = None) ->
     if not len(parts):
         return parts
     goes_on = np.zeros(len(parts), dtype=bool) if goes_on is None else goes_on
-    count, region = connected_components(len(parts), *_neighbours(parts.polygons))
+    count, region = connected_components(len(parts), *_neighbors(parts.polygons))
     return BlockPolygons(
         polygons=outline(corners_of(parts.polygons, region)),
         pixel_count=add_by_region(region, parts.pixel_count, count),
@@ -53,7 +53,7 @@ def join_open(parts: BlockPolygons, goes_on: NDArray[np.bool_] | None = None) ->
     )
 
 
-def _neighbours(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _neighbors(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """List the pairs of polygons that share a piece of an edge."""
     xy, ring, polygon = open_rings(polygons)
     last = np.append(ring[1:] != ring[:-1], True)
@@ -70,7 +70,7 @@ def _shared_edges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """List the pairs of polygons that share a piece of an edge along one axis (0 = x, 1 = y).
 
-    Polygons lie to the same side of their edges, so neighbours walk a shared edge in opposite directions, and edges of
+    Polygons lie to the same side of their edges, so neighbors walk a shared edge in opposite directions, and edges of
     the same direction never overlap.
     """
     begin, end = xy[:, axis], xy[following, axis]

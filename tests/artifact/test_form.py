@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from geoseg.artifact import Form, file_sha256, recognise
+from geoseg.artifact import Form, file_sha256, recognize
 from geoseg.bundle import load_bundle
 from geoseg.errors import BundleError, PickledModelError
 
@@ -69,7 +69,7 @@ def test_safetensors_whose_length_looks_like_a_pickle_are_safetensors(tmp_path: 
     with safe_open(path, framework="np") as file:
         assert file.metadata() == {"a": "b"}
     assert path.read_bytes()[0] == 0x80
-    assert recognise(path) is Form.SAFETENSORS
+    assert recognize(path) is Form.SAFETENSORS
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,28 @@ def test_safetensors_whose_length_looks_like_a_pickle_are_safetensors(tmp_path: 
 )
 def test_a_format_is_told_by_content_then_by_name(tmp_path: Path, name: str, content: bytes, form: Form) -> None:
     (tmp_path / name).write_bytes(content)
-    assert recognise(tmp_path / name) is form
+    assert recognize(tmp_path / name) is form
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89HDF\r\n\x1a\n", b"hello" * 20])
 def test_what_is_no_model_is_refused_with_what_is_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.h5").write_bytes(content)
     with pytest.raises(BundleError, match=r"not a model that geoseg runs: its first bytes .*\.onnx, \.xml, \.pt2"):
-        recognise(tmp_path / "model.h5")
+        recognize(tmp_path / "model.h5")
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt2", "w") as file:
         file.writestr("readme.txt", "hello")
     with pytest.raises(BundleError, match=r"no torch\.export one"):
-        recognise(tmp_path / "a.pt2")
+        recognize(tmp_path / "a.pt2")
 
 
 def test_a_zip_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(200)}, tmp_path / "a.pt2")
     (tmp_path / "a.pt2").write_bytes((tmp_path / "a.pt2").read_bytes()[:-60])
     with pytest.raises(BundleError, match="cut short"):
-        recognise(tmp_path / "a.pt2")
+        recognize(tmp_path / "a.pt2")
 
 
 def test_the_key_of_a_network_in_two_files_is_that_of_both(tmp_path: Path) -> None:

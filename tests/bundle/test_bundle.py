@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from geoseg import bundle as bundle_module
-from geoseg.bundle import FORMAT, ModelSpec, choose_colours, load_bundle, save_bundle
+from geoseg.bundle import FORMAT, ModelSpec, choose_colors, load_bundle, save_bundle
 from geoseg.errors import BundleError, UnknownModelError
 
 SPEC = ModelSpec(
@@ -25,7 +25,7 @@ SPEC = ModelSpec(
     classes=("ground", "building"),
     training={"areas": ["a", "b"]},
     metrics={"iou": 0.5},
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
 )
 
 OTHER: dict[str, Any] = {
@@ -40,7 +40,7 @@ OTHER: dict[str, Any] = {
     "pixel_max": 4095.0,
     "classes": ("ground", "building", "pool"),
     "target": "ground",
-    "colours": {"building": "#0102fE"},
+    "colors": {"building": "#0102fE"},
     "chip_px": 320,
     "halo_px": 0,
     "stride_px": 64,
@@ -48,7 +48,7 @@ OTHER: dict[str, Any] = {
     "min_area_m2": 0.0,
     "training": {"areas": {"a": 3}, "date": "2026-03-04"},
     "metrics": {"test": {"iou": 0.75}},
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "description": "Dächer, infrared.",
 }
 """Another value for every field of a specification, each of which may be changed alone."""
@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "pixel_max": 255.0,
     "classes": ("building",),
     "target": "building",
-    "colours": {},
+    "colors": {},
     "chip_px": 512,
     "halo_px": 32,
     "stride_px": 32,
@@ -67,7 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "min_area_m2": 5.0,
     "training": {},
     "metrics": {},
-    "licence": "",
+    "license": "",
     "description": "",
 }
 """What a field means that a file does not have; bundles that are out there rely on it."""
@@ -287,8 +287,8 @@ FACTS = {
     "target": {"target": "road"},
     "classes are building, building": {"classes": ("building", "building")},
     "there are 255 classes": {"classes": ("building", *map(str, range(254)))},
-    "colours are": {"colours": {"road": "#FF0000"}},
-    "colours are .*orange": {"colours": {"building": "orange"}},
+    "colors are": {"colors": {"road": "#FF0000"}},
+    "colors are .*orange": {"colors": {"building": "orange"}},
 }
 
 
@@ -320,19 +320,19 @@ def test_a_specification_at_the_edge_of_what_is_allowed_is_allowed(values: dict[
         assert getattr(replace(SPEC, **values), name) == value
 
 
-def test_colours_come_back_and_classes_without_one_get_colours_of_their_own(tmp_path: Path, weights: dict) -> None:
-    spec = replace(SPEC, classes=("building", "road", "pool", "tent", "silo"), colours={"pool": "#0102fE"})
+def test_colors_come_back_and_classes_without_one_get_colors_of_their_own(tmp_path: Path, weights: dict) -> None:
+    spec = replace(SPEC, classes=("building", "road", "pool", "tent", "silo"), colors={"pool": "#0102fE"})
     found = load_bundle(save_bundle(tmp_path / "a.safetensors", spec, weights)).spec
-    assert found.colours == {"pool": "#0102fE"}
-    assert found.class_colours[2] == "#0102fE"
-    assert found.class_colours[0] == choose_colours(["building"], {})[0]
-    assert len(set(found.class_colours)) == 5
-    usual = replace(SPEC, classes=("building", "road"), colours={"road": "#0102FE"}).class_colours
-    assert usual == (found.class_colours[0], "#0102FE")
+    assert found.colors == {"pool": "#0102fE"}
+    assert found.class_colors[2] == "#0102fE"
+    assert found.class_colors[0] == choose_colors(["building"], {})[0]
+    assert len(set(found.class_colors)) == 5
+    usual = replace(SPEC, classes=("building", "road"), colors={"road": "#0102FE"}).class_colors
+    assert usual == (found.class_colors[0], "#0102FE")
 
 
-def test_a_specification_without_colours_is_written_as_before_there_were_any(saved: Path) -> None:
-    assert "colours" not in json.loads(header_of(saved)["geoseg_spec"])
+def test_a_specification_without_colors_is_written_as_before_there_were_any(saved: Path) -> None:
+    assert "colors" not in json.loads(header_of(saved)["geoseg_spec"])
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict) -> None:
@@ -349,3 +349,12 @@ def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pyte
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError):
         load_bundle(tmp_path)
+
+
+def test_keys_in_British_spelling_are_still_read(tmp_path: Path) -> None:
+    header = {"format": FORMAT, "geoseg_weights_sha256": "0" * 64}
+    values = SPEC.to_dict()
+    values["licence"], values["colours"] = values.pop("license"), {"building": "#010203"}
+    save_file({"w": torch.zeros(1)}, tmp_path / "old.safetensors", {**header, "geoseg_spec": json.dumps(values)})
+    spec = load_bundle(tmp_path / "old.safetensors").spec
+    assert (spec.license, spec.colors) == ("CC-BY-4.0", {"building": "#010203"})

@@ -7,15 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from geoseg import __version__, run
-from geoseg.cli import app
+from geoseg.cli import app, main
 from geoseg.cli.app import ORDER, Commands
-from geoseg.errors import ClusterError, GeosegError, UnfinishedError
+from geoseg.errors import ClusterError, GeosegError, UnfinishedError, UsageError
 
 HEAVY = ("torch", "torchgeo", "lightning", "geopandas", "rasterio", "numpy", "dask", "openvino", "optuna")
 
@@ -270,3 +271,26 @@ def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "read_status", lambda location: [one(failed=failed)])
     assert "and 10 more failed blocks: --all lists them" in invoke("status", "out").output
     assert invoke("status", "out", "--all").output.count("no light") == 30
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("`aoi_where` chooses features of `aoi`", "--aoi-where chooses features of --aoi"),
+        ("give `workers=4`, or `overwrite=True`", "give --workers 4, or --overwrite"),
+        ("`crs='EPSG:32633'`", "--crs EPSG:32633"),
+        ("`set=fit.steps=9`", "--set fit.steps=9"),
+        ("`pip install x`, `unheard_of` and `scenes`", "`pip install x`, `unheard_of` and `scenes`"),
+    ],
+)
+def test_arguments_in_messages_are_shown_as_flags(
+    said: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(location: object) -> NoReturn:
+        raise UsageError(said)
+
+    monkeypatch.setattr(run, "read_status", fail)
+    monkeypatch.setattr(sys, "argv", ["geoseg", "status", "out"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert (caught.value.code, capsys.readouterr().err) == (2, f"Error: {shown}\n")

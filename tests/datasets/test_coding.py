@@ -1,4 +1,4 @@
-"""Tables of colours and values: what they mean, and what they may not say."""
+"""Tables of colors and values: what they mean, and what they may not say."""
 
 import pytest
 
@@ -21,11 +21,11 @@ def test_the_target_is_building_else_the_last_class() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"colours": {"roof": "red"}}, r"s\.colours: 'red' is not a colour; expected"),
-        ({"colours": {"roof": "#12345G"}}, "not a colour"),
-        ({"colours": {"rooof": "#123456"}}, "no class 'rooof'; expected one of background, roof, unknown"),
+        ({"colors": {"roof": "red"}}, r"s\.colors: 'red' is not a color; expected"),
+        ({"colors": {"roof": "#12345G"}}, "not a color"),
+        ({"colors": {"rooof": "#123456"}}, "no class 'rooof'; expected one of background, roof, unknown"),
         ({"also": {"#000000": "water"}}, "no class 'water'"),
-        ({"colours": {"roof": "#123456"}, "also": {"#123456": "background"}}, "stands for roof and for background"),
+        ({"colors": {"roof": "#123456"}, "also": {"#123456": "background"}}, "stands for roof and for background"),
         ({"values": {"white": "roof"}}, "'white' is not a whole number"),
         ({"values": {"255": "rooof"}}, "no class 'rooof'"),
     ],

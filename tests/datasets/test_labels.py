@@ -69,7 +69,7 @@ def test_a_grid_beyond_the_labels_has_no_truth_there(tmp_path: Path) -> None:
     assert (labels[:, 5:] == IGNORED).all()
 
 
-def test_polygons_burn_the_pixels_whose_centre_they_hold(tmp_path: Path) -> None:
+def test_polygons_burn_the_pixels_whose_center_they_hold(tmp_path: Path) -> None:
     path = tmp_path / "buildings.geojson"
     shape = shapely.box(500_000 + 1.6, 1_000_000 - 3.4, 500_000 + 5.6, 1_000_000 - 0.4)
     geopandas.GeoDataFrame(geometry=[shape], crs=UTM).to_crs(4326).to_file(path)
@@ -147,9 +147,9 @@ def write_picture(path: Path, values: NDArray[np.uint8], palette: dict[int, tupl
     return path
 
 
-def coloured(indices: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    colours = np.array([[0x3C, 0x10, 0x98], [0x84, 0x29, 0xF6], [0x6E, 0xC1, 0xE4], [0, 0, 0]], np.uint8)
-    rgb = colours[indices].transpose(2, 0, 1)
+def colored(indices: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    colors = np.array([[0x3C, 0x10, 0x98], [0x84, 0x29, 0xF6], [0x6E, 0xC1, 0xE4], [0, 0, 0]], np.uint8)
+    rgb = colors[indices].transpose(2, 0, 1)
     return rgb if alpha is None else np.concatenate([rgb, alpha[None]])
 
 
@@ -159,40 +159,38 @@ def indices() -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_colours_become_class_indices(tmp_path: Path, indices: NDArray[np.uint8], suffix: str) -> None:
-    path = write_picture(tmp_path / f"m{suffix}", coloured(indices))
-    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE)), indices)
+def test_colors_become_class_indices(tmp_path: Path, indices: NDArray[np.uint8], suffix: str) -> None:
+    path = write_picture(tmp_path / f"m{suffix}", colored(indices))
+    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE)), indices)
 
 
-def test_palette_colours_become_class_indices_whatever_their_numbers(
-    tmp_path: Path, indices: NDArray[np.uint8]
-) -> None:
+def test_palette_colors_become_class_indices_whatever_their_numbers(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
     palette = {7: (0x3C, 0x10, 0x98, 255), 8: (0x84, 0x29, 0xF6, 255), 9: (0x6E, 0xC1, 0xE4, 255)}
     path = write_picture(tmp_path / "m.tif", indices + 7, palette)
-    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE)), indices)
+    assert np.array_equal(read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE)), indices)
 
 
-def test_transparent_colours_have_no_truth(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+def test_transparent_colors_have_no_truth(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
     alpha = np.full(PICTURE.shape, 255, np.uint8)
     alpha[0] = 0
-    path = write_picture(tmp_path / "m.png", coloured(indices, alpha))
-    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+    path = write_picture(tmp_path / "m.png", colored(indices, alpha))
+    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE))
     assert (labels[0] == IGNORED).all()
     assert np.array_equal(labels[1:], indices[1:])
 
 
-def test_unknown_colours_are_named_with_counts_and_file(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
+def test_unknown_colors_are_named_with_counts_and_file(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
     indices[2, 1:4] = 3
-    path = write_picture(tmp_path / "m.png", coloured(indices))
+    path = write_picture(tmp_path / "m.png", colored(indices))
     with pytest.raises(UnknownLabelError, match=r"m\.png holds #000000 \(3 px\); expected #3C1098, #8429F6, #6EC1E4"):
-        read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+        read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE))
 
 
 @pytest.mark.parametrize(("name", "index"), [("land", 1), ("unknown", IGNORED)])
-def test_further_colours_are_mapped(tmp_path: Path, indices: NDArray[np.uint8], name: str, index: int) -> None:
+def test_further_colors_are_mapped(tmp_path: Path, indices: NDArray[np.uint8], name: str, index: int) -> None:
     indices[2, 1:4] = 3
-    path = write_picture(tmp_path / "m.png", coloured(indices))
-    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colours=TABLE, also={"#000000": name}))
+    path = write_picture(tmp_path / "m.png", colored(indices))
+    labels = read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE, also={"#000000": name}))
     assert np.array_equal(labels, np.where(indices == 3, index, indices))
 
 
@@ -255,9 +253,9 @@ def test_a_class_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tint", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3)])
-def test_a_mask_in_colours_without_a_table_is_said(tmp_path: Path, tint: tuple[int, int, int]) -> None:
+def test_a_mask_in_colors_without_a_table_is_said(tmp_path: Path, tint: tuple[int, int, int]) -> None:
     bands = np.ones((3, *PICTURE.shape), np.uint8) + np.array(tint, np.uint8)[:, None, None]
-    with pytest.raises(LabelError, match="is in colours"):
+    with pytest.raises(LabelError, match="is in colors"):
         read_labels(write_picture(tmp_path / "m.png", bands), PICTURE, coding=plan_coding(NAMES))
 
 
@@ -276,9 +274,9 @@ def test_a_mask_without_georeference_lies_on_the_images_own_pixels(tmp_path: Pat
 
 
 def test_a_part_of_a_picture_gets_its_part_of_the_mask(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
-    path = write_picture(tmp_path / "m.png", coloured(indices))
+    path = write_picture(tmp_path / "m.png", colored(indices))
     part = PICTURE.crop(Window(1, 2, 2, 3))
-    labels = read_labels(path, part, native=PICTURE, coding=plan_coding(NAMES, colours=TABLE))
+    labels = read_labels(path, part, native=PICTURE, coding=plan_coding(NAMES, colors=TABLE))
     assert np.array_equal(labels, indices[1:3, 2:5])
 
 

@@ -151,18 +151,18 @@ def test_the_target_alone_may_be_scored_and_is_where_labels_are_polygons(
     assert np.array_equal(found.counts, expected.counts)
 
 
-def test_colours_of_labels_are_given_a_class(tmp_path: Path, land_model: Path, write) -> None:
+def test_colors_of_labels_are_given_a_class(tmp_path: Path, land_model: Path, write) -> None:
     values = np.repeat(np.arange(4), 20)[None] * 64 + 10 + np.zeros((70, 1), int)
     scene = write(tmp_path / "scene.tif", values)
     palette = np.array([(1, 2, 3), (60, 16, 152), (7, 8, 9), (0, 0, 0)])
-    colours = write(tmp_path / "colours.tif", palette[values // 64].transpose(2, 0, 1))
+    colors = write(tmp_path / "colors.tif", palette[values // 64].transpose(2, 0, 1))
     codes = (("#010203", "land"), ("#3C1098", "building"), ("#070809", "road"), ("#000000", "unknown"))
-    found = score(scene, colours, model=land_model, label_settings=LabelSettings(codes=codes)).total
+    found = score(scene, colors, model=land_model, label_settings=LabelSettings(codes=codes)).total
     assert np.array_equal(found.confusion.counts, np.diag([1400, 1400, 1400, 0]))
     with pytest.raises(LabelError, match="#3C1098"):
-        score(scene, colours, model=land_model)
+        score(scene, colors, model=land_model)
     with pytest.raises(UsageError, match=r"--code.*roof"):
-        score(scene, colours, model=land_model, label_settings=LabelSettings(codes=(("#010203", "roof"),)))
+        score(scene, colors, model=land_model, label_settings=LabelSettings(codes=(("#010203", "roof"),)))
 
 
 def test_white_masks_of_255_are_read_with_a_code(tmp_path: Path, write) -> None:

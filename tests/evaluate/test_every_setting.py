@@ -21,7 +21,7 @@ from geoseg.inference import EngineRecipe
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 SPEC = ModelSpec(
-    name="fake", network="unet", bands=("grey",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
+    name="fake", network="unet", bands=("gray",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
 )
 SIZE = 60
 HOUSE, FAINT, MISSED = (slice(5, 25), slice(5, 25)), (slice(5, 25), slice(35, 55)), (slice(35, 55), slice(5, 25))

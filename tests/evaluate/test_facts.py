@@ -26,11 +26,11 @@ from geoseg.inference import EngineRecipe
 EPSG = "EPSG:32630"
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 SPEC = ModelSpec(
-    name="fake", network="unet", bands=("grey",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
+    name="fake", network="unet", bands=("gray",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
 )
 OBLONG = Affine(0.5, 0, 500_000, 0, -1, 600_000)  # pixels of 0.5 m by 1 m
 SHAPE = (60, 80)
-BOX_M = (5, 5, 15, 15)  # left, top, right, bottom: metres from the corner of the raster
+BOX_M = (5, 5, 15, 15)  # left, top, right, bottom: meters from the corner of the raster
 GROUND = 2e-3  # the projection's own scale is 0.9996
 
 
@@ -39,7 +39,7 @@ def score(scene: Path | list[Path], labels: Path, **options: object) -> Evaluati
 
 
 def save(path: Path, *boxes: tuple[float, float, float, float], **columns: list) -> Path:
-    """Write boxes given in metres from the corner of the raster."""
+    """Write boxes given in meters from the corner of the raster."""
     shapes = [shapely.box(500_000 + x0, 600_000 - y1, 500_000 + x1, 600_000 - y0) for x0, y0, x1, y1 in boxes]
     geopandas.GeoDataFrame(columns, geometry=shapes, crs=EPSG).to_file(path)
     return path
@@ -65,7 +65,7 @@ def test_the_boundary_of_oblong_pixels_is_as_wide_as_that_of_square_ones_of_thei
 
 
 @pytest.mark.parametrize("found", [(5, 5, 17, 15), (5, 5, 15, 17)], ids=["x", "y"])
-def test_polis_of_oblong_pixels_is_in_metres_along_either_axis(tmp_path: Path, oblong: Path, found: tuple) -> None:
+def test_polis_of_oblong_pixels_is_in_meters_along_either_axis(tmp_path: Path, oblong: Path, found: tuple) -> None:
     truth, tool = save(tmp_path / "truth.gpkg", BOX_M), save(tmp_path / "tool.gpkg", found)
     figures = score(oblong, truth, footprints=tool).total.metrics()["buildings"]
     # Two of the four found corners lie 2 m beyond the true edge; the true corners lie on the found outline.
@@ -74,9 +74,9 @@ def test_polis_of_oblong_pixels_is_in_metres_along_either_axis(tmp_path: Path, o
 
 
 @pytest.mark.parametrize(("smallest_m2", "left"), [(59, 1), (61, 0)])
-def test_areas_of_oblong_pixels_are_in_square_metres(smallest_m2: float, left: int) -> None:
+def test_areas_of_oblong_pixels_are_in_square_meters(smallest_m2: float, left: int) -> None:
     pixels = np.zeros(SHAPE, np.uint8)
-    pixels[10:20, 20:32] = 1  # 120 px of half a square metre
+    pixels[10:20, 20:32] = 1  # 120 px of half a square meter
     grid = Grid(CRS.from_epsg(32630), OBLONG, SHAPE)
     found = outline_buildings(Scratch(pixels), grid, 1, min_area_m2=smallest_m2, simplify_px=0)
     assert len(found.polygons) == left
@@ -252,12 +252,12 @@ def test_nodata_of_labels_is_unknown_beside_any_code(tmp_path: Path, write, code
     assert named.counts.tolist() == [[0, 60 * 60 - 800], [0, 400]]
 
 
-# Inside one pixel, without its centre and with it; over the corner of four, without a centre; and 3 x 3 centres.
+# Inside one pixel, without its center and with it; over the corner of four, without a center; and 3 x 3 centers.
 SMALL = [(10.1, 10.1, 10.4, 10.9), (20.3, 20.3, 20.8, 20.8), (29.6, 29.6, 30.4, 30.4), (40.6, 40.6, 44.4, 44.4)]
 
 
 @pytest.mark.parametrize("column", ["", "kind"])
-def test_polygons_and_areas_have_the_pixels_whose_centres_they_hold(tmp_path: Path, write, column: str) -> None:
+def test_polygons_and_areas_have_the_pixels_whose_centers_they_hold(tmp_path: Path, write, column: str) -> None:
     place = Affine(1, 0, 500_000, 0, -1, 600_000)
     everywhere = write(tmp_path / "mask.tif", np.ones((60, 60)), place=place)
     polygons = save(tmp_path / "truth.gpkg", *SMALL, kind=["building"] * 4)
@@ -267,7 +267,7 @@ def test_polygons_and_areas_have_the_pixels_whose_centres_they_hold(tmp_path: Pa
     assert score([], labels, mask=everywhere, aoi=polygons).total.confusion.pixels == 10
     tool = score(everywhere, labels, footprints=polygons).total.confusion
     assert tool.counts.tolist() == [[0, 0], [60 * 60 - 10, 10]]
-    with pytest.raises(GeosegError):  # the area holds no pixel's centre
+    with pytest.raises(GeosegError):  # the area holds no pixel's center
         score([], labels, mask=everywhere, aoi=save(tmp_path / "area.gpkg", SMALL[0]))
 
 

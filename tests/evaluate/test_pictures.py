@@ -45,15 +45,15 @@ def stack_of(
     return Stack("scene", prediction, Scratch(truth.astype(np.uint8)))
 
 
-def colour_count(pixels: np.ndarray, colour: tuple[int, ...]) -> int:
-    return int((pixels == colour).all(axis=2).sum())
+def color_count(pixels: np.ndarray, color: tuple[int, ...]) -> int:
+    return int((pixels == color).all(axis=2).sum())
 
 
-def test_errors_have_their_colours_and_the_legend_names_them(tmp_path: Path) -> None:
+def test_errors_have_their_colors_and_the_legend_names_them(tmp_path: Path) -> None:
     predicted, truth = np.zeros((300, 300)), np.zeros((300, 300))
     predicted[50:100, 50:100] = truth[50:100, 75:125] = 1
     drawn = read(draw_scene(tmp_path / "p.png", stack_of(predicted, truth), Window(0, 0, 300, 300)))
-    alarms, misses = colour_count(drawn, FALSE_ALARM), colour_count(drawn, MISS)
+    alarms, misses = color_count(drawn, FALSE_ALARM), color_count(drawn, MISS)
     assert alarms == pytest.approx(50 * 25, rel=0.2)  # and a patch in the legend
     assert misses == pytest.approx(50 * 25, rel=0.2)
 
@@ -63,7 +63,7 @@ def test_a_large_scene_fits_a_screen(tmp_path: Path, shape: tuple[int, int]) -> 
     stack = stack_of(np.zeros(shape, np.uint8), np.ones(shape, np.uint8))
     drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, *shape)))
     assert max(drawn.shape) <= LONGEST_PX
-    assert colour_count(drawn, MISS) > 1000
+    assert color_count(drawn, MISS) > 1000
 
 
 def test_the_image_lies_under_the_same_window_as_the_masks(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_scene_of_another_extent_is_not_drawn_under_the_masks(tmp_path: Path) 
         dst.write(np.full((3, 90, 90), 77, np.uint8))
     stack = stack_of(np.zeros((256, 256)), np.ones((256, 256)), image=open_scene(path))
     drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, 256, 256)))
-    assert colour_count(drawn, (77, 77, 77)) < 50
+    assert color_count(drawn, (77, 77, 77)) < 50
 
 
 def test_the_picture_shows_the_scored_pixels_alone() -> None:
@@ -101,14 +101,14 @@ def test_the_picture_shows_the_scored_pixels_alone() -> None:
     assert scored_window(stack_of(np.ones((300, 400)), truth)) == Window(20, 70, 30, 100)
 
 
-def test_several_classes_have_their_colours_and_errors_one(tmp_path: Path) -> None:
+def test_several_classes_have_their_colors_and_errors_one(tmp_path: Path) -> None:
     predicted = np.repeat(np.arange(3), 100)[None] + np.zeros((300, 1), int)
     stack = stack_of(predicted, np.zeros((300, 300)), ("land", "building", "road"))
-    colours = ["#102030", "#405060", "#708090"]
-    drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, 300, 300), colours=colours))
-    assert colour_count(drawn, (0x10, 0x20, 0x30)) == pytest.approx(300 * 400, rel=0.05)
-    assert colour_count(drawn, (0x70, 0x80, 0x90)) == pytest.approx(300 * 100, rel=0.05)
-    assert colour_count(drawn, FALSE_ALARM) == pytest.approx(300 * 200, rel=0.05)
+    colors = ["#102030", "#405060", "#708090"]
+    drawn = read(draw_scene(tmp_path / "p.png", stack, Window(0, 0, 300, 300), colors=colors))
+    assert color_count(drawn, (0x10, 0x20, 0x30)) == pytest.approx(300 * 400, rel=0.05)
+    assert color_count(drawn, (0x70, 0x80, 0x90)) == pytest.approx(300 * 100, rel=0.05)
+    assert color_count(drawn, FALSE_ALARM) == pytest.approx(300 * 200, rel=0.05)
 
 
 def test_diagrams_are_drawn(tmp_path: Path) -> None:

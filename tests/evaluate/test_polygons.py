@@ -98,8 +98,8 @@ def test_burning_does_not_depend_on_the_window() -> None:
     corners = rng.uniform(0, 60, (30, 2))
     found = BuildingPolygons(shapely.box(*corners.T, *(corners + rng.uniform(0.5, 9, (30, 2))).T))
     whole = found.burn(GRID.window)
-    centres = shapely.points(*np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5))
-    assert np.array_equal(whole.astype(bool), shapely.contains(shapely.union_all(found.polygons), centres))
+    centers = shapely.points(*np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5))
+    assert np.array_equal(whole.astype(bool), shapely.contains(shapely.union_all(found.polygons), centers))
     window = Window(13, 17, 21, 30)
     assert np.array_equal(found.burn(window), whole[window.slices])
     assert found.burn(Window(55, 75, 3, 3)).max() == 0

@@ -19,7 +19,7 @@ from geoseg.run import RunSettings, run_scene
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 SPEC = ModelSpec(
-    name="fake", network="unet", bands=("grey",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
+    name="fake", network="unet", bands=("gray",), gsd_m=0.3, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
 )
 LAND = ("land", "building", "road")
 

@@ -80,7 +80,7 @@ def test_a_scene_without_any_scored_pixel_is_an_error() -> None:
         score_scene(stack, None, width_px=1)
 
 
-def test_buildings_are_compared_in_metres() -> None:
+def test_buildings_are_compared_in_meters() -> None:
     truth = BuildingPolygons(np.array([shapely.box(10, 10, 20, 20)], object))
     found = BuildingPolygons(np.array([shapely.box(10, 10, 20, 22)], object), np.ones(1))
     area = np.array([shapely.box(0, 0, 41, 37)], object)
@@ -90,7 +90,7 @@ def test_buildings_are_compared_in_metres() -> None:
     assert metrics["polis"] == pytest.approx((2 / 4 + 0) / 2, rel=1e-3)
 
 
-def test_the_boundary_is_a_metre_wide_unless_asked_otherwise() -> None:
+def test_the_boundary_is_a_meter_wide_unless_asked_otherwise() -> None:
     picture = Grid(None, Affine.scale(1, -1), SHAPE)
     assert boundary_width(GRID, None, None) == 2
     assert boundary_width(GRID, 3.0, None) == 6

@@ -25,7 +25,7 @@ SPEC = ModelSpec(
     halo_px=8,
     stride_px=4,
     min_area_m2=0.5,
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     description="Tiny houses.",
     training={"date": "2026-03-04", "areas": ["a", "b"]},
     metrics={"validation_iou": {"here": 0.5, "there": 0.7}},
@@ -64,7 +64,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
         name="three",
         classes=("ground", "building", "road"),
         target="road",
-        colours={"road": "#11aaFF"},
+        colors={"road": "#11aaFF"},
         pixel_max=250.0,
         threshold=0.25,
     )

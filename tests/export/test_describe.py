@@ -17,7 +17,7 @@ from geoseg.bundle import list_models, load_bundle
 from geoseg.cli import app
 from geoseg.engines import ONNX_CACHE_ENV
 from geoseg.export import describe_item, describe_model, format_model, format_models
-from geoseg.export.catalogue import headline
+from geoseg.export.catalog import headline
 from geoseg.export.stac import MLM_SCHEMA, mlm_name
 from geoseg.networks import load_segmenter
 
@@ -75,7 +75,7 @@ def test_the_STAC_Item_beside_an_export_is_valid(exports, model: str) -> None:
     extension = MLMExtension.ext(read)
     assert extension.mlm_name == item["properties"]["mlm:name"]
     assert extension.input[0].bands == ["red", "green", "blue"]
-    assert extension.input[0].to_dict()["value_scaling"] is None  # normalisation is inside
+    assert extension.input[0].to_dict()["value_scaling"] is None  # normalization is inside
     assert extension.output[0].result.shape == [-1, 3 if "three" in model else 1, -1, -1]
     assert item["assets"]["model"]["href"] == f"./{path.name}"
     assert item["assets"]["model"]["file:size"] == path.stat().st_size
@@ -88,7 +88,7 @@ def test_an_OpenVINO_pair_is_two_assets(exports) -> None:
     assert {asset["href"] for asset in item["assets"].values()} == {f"./{path.name}", f"./{path.stem}.bin"}
 
 
-def test_a_bundles_Item_says_how_to_normalise(exports) -> None:
+def test_a_bundles_Item_says_how_to_normalize(exports) -> None:
     item = describe_item(exports.bundle)
     assert_is_mlm(item)
     assert_is_item(item)
@@ -96,7 +96,7 @@ def test_a_bundles_Item_says_how_to_normalise(exports) -> None:
     assert scaling[1] == {"type": "z-score", "mean": 0.5 * 255, "stddev": 0.25 * 255}
     assert item["properties"]["datetime"] == "2026-03-04T00:00:00Z"
     assert item["properties"]["license"] == "CC-BY-4.0"
-    odd = replace(exports.bundle, spec=replace(exports.bundle.spec, licence="ask me", training={}))
+    odd = replace(exports.bundle, spec=replace(exports.bundle.spec, license="ask me", training={}))
     assert describe_item(odd)["properties"]["license"] == "other"
     assert_is_item(describe_item(odd))
 

@@ -1,4 +1,4 @@
-"""Georeferenced pixels: metres on the ground, and grids of one extent."""
+"""Georeferenced pixels: meters on the ground, and grids of one extent."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_gsd_on_the_central_meridian_of_UTM_is_the_pixel_size_by_its_scale() -> 
 
 
 @pytest.mark.parametrize("latitude", [0.0, 27.7, 60.0])
-def test_gsd_of_degrees_is_metres_on_the_ellipsoid_per_axis(latitude: float) -> None:
+def test_gsd_of_degrees_is_meters_on_the_ellipsoid_per_axis(latitude: float) -> None:
     step = 1e-5
     grid = Grid(DEGREES, Affine(step, 0, 85.0, 0, -step, latitude + 50 * step), (100, 100))
     geod = Geod(ellps="WGS84")

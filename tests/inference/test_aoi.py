@@ -40,7 +40,7 @@ def test_an_area_in_any_CRS_covers_the_same_pixels(tmp_path: Path, crs: str, gri
     expected = geometry_mask([shape], grid.shape, grid.transform, invert=True) if grid is GRID else None
     mask = aoi.mask(grid.window)
     if expected is not None:
-        assert (mask != expected).sum() <= 2  # a vertex may move by a micrometre
+        assert (mask != expected).sum() <= 2  # a vertex may move by a micrometer
     assert mask.sum() == pytest.approx(shape.area / 0.25, rel=0.01)
     assert mask[40, 100]
     assert not mask[10, 10]

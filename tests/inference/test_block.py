@@ -50,7 +50,7 @@ def constant(value: float) -> Any:
 
 
 def pooled(chips: np.ndarray) -> np.ndarray:
-    """Depend on the whole chip, as networks with image pooling do, and on a pixel's neighbours."""
+    """Depend on the whole chip, as networks with image pooling do, and on a pixel's neighbors."""
     values = chips[:, :1].astype(np.float32) / 255
     return 0.5 * values.mean((2, 3), keepdims=True) + 0.5 * uniform_filter(values, (0, 0, 5, 5), mode="nearest")
 

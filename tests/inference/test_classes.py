@@ -44,7 +44,7 @@ class FakeEngine:
 
 
 def pooled_softmax(chips: np.ndarray) -> np.ndarray:
-    """Give five classes that depend on the whole chip and on a pixel's neighbours."""
+    """Give five classes that depend on the whole chip and on a pixel's neighbors."""
     values = chips[:, :1].astype(np.float32) / 255
     seen = uniform_filter(values, (0, 0, 5, 5), mode="nearest") + 0.3 * values.mean((2, 3), keepdims=True)
     logits = np.sin(seen * np.arange(1, 6, dtype=np.float32)[:, None, None] * 4)

@@ -21,15 +21,15 @@ def _closed_readers() -> object:
     close_readers()
 
 
-def scene_of(folder: Path, colours: str, *, dtype: str = "uint8", gsd: float = 0.3, size: int = 60) -> Scene:
-    """A scene with these bands, a letter each: r, g, b, n (infrared), a (alpha), y (grey)."""
+def scene_of(folder: Path, colors: str, *, dtype: str = "uint8", gsd: float = 0.3, size: int = 60) -> Scene:
+    """A scene with these bands, a letter each: r, g, b, n (infrared), a (alpha), y (gray)."""
     names = {"r": "red", "g": "green", "b": "blue", "a": "alpha", "y": "gray", "n": "undefined"}
-    path = folder / f"{colours}_{dtype}_{gsd}.tif"
-    pixels = np.random.default_rng(0).integers(1, 3000 if dtype == "uint16" else 255, (len(colours), size, size), dtype)
+    path = folder / f"{colors}_{dtype}_{gsd}.tif"
+    pixels = np.random.default_rng(0).integers(1, 3000 if dtype == "uint16" else 255, (len(colors), size, size), dtype)
     place = Affine(gsd, 0, 500_000, 0, -gsd, 600_000)
-    profile = {"driver": "GTiff", "dtype": dtype, "count": len(colours), "height": size, "width": size}
+    profile = {"driver": "GTiff", "dtype": dtype, "count": len(colors), "height": size, "width": size}
     with rasterio.open(path, "w", crs="EPSG:32630", transform=place, **profile) as dst:
-        dst.colorinterp = [ColorInterp[names[c]] for c in colours]
+        dst.colorinterp = [ColorInterp[names[c]] for c in colors]
         dst.write(pixels)
     return open_scene(path)
 
@@ -45,7 +45,7 @@ RGBN = spec_of("red", "green", "blue", "nir")
 
 
 @pytest.mark.parametrize(
-    ("colours", "spec", "asked", "expected"),
+    ("colors", "spec", "asked", "expected"),
     [
         ("rgb", RGB, None, (1, 2, 3)),
         ("bgr", RGB, None, (3, 2, 1)),
@@ -63,20 +63,20 @@ RGBN = spec_of("red", "green", "blue", "nir")
     ],
 )
 def test_each_band_of_the_model_gets_its_band_of_the_scene(
-    tmp_path: Path, colours: str, spec: ModelSpec, asked: tuple | None, expected: tuple
+    tmp_path: Path, colors: str, spec: ModelSpec, asked: tuple | None, expected: tuple
 ) -> None:
-    assert choose_bands(scene_of(tmp_path, colours), spec, asked) == expected
+    assert choose_bands(scene_of(tmp_path, colors), spec, asked) == expected
 
 
 @pytest.mark.parametrize(
-    ("colours", "spec", "asked"),
+    ("colors", "spec", "asked"),
     [("yn", RGB, None), ("rgba", RGBN, None), ("rgb", RGBN, None), ("rgbn", RGB, (1, 2)), ("rgbn", RGB, (1, 2, 3, 4))],
 )
 def test_too_few_or_too_many_bands_are_refused_with_a_way_out(
-    tmp_path: Path, colours: str, spec: ModelSpec, asked: tuple | None
+    tmp_path: Path, colors: str, spec: ModelSpec, asked: tuple | None
 ) -> None:
     with pytest.raises(BandMismatchError, match=rf"model m wants {len(spec.bands)}: red, green, blue.*--bands 1,2,3"):
-        choose_bands(scene_of(tmp_path, colours), spec, asked)
+        choose_bands(scene_of(tmp_path, colors), spec, asked)
 
 
 def test_one_band_for_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,7 +34,7 @@ def write_scene(folder: Path, pixels: np.ndarray, *, valid: np.ndarray | None = 
 
 
 def numbered(height: int, width: int) -> np.ndarray:
-    """Return `(1, y, x)`: a value that neighbours never share and that a shift by any small amount changes."""
+    """Return `(1, y, x)`: a value that neighbors never share and that a shift by any small amount changes."""
     rows, cols = np.mgrid[:height, :width]
     return ((rows * 101 + cols * 37 + rows * cols) % (HIGHEST + 1)).astype(np.uint8)[None]
 

@@ -41,7 +41,7 @@ def test_the_grid_mapping_holds_crs_and_transform(path: Path) -> None:
     assert array.encoding["grid_mapping"] == "spatial_ref"
 
 
-def test_coordinates_are_the_centres_of_the_pixels(path: Path) -> None:
+def test_coordinates_are_the_centers_of_the_pixels(path: Path) -> None:
     array = predict_scene(plan_of(path), block_px=32)
     np.testing.assert_allclose(array.x, 500_000.15 + 0.3 * np.arange(80))
     np.testing.assert_allclose(array.y, 599_999.85 - 0.3 * np.arange(60))

@@ -43,7 +43,7 @@ def _closed_readers() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Counting:
-    """Looks at the whole chip and its pixels' neighbours, and remembers the chips."""
+    """Looks at the whole chip and its pixels' neighbors, and remembers the chips."""
 
     name: str = "counting"
     batch_size: int = 3
@@ -58,9 +58,9 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A model of one grey band at 0.3 m; it is never loaded."""
+    """A model of one gray band at 0.3 m; it is never loaded."""
     spec = ModelSpec(
-        name="fake", network="unet", bands=("grey",), gsd_m=GSD, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
+        name="fake", network="unet", bands=("gray",), gsd_m=GSD, mean=(0.5,), std=(0.2,), chip_px=64, halo_px=8
     )
     return load_bundle(save_bundle(tmp_path_factory.mktemp("model") / "fake.safetensors", spec, {}))
 
@@ -97,7 +97,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (height, width), np.uint8)
 
 
-def grey(value: int, height: int = 100, width: int = 150) -> np.ndarray:
+def gray(value: int, height: int = 100, width: int = 150) -> np.ndarray:
     return np.full((height, width), value, np.uint8)
 
 
@@ -162,8 +162,8 @@ def test_sheets_of_one_file_are_what_the_file_is(
 
 def test_sheets_that_overlap_show_the_first_or_the_latest(tmp_path: Path, bundle: Bundle) -> None:
     old, new = datetime(2024, 1, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, 3)  # without a time zone it is UTC
-    one = write(tmp_path / "one.tif", grey(50), taken=old)
-    two = write(tmp_path / "two.tif", grey(200), at(100, 0), taken=new)
+    one = write(tmp_path / "one.tif", gray(50), taken=old)
+    two = write(tmp_path / "two.tif", gray(200), at(100, 0), taken=new)
     for sources, rule, expected in (
         ([one, two], "first", 50),
         ([two, one], "first", 200),
@@ -183,7 +183,7 @@ def test_the_latest_is_the_latest_on_every_computer(tmp_path: Path, bundle: Bund
     old, new = datetime(2024, 1, 1, 11), datetime(2024, 1, 1, 13)
     for name, moments in {"a": (old, new.replace(tzinfo=UTC)), "b": (old.replace(tzinfo=UTC), new)}.items():
         sources = [
-            write(tmp_path / f"{name}{taken.hour}.tif", grey(taken.hour, 40, 40), taken=taken) for taken in moments
+            write(tmp_path / f"{name}{taken.hour}.tif", gray(taken.hour, 40, 40), taken=taken) for taken in moments
         ]
         for order in (sources, sources[::-1]):
             assert (predict_all(identity(plan_mosaic(order, bundle, SMALL, rule="latest"))) == 13).all()
@@ -202,8 +202,8 @@ def pair(tmp_path: Path) -> list[SceneSource]:
     """50 and 200, sharing columns 100 to 150, half a pixel off each other's grid."""
     taken = [datetime(2024, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)]
     return [
-        write(tmp_path / "one.tif", grey(50), at(0, 0), taken=taken[0]),
-        write(tmp_path / "two.tif", grey(200), at(100.5, 0.5), taken=taken[1]),
+        write(tmp_path / "one.tif", gray(50), at(0, 0), taken=taken[0]),
+        write(tmp_path / "two.tif", gray(200), at(100.5, 0.5), taken=taken[1]),
     ]
 
 
@@ -229,8 +229,8 @@ def test_the_rule_says_what_counts_where_scenes_overlap(
 
 
 def test_the_mean_of_three_is_rounded_once(tmp_path: Path, bundle: Bundle) -> None:
-    sources = [write(tmp_path / f"{v}.tif", grey(v), at(v / 1000, 0.2)) for v in (100, 101, 101)[:2]]
-    sources.append(write(tmp_path / "third.tif", grey(101), at(0.7, 0.4)))
+    sources = [write(tmp_path / f"{v}.tif", gray(v), at(v / 1000, 0.2)) for v in (100, 101, 101)[:2]]
+    sources.append(write(tmp_path / "third.tif", gray(101), at(0.7, 0.4)))
     found = predict_all(identity(plan_mosaic(sources, bundle, SMALL, rule="mean")))
     assert (found[5:-5, 5:-5] == 101).all()  # 100.67
 
@@ -303,7 +303,7 @@ def test_the_mean_is_that_of_each_scene_on_top_of_the_others(tmp_path: Path, bun
     assert off.max() <= 1
 
 
-def test_chips_see_the_neighbouring_scene(tmp_path: Path, bundle: Bundle) -> None:
+def test_chips_see_the_neighboring_scene(tmp_path: Path, bundle: Bundle) -> None:
     pixels = np.maximum(noise(100, 200), 8)
     left = write(tmp_path / "left.tif", pixels[:, :110])
     right = write(tmp_path / "right.tif", pixels[:, 110:], at(110, 0), nodata=7)
@@ -331,11 +331,11 @@ def test_a_pass_for_a_scene_predicts_only_chips_with_its_pixels(pair: list[Scene
 def test_classes_are_chosen_from_the_mean(tmp_path: Path) -> None:
     names = ("a", "building", "c", "d")
     spec = ModelSpec(
-        name="m", network="unet", bands=("grey",), gsd_m=GSD, mean=(0.5,), std=(0.2,), classes=names, target="building"
+        name="m", network="unet", bands=("gray",), gsd_m=GSD, mean=(0.5,), std=(0.2,), classes=names, target="building"
     )
     bundle = load_bundle(save_bundle(tmp_path / "m.safetensors", spec, {}))
     values = (0, 128, 130)  # classes 0, 2, 2
-    sources = [write(tmp_path / f"{v}.tif", grey(v), at(v / 500, 0.1)) for v in values]
+    sources = [write(tmp_path / f"{v}.tif", gray(v), at(v / 500, 0.1)) for v in values]
     plan = replace(plan_mosaic(sources, bundle, SMALL, rule="mean"), engine=ClassSegmenter())
     assert (predict_all(plan, what="classes")[3:-3, 3:-3] == 2).all()
     assert (predict_all(plan)[3:-3, 3:-3] == round(254 * 0.25 / 3)).all()
@@ -429,8 +429,8 @@ def test_a_building_across_a_seam_is_one(tmp_path: Path, bundle: Bundle) -> None
 
 
 def test_a_rotated_scene_lies_under_a_straight_one(tmp_path: Path, bundle: Bundle) -> None:
-    straight = write(tmp_path / "straight.tif", grey(50, 60, 60))
-    turned = write(tmp_path / "turned.tif", grey(200, 100, 100), at(30.2, -40.3) @ Affine.rotation(45))
+    straight = write(tmp_path / "straight.tif", gray(50, 60, 60))
+    turned = write(tmp_path / "turned.tif", gray(200, 100, 100), at(30.2, -40.3) @ Affine.rotation(45))
     found = outline_of(predict_all(identity(plan_mosaic([straight, turned], bundle, SMALL))))
     assert (found == 50).sum() == 3_600
     side = np.sqrt(0.5) * 100
@@ -479,8 +479,8 @@ def test_an_area_beside_the_mosaic_is_refused(tmp_path: Path, bundle: Bundle) ->
 
 def test_blocks_in_gaps_are_not_planned(tmp_path: Path, bundle: Bundle) -> None:
     sources = [
-        write(tmp_path / "a.tif", grey(50)),
-        write(tmp_path / "b.tif", grey(200), at(2_000.5, 1_500.5)),
+        write(tmp_path / "a.tif", gray(50)),
+        write(tmp_path / "b.tif", gray(200), at(2_000.5, 1_500.5)),
     ]
     plan = identity(plan_mosaic(sources, bundle, SMALL, target_crs="EPSG:32630"))
     every, some = plan.lattice.plan_blocks(200), plan.blocks(200)
@@ -493,8 +493,8 @@ def test_blocks_in_gaps_are_not_planned(tmp_path: Path, bundle: Bundle) -> None:
 
 def test_blocks_between_sheets_are_not_planned_either(tmp_path: Path, bundle: Bundle) -> None:
     sheets = [
-        write(tmp_path / "a.tif", grey(50), nodata=0),
-        write(tmp_path / "b.tif", grey(200), at(1_500, 900), nodata=0),
+        write(tmp_path / "a.tif", gray(50), nodata=0),
+        write(tmp_path / "b.tif", gray(200), at(1_500, 900), nodata=0),
     ]
     plan = identity(plan_mosaic(sheets, bundle, SMALL))
     assert not isinstance(plan.scene, Composite)
@@ -504,8 +504,8 @@ def test_blocks_between_sheets_are_not_planned_either(tmp_path: Path, bundle: Bu
 
 
 def test_scenes_far_apart_are_refused_unless_an_area_cuts_them(tmp_path: Path, bundle: Bundle) -> None:
-    near = write(tmp_path / "near.tif", grey(50))
-    far = write(tmp_path / "far.tif", grey(200), Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4), "EPSG:4326")
+    near = write(tmp_path / "near.tif", gray(50))
+    far = write(tmp_path / "far.tif", gray(200), Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4), "EPSG:4326")
     with pytest.raises(UsageError, match=r"near and far lie far apart"):
         plan_mosaic([near, far], bundle, SMALL)
     area = write_area(tmp_path / "area.gpkg", (10, 10, 90, 90))
@@ -518,15 +518,15 @@ def test_scenes_far_apart_are_refused_unless_an_area_cuts_them(tmp_path: Path, b
 
 
 def test_the_latest_needs_every_datetime(tmp_path: Path, bundle: Bundle) -> None:
-    sources = [write(tmp_path / f"{i}.tif", grey(i), at(i + 0.5, 0)) for i in range(7)]
+    sources = [write(tmp_path / f"{i}.tif", gray(i), at(i + 0.5, 0)) for i in range(7)]
     sources[3] = replace(sources[3], datetime=datetime(2020, 1, 1))
     with pytest.raises(MissingDatetimeError, match=r"6 of 7 scenes .*: 0, 1, 2, 4, 5 and 1 more\. .*manifest"):
         plan_mosaic(sources, bundle, SMALL, rule="latest")
 
 
 def test_a_CRS_is_taken_where_the_file_has_none(tmp_path: Path, bundle: Bundle, recwarn: Any) -> None:
-    own = write(tmp_path / "own.tif", grey(50))
-    none = write(tmp_path / "none.tif", grey(200), at(100.5, 0), None)
+    own = write(tmp_path / "own.tif", gray(50))
+    none = write(tmp_path / "none.tif", gray(200), at(100.5, 0), None)
     with pytest.raises(MissingCRSError, match="none"):
         plan_mosaic([own, none], bundle, SMALL)
     for sources, crs in (([own, replace(none, crs="EPSG:32630")], None), ([own, none], "EPSG:32630")):
@@ -538,8 +538,8 @@ def test_a_CRS_is_taken_where_the_file_has_none(tmp_path: Path, bundle: Bundle, 
 
 
 def test_bands_are_chosen_scene_by_scene(tmp_path: Path, bundle: Bundle) -> None:
-    one = write(tmp_path / "one.tif", np.stack([grey(1), grey(50)]))
-    two = write(tmp_path / "two.tif", np.stack([grey(200), grey(2), grey(3)]), at(100.5, 0.5))
+    one = write(tmp_path / "one.tif", np.stack([gray(1), gray(50)]))
+    two = write(tmp_path / "two.tif", np.stack([gray(200), gray(2), gray(3)]), at(100.5, 0.5))
     sources = [replace(one, bands=(2,)), two]
     found = outline_of(predict_all(identity(plan_mosaic(sources, bundle, SMALL))))
     assert set(np.unique(found)) == {50, 200, NODATA}

@@ -23,7 +23,7 @@ ONE, TWO = 50, 200
 LEFT, RIGHT, BOTH = 20, 60, 30
 
 
-def grey(value: int, height: int = 40, width: int = 60) -> np.ndarray:
+def gray(value: int, height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((1, height, width), value, np.uint8)
 
 
@@ -34,7 +34,7 @@ def mosaic_of(scenes: list[Scene], **options: bool) -> Composite:
 @pytest.fixture
 def pair(write_scene: WriteScene) -> list[Scene]:
     """Two scenes of 40 x 60 pixels that share their columns 30 to 60."""
-    return [write_scene(grey(ONE), name="one"), write_scene(grey(TWO), shift=(BOTH, 0), name="two")]
+    return [write_scene(gray(ONE), name="one"), write_scene(gray(TWO), shift=(BOTH, 0), name="two")]
 
 
 def test_the_first_lies_over_the_others(pair: list[Scene]) -> None:
@@ -49,7 +49,7 @@ def test_the_first_lies_over_the_others(pair: list[Scene]) -> None:
 
 
 def test_narrow_and_flat_windows_show_every_scene_that_they_reach(write_scene: WriteScene) -> None:
-    scenes = [write_scene(grey(value), shift=shift) for value, shift in ((1, (0, 0)), (2, (0, 150)), (3, (200, 0)))]
+    scenes = [write_scene(gray(value), shift=shift) for value, shift in ((1, (0, 0)), (2, (0, 150)), (3, (200, 0)))]
     mosaic = mosaic_of(scenes)
     column = mosaic.read(Window(0, 20, mosaic.grid.height, 3)).values[0, :, 0]
     assert (set(column[:40]), set(column[150:])) == ({1}, {2})
@@ -60,8 +60,8 @@ def test_narrow_and_flat_windows_show_every_scene_that_they_reach(write_scene: W
 def test_where_one_has_no_data_the_next_shows(write_scene: WriteScene) -> None:
     hole = np.ones((40, 60), bool)
     hole[10:20, 15:45] = False
-    one = write_scene(grey(ONE), valid=hole)
-    two = write_scene(grey(TWO, 40, 30))
+    one = write_scene(gray(ONE), valid=hole)
+    two = write_scene(gray(TWO, 40, 30))
     mosaic = mosaic_of([one, two])
     pixels = mosaic.read(mosaic.grid.window)
     assert (pixels.values[0, 10:20, 15:30] == TWO).all()
@@ -129,18 +129,18 @@ def trio(write_scene: WriteScene) -> Composite:
     return mosaic_of(scenes, mean=True)
 
 
-def test_windows_beside_every_scene_meet_none_and_neighbours_do_not_count(write_scene: WriteScene) -> None:
+def test_windows_beside_every_scene_meet_none_and_neighbors_do_not_count(write_scene: WriteScene) -> None:
     covered = [Window(0, 0, 40, 60), Window(100, 200, 40, 60)]
     windows = [Window(0, 0, 10, 10), Window(0, 60, 40, 100), Window(40, 0, 40, 60), Window(90, 190, 11, 11)]
     assert list(find_meeting(windows, covered)) == [True, False, False, True]
-    sheets = [write_scene(grey(1)), write_scene(grey(2), shift=(60, 0)), write_scene(grey(2), shift=(120, 100))]
+    sheets = [write_scene(gray(1)), write_scene(gray(2), shift=(60, 0)), write_scene(gray(2), shift=(120, 100))]
     half = sheets[0].native.reshaped((20, 30))
     expected = (Window(-1, -1, 22, 32), Window(-1, 29, 22, 32), Window(49, 59, 22, 32))
     assert sheet_windows([s.native for s in sheets], half) == expected
 
 
 def test_only_scenes_that_meet_a_window_are_opened(write_scene: WriteScene) -> None:
-    scenes = [write_scene(grey(ONE)), write_scene(grey(TWO), shift=(200, 0), name="gone")]
+    scenes = [write_scene(gray(ONE)), write_scene(gray(TWO), shift=(200, 0), name="gone")]
     mosaic = mosaic_of(scenes)
     Path(scenes[1].paths[0]).unlink()
     close_readers()
@@ -148,7 +148,7 @@ def test_only_scenes_that_meet_a_window_are_opened(write_scene: WriteScene) -> N
 
 
 def test_a_scene_under_another_is_not_read_where_it_does_not_show(write_scene: WriteScene) -> None:
-    over, under = write_scene(grey(ONE)), write_scene(grey(TWO), name="gone")
+    over, under = write_scene(gray(ONE)), write_scene(gray(TWO), name="gone")
     mosaic = mosaic_of([over, under])
     Path(under.paths[0]).unlink()
     close_readers()
@@ -156,7 +156,7 @@ def test_a_scene_under_another_is_not_read_where_it_does_not_show(write_scene: W
 
 
 def test_a_thousand_scenes_travel_in_a_megabyte(write_scene: WriteScene) -> None:
-    scene = write_scene(grey(ONE), "EPSG:32631")
+    scene = write_scene(gray(ONE), "EPSG:32631")
     t = scene.native.transform
     scenes = []
     for i in range(1_000):
@@ -189,8 +189,8 @@ def test_at_another_shape_it_is_the_same_picture(pair: list[Scene]) -> None:
 def test_a_look_at_the_masks_tells_where_nothing_is(write_scene: WriteScene) -> None:
     hole = np.ones((40, 60), bool)
     hole[:, 20:50] = False
-    masked = write_scene(grey(ONE), valid=hole)
-    turned = write_scene(grey(TWO, 10, 10), shift=(80, 10), turn=30)
+    masked = write_scene(gray(ONE), valid=hole)
+    turned = write_scene(gray(TWO, 10, 10), shift=(80, 10), turn=30)
     mosaic = mosaic_of([masked, turned])
     assert mosaic.may_hold_data(Window(0, 10, 40, 20))
     assert not mosaic.may_hold_data(Window(0, 25, 40, 20))
@@ -208,7 +208,7 @@ def test_bands_are_chosen_before_and_levels_measured_before(pair: list[Scene]) -
 
 
 def test_scenes_of_different_types_need_levels(write_scene: WriteScene) -> None:
-    scenes = [write_scene(grey(ONE)), write_scene(grey(TWO).astype(np.uint16), shift=(BOTH, 0), name="words")]
+    scenes = [write_scene(gray(ONE)), write_scene(gray(TWO).astype(np.uint16), shift=(BOTH, 0), name="words")]
     with pytest.raises(SceneMismatchError, match=r"types uint16 \(words\), uint8 \(scene\)"):
         mosaic_of(scenes)
     stretched = mosaic_of([scenes[0], replace(scenes[1], levels=((100, 300),))])

@@ -14,7 +14,7 @@ from geoseg.mosaic import check_size, choose_grid, crop_grid, overlap, shares_la
 from geoseg.scene import Scene
 
 WriteScene = Callable[..., Scene]
-GREY = np.full((1, 50, 60), 100, np.uint8)
+GRAY = np.full((1, 50, 60), 100, np.uint8)
 UTM = CRS.from_epsg(32630)
 
 
@@ -30,7 +30,7 @@ def moved(scene: Scene, crs: str | None, transform: Affine, shape: tuple[int, in
 
 @pytest.mark.parametrize("crs", ["EPSG:32630", "EPSG:3857", "EPSG:4326", "EPSG:2136"])
 def test_the_corner_is_whole_pixels_from_the_zero_of_the_CRS(write_scene: WriteScene, crs: str) -> None:
-    t = choose_grid([write_scene(GREY, shift=(0.3, 0.7))], crs=CRS.from_user_input(crs), gsd_m=0.5).transform
+    t = choose_grid([write_scene(GRAY, shift=(0.3, 0.7))], crs=CRS.from_user_input(crs), gsd_m=0.5).transform
     assert is_whole(t.c / t.a)
     assert is_whole(t.f / t.e)
     assert t.a > 0 > t.e
@@ -39,19 +39,19 @@ def test_the_corner_is_whole_pixels_from_the_zero_of_the_CRS(write_scene: WriteS
 
 @pytest.mark.parametrize("crs", ["EPSG:32630", "EPSG:32631", "EPSG:3857", "EPSG:4326", "EPSG:2136"])
 def test_a_pixel_has_the_GSD_on_the_ground(write_scene: WriteScene, crs: str) -> None:
-    gsd_m = choose_grid([write_scene(GREY)], crs=CRS.from_user_input(crs), gsd_m=0.5).gsd_m
+    gsd_m = choose_grid([write_scene(GRAY)], crs=CRS.from_user_input(crs), gsd_m=0.5).gsd_m
     assert gsd_m == pytest.approx((0.5, 0.5), rel=0.02)  # as near as a scene keeps its own pixels
 
 
 def test_far_north_a_pixel_in_degrees_is_twice_as_wide_as_high(write_scene: WriteScene) -> None:
-    north = moved(write_scene(GREY), "EPSG:32633", Affine(0.3, 0, 500_000, 0, -0.3, 6_651_412))  # 60 degrees
+    north = moved(write_scene(GRAY), "EPSG:32633", Affine(0.3, 0, 500_000, 0, -0.3, 6_651_412))  # 60 degrees
     grid = choose_grid([north], crs=CRS.from_epsg(4326), gsd_m=0.5)
     assert grid.gsd_m == pytest.approx((0.5, 0.5), rel=0.01)
     assert grid.transform.a / -grid.transform.e == pytest.approx(2, rel=0.01)
 
 
 def test_a_UTM_pixel_is_a_round_number(write_scene: WriteScene) -> None:
-    t = choose_grid([write_scene(GREY, "EPSG:4326")], crs=UTM, gsd_m=0.3).transform
+    t = choose_grid([write_scene(GRAY, "EPSG:4326")], crs=UTM, gsd_m=0.3).transform
     assert (t.a, t.e) == (0.3, -0.3)
 
 
@@ -60,7 +60,7 @@ def test_a_UTM_pixel_is_a_round_number(write_scene: WriteScene) -> None:
     [("EPSG:32630", "EPSG:32630"), ("EPSG:2136", "EPSG:2136"), ("EPSG:4326", "EPSG:32630")],
 )
 def test_the_CRS_is_that_of_the_first_scene_or_its_UTM_zone(write_scene: WriteScene, first: str, expected: str) -> None:
-    scenes = [write_scene(GREY, first), write_scene(GREY, "EPSG:32631")]
+    scenes = [write_scene(GRAY, first), write_scene(GRAY, "EPSG:32631")]
     assert choose_grid(scenes, crs=None, gsd_m=0.3).crs == CRS.from_user_input(expected)
 
 
@@ -73,7 +73,7 @@ def test_UTM_zones_and_polar_caps(lon: float, lat: float, epsg: int) -> None:
 
 
 def test_one_more_scene_and_a_crop_move_no_pixel(write_scene: WriteScene) -> None:
-    scenes = [write_scene(GREY, "EPSG:4326"), write_scene(GREY, "EPSG:32631", shift=(91.7, -33.1))]
+    scenes = [write_scene(GRAY, "EPSG:4326"), write_scene(GRAY, "EPSG:32631", shift=(91.7, -33.1))]
     one, two = choose_grid(scenes[:1], crs=None, gsd_m=0.3), choose_grid(scenes, crs=None, gsd_m=0.3)
     assert two.height > one.height
     assert (one.transform.a, one.transform.e) == (two.transform.a, two.transform.e)
@@ -83,28 +83,28 @@ def test_one_more_scene_and_a_crop_move_no_pixel(write_scene: WriteScene) -> Non
 
 
 def test_it_reaches_as_far_as_the_scenes_and_no_further(write_scene: WriteScene) -> None:
-    scene = write_scene(GREY, shift=(0.4, 0.4), turn=30)
+    scene = write_scene(GRAY, shift=(0.4, 0.4), turn=30)
     grid = choose_grid([scene], crs=UTM, gsd_m=0.3)
     for mine, theirs in zip(grid.bounds, scene.native.bounds, strict=True):
         assert abs(mine - theirs) < 0.3
 
 
 def test_without_a_GSD_it_has_the_finest_scenes_pixel(write_scene: WriteScene) -> None:
-    scenes = [write_scene(GREY), write_scene(GREY, px=0.2), write_scene(GREY, "EPSG:4326")]
+    scenes = [write_scene(GRAY), write_scene(GRAY, px=0.2), write_scene(GRAY, "EPSG:4326")]
     assert choose_grid(scenes, crs=None, gsd_m=None).transform.a == 0.2
-    turned = choose_grid([scenes[0], write_scene(GREY, px=0.2, turn=10)], crs=None, gsd_m=None)
+    turned = choose_grid([scenes[0], write_scene(GRAY, px=0.2, turn=10)], crs=None, gsd_m=None)
     assert turned.gsd_m == pytest.approx((0.2, 0.2), rel=0.002)
 
 
 def test_scenes_without_a_CRS_are_named(write_scene: WriteScene) -> None:
-    scene = write_scene(GREY)
+    scene = write_scene(GRAY)
     lost = replace(moved(scene, None, Affine.scale(1, -1)), name="lost")
     with pytest.raises(MissingCRSError, match=r"1 of 2 scenes have no CRS.*: lost\. Say it with --crs"):
         choose_grid([scene, lost], crs=None, gsd_m=0.3)
 
 
 def test_continents_apart_is_refused_with_the_numbers_and_the_farthest_scene(write_scene: WriteScene) -> None:
-    near = write_scene(GREY)
+    near = write_scene(GRAY)
     far = replace(moved(near, "EPSG:4326", Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4)), name="zurich")
     grid = choose_grid([near, near, far], crs=None, gsd_m=0.3)
     with pytest.raises(UsageError, match=r"\d,\d{3},\d{3} x .* pixels .* scene and zurich lie far apart.*--aoi"):
@@ -114,10 +114,10 @@ def test_continents_apart_is_refused_with_the_numbers_and_the_farthest_scene(wri
 
 
 def test_sheets_share_a_lattice_and_touch_without_overlap(write_scene: WriteScene) -> None:
-    a, b, c = (write_scene(GREY, shift=s).native for s in ((0, 0), (60, 0), (59, 0)))
-    other = write_scene(GREY, px=0.31).native
+    a, b, c = (write_scene(GRAY, shift=s).native for s in ((0, 0), (60, 0), (59, 0)))
+    other = write_scene(GRAY, px=0.31).native
     assert shares_lattice([a, b, c])
     assert not shares_lattice([a, other])
-    assert not shares_lattice([a, write_scene(GREY, "EPSG:32631").native])
+    assert not shares_lattice([a, write_scene(GRAY, "EPSG:32631").native])
     assert not overlap([a, b])
     assert overlap([a, c])

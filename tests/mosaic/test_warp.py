@@ -59,7 +59,7 @@ def gdal(part: Warped, pixels: np.ndarray, how: Resampling) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("crs", "turn"), OTHERS)
-def test_pixels_are_those_of_GDAL_to_one_grey_level(
+def test_pixels_are_those_of_GDAL_to_one_gray_level(
     write_scene: WriteScene, smooth: Smooth, crs: str, turn: float
 ) -> None:
     pixels = smooth(310, 290)
@@ -152,7 +152,7 @@ def test_a_scene_on_the_lattice_of_the_grid_is_copied(write_scene: WriteScene, s
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_nodata_never_bleeds_into_its_neighbours(write_scene: WriteScene, dtype: str) -> None:
+def test_nodata_never_bleeds_into_its_neighbors(write_scene: WriteScene, dtype: str) -> None:
     valid = np.kron(np.random.default_rng(0).random((12, 12)) < 0.6, np.ones((11, 11), bool)).astype(bool)
     pixels = np.where(valid, 200, 17)[None].astype(dtype)
     values, mask = whole(warped(write_scene(pixels, "EPSG:32631", valid=valid)))
@@ -179,7 +179,7 @@ def test_a_pixel_is_valid_where_the_nearest_one_is(write_scene: WriteScene, smoo
     assert (whole(part)[1] != theirs).mean() < 0.002  # places halfway between two pixels
 
 
-def test_neighbours_in_another_CRS_leave_no_gap_and_hardly_overlap(write_scene: WriteScene, smooth: Smooth) -> None:
+def test_neighbors_in_another_CRS_leave_no_gap_and_hardly_overlap(write_scene: WriteScene, smooth: Smooth) -> None:
     pixels = smooth(120, 160)
     left = write_scene(pixels[..., :70], "EPSG:4326", name="left")
     right = write_scene(pixels[..., 70:], "EPSG:4326", shift=(70, 0), name="right")

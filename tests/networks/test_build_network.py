@@ -57,7 +57,7 @@ def test_local_weights_reach_the_encoder(lite_weights: tuple[Path, dict[str, tor
     assert all(torch.equal(loaded[key], weights[key]) for key in weights)
 
 
-def test_six_bands_respond_to_grey_as_three_do(lite_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
+def test_six_bands_respond_to_gray_as_three_do(lite_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
     path, weights = lite_weights
     encoder: Any = build_network("unet", bands=6, classes=1, encoder=LITE, encoder_weights=path).encoder
     adapted = encoder.model.state_dict()["conv_stem.weight"]

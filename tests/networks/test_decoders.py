@@ -26,7 +26,7 @@ OWN: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def touched_by_the_centre(block: nn.Module, channels: int, side: int) -> torch.Tensor:
+def touched_by_the_center(block: nn.Module, channels: int, side: int) -> torch.Tensor:
     """Where (channel, y, x) an output depends on the middle pixel."""
     pixels = torch.zeros(1, channels, side, side)
     pixels[..., side // 2, side // 2] = torch.nan
@@ -36,13 +36,13 @@ def touched_by_the_centre(block: nn.Module, channels: int, side: int) -> torch.T
 
 
 def test_inception_branches_see_one_three_five_and_three_pixels() -> None:
-    touched = touched_by_the_centre(InceptionBlock(3, 8), channels=3, side=11)
+    touched = touched_by_the_center(InceptionBlock(3, 8), channels=3, side=11)
     widths = [int(branch.any(dim=(0, 1)).sum()) for branch in touched.split(2)]
     assert widths == [1, 3, 5, 3]
 
 
 def test_atrous_branches_see_what_their_dilations_say() -> None:
-    touched = touched_by_the_centre(AtrousBlock(8, 4, dilations=(1, 6, 12, 18), squeeze=4), channels=8, side=41)
+    touched = touched_by_the_center(AtrousBlock(8, 4, dilations=(1, 6, 12, 18), squeeze=4), channels=8, side=41)
     columns = [branch.any(dim=0).nonzero().flatten().tolist() for branch in touched]
     assert columns == [[20], [14, 20, 26], [8, 20, 32], [2, 20, 38]]
 

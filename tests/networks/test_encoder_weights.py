@@ -16,20 +16,20 @@ MOCO = "torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO"
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 6, 13])
-def test_grey_is_answered_as_in_three_bands(bands: int) -> None:
-    kernels, grey = torch.randn(5, 3, 3, 3), torch.randn(1, 1, 8, 8)
+def test_gray_is_answered_as_in_three_bands(bands: int) -> None:
+    kernels, gray = torch.randn(5, 3, 3, 3), torch.randn(1, 1, 8, 8)
     spread = fit_bands(kernels, torch.empty(5, bands, 3, 3))
     torch.testing.assert_close(
-        F.conv2d(grey.expand(-1, bands, -1, -1), spread), F.conv2d(grey.expand(-1, 3, -1, -1), kernels)
+        F.conv2d(gray.expand(-1, bands, -1, -1), spread), F.conv2d(gray.expand(-1, 3, -1, -1), kernels)
     )
 
 
 @pytest.mark.parametrize("bands", [3, 4, 6, 13])
-def test_repeated_colours_are_answered_as_once(bands: int) -> None:
-    kernels, colours = torch.randn(5, 3, 3, 3), torch.randn(1, 3, 8, 8)
-    repeated = colours[:, torch.arange(bands) % 3]
+def test_repeated_colors_are_answered_as_once(bands: int) -> None:
+    kernels, colors = torch.randn(5, 3, 3, 3), torch.randn(1, 3, 8, 8)
+    repeated = colors[:, torch.arange(bands) % 3]
     spread = fit_bands(kernels, torch.empty(5, bands, 3, 3))
-    torch.testing.assert_close(F.conv2d(repeated, spread), F.conv2d(colours, kernels))
+    torch.testing.assert_close(F.conv2d(repeated, spread), F.conv2d(colors, kernels))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_weights_for_thirteen_bands_are_refused_for_three(hub: dict[str, Any]) -
         build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO)
 
 
-def test_an_unknown_name_is_told_its_neighbours() -> None:
+def test_an_unknown_name_is_told_its_neighbors() -> None:
     with pytest.raises(EncoderWeightsError, match=r"near it: ResNet18_Weights\.SENTINEL2_RGB_MOCO"):
         build_network("pspnet", bands=3, classes=1, encoder="resnet18", encoder_weights=MOCO.replace("MOCO", "MOKO"))
 

@@ -83,7 +83,7 @@ def test_the_field_found_by_bisection_is_that_of_all_columns(name: str, options:
 def test_operations_are_counted_per_million_pixels() -> None:
     facts = network_facts(build_network("unet-plain", bands=3, classes=1, depth=0, filters=2, convolutions=1))
     assert facts.gflop_per_mpx == pytest.approx(2 * (3 * 9 * 2 + 2) * 1e-3)  # 3x3 from 3 to 2, 1x1 from 2 to 1
-    assert facts.parameters == 3 * 9 * 2 + 2 * 2 + 2 + 1  # batch normalisation in the place of a bias
+    assert facts.parameters == 3 * 9 * 2 + 2 * 2 + 2 + 1  # batch normalization in the place of a bias
 
 
 def test_resnet18_unet_has_the_counts_that_others_publish() -> None:

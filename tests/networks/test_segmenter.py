@@ -15,7 +15,7 @@ def spec(classes: int = 1, bands: int = 3) -> SimpleNamespace:
     return SimpleNamespace(mean=(0.5,) * bands, std=(0.25,) * bands, pixel_max=200.0, classes=names)
 
 
-def test_pixels_are_scaled_then_normalised() -> None:
+def test_pixels_are_scaled_then_normalized() -> None:
     segmenter = Segmenter(nn.Identity(), spec())
     pixels = torch.tensor([0.0, 100.0, 200.0]).view(1, 3, 1, 1)
     expected = torch.tensor([-2.0, 0.0, 2.0]).view(1, 3, 1, 1).sigmoid()

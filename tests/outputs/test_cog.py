@@ -23,7 +23,7 @@ from geoseg.outputs.rasters import mask_file, open_rasters, overview_count, prob
 from geoseg.tiff import promised_size
 
 NODATA = 255
-CLASSES = {"names": ("land", "water"), "colours": ("#00ff10", "#0102fe")}
+CLASSES = {"names": ("land", "water"), "colors": ("#00ff10", "#0102fe")}
 
 
 def grid(shape):

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 def pixels(shape, top=255):
-    """Every pixel differs from its neighbours, so that a misplaced block cannot pass."""
+    """Every pixel differs from its neighbors, so that a misplaced block cannot pass."""
     rows, cols = np.indices(shape)
     return ((rows * 7 + cols * 13 + rows * cols % 5) % top).astype(np.uint8)
 
@@ -95,21 +95,21 @@ def test_scale_offset_description_and_tags_are_said_in_the_file(tmp_path):
         assert raster.tags()["MODEL"] == "m-1"
 
 
-def test_mask_has_a_colour_table_in_which_buildings_stand_out(tmp_path):
+def test_mask_has_a_color_table_in_which_buildings_stand_out(tmp_path):
     values = pixels((700, 60), 2)
     path = write_mask_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape))
     for level in ({}, {"overview_level": 0}):
         with rasterio.open(path, **level) as raster:
-            colours = raster.colormap(1)
+            colors = raster.colormap(1)
             assert raster.colorinterp == (ColorInterp.palette,)
-        assert max(colours[0][:3]) < 64 < 200 < max(colours[1][:3])
+        assert max(colors[0][:3]) < 64 < 200 < max(colors[1][:3])
 
 
-CLASSES = {"names": ("land & sea", "building", "<road>"), "colours": ("#00ff10", "#FF7A1A", "#0102fe")}
+CLASSES = {"names": ("land & sea", "building", "<road>"), "colors": ("#00ff10", "#FF7A1A", "#0102fe")}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (513, 300), (700, 1100)])
-def test_class_raster_is_a_valid_COG_with_the_colours_and_names_of_its_classes(tmp_path, place, shape):
+def test_class_raster_is_a_valid_COG_with_the_colors_and_names_of_its_classes(tmp_path, place, shape):
     values = pixels(shape, 3)
     grid = Grid(*place, shape)
     path = write_class_cog(tmp_path / "a.tif", iter(blocks(values)), grid, **CLASSES, tags={"MODEL": "m-1"})
@@ -129,7 +129,7 @@ def test_side_files_of_a_class_raster_are_XML_with_every_name(tmp_path):
     assert [element.text for element in gdal.iter("Category")] == list(CLASSES["names"])
     entries = list(ElementTree.parse(tmp_path / "a.qml").iter("paletteEntry"))
     assert [(e.get("value"), e.get("label")) for e in entries] == [(str(i), n) for i, n in enumerate(CLASSES["names"])]
-    assert [e.get("color") for e in entries] == [colour.lower() for colour in CLASSES["colours"]]
+    assert [e.get("color") for e in entries] == [color.lower() for color in CLASSES["colors"]]
 
 
 def test_overviews_of_classes_are_classes_by_majority(tmp_path):

@@ -35,7 +35,7 @@ def vector_facts(path: str) -> dict:
         "area_m2": [f["area_m2"] for f in layer.getFeatures()],
         "fields": [field.name() for field in layer.fields()],
         "renderer": layer.renderer().type(),
-        "colours": sorted({s.color().name() for s in layer.renderer().symbols(QgsRenderContext())}),
+        "colors": sorted({s.color().name() for s in layer.renderer().symbols(QgsRenderContext())}),
     }, layer
 
 
@@ -51,7 +51,7 @@ def raster_facts(path: str) -> dict:
         "scale": provider.bandScale(1),
         "renderer": layer.renderer().type(),
         "legend": [[c.value, c.label, c.color.name()] for c in getattr(layer.renderer(), "classes", list)()],
-        "colour_table": {item.value: item.color.name() for item in provider.colorTable(1)},
+        "color_table": {item.value: item.color.name() for item in provider.colorTable(1)},
         "first_row": [None if block.isNoData(0, col) else block.value(0, col) for col in range(layer.width())],
     }, layer
 

@@ -28,7 +28,7 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 
 GRID = Grid(CRS.from_epsg(32630), Affine(0.5, 0, 500_000, 0, -0.5, 600_000), (600, 800))
 RASTERS = ("probability.tif", "mask.tif", "classes.tif", "unstyled.tif")
-NAMES, COLOURS = ("bare & open", "building", "<road>", "water"), ("#c9a66b", "#ff7a1a", "#b4b4be", "#2f7fd6")
+NAMES, COLORS = ("bare & open", "building", "<road>", "water"), ("#c9a66b", "#ff7a1a", "#b4b4be", "#2f7fd6")
 WHOLE = box(500_010, 599_720, 500_090, 599_790)
 COURTYARD = box(500_230, 599_760, 500_330, 599_860)
 HOLE = box(500_260, 599_790, 500_300, 599_830)
@@ -68,8 +68,8 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     write_geopackage(_footprints().iloc[:0], folder / "empty.gpkg")
     write_probability_cog(folder / "probability.tif", _blocks(_probability()), GRID)
     write_mask_cog(folder / "mask.tif", _blocks(_mask()), GRID)
-    write_class_cog(folder / "classes.tif", _blocks(_classes()), GRID, names=NAMES, colours=COLOURS)
-    write_class_cog(folder / "unstyled.tif", _blocks(_classes()), GRID, names=NAMES, colours=COLOURS)
+    write_class_cog(folder / "classes.tif", _blocks(_classes()), GRID, names=NAMES, colors=COLORS)
+    write_class_cog(folder / "unstyled.tif", _blocks(_classes()), GRID, names=NAMES, colors=COLORS)
     (folder / "unstyled.qml").unlink()
     request = {
         "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg")],
@@ -130,18 +130,18 @@ def _blocks(values: NDArray[np.uint8]) -> list[tuple[Window, NDArray[np.uint8]]]
     return [(window, values[window.slices]) for window in windows]
 
 
-def _style_colours(geopackage: Path) -> set[str]:
-    """Return the fill colours of the default style in a GeoPackage, as `#rrggbb`."""
+def _style_colors(geopackage: Path) -> set[str]:
+    """Return the fill colors of the default style in a GeoPackage, as `#rrggbb`."""
     with sqlite3.connect(geopackage) as database:
         ((qml,),) = database.execute("SELECT styleQML FROM layer_styles WHERE useAsDefault = 1")
     database.close()
     rgb = re.findall(r'(?:name|k)="color"[^>]*?(?:value|v)="(\d+),(\d+),(\d+)', qml)
     rgb += re.findall(r'(?:value|v)="(\d+),(\d+),(\d+)[^"]*"[^>]*?(?:name|k)="color"', qml)
-    return {"#" + "".join(f"{int(part):02x}" for part in colour) for colour in rgb}
+    return {"#" + "".join(f"{int(part):02x}" for part in color) for color in rgb}
 
 
-def _share_of_colour(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return where a picture is not grey or white."""
+def _share_of_color(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a picture is not gray or white."""
     return np.ptp(picture.astype(int), axis=0) > 20
 
 
@@ -174,18 +174,18 @@ def test_qgis_places_the_rasters_on_exactly_the_scenes_extent(look: Look, name: 
 
 
 def test_qgis_applies_the_style_in_the_geopackage(look: Look) -> None:
-    inside = _style_colours(look.pictures / "buildings.gpkg")
-    assert inside, "the GeoPackage has no default style with a colour"
-    assert set(look.facts["buildings.gpkg"]["colours"]) <= inside
+    inside = _style_colors(look.pictures / "buildings.gpkg")
+    assert inside, "the GeoPackage has no default style with a color"
+    assert set(look.facts["buildings.gpkg"]["colors"]) <= inside
 
 
-def test_qgis_draws_the_footprints_in_colour_and_leaves_the_courtyard_open(look: Look) -> None:
-    coloured = _share_of_colour(look.picture("buildings.gpkg"))
+def test_qgis_draws_the_footprints_in_color_and_leaves_the_courtyard_open(look: Look) -> None:
+    colored = _share_of_color(look.picture("buildings.gpkg"))
     bounds = WHOLE.union(COURTYARD).bounds
     for shape, filled in ((WHOLE, True), (HOLE, False)):
-        row, col = _pixel_of(shape, bounds, coloured.shape)
-        assert coloured[row - 3 : row + 4, col - 3 : col + 4].all() == filled, shape
-    assert 0.1 < coloured.mean() < 0.6
+        row, col = _pixel_of(shape, bounds, colored.shape)
+        assert colored[row - 3 : row + 4, col - 3 : col + 4].all() == filled, shape
+    assert 0.1 < colored.mean() < 0.6
 
 
 def test_qgis_draws_sure_and_unsure_footprints_differently(look: Look) -> None:
@@ -196,12 +196,12 @@ def test_qgis_draws_sure_and_unsure_footprints_differently(look: Look) -> None:
 
 
 def _pixel_of(shape: Any, bounds: tuple[float, ...], size: tuple[int, int]) -> tuple[int, int]:
-    """Return where the middle of a shape lies in a picture that shows `bounds` in full, centred."""
-    metres = max((bounds[2] - bounds[0]) / size[1], (bounds[3] - bounds[1]) / size[0])
+    """Return where the middle of a shape lies in a picture that shows `bounds` in full, centerd."""
+    meters = max((bounds[2] - bounds[0]) / size[1], (bounds[3] - bounds[1]) / size[0])
     middle_x, middle_y = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
     return (
-        round(size[0] / 2 - (shape.centroid.y - middle_y) / metres),
-        round(size[1] / 2 + (shape.centroid.x - middle_x) / metres),
+        round(size[0] / 2 - (shape.centroid.y - middle_y) / meters),
+        round(size[1] / 2 + (shape.centroid.x - middle_x) / meters),
     )
 
 
@@ -214,7 +214,7 @@ def test_qgis_reads_probabilities_between_0_and_1(look: Look) -> None:
     assert facts["first_row"][700:] == [None] * 100
 
 
-def test_qgis_draws_the_mask_with_its_colour_table(look: Look) -> None:
+def test_qgis_draws_the_mask_with_its_color_table(look: Look) -> None:
     facts = look.facts["mask.tif"]
     assert facts["renderer"] == "paletted"
     picture = look.picture("mask.tif")
@@ -234,11 +234,11 @@ def test_qgis_leaves_nodata_of_the_mask_undrawn(look: Look) -> None:
     assert (look.picture("mask.tif")[:, 100, -20:-2] == 255).all()
 
 
-def test_qgis_lists_the_classes_alone_with_names_and_colours(look: Look) -> None:
+def test_qgis_lists_the_classes_alone_with_names_and_colors(look: Look) -> None:
     facts = look.facts["classes.tif"]
     assert facts["renderer"] == "paletted"
     assert facts["nodata"] == 255
-    assert facts["legend"] == [[i, name, colour] for i, (name, colour) in enumerate(zip(NAMES, COLOURS, strict=True))]
+    assert facts["legend"] == [[i, name, color] for i, (name, color) in enumerate(zip(NAMES, COLORS, strict=True))]
 
 
 def test_qgis_finds_the_names_without_the_style_too(look: Look) -> None:
@@ -246,9 +246,9 @@ def test_qgis_finds_the_names_without_the_style_too(look: Look) -> None:
     assert [label for _, label, _ in legend[:4]] == list(NAMES)
 
 
-def test_qgis_draws_the_classes_in_their_colours(look: Look) -> None:
+def test_qgis_draws_the_classes_in_their_colors(look: Look) -> None:
     picture = look.picture("classes.tif")
-    for index, colour in enumerate(COLOURS):
+    for index, color in enumerate(COLORS):
         drawn = picture[:, 100, round(200 * (175 * index + 87) / GRID.width)]
-        assert tuple(drawn) == tuple(bytes.fromhex(colour[1:])), NAMES[index]
+        assert tuple(drawn) == tuple(bytes.fromhex(color[1:])), NAMES[index]
     assert (picture[:, 100, -20:-2] == 255).all()

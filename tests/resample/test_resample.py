@@ -85,7 +85,7 @@ def test_weights_are_rounded_to_the_nearest_256th_and_lean_to_no_side() -> None:
     np.testing.assert_array_equal(resample_all(pixels, (1, 3))[0][0, 0], [15400, 0, 0])
 
 
-def test_shrinking_an_image_is_the_area_average_within_a_grey_level() -> None:
+def test_shrinking_an_image_is_the_area_average_within_a_gray_level() -> None:
     pixels = noise((1, 300, 400))
     out, _ = resample_all(pixels, (125, 167))
     expected = area_average(pixels, (125, 167))
@@ -117,7 +117,7 @@ def test_enlarging_is_bilinear_as_torch_does_it(shape: tuple[int, int]) -> None:
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(pixels)[None], shape, mode="bilinear", align_corners=False
     )
-    # weights are multiples of 1/256: neighbours that differ by d are off by at most d/512 per axis
+    # weights are multiples of 1/256: neighbors that differ by d are off by at most d/512 per axis
     tolerance = 2 * (pixels.max() - pixels.min()) / 512
     np.testing.assert_allclose(out, expected[0].numpy(), atol=tolerance)
 

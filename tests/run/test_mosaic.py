@@ -116,7 +116,7 @@ def test_blocks_and_their_order_change_no_byte_and_no_count(
     assert first.class_m2.tolist() == other.class_m2.tolist()
 
 
-def test_classes_are_counted_in_pixels_and_square_metres_of_the_ground(tmp_path, monkeypatch, scene) -> None:
+def test_classes_are_counted_in_pixels_and_square_meters_of_the_ground(tmp_path, monkeypatch, scene) -> None:
     classes = patches(3)
     classes[300:500] = NODATA
     parts = Parts(probability=np.where(classes == NODATA, NODATA, 7).astype(np.uint8), classes=classes)
@@ -172,7 +172,7 @@ def write_block(store: LocalStore, block: Block, values: np.ndarray) -> None:
     assert seen is not None
     nothing = np.zeros(seen.shape, bool)
     polygons = polygonize_block(nothing, nothing.astype(np.uint8), nothing, block.window, scene_shape=SHAPE)
-    outlines = finish_block(polygons, block.window, grid, min_area_m2=0, generaliser=Simplify(0))
+    outlines = finish_block(polygons, block.window, grid, min_area_m2=0, generalizer=Simplify(0))
     write_part(store, block, BlockPixels(probability, nothing, Stopwatch()), outlines)
 
 

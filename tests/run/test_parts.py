@@ -34,7 +34,7 @@ def outlines_of(pixels: BlockPixels) -> BlockOutlines:
     ring = np.pad(pixels.probability, ((0, 0), (1, 1)))
     arrays = ring >= 127, ring, pixels.valid[1:-1]
     polygons = polygonize_block(*arrays, BLOCK.window, scene_shape=GRID.shape)
-    return finish_block(polygons, BLOCK.window, GRID, min_area_m2=0, generaliser=Simplify(1))
+    return finish_block(polygons, BLOCK.window, GRID, min_area_m2=0, generalizer=Simplify(1))
 
 
 NOTHING = BlockOutlines.empty()

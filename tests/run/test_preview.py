@@ -13,7 +13,7 @@ from geoseg.engines import ClassSegmenter, ThresholdSegmenter
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, run_plan
-from geoseg.run.results import NODATA_GREY, PREVIEW_PX, preview_shape
+from geoseg.run.results import NODATA_GRAY, PREVIEW_PX, preview_shape
 from geoseg.scene import open_scene
 
 SPEC = ModelSpec("fake", "none", ("red", "green", "blue"), 0.3, (0.0,) * 3, (1.0,) * 3)
@@ -29,7 +29,7 @@ def write_scene(path: Path, pixels: np.ndarray, **profile: object) -> Path:
 
 
 def preview(scene: Path, out: Path, *, spec: ModelSpec = SPEC, engine: object = None) -> np.ndarray:
-    """Run and return the picture as `(y, x, colour)`."""
+    """Run and return the picture as `(y, x, color)`."""
     opened = open_scene(scene)
     lattice = fit_lattice(opened.grid.shape, chip_px=512, halo_px=0)
     plan = Plan(opened, lattice, engine or ThresholdSegmenter(), spec.target_index, classes=spec.classes)
@@ -46,18 +46,18 @@ def test_image_stands_beside_the_prediction_with_buildings_in_white(tmp_path: Pa
     found = preview(write_scene(tmp_path / "scene.tif", pixels, nodata=0), tmp_path / "out")
     image, prediction = found[:, :60], found[:, -60:]
     valid = ~(pixels == 0).all(axis=0)
-    np.testing.assert_array_equal(image, np.where(valid[..., None], pixels.transpose(1, 2, 0), NODATA_GREY))
-    expected = np.where(valid, np.where(pixels[0] >= 128, 255, 0), NODATA_GREY)
+    np.testing.assert_array_equal(image, np.where(valid[..., None], pixels.transpose(1, 2, 0), NODATA_GRAY))
+    expected = np.where(valid, np.where(pixels[0] >= 128, 255, 0), NODATA_GRAY)
     np.testing.assert_array_equal(prediction, np.repeat(expected[..., None], 3, axis=2))
 
 
-def test_classes_have_their_colours(tmp_path: Path) -> None:
+def test_classes_have_their_colors(tmp_path: Path) -> None:
     spec = ModelSpec("f", "none", ("gray",), 0.3, (0.0,), (1.0,), classes=("land", "building", "water"))
     pixels = np.tile(np.arange(250, dtype=np.uint8), (30, 1))[None]
     found = preview(write_scene(tmp_path / "scene.tif", pixels), tmp_path / "out", spec=spec, engine=ClassSegmenter(3))
     np.testing.assert_array_equal(found[:, :250], np.repeat(pixels[0, ..., None], 3, axis=2))
-    for col, colour in ((10, spec.class_colours[0]), (120, spec.class_colours[1]), (240, spec.class_colours[2])):
-        assert tuple(found[15, col - 250]) == tuple(bytes.fromhex(colour[1:]))
+    for col, color in ((10, spec.class_colors[0]), (120, spec.class_colors[1]), (240, spec.class_colors[2])):
+        assert tuple(found[15, col - 250]) == tuple(bytes.fromhex(color[1:]))
 
 
 def test_16_bit_pixels_are_shown_in_8(tmp_path: Path) -> None:

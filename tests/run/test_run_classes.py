@@ -31,7 +31,7 @@ SPEC = ModelSpec(
     min_area_m2=0.0,
     classes=NAMES,
     target="building",
-    colours={"pool": "#010203"},
+    colors={"pool": "#010203"},
 )
 TINY = {"depth": 2, "filters": 4}
 TRANSFORM = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
@@ -67,7 +67,7 @@ def read(path: Path) -> np.ndarray:
         return src.read(1)
 
 
-def test_classes_are_written_with_names_and_colours(tmp_path: Path) -> None:
+def test_classes_are_written_with_names_and_colors(tmp_path: Path) -> None:
     pixels, valid = patches(), np.ones((120, 150), bool)
     valid[30:60, 40:70] = False
     result = run_classes(write_raster(tmp_path / "scene.tif", pixels, valid=valid), tmp_path / "out")
@@ -114,7 +114,7 @@ def test_report_has_pixels_shares_and_areas_of_the_classes(tmp_path: Path) -> No
     assert report["model"]["target"] == "building"
 
 
-def test_without_a_crs_classes_have_pixels_and_no_square_metres(tmp_path: Path) -> None:
+def test_without_a_crs_classes_have_pixels_and_no_square_meters(tmp_path: Path) -> None:
     result = run_classes(write_raster(tmp_path / "scene.tif", patches(), crs=None), tmp_path / "out")
     assert {facts["area_m2"] for facts in result.report["classes"].values()} == {None}
     assert sum(facts["pixels"] for facts in result.report["classes"].values()) == 120 * 150

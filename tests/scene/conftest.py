@@ -32,7 +32,7 @@ def write(tmp_path: Path) -> Write:
         pixels: NDArray,
         *,
         mask: NDArray | None = None,
-        colours: tuple[str, ...] = (),
+        colors: tuple[str, ...] = (),
         overviews: tuple[int, ...] = (),
         crs: str | None = "EPSG:32630",
         transform: Affine | None = PLACE,
@@ -45,8 +45,8 @@ def write(tmp_path: Path) -> Write:
         options |= {"crs": crs, "transform": transform} if transform is not None else {}
         options |= {"crs": crs} if "gcps" in profile else {}
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **(options | profile)) as dst:
-            if colours:
-                dst.colorinterp = [getattr(rasterio.enums.ColorInterp, c) for c in colours]
+            if colors:
+                dst.colorinterp = [getattr(rasterio.enums.ColorInterp, c) for c in colors]
             dst.write(pixels)
             if mask is not None:
                 dst.write_mask(mask)

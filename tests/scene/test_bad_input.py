@@ -152,7 +152,7 @@ def test_a_VRT_whose_file_is_missing_is_an_error_and_no_black_scene(write, noise
 
 
 @pytest.mark.parametrize("bands", [None, (1,), (1, 1, 1)])
-def test_palette_indices_are_no_colours_whatever_bands_are_asked_for(write, noise, bands: tuple | None) -> None:
+def test_palette_indices_are_no_colors_whatever_bands_are_asked_for(write, noise, bands: tuple | None) -> None:
     path = write("a.tif", noise(1, 20, 20), photometric="palette")
     with rasterio.open(path, "r+") as dst:
         dst.write_colormap(1, {i: (i, 255 - i, 0, 255) for i in range(256)})
@@ -196,8 +196,8 @@ def test_a_CRS_alone_does_not_place_a_plain_picture(write, noise) -> None:
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [
-        ("EPSG:32630", Affine(3e-6, 0, -0.18, 0, -3e-6, 5.6)),  # degrees taken for metres: pixels of 3 micrometres
-        ("EPSG:4326", Affine(0.3, 0, 500_000, 0, -0.3, 600_000)),  # metres taken for degrees
+        ("EPSG:32630", Affine(3e-6, 0, -0.18, 0, -3e-6, 5.6)),  # degrees taken for meters: pixels of 3 micrometers
+        ("EPSG:4326", Affine(0.3, 0, 500_000, 0, -0.3, 600_000)),  # meters taken for degrees
     ],
 )
 def test_coordinates_that_do_not_lie_in_the_given_CRS(write, noise, crs: str, transform: Affine) -> None:

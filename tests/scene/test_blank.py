@@ -45,7 +45,7 @@ def write_kind(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str
     if kind == "mask":
         return write(name, pixels, mask=mask, **TILED)
     alpha = np.concatenate([pixels, 255 * mask[None].astype(np.uint8)])
-    return write(name, alpha, colours=("red", "green", "blue", "alpha"), **TILED)
+    return write(name, alpha, colors=("red", "green", "blue", "alpha"), **TILED)
 
 
 def write_vrt(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str) -> Path:
@@ -62,11 +62,11 @@ def write_vrt(write, pixels: np.ndarray, mask: np.ndarray, kind: str, name: str)
         f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{cols[0]}" yOff="{rows[0]}" {size}/></SimpleSource>'
     )
     about = "<NoDataValue>0</NoDataValue>" if kind == "vrt, nodata" else ""
-    colours = ("Red", "Green", "Blue", "Alpha")[: len(square)]
+    colors = ("Red", "Green", "Blue", "Alpha")[: len(square)]
     bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{band}">{about}<ColorInterp>{colour}</ColorInterp>{source % band}'
+        f'<VRTRasterBand dataType="Byte" band="{band}">{about}<ColorInterp>{color}</ColorInterp>{source % band}'
         "</VRTRasterBand>"
-        for band, colour in enumerate(colours, 1)
+        for band, color in enumerate(colors, 1)
     )
     if kind == "vrt, mask":
         bands += f'<MaskBand><VRTRasterBand dataType="Byte">{source % "mask,1"}</VRTRasterBand></MaskBand>'

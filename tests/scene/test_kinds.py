@@ -56,7 +56,7 @@ def test_however_a_TIFF_is_laid_out_its_windows_are_the_same(write, noise, optio
 
 
 @pytest.mark.parametrize(
-    ("count", "colours", "bands"),
+    ("count", "colors", "bands"),
     [
         (1, ("gray",), (1,)),
         (2, ("gray", "alpha"), (1,)),
@@ -68,9 +68,9 @@ def test_however_a_TIFF_is_laid_out_its_windows_are_the_same(write, noise, optio
         (5, ("gray", "undefined", "undefined", "undefined", "undefined"), (1, 2, 3)),
     ],
 )
-def test_colours_are_found_where_the_file_marks_them(write, noise, count: int, colours: tuple, bands: tuple) -> None:
+def test_colors_are_found_where_the_file_marks_them(write, noise, count: int, colors: tuple, bands: tuple) -> None:
     pixels = noise(count, 20, 20)
-    scene = open_scene(write("a.tif", pixels, colours=colours))
+    scene = open_scene(write("a.tif", pixels, colors=colors))
     assert (scene.bands, scene.band_count) == (bands, count)
     np.testing.assert_array_equal(read_all(scene)[0], pixels[[b - 1 for b in bands]])
 
@@ -81,11 +81,11 @@ def test_asked_for_bands_come_in_the_order_asked_for(write, noise) -> None:
     np.testing.assert_array_equal(values, pixels[[3, 0, 0]])
 
 
-def test_an_alpha_band_is_the_mask_and_no_colour(write, noise) -> None:
+def test_an_alpha_band_is_the_mask_and_no_color(write, noise) -> None:
     pixels = noise(4, 40, 40)
     pixels[3] = 255
     pixels[3][HOLE] = 0
-    scene = open_scene(write("a.tif", pixels, colours=("red", "green", "blue", "alpha")))
+    scene = open_scene(write("a.tif", pixels, colors=("red", "green", "blue", "alpha")))
     values, valid = read_all(scene)
     assert values.shape[0] == 3
     np.testing.assert_array_equal(valid, pixels[3] > 0)
@@ -110,7 +110,7 @@ def test_one_dark_band_is_no_nodata(write) -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_mask_band_is_honoured_inside_the_file_and_beside_it(write, noise, inside: bool) -> None:
+def test_a_mask_band_is_honored_inside_the_file_and_beside_it(write, noise, inside: bool) -> None:
     mask = np.ones((40, 40), bool)
     mask[HOLE] = False
     path = write("a.tif", noise(3, 40, 40), mask=mask if inside else None)
@@ -180,7 +180,7 @@ def test_overviews_keep_nodata(write, noise, how: str) -> None:
     pixels = noise(4 if how == "alpha" else 3, 512, 512)
     if how == "alpha":
         pixels[3] = np.where(hole, 255, 0)
-        path = write("a.tif", pixels, colours=("red", "green", "blue", "alpha"), overviews=(2, 4))
+        path = write("a.tif", pixels, colors=("red", "green", "blue", "alpha"), overviews=(2, 4))
     elif how == "mask":
         path = write("a.tif", pixels, mask=hole, overviews=(2, 4))
     else:
@@ -301,7 +301,7 @@ def test_every_band_of_a_file_has_its_own_nodata_value_and_a_say_in_what_is_vali
     pixels = np.broadcast_to(nodata[:, None, None], (4, 6, 4)).copy()
     for band in range(4):
         pixels[band, band, 1:3] = 100  # rows 4 and 5 have no value in any band
-    path = write("a.tif", pixels, colours=("red", "green", "blue", "undefined"))
+    path = write("a.tif", pixels, colors=("red", "green", "blue", "undefined"))
     bands = "".join(
         f'<PAMRasterBand band="{band}"><NoDataValue>{value}</NoDataValue></PAMRasterBand>'
         for band, value in enumerate(nodata, 1)
@@ -326,7 +326,7 @@ def test_what_is_valid_has_the_values_of_the_file_to_the_last_column(write, nois
         path = write("a.tif", pixels, mask=mask)
     else:
         alpha = np.concatenate([pixels, 255 * mask[None].astype("uint8")])
-        path = write("a.tif", alpha, colours=("red", "green", "blue", "alpha"))
+        path = write("a.tif", alpha, colors=("red", "green", "blue", "alpha"))
     values, found = read_all(open_scene(path))
     np.testing.assert_array_equal(found, mask)
     np.testing.assert_array_equal(values[:, mask], pixels[:, mask])
@@ -334,20 +334,20 @@ def test_what_is_valid_has_the_values_of_the_file_to_the_last_column(write, nois
 
 @pytest.mark.parametrize("nodata", [0, 255, 90])
 @pytest.mark.parametrize(
-    "colours", [("red", "green", "blue", "alpha"), ("gray", "alpha"), ("gray", "undefined", "alpha")]
+    "colors", [("red", "green", "blue", "alpha"), ("gray", "alpha"), ("gray", "undefined", "alpha")]
 )
-def test_where_there_are_an_alpha_band_and_a_nodata_value_both_are_honoured(write, nodata: int, colours: tuple) -> None:
+def test_where_there_are_an_alpha_band_and_a_nodata_value_both_are_honored(write, nodata: int, colors: tuple) -> None:
     """GDAL alone would forget the one or the other: an opaque scene with nodata 255 had no valid pixel."""
-    pixels = np.full((len(colours), 32, 32), 100, np.uint8)
+    pixels = np.full((len(colors), 32, 32), 100, np.uint8)
     pixels[:, :, 16:] = nodata
-    alpha = colours.index("alpha")
+    alpha = colors.index("alpha")
     pixels[alpha] = 255
     pixels[alpha, :16] = 0
     expected = np.zeros((32, 32), bool)
     expected[16:, :16] = True
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
-    scene = open_scene(write("a.tif", pixels, colours=colours, nodata=nodata, **tiles))
+    scene = open_scene(write("a.tif", pixels, colors=colors, nodata=nodata, **tiles))
     np.testing.assert_array_equal(read_all(scene)[1], expected)
-    np.testing.assert_array_equal(read_all(scene.with_bands(range(1, len(colours) + 1)))[1], expected)
+    np.testing.assert_array_equal(read_all(scene.with_bands(range(1, len(colors) + 1)))[1], expected)
     assert data_windows(scene) == (Window(16, 0, 16, 16),)
     assert [scene.may_hold_data(Window(row, col, 16, 16)) for row in (0, 16) for col in (0, 16)] == [0, 0, 1, 0]

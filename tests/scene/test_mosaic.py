@@ -24,7 +24,7 @@ def at(col: float, row: float, gsd: float = 0.3) -> Affine:
     return Affine(gsd, 0, 500_000 + col * 0.3, 0, -gsd, 600_000 - row * 0.3)
 
 
-def test_neighbouring_files_are_the_picture_that_they_were_cut_from(write, noise) -> None:
+def test_neighboring_files_are_the_picture_that_they_were_cut_from(write, noise) -> None:
     pixels = noise(3, 100, 140)
     pieces = {(0, 0): Window(0, 0, 40, 60), (0, 1): Window(0, 60, 40, 80), (1, 0): Window(40, 0, 60, 60)}
     pieces[1, 1] = Window(40, 60, 60, 80)
@@ -48,7 +48,7 @@ def test_the_gap_between_files_is_nodata(write, noise, how: str) -> None:
     pixels = noise(4 if how == "alpha" else 3, 30, 30)
     if how == "alpha":
         pixels[3] = 255
-        extra = {"colours": ("red", "green", "blue", "alpha")}
+        extra = {"colors": ("red", "green", "blue", "alpha")}
     files = [write("a.tif", pixels, transform=at(0, 0), **extra), write("b.tif", pixels, transform=at(50, 10), **extra)]
     scene = open_scene(files)
     expected = np.zeros((40, 80), bool)
@@ -65,7 +65,7 @@ def test_nodata_of_a_later_file_does_not_hide_data_of_an_earlier_one(write, how:
     first, second = (np.full((4 if how == "alpha" else 3, 20, 20), v, np.uint8) for v in (50, 90))
     if how == "alpha":
         first[3], second[3] = 255, np.where(hole, 255, 0)
-        extra: list[dict] = [{"colours": ("red", "green", "blue", "alpha")}] * 2
+        extra: list[dict] = [{"colors": ("red", "green", "blue", "alpha")}] * 2
     elif how == "nodata":
         second[:, ~hole] = 0
         extra = [{"nodata": 0}] * 2
@@ -162,8 +162,8 @@ def test_pixels_that_drift_apart_over_the_width_of_a_sheet_are_refused(write, no
 
 
 def test_alpha_in_one_file_and_infrared_in_the_other_is_refused(write, noise) -> None:
-    first = write("first.tif", noise(4, 20, 20), colours=("red", "green", "blue", "undefined"))
-    second = write("second.tif", noise(4, 20, 20), transform=at(20, 0), colours=("red", "green", "blue", "alpha"))
+    first = write("first.tif", noise(4, 20, 20), colors=("red", "green", "blue", "undefined"))
+    second = write("second.tif", noise(4, 20, 20), transform=at(20, 0), colors=("red", "green", "blue", "alpha"))
     with pytest.raises(SceneMismatchError, match="alpha bands 1"):
         open_scene([first, second])
 

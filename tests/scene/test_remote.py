@@ -205,7 +205,7 @@ def test_a_VRT_on_disk_reaches_its_web_files_as_they_are_reached_by_name(
     assert server.failures == 0
 
 
-def test_local_files_in_a_VRT_keep_their_neighbours() -> None:
+def test_local_files_in_a_VRT_keep_their_neighbors() -> None:
     assert reach_of(("https://host/a.tif",)) == "EMPTY_DIR"
     assert reach_of(("a.tif", "b.tif")) is None
     assert reach_of(("a.tif", "s3://bucket/b.tif")) == "TRUE"

@@ -54,7 +54,7 @@ def rasters(*inputs: str | Path, asset: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_catalogue_leads_to_what_pystac_finds_in_it(tmp_path: Path, kind: CatalogType) -> None:
+def test_a_catalog_leads_to_what_pystac_finds_in_it(tmp_path: Path, kind: CatalogType) -> None:
     path = make_catalog(tmp_path, kind)
     items = list(pystac.Catalog.from_file(str(path)).get_items(recursive=True))
     sources = list_sources([path])
@@ -72,7 +72,7 @@ def test_collections_and_items_may_be_named_themselves(tmp_path: Path) -> None:
     assert rasters(f"{tmp_path}/north/*/*.json") == below[::-1], "a pattern sorts"
 
 
-def test_a_catalogue_on_a_web_server_is_followed(tmp_path: Path, web: SimpleNamespace) -> None:
+def test_a_catalog_on_a_web_server_is_followed(tmp_path: Path, web: SimpleNamespace) -> None:
     make_catalog(tmp_path)
     places = ("one", "north/two", "north/three")
     assert rasters(f"{web.url}/catalog.json") == [f"{web.url}/{place}/image.tif" for place in places]
@@ -87,7 +87,7 @@ def test_absolute_links_lead_to_their_server(tmp_path: Path, web: SimpleNamespac
     assert rasters(tmp_path / "copy" / "catalog.json")[0] == f"{web.url}/one/image.tif"
 
 
-def test_a_catalogue_in_a_bucket_is_followed(tmp_path: Path, bucket: Bucket) -> None:
+def test_a_catalog_in_a_bucket_is_followed(tmp_path: Path, bucket: Bucket) -> None:
     make_catalog(tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     url = bucket({f"deep/{path.relative_to(tmp_path).as_posix()}": path.read_bytes() for path in files})
@@ -95,7 +95,7 @@ def test_a_catalogue_in_a_bucket_is_followed(tmp_path: Path, bucket: Bucket) -> 
     assert rasters(f"{url}/deep/catalog.json") == [f"{url}/deep/{place}/image.tif" for place in places]
 
 
-def test_a_catalogue_that_runs_in_circles_ends(tmp_path: Path) -> None:
+def test_a_catalog_that_runs_in_circles_ends(tmp_path: Path) -> None:
     path = make_catalog(tmp_path)
     below = tmp_path / "north" / "collection.json"
     for file, href in (

@@ -1,4 +1,4 @@
-"""Augmentation: image and label move together, colours do what they say, positions are encoded in the pixels."""
+"""Augmentation: image and label move together, colors do what they say, positions are encoded in the pixels."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_a_gain_is_one_factor_per_band() -> None:
 
 
 @pytest.mark.parametrize("name", ["saturation", "hue"])
-def test_grey_stays_grey(name: str) -> None:
+def test_gray_stays_gray(name: str) -> None:
     image = noise(bands=1).repeat(1, 3, 1, 1)
     crop, _ = augment_batch(image, no_labels(image), [step(name)], crop_px=48)
     torch.testing.assert_close(crop, image, atol=1e-5, rtol=0)

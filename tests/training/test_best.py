@@ -99,10 +99,10 @@ def test_a_plateau_of_the_validation_loss_lowers_the_learning_rate_as_in_torch(p
     history = read_history(out / "history.csv")
     assert history["iou"] == sorted(history["iou"])
     assert history["validation_loss"].index(min(history["validation_loss"])) == 2
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.25, patience=1, min_lr=1e-4)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.25, patience=1, min_lr=1e-4)
     for rate, loss in zip(history["learning_rate"], history["validation_loss"], strict=True):
-        assert rate == pytest.approx(optimiser.param_groups[0]["lr"])
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
         theirs.step(loss)
     assert history["learning_rate"][-1] == pytest.approx(1e-4)
 

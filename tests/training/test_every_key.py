@@ -1,4 +1,4 @@
-"""Every key of a recipe is felt: in the optimiser, the crops, the log, the checkpoint or the bundle."""
+"""Every key of a recipe is felt: in the optimizer, the crops, the log, the checkpoint or the bundle."""
 
 import ast
 import math
@@ -22,7 +22,7 @@ from geoseg.training.recipe import Augmentation, Fit, Network, Recipe, Source
 Play = Callable[..., Path]
 
 SPEC = "test_what_a_recipe_says_of_the_model_is_in_its_bundle"
-OPTIMISER = "test_rates_and_decay_are_those_of_the_optimiser"
+OPTIMIZER = "test_rates_and_decay_are_those_of_the_optimizer"
 SEEN = "test_crops_and_chips_are_of_the_sizes_and_pixels_that_the_recipe_says"
 ENDS = "test_a_run_ends_after_steps_or_epochs_whichever_is_first"
 UNSURE = "test_unsure_background_counts_from_the_time_and_below_the_probability_that_the_recipe_says"
@@ -31,11 +31,11 @@ AREAS = "test_sources.py::test_areas_part_one_scene_and_what_is_in_none_has_no_t
 PAINTED = "test_sources.py::test_painted_scenes_train_with_their_true_footprints"
 
 HELD = {
-    **dict.fromkeys(("name", "version", "description", "licence", "threshold", "min_area_m2"), SPEC),
+    **dict.fromkeys(("name", "version", "description", "license", "threshold", "min_area_m2"), SPEC),
     "gsd_m": "test_sources.py::test_a_coarser_gsd_shrinks_image_and_truth_alike",
     **dict.fromkeys(("chip_px", "halo_px", "network.pixel_max", "network.mean", "network.std"), SEEN),
     "loss": "test_the_loss_is_the_weighted_sum_of_its_terms",
-    **dict.fromkeys(("network.name", "network.bands", "network.classes", "network.target", "network.colours"), SPEC),
+    **dict.fromkeys(("network.name", "network.bands", "network.classes", "network.target", "network.colors"), SPEC),
     **dict.fromkeys(("network.options",), SPEC),
     "network.encoder": "test_an_encoder_and_its_weights_reach_the_network",
     "network.encoder_weights": "test_an_encoder_and_its_weights_reach_the_network",
@@ -44,7 +44,7 @@ HELD = {
     **dict.fromkeys(("fit.batch", "fit.crop_px", "fit.window_px"), SEEN),
     **dict.fromkeys(("fit.steps", "fit.epochs", "fit.validate_every"), ENDS),
     "fit.minutes": "test_best.py::test_the_time_given_is_for_all_tries_together",
-    **dict.fromkeys(("fit.optimiser", "fit.learning_rate", "fit.encoder_rate", "fit.weight_decay"), OPTIMISER),
+    **dict.fromkeys(("fit.optimizer", "fit.learning_rate", "fit.encoder_rate", "fit.weight_decay"), OPTIMIZER),
     **dict.fromkeys(("fit.schedule", "fit.warm_up", "fit.last_learning_rate"), "test_the_schedule_sets_every_step"),
     **dict.fromkeys(
         ("fit.plateau_factor", "fit.plateau_patience"),
@@ -69,9 +69,9 @@ HELD = {
     "sources.empty_ok": "test_sources.py::test_polygons_of_another_place_are_refused_unless_an_empty_image_is_meant",
     "sources.bands": "test_sources.py::test_bands_are_chosen_and_counted",
     "sources.gsd_m": "test_sources.py::test_pictures_of_a_known_gsd_are_brought_to_the_recipes",
-    "sources.colours": "test_sources.py::test_a_sources_colours_go_before_the_networks",
-    "sources.also": "test_sources.py::test_further_colours_and_values_mean_what_the_source_says",
-    "sources.values": "test_sources.py::test_further_colours_and_values_mean_what_the_source_says",
+    "sources.colors": "test_sources.py::test_a_sources_colors_go_before_the_networks",
+    "sources.also": "test_sources.py::test_further_colors_and_values_mean_what_the_source_says",
+    "sources.values": "test_sources.py::test_further_colors_and_values_mean_what_the_source_says",
     **dict.fromkeys(("sources.areas", "sources.train", "sources.validate"), AREAS),
     "sources.test_scenes": "test_survey.py::test_files_pixels_and_classes_are_counted_by_split",
     "sources.split": "test_sources.py::test_shares_split_by_file_and_test_is_held_out",
@@ -135,7 +135,7 @@ SAID: dict[str, Any] = {
     "name": "hall",
     "version": "1.7b",
     "description": "Halls",
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "gsd_m": 0.25,
     "threshold": 0.35,
     "min_area_m2": 12.5,
@@ -144,7 +144,7 @@ SAID: dict[str, Any] = {
     "network__bands": ["nir", "red", "green"],
     "network__classes": ["rest", "hall"],
     "network__target": "hall",
-    "network__colours": {"hall": "#112233"},
+    "network__colors": {"hall": "#112233"},
     "network__mean": [0.1, 0.2, 0.3],
     "network__std": [0.5, 0.6, 0.7],
     "network__pixel_max": 200.0,
@@ -171,10 +171,10 @@ def test_what_a_recipe_says_of_the_model_is_in_its_bundle(play: Play) -> None:
     assert "# Model card: `hall`, version 1.7b" in (out / "model-card.md").read_text()
 
 
-def test_rates_and_decay_are_those_of_the_optimiser(play: Play) -> None:
+def test_rates_and_decay_are_those_of_the_optimizer(play: Play) -> None:
     rates = {"fit__learning_rate": 3e-3, "fit__encoder_rate": 0.25, "fit__weight_decay": 0.07, "fit__warm_up": 0.0}
-    for optimiser, is_decoupled in (("adam", False), ("adamw", True)):
-        out = play(optimiser, **rates, fit__schedule="constant", fit__optimiser=optimiser)
+    for optimizer, is_decoupled in (("adam", False), ("adamw", True)):
+        out = play(optimizer, **rates, fit__schedule="constant", fit__optimizer=optimizer)
         kept = checkpoint(out)
         names = [name for name in kept["state_dict"] if name.split(".")[1] in ("encoder", "head")]
         by_name = dict(zip(names, kept["optimizer_states"][0]["param_groups"], strict=True))

@@ -42,7 +42,7 @@ def write_base(folder: Path) -> Path:
         stride_px=8,
         chip_px=96,
         halo_px=16,
-        licence="CC0-1.0",
+        license="CC0-1.0",
     )
     return save_bundle(folder / "base.safetensors", spec, network.state_dict())
 
@@ -86,7 +86,7 @@ def test_a_model_that_becomes_better_on_held_out_blocks_is_written_under_a_new_n
     assert result.bundle == scene.parent / "out" / "base-town.safetensors"
     spec, base = load_bundle(result.bundle).spec, load_bundle(scene.parent / "base.safetensors")
     assert base.spec.name == "base"
-    assert (spec.name, spec.licence) == ("base-town", "CC0-1.0")
+    assert (spec.name, spec.license) == ("base-town", "CC0-1.0")
     assert spec.training["based_on"] == {"name": "base", "version": "1", "key": base.key}
     assert spec.metrics["held_out"]["new"]["iou"] == result.new["iou"]
     assert str(scene.parent) not in json.dumps(spec.to_dict())
@@ -104,7 +104,7 @@ def test_the_figures_are_those_of_evaluate_on_the_same_blocks(tuned: tuple[Path,
 
 
 def hidden_pixels(areas: Path) -> NDArray[np.bool_]:
-    """Mark the pixels of the scene whose centre lies in a block that is held out."""
+    """Mark the pixels of the scene whose center lies in a block that is held out."""
     frame = geopandas.read_file(areas)
     shape = frame[frame["split"] == "hidden"].union_all()
     steps = 0.5 * (np.arange(288) + 0.5)

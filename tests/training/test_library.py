@@ -74,7 +74,7 @@ def test_data_laid_over_a_recipe_keep_its_network_and_its_description(
         ("fit.unscored", ["building"], "not all"),
         ("network.target", "roof", r"network\.target = 'roof'; expected one of building"),
         ("network.classes", ["a", "a"], "expected 1 to 250 different names"),
-        ("network.colours", {"building": "red"}, r"network\.colours\.building = 'red'; expected a class .* #RRGGBB"),
+        ("network.colors", {"building": "red"}, r"network\.colors\.building = 'red'; expected a class .* #RRGGBB"),
         ("name", "a/b", "expected letters, digits"),
         ("chip_px", 100, "expected a chip of a multiple of 8"),
         ("fit.crop_px", 68, "expected a crop of a multiple of 8"),
@@ -89,3 +89,12 @@ def test_a_value_that_cannot_be_is_named(write_recipe: WriteRecipe, key: str, va
 def test_a_run_without_an_end_is_refused(write_recipe: WriteRecipe) -> None:
     with pytest.raises(RecipeError, match="fit has no end"):
         load_recipe(write_recipe(), {"fit.steps": 0})
+
+
+def test_keys_in_British_spelling_are_still_read(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    path = write_recipe()
+    text = path.read_text()
+    old = tmp_path / "old.toml"
+    old.write_text('licence = "CC0-1.0"\n' + text.replace("[fit]", '[fit]\noptimiser = "adam"', 1))
+    assert load_recipe(old) == load_recipe(path, {"license": "CC0-1.0", "fit.optimizer": "adam"})
+    assert load_recipe(path, {"fit.optimiser": "adam"}).fit.optimizer == "adam"

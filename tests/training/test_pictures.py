@@ -1,4 +1,4 @@
-"""Pictures of predictions: which chips are shown, and which colour means what."""
+"""Pictures of predictions: which chips are shown, and which color means what."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.training.pictures import Example, collect_examples, draw_predictions
 
 DRAWS = True
-WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 MISSED, FALSE = (0x5D, 0x9B, 0xFF), (0xE6, 0x61, 0x00)
 LAND = ("building", "land", "water")
 
@@ -108,7 +108,7 @@ def read_picture(path: Path) -> Pixels:
 def draw_plain(path: Path, cases: list[tuple[int, int]], **look: Any) -> list[tuple[tuple[int, ...], ...]]:
     """Draw samples of one truth and one prediction each; return what the columns are filled with, truth, found, wrong.
 
-    Every sample's image has a colour of its own, by which its row is found in the picture.
+    Every sample's image has a color of its own, by which its row is found in the picture.
     """
     plain = np.ones((16, 16), np.uint8)
     tints = [(200, 40, 10 * n) for n in range(len(cases))]
@@ -130,28 +130,28 @@ def draw_plain(path: Path, cases: list[tuple[int, int]], **look: Any) -> list[tu
     ("classes", "target", "value"),
     [(("building",), "building", 1), (("background", "building"), "building", 1), (("roof", "rest"), "roof", 0)],
 )
-def test_buildings_are_white_on_black_and_errors_have_their_own_colours(
+def test_buildings_are_white_on_black_and_errors_have_their_own_colors(
     tmp_path: Path, classes: tuple[str, ...], target: str, value: int
 ) -> None:
     other = 1 - value
     cases = [(value, value), (value, other), (other, value), (other, other), (IGNORED, value), (UNSURE, other)]
     drawn = draw_plain(tmp_path / "p.png", cases, classes=classes, target=target)
-    assert [truth for truth, _, _ in drawn] == [WHITE, WHITE, BLACK, BLACK, GREY, GREY]
+    assert [truth for truth, _, _ in drawn] == [WHITE, WHITE, BLACK, BLACK, GRAY, GRAY]
     assert [found for _, found, _ in drawn] == [WHITE, BLACK, WHITE, BLACK, WHITE, BLACK]
     right, missed, false, nothing, *unknown = (wrong for _, _, wrong in drawn)
-    assert (right, nothing, unknown) == (WHITE, BLACK, [GREY, GREY])
+    assert (right, nothing, unknown) == (WHITE, BLACK, [GRAY, GRAY])
     assert (missed, false) == (MISSED, FALSE)
 
 
-def test_several_classes_have_the_colours_that_are_given_and_different_others(tmp_path: Path) -> None:
+def test_several_classes_have_the_colors_that_are_given_and_different_others(tmp_path: Path) -> None:
     cases = [(2, 2), (0, 1), (1, 1), (IGNORED, 0)]
-    drawn = draw_plain(tmp_path / "p.png", cases, classes=LAND, colours={"water": "#0102FF"}, target="building")
+    drawn = draw_plain(tmp_path / "p.png", cases, classes=LAND, colors={"water": "#0102FF"}, target="building")
     truth, found, wrong = zip(*drawn, strict=True)
-    assert (truth[0], truth[3]) == ((1, 2, 255), GREY)
+    assert (truth[0], truth[3]) == ((1, 2, 255), GRAY)
     assert len(set(truth)) == 4
     assert found == (truth[0], truth[2], truth[2], truth[1])
     assert wrong[0] == wrong[2] != wrong[1]
-    assert wrong[3] == GREY
+    assert wrong[3] == GRAY
 
 
 def test_pixels_of_other_types_are_stretched_and_gaps_stay_black(tmp_path: Path) -> None:
@@ -161,21 +161,21 @@ def test_pixels_of_other_types_are_stretched_and_gaps_stay_black(tmp_path: Path)
     pixels = read_picture(draw_predictions([Example("", image, truth, truth)], tmp_path / "p.png", classes=("b",)))
     left = pixels[:, : pixels.shape[1] // 4].reshape(-1, 3)
     assert (left == (0, 255, 255)).all(axis=1).sum() > 1000
-    greys = np.bincount(left[(left == left[:, :1]).all(axis=1), 0])
-    assert (greys > 100).sum() > 50
+    grays = np.bincount(left[(left == left[:, :1]).all(axis=1), 0])
+    assert (grays > 100).sum() > 50
 
 
 def test_a_run_draws_its_curves_and_what_it_finds(play: Callable[..., Path]) -> None:
     out = play(network__options__cuts=[0.7], network__options__pull=0.0, fit__steps=2)
     shown = read_picture(out / "predictions.png")
-    missed, false = (int((shown == colour).all(axis=-1).sum()) for colour in (MISSED, FALSE))
+    missed, false = (int((shown == color).all(axis=-1).sum()) for color in (MISSED, FALSE))
     assert missed > 10_000
     assert false < 1000  # in the legend alone
     assert min(read_picture(out / "curves.png").shape[:2]) > 300
 
 
 @pytest.mark.parametrize("classes", [("building",), LAND])
-@pytest.mark.parametrize("bands", [("grey",), ("red", "green", "blue"), ("nir", "blue", "green", "red")])
+@pytest.mark.parametrize("bands", [("gray",), ("red", "green", "blue"), ("nir", "blue", "green", "red")])
 def test_a_picture_is_drawn_of_any_bands_and_classes(
     tmp_path: Path, classes: tuple[str, ...], bands: tuple[str, ...]
 ) -> None:

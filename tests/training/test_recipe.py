@@ -19,7 +19,7 @@ WriteRecipe = Callable[..., Path]
         ("gsd_m = 0.5", 'gsd_m = "fine"', "gsd_m = 'fine'; expected float"),
         ("batch = 4", "batch = true", "fit.batch = True; expected int"),
         ("batch = 4", "batch = 0", "fit.batch = 0; expected a number from 1 to"),
-        ("batch = 4", 'optimiser = "sgd"', "fit.optimiser = 'sgd'; expected one of adamw, adam"),
+        ("batch = 4", 'optimizer = "sgd"', "fit.optimizer = 'sgd'; expected one of adamw, adam"),
         ("crop_px = 64", "crop_px = 70", "fit.crop_px = 70"),
         ("window_px = 80", "window_px = 32", "fit.window_px = 32"),
         ('name = "unet"', 'name = "unnet"', "network.name = 'unnet'; expected one of .*unet"),

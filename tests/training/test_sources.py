@@ -34,7 +34,7 @@ def target(**wanted: Any) -> TargetSpec:
         "stretched": True,
         "classes": ("building",),
         "target": "building",
-        "colours": {},
+        "colors": {},
         "unscored": (),
         "chip_px": 96,
         "halo_px": 16,
@@ -151,7 +151,7 @@ OTHER = {
     "stretched": False,
     "classes": ("ground", "building"),
     "target": "roof",
-    "colours": {"building": "#FFFFFF"},
+    "colors": {"building": "#FFFFFF"},
     "chip_px": 128,
     "halo_px": 8,
     "stride_px": 16,
@@ -205,7 +205,7 @@ def write_picture(path: Path, values: NDArray[Any]) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path, kit: SimpleNamespace) -> Path:
-    """Two areas of two pictures each, with masks in colours: black ground, white squares."""
+    """Two areas of two pictures each, with masks in colors: black ground, white squares."""
     for area in "pq":
         for seed in (0, 1):
             image, truth = kit.squares(seed, size=96)
@@ -218,9 +218,9 @@ WHITE = {"building": "#FFFFFF", "ground": "#000000"}
 GROUND = ("ground", "building")
 
 
-def test_pictures_with_masks_in_colours_keep_their_pixels(pictures: Path, kit: SimpleNamespace) -> None:
+def test_pictures_with_masks_in_colors_keep_their_pixels(pictures: Path, kit: SimpleNamespace) -> None:
     source = Source(name="s", layout="areas", validate_scenes=("q/*",))
-    prepared = prepare(source, pictures, classes=GROUND, colours=WHITE, gsd_m=0.1)
+    prepared = prepare(source, pictures, classes=GROUND, colors=WHITE, gsd_m=0.1)
     assert [p.name[:3] for p in (*prepared.train, *prepared.validate)] == ["p_0", "p_1", "q_0", "q_1"]
     image, truth = kit.squares(0, size=96)
     pixels = PreparedScene(prepared.train[0]).pixels
@@ -229,24 +229,22 @@ def test_pictures_with_masks_in_colours_keep_their_pixels(pictures: Path, kit: S
 
 
 def test_pictures_of_a_known_gsd_are_brought_to_the_recipes(pictures: Path) -> None:
-    source = Source(name="s", layout="areas", gsd_m=0.25, colours=WHITE)
+    source = Source(name="s", layout="areas", gsd_m=0.25, colors=WHITE)
     pixels = PreparedScene(prepare(source, pictures, classes=GROUND).train[0]).pixels
     assert pixels.shape == (48, 48, 4)
     assert set(np.unique(pixels[..., 3])) == {0, 1}
 
 
-def test_a_sources_colours_go_before_the_networks(pictures: Path) -> None:
+def test_a_sources_colors_go_before_the_networks(pictures: Path) -> None:
     table = {"building": "#000000", "ground": "#FFFFFF"}
-    source = Source(name="s", layout="areas", colours=table)
-    turned = PreparedScene(prepare(source, pictures, classes=GROUND, colours=WHITE).train[0]).pixels
-    plain = PreparedScene(prepare(replace(source, colours={}), pictures, classes=GROUND, colours=WHITE).train[0]).pixels
+    source = Source(name="s", layout="areas", colors=table)
+    turned = PreparedScene(prepare(source, pictures, classes=GROUND, colors=WHITE).train[0]).pixels
+    plain = PreparedScene(prepare(replace(source, colors={}), pictures, classes=GROUND, colors=WHITE).train[0]).pixels
     assert np.array_equal(turned[..., 3], 1 - plain[..., 3])
 
 
-def test_further_colours_and_values_mean_what_the_source_says(
-    pictures: Path, world: Path, kit: SimpleNamespace
-) -> None:
-    source = Source(name="s", layout="areas", colours={"building": "#FFFFFF"}, also={"#000000": "unknown"})
+def test_further_colors_and_values_mean_what_the_source_says(pictures: Path, world: Path, kit: SimpleNamespace) -> None:
+    source = Source(name="s", layout="areas", colors={"building": "#FFFFFF"}, also={"#000000": "unknown"})
     pixels = PreparedScene(prepare(source, pictures, classes=GROUND).train[0]).pixels
     assert np.array_equal(pixels[..., 3], np.where(kit.squares(0, size=96)[1] == 1, 1, IGNORED))
     numbers = whole(images="images/a.tif", values={"0": "building", "1": "unknown"})
@@ -271,8 +269,8 @@ def test_the_middle_of_an_image_validates(world: Path, kit: SimpleNamespace) -> 
     assert np.array_equal(truth_of(prepared.train[0]), kit.squares(0)[1])
 
 
-def test_every_mask_with_an_unknown_colour_counts_before_training(pictures: Path) -> None:
-    source = Source(name="s", layout="areas", colours={"building": "#FFFFFF"})
+def test_every_mask_with_an_unknown_color_counts_before_training(pictures: Path) -> None:
+    source = Source(name="s", layout="areas", colors={"building": "#FFFFFF"})
     with pytest.raises(
         LabelError, match=r"4 of 4 images cannot be used: .*0\.png holds #000000 \(\d+ px\).*and 1 more"
     ):
@@ -282,29 +280,29 @@ def test_every_mask_with_an_unknown_colour_counts_before_training(pictures: Path
 def test_sizes_that_differ_are_named(pictures: Path) -> None:
     write_picture(pictures / "p" / "masks" / "1.png", np.zeros((3, 96, 90), np.uint8))
     with pytest.raises(LabelError, match=r"p/masks/1\.png have 90 x 96 px, their image 96 x 96"):
-        prepare(Source(name="s", layout="areas"), pictures, classes=GROUND, colours=WHITE)
+        prepare(Source(name="s", layout="areas"), pictures, classes=GROUND, colors=WHITE)
 
 
 def test_shares_split_by_file_and_test_is_held_out(pictures: Path) -> None:
     source = Source(name="s", layout="areas", split=(0.5, 0.25, 0.25))
-    prepared = prepare(source, pictures, classes=GROUND, colours=WHITE)
+    prepared = prepare(source, pictures, classes=GROUND, colors=WHITE)
     assert [len(prepared.train), len(prepared.validate), len(prepared.test)] == [2, 1, 0]
 
 
 def test_a_split_file_is_written_once_and_read_thereafter(pictures: Path) -> None:
     source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="split.json")
-    first = prepare(source, pictures, classes=GROUND, colours=WHITE)
+    first = prepare(source, pictures, classes=GROUND, colors=WHITE)
     kept = json.loads((pictures / "split.json").read_text())
     assert sorted(kept["train"] + kept["validate"]) == ["p/0", "p/1", "q/0", "q/1"]
-    assert prepare(source, pictures, classes=GROUND, colours=WHITE, seed=9) == first
+    assert prepare(source, pictures, classes=GROUND, colors=WHITE, seed=9) == first
     with pytest.raises(RecipeError, match=r"split_file = 'none\.json' is not in .*; expected the file, or split ="):
-        prepare(replace(source, split=(), split_file="none.json"), pictures, classes=GROUND, colours=WHITE)
+        prepare(replace(source, split=(), split_file="none.json"), pictures, classes=GROUND, colors=WHITE)
 
 
 def test_a_split_that_cannot_be_kept_beside_the_data_is_kept_beside_the_results(pictures: Path) -> None:
     (pictures / "kept").touch()  # no folder: nothing can be written into it
     source = Source(name="s", layout="areas", split=(0.5, 0.5), split_file="kept/split.json")
-    prepare(source, pictures, classes=GROUND, colours=WHITE)
+    prepare(source, pictures, classes=GROUND, colors=WHITE)
     assert (pictures / "out" / "kept" / "split.json").exists()
 
 

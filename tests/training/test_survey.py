@@ -40,9 +40,9 @@ def test_files_pixels_and_classes_are_counted_by_split(
     assert "| 10.00 " in rows[0]
 
 
-def test_a_picture_shows_image_and_mask_in_the_classes_colours(world: Path, write_recipe: Callable[..., Path]) -> None:
-    colours = ("[network]", '[network]\ncolours = { building = "#12C83C" }')
-    survey = survey_data(write_recipe(HELD, colours), data=world, out=world / "out")
+def test_a_picture_shows_image_and_mask_in_the_classes_colors(world: Path, write_recipe: Callable[..., Path]) -> None:
+    colors = ("[network]", '[network]\ncolors = { building = "#12C83C" }')
+    survey = survey_data(write_recipe(HELD, colors), data=world, out=world / "out")
     path = survey.paths[1]
     assert path == world / "out" / "data-squares.png"
     with quiet_georeference(), rasterio.open(path) as file:
@@ -76,7 +76,7 @@ encoder = "mobilenet_v2"
 mean = [0, 0, 0]
 std = [1, 1, 1]
 classes = ["building", "land", "road", "vegetation", "water", "unlabelled"]
-[network.colours]
+[network.colors]
 building = "#3C1098"
 land = "#8429F6"
 road = "#6EC1E4"
@@ -97,7 +97,7 @@ exclude = ["Tile [135678]/*", "*_00[3-9]"] # two masks with palettes stay, and t
 
 
 @pytest.mark.realdata
-def test_the_six_classes_of_dubai_are_told_from_their_colours(realdata: Path, tmp_path: Path) -> None:
+def test_the_six_classes_of_dubai_are_told_from_their_colors(realdata: Path, tmp_path: Path) -> None:
     (tmp_path / "dubai.toml").write_text(DUBAI)
     survey = survey_data(tmp_path / "dubai.toml", data=realdata, out=tmp_path / "out")
     found = survey.facts["sources"][0]["splits"]["train"]

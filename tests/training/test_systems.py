@@ -74,19 +74,17 @@ def numbered(root: Path, paint: Paint) -> None:
     write_picture(root / "test" / "test_image_0.tif", paint(99)[0])
 
 
-COLOURS = np.array(
-    [[60, 16, 152], [132, 41, 246], [110, 193, 228], [254, 221, 58], [226, 169, 41], [0, 0, 0]], np.uint8
-)
+COLORS = np.array([[60, 16, 152], [132, 41, 246], [110, 193, 228], [254, 221, 58], [226, 169, 41], [0, 0, 0]], np.uint8)
 
 
 def areas(root: Path, paint: Paint) -> None:
     for n in range(16):
         image, truth = paint(n)
         bands = np.arange(truth.size).reshape(truth.shape) % 6
-        colours = COLOURS[np.where(truth == 1, 0, bands)].transpose(2, 0, 1)
+        colors = COLORS[np.where(truth == 1, 0, bands)].transpose(2, 0, 1)
         folder = root / "dubai" / f"Tile {n // 2 + 1}"
         write_picture(folder / "images" / f"part_{n}.jpg", image)
-        write_picture(folder / "masks" / f"part_{n}.png", colours)
+        write_picture(folder / "masks" / f"part_{n}.png", colors)
 
 
 SYSTEMS = {

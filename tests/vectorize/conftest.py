@@ -14,7 +14,7 @@ Cut = Callable[..., list[BlockPolygons]]
 
 
 def cut_windows(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[tuple[Window, BlockPolygons]]:
-    """Polygonise a mask in the blocks between the given inner rows and columns; without any, as one block."""
+    """Polygonize a mask in the blocks between the given inner rows and columns; without any, as one block."""
     probability = np.full(mask.shape, 254, np.uint8) if probability is None else probability
     valid = np.ones(mask.shape, bool) if valid is None else valid
     scene, blocks = Window(0, 0, *mask.shape), []
@@ -28,7 +28,7 @@ def cut_windows(mask, probability=None, valid=None, *, rows=(), cols=()) -> list
 
 
 def cut_blocks(*arrays, **lines) -> list[BlockPolygons]:
-    """Polygonise a mask in blocks, without their windows."""
+    """Polygonize a mask in blocks, without their windows."""
     return [polygons for _, polygons in cut_windows(*arrays, **lines)]
 
 

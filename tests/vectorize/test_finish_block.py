@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid
-from geoseg.vectorize import Footprints, Generaliser, Pending, SeamSweep, Simplify, finish_block
+from geoseg.vectorize import Footprints, Generalizer, Pending, SeamSweep, Simplify, finish_block
 
 UTM = (CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981))
 PICTURE = (None, Affine.identity())
@@ -63,7 +63,7 @@ def scenes(draw):
 
 @dataclass(frozen=True)
 class Hull:
-    """Another generaliser: convex hulls, which reach over other buildings as far as a building is long."""
+    """Another generalizer: convex hulls, which reach over other buildings as far as a building is long."""
 
     reach_px: float = 60.0
 
@@ -79,10 +79,10 @@ class Hull:
     st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_blocks_and_joined_rest_equal_the_scene_in_one_piece(
-    cut_with_windows, scene, place, generaliser: Generaliser, min_area_m2
+    cut_with_windows, scene, place, generalizer: Generalizer, min_area_m2
 ):
     mask, probability, valid, rows, cols = scene
-    options = {"generaliser": generaliser, "min_area_m2": min_area_m2, "probability": probability, "valid": valid}
+    options = {"generalizer": generalizer, "min_area_m2": min_area_m2, "probability": probability, "valid": valid}
     grid = Grid(*place, mask.shape)
     whole, rest = finish_in_blocks(cut_with_windows, mask, grid, **options)
     assert len(rest) == 0
@@ -101,7 +101,7 @@ def slanted_roofs(seed, shape=(150, 140)):
 @pytest.mark.parametrize("seed", [2, 3, 7])
 def test_clashes_within_a_block_and_with_blocks_below_are_remembered(cut_with_windows, seed):
     mask = slanted_roofs(seed)
-    grid, options = Grid(*PICTURE, mask.shape), {"generaliser": Simplify(1.5), "min_area_m2": 0.0}
+    grid, options = Grid(*PICTURE, mask.shape), {"generalizer": Simplify(1.5), "min_area_m2": 0.0}
     whole, _ = finish_in_blocks(cut_with_windows, mask, grid, **options)
     finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=(31, 70, 75, 118), cols=(67,), **options)
     assert len(finished) > 5 < len(joined)

@@ -32,7 +32,7 @@ def finish(mask, cut, grid=UTM, *, min_area_m2=0.0, simplify_px=1.0, probability
     """Return the footprints of a mask in one block, as a frame."""
     (polygons,) = cut(mask, probability)
     grid = Grid(grid.crs, grid.transform, mask.shape)
-    outlines = finish_block(polygons, grid.window, grid, min_area_m2=min_area_m2, generaliser=Simplify(simplify_px))
+    outlines = finish_block(polygons, grid.window, grid, min_area_m2=min_area_m2, generalizer=Simplify(simplify_px))
     assert len(outlines.pending) == 0
     return as_frame(outlines.finished, grid)
 
@@ -146,5 +146,5 @@ def test_no_polygons_give_no_footprints(cut, any_grid):
 def test_building_across_the_antimeridian_has_its_size(cut):
     grid = Grid(CRS.from_epsg(4326), Affine(1e-5, 0, 179.999, 0, -1e-5, 0.001), (200, 200))
     (footprint,) = finish(disc(), cut, grid, simplify_px=0).itertuples()
-    metre = math.radians(1e-5) * 6378137
-    assert footprint.area_m2 == pytest.approx(disc().sum() * metre**2, rel=0.01)
+    meter = math.radians(1e-5) * 6378137
+    assert footprint.area_m2 == pytest.approx(disc().sum() * meter**2, rel=0.01)

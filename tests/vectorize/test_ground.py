@@ -10,7 +10,7 @@ from geoseg.vectorize.ground import Ground, measure_rings
 
 WGS84 = Geod(ellps="WGS84")
 DEGREES = Ground.of(CRS.from_epsg(4326))
-METRE = 1 / 111_320
+METER = 1 / 111_320
 """Degrees of latitude."""
 
 
@@ -18,7 +18,7 @@ def polygon_around(lon, lat, radius_m, corners, seed=0):
     """Return a closed ring of degrees with its corners in all directions."""
     rng = np.random.default_rng(seed)
     angle = (np.arange(corners) + rng.uniform(0, 0.9, corners)) * 2 * np.pi / corners
-    reach = radius_m * METRE * rng.uniform(0.5, 1, corners)
+    reach = radius_m * METER * rng.uniform(0.5, 1, corners)
     ring = np.column_stack((lon + reach * np.cos(angle) / np.cos(np.radians(lat)), lat + reach * np.sin(angle)))
     return np.concatenate((ring, ring[:1]))
 

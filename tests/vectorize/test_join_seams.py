@@ -76,7 +76,7 @@ def test_buildings_that_meet_in_a_corner_across_a_seam_stay_apart(cut, picture):
     assert joined.pixel_count.tolist() == [1, 1]
 
 
-def test_wall_along_a_seam_does_not_join_its_neighbours(cut, picture):
+def test_wall_along_a_seam_does_not_join_its_neighbors(cut, picture):
     joined = join_seams(cut(picture("##.## ##.##"), cols=(2, 3)))
     assert joined.pixel_count.tolist() == [4, 4]
 

@@ -78,10 +78,10 @@ def test_an_array_that_knows_where_it_lies_says_so(probability: np.ndarray) -> N
         assert found.geometry.geom_equals_exact(expected.geometry, 0).all()
 
 
-def test_the_generaliser_is_the_callers(probability: np.ndarray) -> None:
+def test_the_generalizer_is_the_callers(probability: np.ndarray) -> None:
     rows, cols = np.indices((40, 40))
     stairs = rows + cols < 40
-    corners = [len(polygonize(stairs, generaliser=Simplify(px)).geometry[0].exterior.coords) for px in (0, 2)]
+    corners = [len(polygonize(stairs, generalizer=Simplify(px)).geometry[0].exterior.coords) for px in (0, 2)]
     assert corners[0] > 70
     assert corners[1] < 8
 

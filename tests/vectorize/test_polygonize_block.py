@@ -30,7 +30,7 @@ def test_outlines_equal_those_of_GDAL(cut, mask):
 
 
 @given(masks)
-def test_rasterised_polygons_are_the_mask(cut, mask):
+def test_rasterized_polygons_are_the_mask(cut, mask):
     (block,) = cut(mask)
     burned = np.zeros(mask.shape, np.uint8)
     for number, polygon in enumerate(block.polygons):
@@ -116,7 +116,7 @@ def test_building_at_the_border_of_the_scene_is_at_the_edge(cut, place):
     ("nodata", "expected"),
     [((row, col), abs(row - 2) + abs(col - 2) == 1) for row in range(5) for col in range(5) if (row, col) != (2, 2)],
 )
-def test_building_is_at_the_edge_where_a_4_neighbour_has_no_data(cut, nodata, expected):
+def test_building_is_at_the_edge_where_a_4_neighbor_has_no_data(cut, nodata, expected):
     mask, valid = np.zeros((5, 5), bool), np.ones((5, 5), bool)
     mask[2, 2], valid[nodata] = True, False
     (block,) = cut(mask, valid=valid)

@@ -1,7 +1,7 @@
-"""Generalisers: better outlines than those of pixels, without breaking what was right.
+"""Generalizers: better outlines than those of pixels, without breaking what was right.
 
-The outline of a polygon is a function of the polygon and its direct neighbours, so that it can be made in parts of a
-scene: a polygon keeps its own where it clashes with a neighbour. Two polygons clash where the new outline of one
+The outline of a polygon is a function of the polygon and its direct neighbors, so that it can be made in parts of a
+scene: a polygon keeps its own where it clashes with a neighbor. Two polygons clash where the new outline of one
 overlaps the new or the original outline of the other; then both keep theirs. Originals never overlap, so nothing does
 afterwards, and no second look is needed.
 """
@@ -19,8 +19,8 @@ MAX_AREA_CHANGE = 0.25
 """Largest change of area, relative, that a simplified polygon may bring; a building of few pixels keeps its outline."""
 
 
-class Generaliser(Protocol):
-    """Makes new outlines of polygons, each without a look at its neighbours; pickles as its settings."""
+class Generalizer(Protocol):
+    """Makes new outlines of polygons, each without a look at its neighbors; pickles as its settings."""
 
     @property
     def reach_px(self) -> float:
@@ -59,7 +59,7 @@ class Simplify:
         return 4 * self.tolerance_px
 
     def outline(self, polygons: PolygonArray) -> PolygonArray:
-        """See `Generaliser.outline`.
+        """See `Generalizer.outline`.
 
         GEOS has two ways: the plain one takes a tenth of the time, the other one never breaks a polygon. The second is
         left to those that the first breaks, one in fifty.
@@ -71,21 +71,21 @@ class Simplify:
         return simple
 
 
-def generalise(polygons: PolygonArray, generaliser: Generaliser) -> tuple[PolygonArray, NDArray[np.bool_]]:
-    """Return new outlines, and which polygons clash with a neighbour and so have to keep theirs.
+def generalize(polygons: PolygonArray, generalizer: Generalizer) -> tuple[PolygonArray, NDArray[np.bool_]]:
+    """Return new outlines, and which polygons clash with a neighbor and so have to keep theirs.
 
     Args:
         polygons: Valid polygons whose interiors are disjoint, in pixels, `(polygon,)`.
-        generaliser: What makes the outlines.
+        generalizer: What makes the outlines.
     """
-    if generaliser.reach_px <= 0 or not len(polygons):
+    if generalizer.reach_px <= 0 or not len(polygons):
         return polygons, np.zeros(len(polygons), dtype=bool)
-    outlines = generaliser.outline(polygons)
+    outlines = generalizer.outline(polygons)
     return outlines, _find_clashes(polygons, outlines)
 
 
 def _find_clashes(polygons: PolygonArray, simple: PolygonArray) -> NDArray[np.bool_]:
-    """Say which polygons clash with a neighbour."""
+    """Say which polygons clash with a neighbor."""
     a, b = _near_pairs(polygons)
     is_new = simple != polygons
     a, b = a[is_new[a] | is_new[b]], b[is_new[a] | is_new[b]]

@@ -53,7 +53,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def format_models(models: Sequence[Mapping[str, Any]]) -> str:
     """Return a table of models."""
-    head = ("name", "version", "GSD", "bands", "classes", "size", "licence", "figure")
+    head = ("name", "version", "GSD", "bands", "classes", "size", "license", "figure")
     return align_columns([head, *map(_row, models)]) if models else "No model is shipped."
 
 
@@ -66,7 +66,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         " ".join(spec["bands"]),
         " ".join(spec["classes"]),
         f"{model['bytes'] / 1e6:.1f} MB",
-        spec["licence"] or "-",
+        spec["license"] or "-",
         model["figure"],
     )
 
@@ -89,7 +89,7 @@ def format_model(model: Mapping[str, Any]) -> str:
         "classes": f"{' '.join(spec['classes'])}; {spec['target']} from {spec['threshold']:g}",
         "chips": f"{spec['chip_px']} px, halo {spec['halo_px']} px, multiples of {spec['stride_px']} px",
         "footprints": f"from {spec['min_area_m2']:g} m2",
-        "licence": spec["licence"] or "not said",
+        "license": spec["license"] or "not said",
         "figures": spec["metrics"],
         "training": spec["training"],
     }
