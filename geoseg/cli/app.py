@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
@@ -95,8 +96,6 @@ def version(
         raise typer.Exit
 
 
-QUOTES = "\"'"
-
 OldPath = Annotated[Path | None, typer.Option(hidden=True)]
 OldText = Annotated[str | None, typer.Option(hidden=True)]
 
@@ -109,6 +108,23 @@ def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:
         raise UsageError(f"{name} and {old_name} were given; {old_name} is the old name of {name}. Give {name} only.")
     logging.getLogger(__name__).warning("%s is now called %s; the old name will be removed.", old_name, name)
     return old_value
+
+
+CODE = "a code. Give a number or a color and a class: 255=building."
+PAIRS = {"--set": "key=value. Give for example --set fit.steps=2000.", "--code": CODE, "--mask-code": CODE}
+"""What an error says that the values of options should be."""
+
+
+def split_pairs(option: str, pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Split the key=value pairs of an option; the recipe itself parses the values of --set."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise UsageError(f"{option} {pair} is not {PAIRS[option]}")
+    found = [(key.strip(), value) for key, _, value in (pair.partition("=") for pair in pairs or ())]
+    return tuple(found if option == "--set" else [(key, name.strip()) for key, name in found])
+
+
+QUOTES = "\"'"
 
 
 @cache
@@ -156,11 +172,5 @@ def log_to_stderr(*, quiet: bool) -> None:
     logging.getLogger("geoseg").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in ("rasterio", "distributed", "pyogrio", "fontTools", "openvino"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _ignore_known_warnings()
-
-
-def _ignore_known_warnings() -> None:
-    import warnings
-
     # The scene logs this itself, with a message that names the next step.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")

@@ -16,8 +16,8 @@ from geoseg.cli.app import (
     app,
     log_to_stderr,
     renamed,
+    split_pairs,
 )
-from geoseg.errors import UsageError
 
 
 @app.command("evaluate", no_args_is_help=True)
@@ -129,7 +129,7 @@ def evaluate(
     docs/evaluation.md has the formula of every metric.
     """
     log_to_stderr(quiet=quiet)
-    codes, mask_codes = parse_codes(code, "--code"), parse_codes(mask_code, "--mask-code")
+    codes, mask_codes = split_pairs("--code", code), split_pairs("--mask-code", mask_code)
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
 
     settings = EvaluateSettings(
@@ -160,11 +160,3 @@ def evaluate(
         crs=crs,
     )
     typer.echo(evaluate_scenes(scene or [], settings).table())
-
-
-def parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
-    """Split the code=class pairs of an option."""
-    for pair in pairs or []:
-        if "=" not in pair:
-            raise UsageError(f"{option} {pair} is not a code. Give a number or a color and a class: 255=building.")
-    return tuple((key.strip(), name.strip()) for key, _, name in (pair.partition("=") for pair in pairs or []))

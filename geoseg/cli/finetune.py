@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import OldPath, OldText, Quiet, app, log_to_stderr, renamed
-from geoseg.cli.evaluate import parse_codes
-from geoseg.cli.train import Set, parse_overrides
+from geoseg.cli.app import OldPath, OldText, Quiet, app, log_to_stderr, renamed, split_pairs
+from geoseg.cli.train import Set
 
 
 @app.command("finetune", no_args_is_help=True)
@@ -64,7 +63,7 @@ def finetune(
     never changed. The same command resumes.
     """
     log_to_stderr(quiet=quiet)
-    codes, overrides = parse_codes(code, "--code"), parse_overrides(set_)
+    codes, overrides = split_pairs("--code", code), dict(split_pairs("--set", set_))
     from geoseg.training.finetune import FinetuneSettings
     from geoseg.training.finetune import finetune as run
 

@@ -1,4 +1,4 @@
-"""`geoseg models list|show|export`."""
+"""`geoseg models list`, `models show`, `models export` and `geoseg info`: what is installed."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import Overwrite, Quiet, app, log_to_stderr
 
-models = typer.Typer(help="List, show and export models.", no_args_is_help=True)
-app.add_typer(models, name="models")
+models_app = typer.Typer(help="List, show and export models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path to a bundle or an exported file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -34,8 +34,8 @@ class Weights(StrEnum):
     F16 = "f16"
 
 
-@models.command("list")
-def list_(as_json: AsJson = False) -> None:
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
     """List the shipped models."""
     from geoseg.export import describe_models, format_models
 
@@ -43,8 +43,8 @@ def list_(as_json: AsJson = False) -> None:
     typer.echo(json.dumps(found, indent=2) if as_json else format_models(found))
 
 
-@models.command("show")
-def show(
+@models_app.command("show")
+def show_model(
     model: ModelArgument = DEFAULT_MODEL,
     as_json: AsJson = False,
     stac: Annotated[
@@ -63,7 +63,7 @@ def show(
         typer.echo(json.dumps(facts, indent=2) if as_json else format_model(facts))
 
 
-@models.command("export", no_args_is_help=True)
+@models_app.command("export", no_args_is_help=True)
 def export(
     model: ModelArgument,
     to: Annotated[Target, typer.Option("--to", help="Export format.", show_default=False)],
@@ -98,3 +98,12 @@ def export(
     )
     for path in done.paths:
         typer.echo(path)
+
+
+@app.command("info")
+def info(as_json: AsJson = False) -> None:
+    """Print versions, devices and models, for bug reports."""
+    from geoseg.info import describe_installation, format_installation
+
+    facts = describe_installation()
+    typer.echo(json.dumps(facts, indent=2) if as_json else format_installation(facts))

@@ -10,9 +10,12 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Threads, app, log_to_stderr
 from geoseg.errors import UsageError
+from geoseg.io.tables import plural
 
 if TYPE_CHECKING:
-    from geoseg.run import BatchResult, RunSettings
+    from geoseg.run import BatchResult
+
+log = logging.getLogger(__name__)
 
 SOME_FAILED = 3
 """Exit code of a batch in which some scenes failed."""
@@ -164,7 +167,7 @@ def run(
     cannot be used, and 3 that some blocks or scenes failed: the message says why.
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.run import RunSettings
+    from geoseg.run import BatchResult, RunSettings, run_inputs
 
     settings = RunSettings(
         model=model,
@@ -192,20 +195,16 @@ def run(
         scheduler=scheduler,
         workers=workers,
     )
-    _run(scene, settings, quiet=quiet)
-
-
-def _run(inputs: list[str], settings: "RunSettings", *, quiet: bool) -> None:
-    """Run one scene, one mosaic or many scenes; print the results."""
-    from geoseg.run import BatchResult, run_inputs
-
-    result = run_inputs(inputs, settings, quiet=quiet)
+    result = run_inputs(scene, settings, quiet=quiet)
     if isinstance(result, BatchResult):
         _report_batch(result)
         return
-    counts, seconds = result.report["counts"], result.report["seconds"]
     if result.is_new:
-        logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
+        counts, peak_mb = result.report["counts"], result.report["peak_memory_mb"]
+        stages = ", ".join(f"{name} {value:.1f} s" for name, value in result.report["seconds"].items())
+        memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
+        buildings, mpx = plural(counts["buildings"], "building"), counts["valid_pixels"] / 1e6
+        log.info("%s on %.1f Mpx; %s%s", buildings, mpx, stages, memory)
     for path in result.paths:
         typer.echo(path)
 
@@ -216,19 +215,11 @@ def _report_batch(result: "BatchResult") -> None:
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
     outside = f", {len(result.outside)} outside the AOI" if result.outside else ""
-    logging.getLogger(__name__).info(
-        "%d scenes segmented, %d finished before, %d failed%s", done, skipped, failed, outside
-    )
+    log.info("%s segmented, %d finished before, %d failed%s", plural(done, "scene"), skipped, failed, outside)
     for file, message in result.failed.items():
         typer.echo(f"Failed: {file}: {message}", err=True)
     if result.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _summary(counts: dict[str, int], seconds: dict[str, float], peak_mb: float | None) -> str:
-    stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
-    return f"{counts['buildings']:,} buildings on {counts['valid_pixels'] / 1e6:.1f} Mpx; {stages}{memory}"
 
 
 def _parse_bands(text: str | None) -> list[int] | None:

@@ -48,14 +48,14 @@ def test_a_run_that_is_worked_on_and_then_stopped(
     lines = said(out)
     assert lines[0].startswith("scene: working, ")
     assert lines[0].endswith(" left")
-    assert f"worked on by: process {client.pid} on {working.holder['host']}" in lines[2]
+    assert f"client: process {client.pid} on {working.holder['host']}, since" in lines[2]
     client.kill()
     (stopped,) = read_status(out)
     assert (stopped.state, stopped.eta_s) == (STOPPED, None)
     assert stopped.done >= working.done
     lines = said(out)
     assert lines[0] == f"scene: stopped, {stopped.done} of {BLOCKS} blocks done, 0 failed, {stopped.left} left"
-    assert lines[-1] == "Nobody works on it. The same command that began it goes on from here."
+    assert lines[-1] == "No client is working on this run. To continue it, run the same command again."
     place.run(out)
     assert read_status(out)[0].state == FINISHED
     assert said(out)[0] == f"scene: finished, {BLOCKS} of {BLOCKS} blocks done, 0 failed, 0 left"
@@ -190,7 +190,7 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     assert found["d"] == WAITING
     lines = said(out)
     assert lines[0].startswith("4 scenes: 1 finished")
-    assert lines[1].endswith("blocks done in the scenes that were begun")
+    assert lines[1].endswith("blocks done in the scenes that have been started")
     before = {scene: {p.stem for p in out.glob(f"{scene}/{WORK}/*/parts/r*")} for scene in "bcd"}
     report = (out / "a" / "run.json").read_bytes()
     position = log.stat().st_size
