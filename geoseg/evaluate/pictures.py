@@ -14,6 +14,7 @@ from geoseg.evaluate.rasters import STRIP_PIXELS
 from geoseg.evaluate.scores import Stack
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA
+from geoseg.outputs.picture import NODATA_GRAY, draw_image
 from geoseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SMALLEST_PX = 256
 TITLE_PX, GAP_PX, LEGEND_PX = 28, 8, 30
 DPI = 100
 
-UNKNOWN = (96, 96, 96)
+UNKNOWN = (NODATA_GRAY,) * 3
 DARK = (38, 38, 38)
 WHITE = (255, 255, 255)
 FALSE_ALARM, MISS = (213, 94, 0), (86, 180, 233)
@@ -73,7 +74,9 @@ def draw_scene(path: Path, stack: Stack, window: Window, *, colors: Sequence[str
     factor = max(1, math.ceil(max(window.width / width, window.height / height)))
     panels = _panels(stack, window, factor, colors)
     if image is not None and _covers(image, stack.prediction.grid):
-        panels = {"image": _draw_image(image, stack.prediction.grid, window, factor)} | panels
+        height, width = (max(1, round(n / factor)) for n in stack.prediction.grid.shape)
+        place = Window(window.row // factor, window.col // factor, *panels["truth"].shape[:2])
+        panels = {"image": draw_image(image, (height, width), place)} | panels
     return _save(_lay_out(panels, columns, _legend(stack, colors)), path)
 
 
@@ -132,26 +135,6 @@ def _covers(image: Scene, grid: Grid) -> bool:
     if not same:
         log.info("The picture will be without the image: %s has another extent than what is scored.", image.name)
     return same
-
-
-def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colors:
-    """Draw the image below a window, part by part, at the size of the other panels."""
-    height, width = (max(1, round(n / factor)) for n in grid.shape)
-    small = image.at_shape((height, width)).with_levels()
-    out = np.full((math.ceil(window.height / factor), math.ceil(window.width / factor), 3), UNKNOWN, np.uint8)
-    row, col = window.row // factor, window.col // factor
-    wanted = Window(row, col, *out.shape[:2]).intersect(small.grid.window)
-    if wanted is None:
-        return out
-    rows = max(1, STRIP_PIXELS // 8 // (wanted.width * factor * factor))
-    for first in range(wanted.row, wanted.rows.stop, rows):
-        part = Window(first, wanted.col, min(rows, wanted.rows.stop - first), wanted.width)
-        pixels = small.read(part)
-        bands = pixels.values[:3] if len(pixels.values) >= 3 else pixels.values[[0, 0, 0]]
-        out[Window(first - row, 0, *part.shape).slices] = np.where(
-            pixels.valid[..., None], bands.transpose(1, 2, 0), UNKNOWN
-        )
-    return out
 
 
 def _legend(stack: Stack, colors: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
