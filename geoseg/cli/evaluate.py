@@ -57,16 +57,17 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    code: Annotated[
+    codes: Annotated[
         list[str] | None,
         typer.Option(
+            "--code",
             help="Class of a number or color in the labels: 255=building, #3C1098=building, "
             "#000000=unknown. Repeatable.",
             show_default=False,
         ),
     ] = None,
-    mask_code: Annotated[
-        list[str] | None, typer.Option(help="The same for --mask. Repeatable.", show_default=False)
+    mask_codes: Annotated[
+        list[str] | None, typer.Option("--mask-code", help="The same for --mask. Repeatable.", show_default=False)
     ] = None,
     classes: Annotated[
         str | None,
@@ -82,7 +83,7 @@ def evaluate(
     ] = None,
     layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
     column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
-    no_buildings_here: Annotated[
+    elsewhere: Annotated[
         bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
@@ -129,17 +130,17 @@ def evaluate(
     docs/evaluation.md has the formula of every metric.
     """
     log_to_stderr(quiet=quiet)
-    codes, mask_codes = split_pairs("--code", code), split_pairs("--mask-code", mask_code)
+    label_codes, codes_of_mask = split_pairs("--code", codes), split_pairs("--mask-code", mask_codes)
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
 
     settings = EvaluateSettings(
         labels=labels,
-        label_settings=LabelSettings(codes=codes, layer=layer, column=column, elsewhere=no_buildings_here),
+        label_settings=LabelSettings(codes=label_codes, layer=layer, column=column, elsewhere=elsewhere),
         model=model,
         mask=mask,
         footprints=footprints,
         confidence=confidence,
-        mask_codes=mask_codes,
+        mask_codes=codes_of_mask,
         classes=tuple(classes.split(",")) if classes else (),
         target=target,
         target_only=target_only,

@@ -46,9 +46,10 @@ def finetune(
     where: OldText = None,
     layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
     column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
-    code: Annotated[
+    codes: Annotated[
         list[str] | None,
         typer.Option(
+            "--code",
             help="Class of a number or color in a label raster: 255=building, #000000=unknown. Repeatable.",
             show_default=False,
         ),
@@ -63,7 +64,7 @@ def finetune(
     never changed. The same command resumes.
     """
     log_to_stderr(quiet=quiet)
-    codes, overrides = split_pairs("--code", code), dict(split_pairs("--set", set_))
+    label_codes, overrides = split_pairs("--code", codes), dict(split_pairs("--set", set_))
     from geoseg.training.finetune import FinetuneSettings
     from geoseg.training.finetune import finetune as run
 
@@ -77,7 +78,7 @@ def finetune(
         aoi_where=renamed(aoi_where, where, name="--aoi-where", old_name="--where"),
         layer=layer,
         column=column,
-        codes=codes,
+        codes=label_codes,
         seed=seed,
         overrides=overrides,
     )
