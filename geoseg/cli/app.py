@@ -5,10 +5,9 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -64,26 +63,40 @@ app = typer.Typer(
 )
 
 
-class Device(StrEnum):
-    """Device on which the network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress and no log lines, only warnings and the result paths.")
 ]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="Name of a shipped model (see geoseg models list) or path to a bundle.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Device; auto uses a GPU if one is available.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Device; auto uses a GPU if one is available.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Total number of CPU threads; all cores by default.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
+CRS = Annotated[
+    str | None, typer.Option("--crs", help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
+]
+AOIWhere = Annotated[
+    str | None,
+    typer.Option(
+        "--aoi-where", help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Minimum probability of a building pixel; the model's by default.", show_default=False
+    ),
+]
+LabelLayer = Annotated[
+    str, typer.Option("--layer", help="Layer of the labels, if the file has several.", show_default=False)
+]
+LabelColumn = Annotated[
+    str, typer.Option("--column", help="Column with the class of each label polygon.", show_default=False)
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -6,13 +6,17 @@ from typing import Annotated
 import typer
 
 from geoseg.cli.app import (
+    CRS,
+    AOIWhere,
     Device,
-    DeviceOption,
+    LabelColumn,
+    LabelLayer,
     OldPath,
     OldText,
     Overwrite,
     Quiet,
     Threads,
+    Threshold,
     app,
     log_to_stderr,
     renamed,
@@ -81,22 +85,16 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Class to leave out of the means; unlabelled by default. Repeatable.", show_default=False),
     ] = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
+    layer: LabelLayer = "",
+    column: LabelColumn = "",
     elsewhere: Annotated[
         bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
-    aoi_where: Annotated[
-        str | None,
-        typer.Option(help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False),
-    ] = None,
+    aoi_where: AOIWhere = None,
     area: OldPath = None,
     where: OldText = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Minimum probability of a building pixel; the model's if omitted.", show_default=False),
-    ] = None,
+    threshold: Threshold = None,
     curve: Annotated[
         bool,
         typer.Option("--curve", help="Also score every threshold. Choose one on validation data, never on test data."),
@@ -109,16 +107,14 @@ def evaluate(
     pixels_only: Annotated[
         bool, typer.Option("--pixels-only", help="Skip the scores of individual buildings.")
     ] = False,
-    crs: Annotated[
-        str | None, typer.Option(help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
-    ] = None,
+    crs: CRS = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
     ] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only metrics.json to --out.")] = False,
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighboring chips.")] = False,
-    device: DeviceOption = Device.AUTO,
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -155,7 +151,7 @@ def evaluate(
         out=out,
         pictures=not no_pictures,
         blend=blend,
-        device=device.value,
+        device=device,
         threads=threads,
         overwrite=overwrite,
         crs=crs,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import OldPath, OldText, Quiet, app, log_to_stderr, renamed, split_pairs
+from geoseg.cli.app import LabelColumn, LabelLayer, OldPath, OldText, Quiet, app, log_to_stderr, renamed, split_pairs
 from geoseg.cli.train import Set
 
 
@@ -44,8 +44,8 @@ def finetune(
     ] = None,
     areas: OldPath = None,
     where: OldText = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
+    layer: LabelLayer = "",
+    column: LabelColumn = "",
     codes: Annotated[
         list[str] | None,
         typer.Option(

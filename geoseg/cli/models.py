@@ -2,9 +2,8 @@
 
 import json
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,22 +15,6 @@ app.add_typer(models_app, name="models")
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path to a bundle or an exported file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-
-
-class Target(StrEnum):
-    """Export formats."""
-
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-    PT2 = "pt2"
-    TENSORRT = "tensorrt"
-
-
-class Weights(StrEnum):
-    """Precision of the stored weights."""
-
-    F32 = "f32"
-    F16 = "f16"
 
 
 @models_app.command("list")
@@ -66,7 +49,10 @@ def show_model(
 @models_app.command("export", no_args_is_help=True)
 def export(
     model: ModelArgument,
-    to: Annotated[Target, typer.Option("--to", help="Export format.", show_default=False)],
+    to: Annotated[
+        Literal["onnx", "openvino", "pt2", "tensorrt"],
+        typer.Option("--to", help="Export format.", show_default=False),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,9 +60,9 @@ def export(
         ),
     ] = None,
     weights: Annotated[
-        Weights,
+        Literal["f32", "f16"],
         typer.Option("--weights", help="f16 halves the OpenVINO file, and lets TensorRT compute in half precision."),
-    ] = Weights.F32,
+    ] = "f32",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,7 +75,7 @@ def export(
     log_to_stderr(quiet=quiet)
     from geoseg.export import export_model
 
-    done = export_model(model, to.value, out=out, weights=weights.value, overwrite=overwrite)
+    done = export_model(model, to, out=out, weights=weights, overwrite=overwrite)
     logging.getLogger(__name__).info(
         "checked against torch in %s: largest difference of a probability %.2g (allowed: %g)",
         done.check["runtime"],

@@ -6,9 +6,8 @@ import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from enum import EnumType
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -240,7 +239,7 @@ def choices_of(command: str, name: str) -> set[str] | None:
     """Return the values that an option offers; None where any will do."""
     hint = inspect.signature(ALL[command].callback, eval_str=True).parameters[name].annotation
     kinds = [each for each in (hint, *get_args(hint)) for each in (each, *get_args(each))]
-    return next(({str(e.value) for e in kind} for kind in kinds if isinstance(kind, EnumType)), None)
+    return next((set(get_args(kind)) for kind in kinds if get_origin(kind) is Literal), None)
 
 
 class ReachedError(Exception):
