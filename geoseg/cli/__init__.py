@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
@@ -29,16 +28,11 @@ def errors_as_messages() -> Iterator[None]:
         typer.echo(f"Error: {with_flags(str(err))}", err=True)
         sys.exit(UNFINISHED if isinstance(err, UnfinishedError | ClusterError) else INPUT_REFUSED)
     except (Interrupted, KeyboardInterrupt):
-        typer.echo("Interrupted. The same command begins again, or continues where it can.", err=True)
+        typer.echo("Interrupted. Run the same command again: it continues if it can.", err=True)
         sys.exit(INTERRUPTED)
 
 
-def _end(*_: object) -> NoReturn:
-    """Exit cleanly when a job scheduler asks for it, which releases the run folder's lease for another machine."""
-    sys.exit(TERMINATED)
-
-
-def _leave_no_settings() -> None:
+def _avoid_settings_folder() -> None:
     """Prevent matplotlib, which torchgeo imports, from creating an empty settings folder."""
     with suppress(RuntimeError):  # a user without a home folder
         settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "matplotlib"
@@ -52,7 +46,8 @@ def main() -> None:
     """Run the command line."""
     # Several engines and dask threads share the cores; BLAS threads would only compete with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _leave_no_settings()
-    signal.signal(signal.SIGTERM, _end)
+    _avoid_settings_folder()
+    # Exit cleanly when a job scheduler asks for it, which releases the lease on the run folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with errors_as_messages():
         app()

@@ -71,11 +71,8 @@ def _print_many(found: "list[RunStatus]", most: int) -> None:
 
 
 def _progress(found: "RunStatus") -> str:
-    eta = f", about {_duration(found.eta_s)} left" if found.eta_s is not None else ""
+    eta, seconds = "", found.eta_s
+    if seconds is not None:
+        time = f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        eta = f", about {f'{seconds:.0f} s' if seconds < 100 else time} left"
     return f"{found.done:,} of {found.blocks:,} blocks done, {len(found.failed):,} failed, {found.left:,} left{eta}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from geoseg.bundle import Bundle
-from geoseg.datasets.coding import Coding
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
@@ -291,7 +290,14 @@ class ScoredFiles:
                 raise ScoredFileError(say_elsewhere(footprints, grid, "footprints"))
         if mask is not None:
             coding = plan_labels(names, names[index], settings.mask_codes)
-            pixels = Scratch.fill(scratch / "mask", grid.shape, lambda window: _read_mask(mask, grid, window, coding))
+
+            def read(window: Window) -> Bytes:
+                return read_labels(mask, grid.crop(window), coding=coding, native=grid)
+
+            try:
+                pixels = Scratch.fill(scratch / "mask", grid.shape, read)
+            except LabelError as err:
+                raise ScoredFileError(f"The mask cannot be scored: {err}. Explain its values in `mask_codes`.") from err
         else:
             assert buildings is not None
             pixels = Scratch.fill(scratch / "mask", grid.shape, buildings.burn)
@@ -317,13 +323,6 @@ def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...],
     if target and target not in classes:
         raise UsageError(f"`target={target}` is not one of the classes {', '.join(classes)}.")
     return tuple(classes), classes.index(target or ("building" if "building" in classes else classes[-1]))
-
-
-def _read_mask(path: Path, grid: Grid, window: Window, coding: Coding) -> Bytes:
-    try:
-        return read_labels(path, grid.crop(window), coding=coding, native=grid)
-    except LabelError as err:
-        raise ScoredFileError(f"The mask cannot be scored: {err}. Explain its values in `mask_codes`.") from err
 
 
 def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:

@@ -111,7 +111,16 @@ def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
     """
     lease = Lease(store, _describe_owner())
     _acquire(lease)
-    lease._beating = threading.Thread(target=_keep_beating, args=(lease, on_beat), daemon=True)
+
+    def keep_beating() -> None:
+        while not lease._stop.wait(BEAT_S) and not lease.lost:
+            try:
+                if lease.beat():
+                    on_beat()
+            except GeosegError as err:  # a full disk or a lost network: the blocks will report it
+                log.debug("no heartbeat: %s", err)
+
+    lease._beating = threading.Thread(target=keep_beating, daemon=True)
     lease._beating.start()
     try:
         yield lease
@@ -242,15 +251,6 @@ def _taken_over(store: Store) -> BusyError:
         f"Another client has taken over {store.url}, as this one sent no heartbeat for {LEASE_S:.0f} s. "
         "Nothing is lost; follow the run with geoseg status."
     )
-
-
-def _keep_beating(lease: Lease, on_beat: Callable[[], None]) -> None:
-    while not lease._stop.wait(BEAT_S) and not lease.lost:
-        try:
-            if lease.beat():
-                on_beat()
-        except GeosegError as err:  # a full disk or a lost network: the blocks will report it
-            log.debug("no heartbeat: %s", err)
 
 
 def _describe_owner() -> dict[str, Any]:
