@@ -8,7 +8,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.evaluate.pixels import ratio
-from geoseg.evaluate.polygons import PolygonArray, Shapes, count_vertices
+from geoseg.evaluate.polygons import Clipped, PolygonArray, count_vertices
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """The thresholds of COCO: 0.50, 0.55 ... 0.95 (https://cocodataset.org/#detection-eval)."""
@@ -107,7 +107,7 @@ class BuildingCounts:
         }
 
 
-def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
+def compare_buildings(truth: Clipped, predicted: Clipped) -> BuildingCounts:
     """Match predicted buildings with true buildings.
 
     As in COCO's own code (pycocotools, `COCOeval.evaluateImg`), predictions are matched in order of decreasing
@@ -212,7 +212,7 @@ def average_precision(confidence: NDArray[np.float64], outcome: NDArray[np.int8]
     return float(np.append(best_from_here, 0.0)[at].sum() / RECALLS)
 
 
-def _measure_outlines(truth: Shapes, predicted: Shapes, pairs: Pairs, choice: NDArray[np.int64]) -> Outlines:
+def _measure_outlines(truth: Clipped, predicted: Clipped, pairs: Pairs, choice: NDArray[np.int64]) -> Outlines:
     chosen = choice[choice >= 0]
     p, t, iou = pairs.predicted[chosen], pairs.truth[chosen], pairs.iou[chosen]
     whole = predicted.is_whole[p] & truth.is_whole[t]

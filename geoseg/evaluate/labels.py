@@ -9,7 +9,7 @@ import numpy as np
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import LabelError, RecipeError, UsageError
-from geoseg.evaluate.polygons import BuildingPolygons, read_buildings, say_elsewhere
+from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, read_buildings
 from geoseg.evaluate.rasters import Bytes, Scratch
 from geoseg.evaluate.settings import LabelSettings
 from geoseg.grid import Grid, Window
@@ -79,7 +79,7 @@ def open_labels(
         )
     buildings = read_buildings(path, grid, what="labels", error=LabelError, layer=settings.layer)
     if not buildings.is_on(grid):
-        message = say_elsewhere(path, grid, "labels", settings.layer)
+        message = describe_mismatch(path, grid, "labels", settings.layer)
         if not settings.elsewhere:
             raise LabelError(f"{message} If the scene really has no buildings, give `elsewhere=True`.")
         log.warning("%s All predicted buildings count as false positives.", message)

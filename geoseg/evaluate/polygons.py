@@ -90,11 +90,11 @@ def read_buildings(
         raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
     usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
     column = confidence or (usual[0] if usual else None)
-    polygons, kept = tidy_polygons(np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object))
+    polygons, kept = repair_polygons(np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object))
     return BuildingPolygons(polygons, None if column is None else np.asarray(frame[column], np.float64)[kept])
 
 
-def say_elsewhere(path: Path, grid: Grid, what: str, layer: str = "") -> str:
+def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str:
     """Return the message that a file does not overlap the scene, with both extents."""
     frame = read_polygons(path, what=what, error=LabelError, layer=layer)
     extent = f"its extent is {format_bounds(frame.total_bounds)} in {frame.crs}"
@@ -105,7 +105,7 @@ def say_elsewhere(path: Path, grid: Grid, what: str, layer: str = "") -> str:
     )
 
 
-def tidy_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:
+def repair_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:
     """Make geometries valid and keep polygons with an area.
 
     Returns:
@@ -183,7 +183,7 @@ def outline_area(known: NDArray[np.bool_], around: Window, window: Window, shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shapes:
+class Clipped:
     """True or predicted buildings, clipped to the scored area.
 
     Attributes:
@@ -239,7 +239,7 @@ def count_vertices(polygons: PolygonArray) -> NDArray[np.int64]:
     return np.bincount(owner, weights=corners, minlength=len(polygons)).astype(np.int64)
 
 
-def cut_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Shapes:
+def clip_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Clipped:
     """Clip polygons to the scored area; those that do not overlap it are omitted.
 
     Args:
@@ -260,4 +260,4 @@ def cut_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[
     first, stop = np.searchsorted(which, crossing, side="left"), np.searchsorted(which, crossing, side="right")
     parts = polygons.copy()
     parts[crossing] = [shapely.union_all(_areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
-    return Shapes(parts, share, confidence).take(share > 0)
+    return Clipped(parts, share, confidence).take(share > 0)

@@ -12,7 +12,7 @@ from geoseg.bundle import Bundle
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
-from geoseg.evaluate.polygons import SIMPLIFY_PX, BuildingPolygons, outline_buildings, read_buildings, say_elsewhere
+from geoseg.evaluate.polygons import SIMPLIFY_PX, BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
 from geoseg.evaluate.rasters import Bytes, Chosen, Raster, Scratch, StoredRaster, Thresholded
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.grid import Block, Grid, Window
@@ -287,7 +287,7 @@ class ScoredFiles:
                 footprints, grid, what="footprints", error=ScoredFileError, confidence=settings.confidence
             )
             if not buildings.is_on(grid):
-                raise ScoredFileError(say_elsewhere(footprints, grid, "footprints"))
+                raise ScoredFileError(describe_mismatch(footprints, grid, "footprints"))
         if mask is not None:
             coding = plan_labels(names, names[index], settings.mask_codes)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geoseg.errors import LabelError
 from geoseg.evaluate.buildings import BuildingCounts, compare_buildings, vertex_likeness
 from geoseg.evaluate.pixels import BOUNDARY_M, BOUNDARY_PX, BoundaryCounts, Confusion, Levels, count_boundary, mean
-from geoseg.evaluate.polygons import BuildingPolygons, PolygonArray, cut_to_area, outline_area
+from geoseg.evaluate.polygons import BuildingPolygons, PolygonArray, clip_to_area, outline_area
 from geoseg.evaluate.prediction import Prediction
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes, Raster, cut_grid
 from geoseg.grid import Grid, Window
@@ -224,4 +224,4 @@ def score_buildings(
         np.asarray(shapely.transform(polygons, lambda xy: xy * scale), object)
         for polygons in (truth.polygons, predicted.polygons, area)
     )
-    return compare_buildings(cut_to_area(true, scored), cut_to_area(found, scored, predicted.confidence))
+    return compare_buildings(clip_to_area(true, scored), clip_to_area(found, scored, predicted.confidence))

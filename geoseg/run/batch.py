@@ -27,8 +27,16 @@ from geoseg.io.store import open_store
 from geoseg.io.tables import plural
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.job import Job, without_cause
-from geoseg.run.ledger import BATCHES, base_store, check_place, has_all, is_finished, remove_if_empty, sweep
-from geoseg.run.report import Ending, Stages, track
+from geoseg.run.ledger import (
+    BATCHES,
+    base_store,
+    check_place,
+    has_extras,
+    is_finished,
+    remove_if_empty,
+    remove_leftovers,
+)
+from geoseg.run.report import RunSummary, Stages, track
 from geoseg.run.results import finish_run
 from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, open_session
@@ -202,7 +210,7 @@ class _Batch:
             return
         source, session = self.sessions[id(outcome.task.shared)]
         with self.keeping_failures(source, session):
-            if not isinstance(outcome.task.argument, Ending):
+            if not isinstance(outcome.task.argument, RunSummary):
                 session.note(outcome)
                 self.finish_if_complete(source, session)
             elif isinstance(outcome.error, DamagedPartError):
@@ -218,7 +226,7 @@ class _Batch:
         """Queue the task that finishes a scene, if all its blocks are done."""
         if session.is_complete:
             session.stages.done("blocks")
-            self.ready.append(Task(f"finish-{source.name}", finish_scene, session.job, session.ending()))
+            self.ready.append(Task(f"finish-{source.name}", finish_scene, session.job, session.summary()))
 
     def drop(self, session: Session) -> None:
         """Close a scene."""
@@ -249,17 +257,17 @@ class _Batch:
 def _plan_unless_finished(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
     """Plan one scene; None if its result exists, which is checked without opening the scene."""
     facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
-    if not settings.overwrite and is_finished(out, facts, settings) and has_all(out, settings):
-        sweep(out)
+    if not settings.overwrite and is_finished(out, facts, settings) and has_extras(out, settings):
+        remove_leftovers(out)
         return None
     return plan_inference(source.paths, bundle, settings)
 
 
 @without_cause
-def finish_scene(job: Job, ending: Ending) -> dict[str, Any]:
+def finish_scene(job: Job, summary: RunSummary) -> dict[str, Any]:
     """Finish a scene on a worker."""
-    ending.stages.restart()
-    return finish_run(job, ending)
+    summary.stages.restart()
+    return finish_run(job, summary)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class Lease:
 
 
 @contextmanager
-def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
+def hold_lease(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
     """Hold the lease on a run folder while a `with` block runs.
 
     Args:

@@ -121,7 +121,7 @@ def read_json(store: Store, name: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, overwrite: bool = False) -> Ledger:
+def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, overwrite: bool = False) -> Ledger:
     """Start a run, or continue the same run if it was started before.
 
     Args:
@@ -198,7 +198,7 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     return True
 
 
-def has_all(out: Store, settings: RunSettings) -> bool:
+def has_extras(out: Store, settings: RunSettings) -> bool:
     """Return True if a finished result has the picture and the formats that are asked for."""
     wanted = [f"buildings{FORMATS[name].suffix}" for name in settings.also] + [PICTURE] * settings.picture
     return all(out.has(name) for name in wanted)
@@ -256,7 +256,7 @@ def check_room(out: Store, pixels: int, rasters: int) -> None:
         )
 
 
-def sweep(out: Store) -> None:
+def remove_leftovers(out: Store) -> None:
     """Remove what a client left that was killed after it had published its result."""
     base, report = base_store(out), read_json(out, "run.json") or {}
     plan, holder = read_json(base, PLAN), read_holder(base)

@@ -117,13 +117,13 @@ def read_watch(store: Store, block: Block) -> Stopwatch:
         return Stopwatch(**part.about["watch"])
 
 
-def is_sound(store: Store, block: Block) -> bool:
+def is_intact(store: Store, block: Block) -> bool:
     """Return True if a block has a part that is not damaged, according to its checksums."""
     if not store.has(part_name(block)):
         return False
     try:
         with _opened(store, block) as part:
-            return part.is_sound()
+            return part.is_intact()
     except DamagedPartError:
         return False
 
@@ -158,7 +158,7 @@ class _Part:
         plain = _codec().decompress(memoryview(squeezed)[stream.tell() :], size)
         return np.frombuffer(plain, dtype).reshape(shape)
 
-    def is_sound(self) -> bool:
+    def is_intact(self) -> bool:
         """Return True if the archive is complete and all checksums are right."""
         names = {ABOUT, *(f"{name}{SUFFIX}" for name in self.about["arrays"])}
         return names == set(self.archive.namelist()) and self.archive.testzip() is None

@@ -103,7 +103,7 @@ class FootprintCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunSummary:
     """What the client knows about a run whose blocks are done.
 
     Attributes:
@@ -128,15 +128,15 @@ class Ending:
 
 
 def describe_run(
-    job: Job, ending: Ending, watches: Sequence[Stopwatch], pixels: Counts, footprints: FootprintCounts
+    job: Job, summary: RunSummary, watches: Sequence[Stopwatch], pixels: Counts, footprints: FootprintCounts
 ) -> dict[str, Any]:
     """Return the report of a finished run: the contents of `run.json`."""
-    plan, spec, stages = job.plan, job.bundle.spec, ending.stages
+    plan, spec, stages = job.plan, job.bundle.spec, summary.stages
     wall = sum(stages.seconds.values())
     names = dict.fromkeys(name for watch in watches for name in watch.seconds)
     in_blocks = {name: sum(watch.seconds.get(name, 0.0) for watch in watches) for name in names}
-    in_blocks["write"] = ending.write_s
-    engine, threads = ending.engine or (None, 1)
+    in_blocks["write"] = summary.write_s
+    engine, threads = summary.engine or (None, 1)
     plain = (bool, int, float, list, tuple, type(None))
     settings = {name: value if isinstance(value, plain) else str(value) for name, value in asdict(job.settings).items()}
     failed = [  # where the result is nodata, and the reason
@@ -145,19 +145,19 @@ def describe_run(
             "rows": [block.window.rows.start, block.window.rows.stop],
             "cols": [block.window.cols.start, block.window.cols.stop],
             "bounds": plan.scene.grid.crop(block.window).bounds,
-            "error": ending.failed[block.name],
+            "error": summary.failed[block.name],
         }
-        for block in (job.blocks() if ending.failed else [])
-        if block.name in ending.failed
+        for block in (job.blocks() if summary.failed else [])
+        if block.name in summary.failed
     ]
     return {
         "geoseg": __version__,
         "started": stages.began.isoformat(timespec="seconds"),
         "command": sys.argv,
         "scene": _describe_scene(plan),
-        "key": key_of(ending.facts),
+        "key": key_of(summary.facts),
         "run": job.ledger.run,
-        "facts": ending.facts,
+        "facts": summary.facts,
         "model": {
             "name": spec.name,
             "version": spec.version,
@@ -173,8 +173,8 @@ def describe_run(
         "lattice": {"chip": plan.lattice.chip_shape, "core": plan.lattice.core, "halo_px": plan.lattice.halo_px},
         "counts": {
             "blocks": len(watches),
-            "blocks_done_before": ending.resumed,
-            "blocks_failed": len(ending.failed),
+            "blocks_done_before": summary.resumed,
+            "blocks_failed": len(summary.failed),
             "chips": sum(w.chips for w in watches),
             "pixels": plan.scene.grid.height * plan.scene.grid.width,
             "valid_pixels": pixels.valid,
@@ -189,7 +189,7 @@ def describe_run(
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
         "network_share_of_wall": round(in_blocks.get("network", 0.0) / threads / wall, 4) if wall else 0.0,
         "peak_memory_mb": peak_memory_mb(),
-        "worker_peak_memory_mb": ending.worker_memory_mb,
+        "worker_peak_memory_mb": summary.worker_memory_mb,
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }

@@ -35,7 +35,7 @@ from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PICTURE, RESULTS, WORK
 from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster, read_watch
-from geoseg.run.report import Counts, Ending, FootprintCounts, describe_run
+from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
 from geoseg.silence import quiet_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
@@ -59,7 +59,7 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 Cell = tuple[int, int]
 
 
-def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
+def finish_run(job: Job, summary: RunSummary) -> dict[str, Any]:
     """Make the results of a run whose blocks are done, put them into the run folder and return the report.
 
     If it fails for any reason, the parts are kept, and it can be repeated.
@@ -72,7 +72,7 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
     ledger = job.ledger
     try:
         done = ledger.done()
-        blocks = [block for block in job.blocks() if block.name not in ending.failed]
+        blocks = [block for block in job.blocks() if block.name not in summary.failed]
         missing = [block.name for block in blocks if part_name(block) not in done]
         if missing:
             raise DamagedPartError(
@@ -81,19 +81,21 @@ def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
             )
         with open_staging(ledger.out) as staging:
             with open_local(ledger.work, [part_name(block) for block in blocks]) as parts:
-                report = _write_results(job, ending, blocks, parts, staging)
-            require_lease(ledger.base, ending.token)
+                report = _write_results(job, summary, blocks, parts, staging)
+            require_lease(ledger.base, summary.token)
             publish(staging, ledger.out)
     except (GeosegError, OSError):
-        require_lease(ledger.base, ending.token)  # another client may have finished the run and removed the parts
+        require_lease(ledger.base, summary.token)  # another client may have finished the run and removed the parts
         raise
     ledger.close()
     return report
 
 
-def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Store, folder: Path) -> dict[str, Any]:
+def _write_results(
+    job: Job, summary: RunSummary, blocks: Sequence[Block], parts: Store, folder: Path
+) -> dict[str, Any]:
     """Write all files of the result into a local folder; return the report."""
-    plan, spec, stages = job.plan, job.bundle.spec, ending.stages
+    plan, spec, stages = job.plan, job.bundle.spec, summary.stages
     release_memory()
     pixels = write_rasters(plan, spec, job.threshold, blocks, parts, folder)
     stages.done("mosaic")
@@ -106,13 +108,13 @@ def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Sto
         min_area_m2=job.min_area_m2,
         simplify_px=job.settings.simplify_px,
         also=job.settings.also,
-        gaps=[block.window for block in job.blocks() if block.name in ending.failed] if ending.failed else [],
+        gaps=[block.window for block in job.blocks() if block.name in summary.failed] if summary.failed else [],
     )
     stages.done("polygons")
     if job.settings.picture:
         write_preview(plan, spec, folder, folder / PICTURE)
         stages.done("picture")
-    report = describe_run(job, ending, [read_watch(parts, block) for block in blocks], pixels, footprints)
+    report = describe_run(job, summary, [read_watch(parts, block) for block in blocks], pixels, footprints)
     write_record(folder / "run.json", report)
     return report
 

@@ -207,7 +207,7 @@ def run_plan(
             if settings.is_in_process:
                 close_idle_readers()
             try:
-                report = finish_run(session.job, session.ending())
+                report = finish_run(session.job, session.summary())
             except DamagedPartError as err:
                 session.drop_damaged(err)
     close_readers()

@@ -13,22 +13,22 @@ from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
 from geoseg.run.job import BlockReport, Job, run_block
-from geoseg.run.lease import Lease, hold, require_lease
+from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
     PLAN,
     PROGRESS,
     base_store,
-    begin,
     check_place,
     check_room,
     is_finished,
+    open_ledger,
     read_json,
     remove_if_empty,
-    sweep,
+    remove_leftovers,
 )
-from geoseg.run.parts import is_sound, part_name
-from geoseg.run.report import Ending, Stages
+from geoseg.run.parts import is_intact, part_name
+from geoseg.run.report import RunSummary, Stages
 from geoseg.run.results import write_preview
 from geoseg.run.schedule import Outcome, Task
 from geoseg.run.settings import Facts, RunSettings, run_facts
@@ -64,7 +64,7 @@ def open_session(
     out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
     check_place(out)
     if not settings.overwrite and is_finished(out, facts, settings):
-        sweep(out)
+        remove_leftovers(out)
         if isinstance(out, LocalStore):
             for name in settings.also:
                 if not out.has(f"buildings{FORMATS[name].suffix}"):
@@ -80,13 +80,13 @@ def open_session(
             grid = plan.scene.grid
             check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
         opened: list[Session] = []
-        lease = stack.enter_context(hold(base, lambda: opened[0].write_progress() if opened else None))
+        lease = stack.enter_context(hold_lease(base, lambda: opened[0].write_progress() if opened else None))
         if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for another one
             stack.close()
             remove_if_empty(out)
             return None
         block_px = settings.block_px or plan.choose_block_px(cluster_threads)
-        ledger = begin(
+        ledger = open_ledger(
             out,
             facts,
             block_px=block_px,
@@ -166,7 +166,7 @@ class Session:
         """True if every block is done or has failed."""
         return self.computed + len(self.failed) >= self.left
 
-    def ending(self) -> Ending:
+    def summary(self) -> RunSummary:
         """Return what is needed to finish the run.
 
         Raises:
@@ -182,7 +182,7 @@ class Session:
                 f"{self.ledger.base.url}. Fix the cause and run the same command again, or give `errors='nodata'` for "
                 f"a result without them.\n{listed}"
             )
-        return Ending(
+        return RunSummary(
             stages=self.stages,
             facts=self.facts,
             token=self.lease.token,
@@ -199,7 +199,7 @@ class Session:
         Raises:
             DamagedPartError: `error`, if that has happened too often or no part is damaged.
         """
-        damaged = [block for block in self.blocks if not is_sound(self.ledger.work, block)]
+        damaged = [block for block in self.blocks if not is_intact(self.ledger.work, block)]
         if not damaged or self._recomputations == RECOMPUTATIONS:
             raise error
         log.warning("%s", error)

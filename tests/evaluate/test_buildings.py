@@ -22,7 +22,7 @@ from geoseg.evaluate.buildings import (
     polis,
     vertex_likeness,
 )
-from geoseg.evaluate.polygons import Shapes
+from geoseg.evaluate.polygons import Clipped
 
 
 def row(*spans: tuple[float, float]) -> np.ndarray:
@@ -42,8 +42,8 @@ def test_by_hand_pairs_and_their_iou() -> None:
 
 
 def test_by_hand_right_wrong_and_missed() -> None:
-    truth = Shapes.of(row((0, 4), (10, 14), (20, 24)))
-    predicted = Shapes.of(row((0, 4), (11, 15), (30, 34), (22, 26)), np.array([0.9, 0.8, 0.7, 0.6]))
+    truth = Clipped.of(row((0, 4), (10, 14), (20, 24)))
+    predicted = Clipped.of(row((0, 4), (11, 15), (30, 34), (22, 26)), np.array([0.9, 0.8, 0.7, 0.6]))
     metrics = compare_buildings(truth, predicted).metrics()
     assert (metrics["right"], metrics["wrong"], metrics["missed"]) == (2, 2, 1)
     assert (metrics["precision"], metrics["recall"]) == (2 / 4, 2 / 3)
@@ -53,28 +53,28 @@ def test_by_hand_right_wrong_and_missed() -> None:
 
 
 def test_each_true_building_is_taken_once_by_the_surest() -> None:
-    truth = Shapes.of(row((0, 10)))
+    truth = Clipped.of(row((0, 10)))
     predicted = row((0, 10), (0, 8))
-    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.5, 0.9])))) == [FP, TP]
-    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.9, 0.5])))) == [TP, FP]
+    assert outcome(compare_buildings(truth, Clipped.of(predicted, np.array([0.5, 0.9])))) == [FP, TP]
+    assert outcome(compare_buildings(truth, Clipped.of(predicted, np.array([0.9, 0.5])))) == [TP, FP]
 
 
 def test_without_confidence_the_best_overlap_goes_first_and_there_is_no_average_precision() -> None:
-    counts = compare_buildings(Shapes.of(row((0, 10))), Shapes.of(row((0, 8), (0, 10))))
+    counts = compare_buildings(Clipped.of(row((0, 10))), Clipped.of(row((0, 8), (0, 10))))
     assert outcome(counts) == [FP, TP]
     assert counts.metrics()["f1"] == pytest.approx(2 / 3)
     assert all(math.isnan(counts.metrics()[key]) for key in ("ap", "ap50", "ap75"))
 
 
 def test_two_houses_in_one_outline_are_one_wrong_and_two_missed() -> None:
-    metrics = compare_buildings(Shapes.of(row((0, 5), (5, 10))), Shapes.of(row((-1, 11)), np.ones(1))).metrics()
+    metrics = compare_buildings(Clipped.of(row((0, 5), (5, 10))), Clipped.of(row((-1, 11)), np.ones(1))).metrics()
     assert (metrics["right"], metrics["wrong"], metrics["missed"]) == (0, 1, 2)
 
 
 def test_buildings_mostly_outside_the_area_are_neither_right_nor_wrong() -> None:
-    truth = Shapes(row((0, 4), (10, 14), (20, 24)), np.array([0.3, 1.0, 1.0]))
+    truth = Clipped(row((0, 4), (10, 14), (20, 24)), np.array([0.3, 1.0, 1.0]))
     spans = row((0, 4), (10, 14), (20, 24), (30, 34), (40, 44))
-    predicted = Shapes(spans, np.array([1.0, 1.0, 0.4, 0.4, 1.0]), np.linspace(0.9, 0.5, 5))
+    predicted = Clipped(spans, np.array([1.0, 1.0, 0.4, 0.4, 1.0]), np.linspace(0.9, 0.5, 5))
     counts = compare_buildings(truth, predicted)
     # takes a house that does not count; right; right, though mostly outside itself; neither; wrong
     assert outcome(counts) == [IGNORED, TP, TP, IGNORED, FP]
@@ -82,8 +82,8 @@ def test_buildings_mostly_outside_the_area_are_neither_right_nor_wrong() -> None
 
 
 def test_a_house_that_counts_is_taken_before_one_that_does_not() -> None:
-    truth = Shapes(row((0, 10), (0.2, 10)), np.array([1.0, 0.2]))
-    assert outcome(compare_buildings(truth, Shapes.of(row((0.2, 10)), np.ones(1)))) == [TP]
+    truth = Clipped(row((0, 10), (0.2, 10)), np.array([1.0, 0.2]))
+    assert outcome(compare_buildings(truth, Clipped.of(row((0.2, 10)), np.ones(1)))) == [TP]
 
 
 def test_by_hand_the_average_precision() -> None:
@@ -133,8 +133,8 @@ def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
     moved = np.concatenate((xy + rng.normal(0, 1, xy.shape), rng.uniform(0, 60, (8, 2))))
     grown = np.concatenate((size * rng.uniform(0.8, 1.2, size.shape), rng.uniform(4, 20, (8, 2))))
     confidence = np.round(rng.random(33), 1)  # with ties
-    truth = Shapes(shapely.box(*xy.T, *(xy + size).T), np.where(counts, 1.0, 0.2))
-    predicted = Shapes.of(shapely.box(*moved.T, *(moved + grown).T), confidence)
+    truth = Clipped(shapely.box(*xy.T, *(xy + size).T), np.where(counts, 1.0, 0.2))
+    predicted = Clipped.of(shapely.box(*moved.T, *(moved + grown).T), confidence)
     ious = overlapping_pairs(truth.polygons, predicted.polygons).iou
     assume(np.abs(ious[:, None] - IOU_THRESHOLDS).min() > 1e-5)  # geoseg rounds an IoU to the millionth, on purpose
     found = compare_buildings(truth, predicted).metrics()
@@ -148,8 +148,8 @@ def test_by_hand_c_iou_and_vertices() -> None:
     assert vertex_likeness(4, 12) == vertex_likeness(12, 4) == 0.5
     plain = shapely.box(0, 0, 4, 4)
     fussy = shapely.Polygon([(0, 0), (1, 0), (2, 0), (4, 0), (4, 4), (2, 4), (1, 4), (0, 4)])
-    truth = Shapes.of(np.array([plain], object))
-    metrics = compare_buildings(truth, Shapes.of(np.array([fussy], object), np.ones(1))).metrics()
+    truth = Clipped.of(np.array([plain], object))
+    metrics = compare_buildings(truth, Clipped.of(np.array([fussy], object), np.ones(1))).metrics()
     assert metrics["matched_iou"] == 1
     assert metrics["c_iou"] == pytest.approx(1 - 4 / 12)
     assert metrics["vertex_ratio"] == 2
@@ -157,8 +157,8 @@ def test_by_hand_c_iou_and_vertices() -> None:
 
 
 def test_buildings_that_the_border_cuts_do_not_say_how_well_houses_are_drawn() -> None:
-    truth = Shapes(row((0, 4), (10, 14)), np.array([1.0, 0.7]))
-    counts = compare_buildings(truth, Shapes(row((0, 4), (10, 14)), np.array([1.0, 0.7]), np.ones(2)))
+    truth = Clipped(row((0, 4), (10, 14)), np.array([1.0, 0.7]))
+    counts = compare_buildings(truth, Clipped(row((0, 4), (10, 14)), np.array([1.0, 0.7]), np.ones(2)))
     assert counts.metrics()["right"] == 2
     assert counts.outlines.pairs == 1
 
@@ -166,19 +166,19 @@ def test_buildings_that_the_border_cuts_do_not_say_how_well_houses_are_drawn() -
 def test_areas_pool_as_if_they_were_one() -> None:
     sides = [(row((0, 4), (10, 14)), row((1, 5), (30, 34))), (row((50, 54)), row((50, 54), (60, 64), (51, 54)))]
     sure = [np.array([0.3, 0.9]), np.array([0.5, 0.7, 0.6])]
-    parts = [compare_buildings(Shapes.of(t), Shapes.of(p, s)) for (t, p), s in zip(sides, sure, strict=True)]
+    parts = [compare_buildings(Clipped.of(t), Clipped.of(p, s)) for (t, p), s in zip(sides, sure, strict=True)]
     truth, found = (np.concatenate([side[k] for side in sides]) for k in (0, 1))
-    whole = compare_buildings(Shapes.of(truth), Shapes.of(found, np.concatenate(sure)))
+    whole = compare_buildings(Clipped.of(truth), Clipped.of(found, np.concatenate(sure)))
     assert (parts[0] + parts[1]).metrics() == pytest.approx(whole.metrics(), nan_ok=True)
-    lost = parts[0] + compare_buildings(Shapes.of(truth), Shapes.of(found))
+    lost = parts[0] + compare_buildings(Clipped.of(truth), Clipped.of(found))
     assert math.isnan(lost.metrics()["ap"])
 
 
 def test_nothing_there_and_nothing_found_are_no_figures() -> None:
-    nothing = Shapes.of(np.zeros(0, object), np.zeros(0))
+    nothing = Clipped.of(np.zeros(0, object), np.zeros(0))
     metrics = compare_buildings(nothing, nothing).metrics()
     assert math.isnan(metrics["f1"])
-    some = Shapes.of(row((0, 4)), np.ones(1))
+    some = Clipped.of(row((0, 4)), np.ones(1))
     assert compare_buildings(some, nothing).metrics()["recall"] == 0
     assert compare_buildings(nothing, some).metrics()["precision"] == 0
 

@@ -12,12 +12,12 @@ from rasterio.crs import CRS
 from geoseg.errors import LabelError, ScoredFileError
 from geoseg.evaluate.polygons import (
     BuildingPolygons,
-    Shapes,
+    Clipped,
+    clip_to_area,
     count_vertices,
-    cut_to_area,
+    describe_mismatch,
     read_buildings,
-    say_elsewhere,
-    tidy_polygons,
+    repair_polygons,
 )
 from geoseg.grid import Grid, Window
 
@@ -57,7 +57,7 @@ def test_what_lies_far_away_is_not_even_read(tmp_path: Path) -> None:
     assert len(read(path).polygons) == 2
     lonely = save(tmp_path / "far.gpkg", [far])
     assert not read(lonely).is_on(GRID)
-    message = say_elsewhere(lonely, GRID, "footprints")
+    message = describe_mismatch(lonely, GRID, "footprints")
     assert "(700000.0, 600000.0, 700010.0, 600010.0) in EPSG:32630" in message
     assert "(500000.0, 599970.0, 500040.0, 600000.0)" in message
 
@@ -120,7 +120,7 @@ def test_corners_are_counted_once_with_those_of_holes_and_parts() -> None:
 
 
 def test_a_polygon_across_the_border_of_two_blocks_is_whole() -> None:
-    shapes = cut_to_area(as_array(shapely.box(8, 2, 13, 5)), AREA)
+    shapes = clip_to_area(as_array(shapely.box(8, 2, 13, 5)), AREA)
     assert shapes.share.tolist() == [1]
     assert shapes.is_whole.all()
     assert shapes.polygons[0].equals(shapely.box(8, 2, 13, 5))
@@ -128,7 +128,7 @@ def test_a_polygon_across_the_border_of_two_blocks_is_whole() -> None:
 
 def test_polygons_across_the_border_of_the_area_are_cut_and_count_from_one_half_on() -> None:
     sixty, forty, outside = shapely.box(-4, 1, 6, 3), shapely.box(14, 1, 29, 3), shapely.box(30, 0, 40, 5)
-    shapes = cut_to_area(as_array(sixty, forty, outside), AREA, np.array([0.1, 0.2, 0.3]))
+    shapes = clip_to_area(as_array(sixty, forty, outside), AREA, np.array([0.1, 0.2, 0.3]))
     assert shapes.share == pytest.approx([0.6, 0.4])
     assert shapes.counts.tolist() == [True, False]
     assert not shapes.is_whole.any()
@@ -137,15 +137,15 @@ def test_polygons_across_the_border_of_the_area_are_cut_and_count_from_one_half_
 
 
 def test_a_polygon_that_only_touches_the_area_is_left_out() -> None:
-    assert len(cut_to_area(as_array(shapely.box(20, 0, 25, 5)), AREA)) == 0
-    assert len(cut_to_area(as_array(), AREA)) == 0
+    assert len(clip_to_area(as_array(shapely.box(20, 0, 25, 5)), AREA)) == 0
+    assert len(clip_to_area(as_array(), AREA)) == 0
 
 
 def test_what_is_no_valid_polygon_is_mended_or_left_out() -> None:
     bow = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
     flat = shapely.Polygon([(0, 0), (4, 0), (2, 0)])
     spiked = shapely.Polygon([(0, 0), (4, 0), (4, 4), (2, 4), (2, 9), (2, 4), (0, 4)])
-    polygons, kept = tidy_polygons(as_array(bow, None, flat, shapely.Polygon(), spiked, shapely.box(0, 0, 1, 1)))
+    polygons, kept = repair_polygons(as_array(bow, None, flat, shapely.Polygon(), spiked, shapely.box(0, 0, 1, 1)))
     assert kept.tolist() == [0, 4, 5]
     assert shapely.area(polygons).tolist() == [8, 16, 1]
     assert set(shapely.get_type_id(polygons)) <= {shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON}
@@ -153,4 +153,4 @@ def test_what_is_no_valid_polygon_is_mended_or_left_out() -> None:
 
 def test_columns_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="same length"):
-        Shapes(as_array(shapely.box(0, 0, 1, 1)), np.ones(2))
+        Clipped(as_array(shapely.box(0, 0, 1, 1)), np.ones(2))

@@ -160,7 +160,7 @@ def test_who_waits_goes_on_as_soon_as_the_other_lets_go(
     elsewhere(0)
     with monkeypatch.context() as patch:
         patch.setattr(lease.time, "sleep", wait)
-        with lease.hold(LocalStore(tmp_path / "out" / WORK), lambda: None):
+        with lease.hold_lease(LocalStore(tmp_path / "out" / WORK), lambda: None):
             assert len(waited) == 1
 
 
@@ -276,7 +276,7 @@ def rush(folder: Path, *, clients: int = 6, turn: int = 0) -> list[int]:
     def come(number: int) -> None:
         begin.wait(30)
         try:
-            with lease.hold(Slow(store, turn * clients + number), lambda: None):
+            with lease.hold_lease(Slow(store, turn * clients + number), lambda: None):
                 won.append(number)
                 done.wait(30)
         except BusyError:
@@ -316,7 +316,7 @@ def test_a_lock_that_was_written_though_the_answer_was_lost_is_held(tmp_path: Pa
             assert self.store.create(name, data)
             return False
 
-    with lease.hold(Lossy(LocalStore(tmp_path), 0), lambda: None) as held:
+    with lease.hold_lease(Lossy(LocalStore(tmp_path), 0), lambda: None) as held:
         assert held.is_held
     assert list(tmp_path.iterdir()) == []
 
@@ -373,7 +373,7 @@ def test_a_lock_that_says_nothing_is_waited_for_and_taken(
 def test_progress_is_told_with_every_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.02)
     beats = threading.Semaphore(0)
-    with lease.hold(LocalStore(tmp_path), beats.release):
+    with lease.hold_lease(LocalStore(tmp_path), beats.release):
         assert all(beats.acquire(timeout=10) for _ in range(3))
         assert [int(path.read_text()) >= 2 for path in tmp_path.glob("beat-*")] == [True]
     assert not list(tmp_path.iterdir())

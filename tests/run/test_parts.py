@@ -14,7 +14,7 @@ from geoseg.errors import DamagedPartError, MissingFileError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, BlockPixels, Stopwatch
 from geoseg.io.store import LocalStore
-from geoseg.run.parts import is_sound, part_name, read_finished, read_pending, read_raster, read_watch, write_part
+from geoseg.run.parts import is_intact, part_name, read_finished, read_pending, read_raster, read_watch, write_part
 from geoseg.vectorize import BlockOutlines, Footprints, Simplify, finish_block, polygonize_block
 
 BLOCK = Block(range(1), range(1), Window(0, 100, 80, 120))
@@ -78,11 +78,11 @@ def test_a_block_of_nodata_takes_no_room(store: LocalStore) -> None:
 def test_a_part_is_one_object_named_for_its_block(store: LocalStore) -> None:
     write_part(store, BLOCK, block_pixels(), NOTHING)
     assert store.names("parts") == ["parts/r0_c100.npz"]
-    assert is_sound(store, BLOCK)
+    assert is_intact(store, BLOCK)
 
 
 def test_a_missing_part_is_not_sound_and_reading_says_so(store: LocalStore) -> None:
-    assert not is_sound(store, BLOCK)
+    assert not is_intact(store, BLOCK)
     for read in (read_finished, read_pending, read_watch):
         with pytest.raises(MissingFileError):
             read(store, BLOCK)
@@ -105,7 +105,7 @@ def test_a_part_that_was_cut_short_is_found_out(store: LocalStore, kept: float) 
         store.write(part_name(BLOCK), cut + rest)
         if cut + rest == whole:
             continue
-        assert not is_sound(store, BLOCK)
+        assert not is_intact(store, BLOCK)
         with pytest.raises(DamagedPartError, match=r"parts/r0_c100.npz is damaged .*again to compute the block again"):
             read_everything(store)
 
@@ -126,7 +126,7 @@ def test_any_changed_byte_is_found_out_or_does_no_harm(store: LocalStore) -> Non
             np.testing.assert_array_equal(read_finished(store, BLOCK).wkb, outlines.finished.wkb)
         except DamagedPartError:
             damaged += 1
-            assert not is_sound(store, BLOCK)
+            assert not is_intact(store, BLOCK)
     assert damaged > 250
 
 
