@@ -30,13 +30,35 @@ UNLABELLED = ("unlabelled", "unlabeled")
 """Classes excluded from means by default."""
 
 FIGURES = {"IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall"}
-ONE_CLASS = FIGURES | {"boundary IoU": "boundary_iou", "accuracy": "pixel_accuracy", "ECE": "calibration_error"}
-SEVERAL_CLASSES = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "accuracy": "pixel_accuracy"}
-SEVERAL_CLASSES |= {"mean boundary IoU": "mean_boundary_iou"}
-BUILDINGS = {"truth": "truth", "found": "predicted", "precision": "precision", "recall": "recall", "F1": "f1"}
-BUILDINGS |= {"AP50": "ap50", "AP": "ap", "count error": "count_error", "PoLiS": "polis", "C-IoU": "c_iou"}
-BUILDINGS |= {"vertex ratio": "vertex_ratio"}
-"""Columns of tables, and their keys in `metrics.json`."""
+"""Columns of a table, and their keys in `metrics.json`; likewise below."""
+
+CLASS = FIGURES | {"boundary IoU": "boundary_iou", "Mpx": "pixels"}
+TWO_CLASSES = FIGURES | {
+    "boundary IoU": "boundary_iou",
+    "accuracy": "pixel_accuracy",
+    "ECE": "calibration_error",
+    "Mpx": "pixels",
+}
+SEVERAL_CLASSES = {
+    "mean IoU": "mean_iou",
+    "mean Dice": "mean_dice",
+    "accuracy": "pixel_accuracy",
+    "mean boundary IoU": "mean_boundary_iou",
+    "Mpx": "pixels",
+}
+BUILDINGS = {
+    "truth": "truth",
+    "found": "predicted",
+    "precision": "precision",
+    "recall": "recall",
+    "F1": "f1",
+    "AP50": "ap50",
+    "AP": "ap",
+    "count error": "count_error",
+    "PoLiS": "polis",
+    "C-IoU": "c_iou",
+    "vertex ratio": "vertex_ratio",
+}
 
 CURVE_STEP = 0.05
 """Distance of the thresholds in the table of the curve."""
@@ -87,33 +109,32 @@ class Evaluation:
 
     def table(self) -> str:
         """Return Markdown tables of the scores: per scene and of all, per class, of buildings, per threshold."""
-        total = self.total
-        figures, rows = total.metrics(), {name: scores.metrics() for name, scores in self.scenes.items()}
-        rows |= {"all": figures} if len(rows) > 1 else {}
+        total, rows = self.total, {name: scores.metrics() for name, scores in self.scenes.items()}
+        figures = total.metrics()
+        if len(rows) > 1:
+            rows["all"] = figures
         if len(total.confusion.classes) > 2:
-            classes = {
-                f"{name} (not in the mean)" if name in total.unscored else name: found
-                for name, found in figures["classes"].items()
-            }
-            per_class = FIGURES | {"boundary IoU": "boundary_iou"}
-            parts = [_table("scene", SEVERAL_CLASSES, rows), _table("class", per_class, classes)]
+            classes = figures["classes"].items()
+            per_class = {f"{name}{' (not in the mean)' * (name in total.unscored)}": found for name, found in classes}
+            parts = [_table("scene", SEVERAL_CLASSES, rows), _table("class", CLASS, per_class)]
         else:
-            parts = [_table("scene", ONE_CLASS, rows)]
+            parts = [_table("scene", TWO_CLASSES, rows)]
         buildings = {name: found["buildings"] for name, found in rows.items() if "buildings" in found}
-        parts += [_table("buildings", BUILDINGS, buildings)] if buildings else []
-        parts += [_curve_table(self.curve)] if self.curve else []
+        if buildings:
+            parts.append(_table("buildings", BUILDINGS, buildings))
+        if self.curve:
+            parts.append(_curve_table(self.curve))
         return "\n\n".join(parts)
 
 
 def _table(first: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table with one row per scene or class, and megapixels last if the rows have pixels."""
-    cells = [
-        [name, *(row.get(key, float("nan")) for key in columns.values())]
-        + ([f"{row['pixels'] / 1e6:.2f}"] if "pixels" in row else [])
-        for name, row in rows.items()
-    ]
-    head = [first, *columns, "Mpx"]
-    return write_table(head[: len(cells[0])], cells)
+    """Return a table with one row per scene or class."""
+
+    def cell(row: Mapping[str, Any], key: str) -> Any:
+        return f"{row[key] / 1e6:.2f}" if key == "pixels" else row.get(key, float("nan"))
+
+    cells = [[name, *(cell(row, key) for key in columns.values())] for name, row in rows.items()]
+    return write_table((first, *columns), cells)
 
 
 def _curve_table(curve: Sequence[Mapping[str, float]]) -> str:
@@ -278,7 +299,7 @@ def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> t
     """Return the classes excluded from means: as given, or the model's and those called unlabelled."""
     strange = [name for name in asked or () if name not in prediction.classes]
     if strange:
-        raise UsageError(f"`unscored={strange[0]}` is not one of the classes {', '.join(prediction.classes)}.")
+        raise UsageError(f"`unscored={strange[0]!r}` is not one of the classes {', '.join(prediction.classes)}.")
     if asked is not None:
         return asked
     usual = (*prediction.unscored, *UNLABELLED)

@@ -321,7 +321,7 @@ def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...],
     if len(classes) < 2:
         return two_classes((), target or (classes[0] if classes else "building")), 1
     if target and target not in classes:
-        raise UsageError(f"`target={target}` is not one of the classes {', '.join(classes)}.")
+        raise UsageError(f"`target={target!r}` is not one of the classes {', '.join(classes)}.")
     return tuple(classes), classes.index(target or ("building" if "building" in classes else classes[-1]))
 
 

@@ -115,7 +115,7 @@ def _connect(address: str) -> "Iterator[Client]":
 
     if "://" not in address and not Path(address).is_file():
         raise UsageError(
-            f"`scheduler={address}` is neither an address nor an existing file. Give an address such as "
+            f"`scheduler={address!r}` is neither an address nor an existing file. Give an address such as "
             "tcp://10.0.0.1:8786, or the file that `dask scheduler --scheduler-file` wrote."
         )
     where = {"address": address} if "://" in address else {"scheduler_file": address}

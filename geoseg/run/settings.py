@@ -101,7 +101,7 @@ class RunSettings(InferenceOptions):
                 set(self.also) <= FORMATS.keys(),
                 f"`also={', '.join(self.also)}` is not a known format. Choose from {', '.join(FORMATS)}.",
             ),
-            (self.grid in get_args(GridChoice), f"`grid={self.grid}` is unknown. Choose model or scene."),
+            (self.grid in get_args(GridChoice), f"`grid={self.grid!r}` is unknown. Choose model or scene."),
             (
                 self.threads is None or self.threads > 0,
                 f"`threads={self.threads}` is below 1. Give a number of threads.",
@@ -112,13 +112,13 @@ class RunSettings(InferenceOptions):
             ),
             (
                 self.mosaic is None or self.mosaic in RULES,
-                f"`mosaic={self.mosaic}` is not a rule for overlaps. Choose first, latest or mean.",
+                f"`mosaic={self.mosaic!r}` is not a rule for overlaps. Choose first, latest or mean.",
             ),
             (
                 self.target_crs is None or self.mosaic is not None,
                 "`target_crs` is for a mosaic; a single scene keeps its CRS. Give `mosaic` too, or omit `target_crs`.",
             ),
-            (self.errors in get_args(OnFailure), f"`errors={self.errors}` is unknown. Choose stop or nodata."),
+            (self.errors in get_args(OnFailure), f"`errors={self.errors!r}` is unknown. Choose stop or nodata."),
             (
                 self.workers is None or self.workers > 0,
                 f"`workers={self.workers}` is below 1. Give a number of worker processes.",

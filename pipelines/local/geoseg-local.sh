@@ -51,4 +51,4 @@ for attempt in $(seq "$ATTEMPTS"); do
   sleep "$PAUSE_S" 9>&- &
   wait $! || true
 done
-exit "$code"  # 3: some blocks or scenes could not be done; `geoseg status OUT` lists them
+exit "$code"  # 3: some blocks or scenes failed; `geoseg status OUT` lists them
