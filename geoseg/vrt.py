@@ -101,14 +101,14 @@ def _check_same(first: Part, part: Part) -> None:
     if first.transform.is_identity or part.transform.is_identity:
         raise SceneMismatchError(
             f"{Path(part.path).name} has no georeference, so its place beside {Path(first.path).name} is unknown. "
-            "Run the pictures without --mosaic, each as a scene of its own, or georeference them first."
+            "Run the pictures without `mosaic`, each as a scene of its own, or georeference them first."
         )
 
 
 def _mismatch(part: Part, first: Part, found: str, expected: str) -> SceneMismatchError:
     return SceneMismatchError(
         f"{Path(part.path).name} has {found}; {Path(first.path).name} has {expected}. Files of one scene share CRS, "
-        "pixel size, bands and type: run each as a scene of its own, without --mosaic, or bring them to one grid with "
+        "pixel size, bands and type: run each as a scene of its own, without `mosaic`, or bring them to one grid with "
         "`gdalwarp`."
     )
 

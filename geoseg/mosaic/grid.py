@@ -42,7 +42,7 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
     if missing:
         raise MissingCRSError(
             f"{len(missing)} of {len(scenes)} scenes have no CRS, so their place in a mosaic is unknown: "
-            f"{_list(missing)}. Say it with --crs EPSG:... or in a manifest, or leave them out."
+            f"{_list(missing)}. Give it with `crs` or in a manifest, or leave them out."
         )
     crs = crs or _choose_crs(scenes[0].native)
     width, height = _choose_pixel(scenes, crs, gsd_m)
@@ -135,7 +135,7 @@ def check_size(grid: Grid, scenes: Sequence[Scene]) -> Grid:
     raise UsageError(
         f"The mosaic would have {grid.width:,} x {grid.height:,} pixels of {abs(grid.transform.a):.6g} units of "
         f"{grid.crs}; at most {MAX_PIXELS:,} are accepted. {first} and {last} lie far apart: is the CRS of one wrong? "
-        "Run distant scenes on their own, or cut the mosaic with --aoi."
+        "Run distant scenes on their own, or crop the mosaic with `aoi`."
     )
 
 

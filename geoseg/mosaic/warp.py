@@ -6,7 +6,7 @@ What a pixel holds is a function of the scene and the mosaic's grid alone, never
   whole numbers: nodes are rounded to 1/4096 of the scene's pixel, and weights are whole numbers over a power of two, so
   the sums are exact in float64;
 - the scene is first averaged to about the grid's GSD (`Scene.at_gsd`, exact too), where it is finer;
-- values are bilinear with weights of 1/256; 8-bit ones are whole-number sums, others the same few operations per pixel.
+- values are bilinear with weights of 1/256, by the same few operations per pixel.
 """
 
 from collections.abc import Iterator

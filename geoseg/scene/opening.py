@@ -75,7 +75,7 @@ def parse_crs(text: str | CRS) -> CRS:
     try:
         return CRS.from_user_input(text)
     except (CRSError, ValueError) as err:
-        raise MissingCRSError(f"--crs {text} is no coordinate reference system ({err}). Try EPSG:32630.") from err
+        raise MissingCRSError(f"{text} is not a coordinate reference system ({err}). Try EPSG:32630.") from err
 
 
 def _describe(
@@ -147,10 +147,10 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
             "%s has no CRS: its own pixels are used as they are and the results are in %s. %s",
             name,
             "pixel coordinates (x = column, y = -row)" if transform.is_identity else "its own coordinates",
-            "" if transform.is_identity else "Give --crs EPSG:... if you know it.",
+            "" if transform.is_identity else "Give `crs` if you know it.",
         )
     elif own is not None and crs is not None and own != crs:
-        log.warning("%s says its CRS is %s; --crs %s is used instead.", name, own, crs)
+        log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
     return _checked_gsd(Grid(crs or own, transform, src.shape), name)
 
 
@@ -164,7 +164,7 @@ def _checked_gsd(grid: Grid, name: str) -> Grid:
     if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):
         raise MissingCRSError(
             f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
-            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with --crs."
+            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with `crs`."
         )
     return grid
 

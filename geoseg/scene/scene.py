@@ -92,7 +92,7 @@ class Scene:
         if not bands or min(bands) < 1 or max(bands) > self.band_count:
             raise BandMismatchError(
                 f"{self.name} has bands 1 to {self.band_count}, but bands {','.join(map(str, bands))} were asked for. "
-                "Name existing bands with --bands."
+                "Name existing bands with `bands`."
             )
         return replace(self, bands=tuple(bands), levels=None)
 

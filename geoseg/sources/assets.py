@@ -68,13 +68,13 @@ def choose_asset(assets: Sequence[Asset], wanted: str | None, item: str) -> Asse
     if wanted is not None:
         chosen = next((asset for asset in assets if asset.key == wanted), None)
         if chosen is None:
-            raise AssetError(f"{item} has no asset {wanted}. Found: {_show(assets)}. Name one of these with --asset.")
+            raise AssetError(f"{item} has no asset {wanted}. Found: {_show(assets)}. Name one of these with `asset`.")
         return chosen
     rasters = {asset.key: asset for asset in assets if asset.is_raster and asset.is_full}
     if not rasters:
         raise AssetError(
             f"{item} has no raster among its assets. Found: {_show(assets)}. "
-            "Name one with --asset if GDAL can read it all the same."
+            "Name one with `asset` if GDAL can read it all the same."
         )
     main = [asset for asset in rasters.values() if MAIN_ROLES & set(asset.roles)] or list(rasters.values())
     if len(main) == 1:
@@ -83,7 +83,7 @@ def choose_asset(assets: Sequence[Asset], wanted: str | None, item: str) -> Asse
     if usual is None:
         raise AssetError(
             f"{item} has {len(main)} rasters that could be the scene: {_show(main)}. "
-            f"Name one with --asset, such as --asset {main[0].key}."
+            f"Name one with `asset`, such as `asset='{main[0].key}'`."
         )
     return usual
 

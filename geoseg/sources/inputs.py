@@ -82,7 +82,7 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
         raise UsageError("No scene was named. Name rasters, URLs, folders, patterns, STAC documents or manifests.")
     found = [one for text in inputs for one in _read(clean(str(text)), asset, KINDS)]
     if asset is not None and not any(one.is_item for one in found):
-        log.warning("--asset %s is not used: no STAC Item was named.", asset)
+        log.warning("`asset=%s` is not used: no STAC Item was named.", asset)
     return name_sources(_without_duplicates(found))
 
 

@@ -145,7 +145,7 @@ def _refuse(
     ]
     raise SourceError(
         f"{one.path} and {both[0]} would share the name {name}, and results are named after their scenes. Run them "
-        "apart, each with its own --out, or give them names in a manifest (a CSV with columns path and name)."
+        "separately, each with its own `out`, or give them names in a manifest (a CSV with columns path and name)."
     )
 
 

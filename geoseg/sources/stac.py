@@ -127,8 +127,8 @@ def _read_items(text: dict[str, Any], location: str, asset: str | None) -> Docum
     """Read an ItemCollection; hrefs start from the Item's own address, as the file is only a list of them."""
     if not pystac.ItemCollection.is_item_collection(text):
         raise CatalogError(
-            f"{location} is GeoJSON whose features are no STAC Items. To name scenes, save a STAC search, or write a "
-            "manifest (a CSV with the column path); an area goes to --aoi."
+            f"{location} is GeoJSON whose features are not STAC Items. To name scenes, save a STAC search, or write a "
+            "manifest (a CSV with the column path); an area of interest goes to `aoi`."
         )
     if any(link.get("rel") == "next" for link in text.get("links", ())):
         count = len(text["features"])

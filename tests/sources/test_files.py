@@ -185,7 +185,7 @@ def test_spaces_in_a_URL_are_escaped_once() -> None:
 
 def test_an_asset_that_serves_no_input_is_said(touch: Touch, caplog: pytest.LogCaptureFixture) -> None:
     list_sources(touch("a.tif"), asset="visual")
-    assert "--asset visual is not used" in caplog.text
+    assert "`asset=visual` is not used" in caplog.text
 
 
 @pytest.mark.parametrize(
