@@ -67,9 +67,13 @@ class Window:
         """Return the window with `px` more pixels on every side."""
         return Window(self.row - px, self.col - px, self.height + 2 * px, self.width + 2 * px)
 
+    def moved(self, rows: int, cols: int) -> "Window":
+        """Return the window so many rows further down and columns further right."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
     def relative_to(self, outer: "Window") -> "Window":
         """Return this window in the pixel coordinates of `outer`."""
-        return Window(self.row - outer.row, self.col - outer.col, self.height, self.width)
+        return self.moved(-outer.row, -outer.col)
 
 
 @dataclass(frozen=True, slots=True)
