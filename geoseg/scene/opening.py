@@ -14,12 +14,11 @@ from rasterio.errors import CRSError, RasterioError
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
 from geoseg.grid import Grid
-from geoseg.scene.files import Paths, check_complete, check_file, is_remote, list_files
-from geoseg.scene.mask import check_mask
-from geoseg.scene.remote import gdal_env
+from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
 from geoseg.scene.scene import Scene
+from geoseg.scene.tiff import check_complete, check_mask
+from geoseg.scene.vrt import mosaic_vrt
 from geoseg.silence import quiet_georeference
-from geoseg.vrt import mosaic_vrt
 
 log = logging.getLogger("geoseg.scene")
 
@@ -151,17 +150,12 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
         )
     elif own is not None and crs is not None and own != crs:
         log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
-    return _checked_gsd(Grid(crs or own, transform, src.shape), name)
-
-
-def _checked_gsd(grid: Grid, name: str) -> Grid:
-    """Refuse coordinates that do not lie in their CRS: degrees taken for meters, or places beyond the world."""
-    low, high = PLAUSIBLE_GSD_M
+    grid, (low, high) = Grid(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
     try:
         gsd_m = grid.gsd_m
     except RasterioError:  # PROJ knows no place for the coordinates
         gsd_m = math.nan, math.nan
-    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):
+    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):  # degrees taken for meters, say
         raise MissingCRSError(
             f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
             f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with `crs`."

@@ -5,12 +5,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakSet
 
 import rasterio
 
-from geoseg.scene.files import Stamp, stamp_of
-from geoseg.scene.remote import gdal_env
+from geoseg.scene.files import gdal_env, is_remote
 from geoseg.silence import quiet_georeference
 
 OPEN_READERS = 8
@@ -18,6 +18,9 @@ OPEN_READERS = 8
 MANY_FILES = 16
 STAMPS_KEPT_S = 1.0
 """Seconds for which the stamps of many files are believed: asking a thousand takes longer than reading a strip."""
+
+Stamp = tuple[int, int] | None
+"""Time and size of a local file."""
 
 
 class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
@@ -85,6 +88,17 @@ def _stamps(files: tuple[str, ...]) -> tuple[Stamp, ...]:
         while len(kept) > OPEN_READERS:
             kept.pop(next(iter(kept)))
     return kept[files][1]
+
+
+def stamp_of(path: str) -> Stamp:
+    """Return a local file's time and size."""
+    if path.startswith("<") or is_remote(path):
+        return None
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def close_readers() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import BandMismatchError
 from geoseg.grid import Grid, Window
-from geoseg.resample import Axis, resample
+from geoseg.scene.resample import Axis, resample
 from geoseg.scene.source import is_blank_source, read_source
 
 OVERVIEW_OVERSAMPLING = 2

@@ -18,7 +18,7 @@ from geoseg.errors import (
     TruncatedFileError,
 )
 from geoseg.scene import open_scene
-from geoseg.tiff import has_mask_directory, promised_size
+from geoseg.scene.tiff import has_mask_directory, promised_size
 
 LAYOUTS = {
     "strips": {"blockysize": 4},
