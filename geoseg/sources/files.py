@@ -10,12 +10,10 @@ from pathlib import Path, PurePosixPath
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
 from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.tables import name_some
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 
 log = logging.getLogger(__name__)
-
-SHOWN = 5
-"""Names that a message lists before it counts the others."""
 
 RESULT_NAMES = frozenset(
     ("buildings.parquet", "classes.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
@@ -36,10 +34,11 @@ def list_folder(folder: str) -> list[str]:
     rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
     kept = leave_out_results(rasters, local_names(), folder)
     if not kept:
+        found = name_some([path.name + "/" * path.is_dir() for path in inside]) or "nothing"
         raise MissingFileError(
-            f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
-            f"Found: {_show(path.name + '/' * path.is_dir() for path in inside)}. Name the file itself if it has "
-            f"another suffix; for the folders below, quote a pattern: '{folder.rstrip('/')}/**/*.tif'."
+            f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). Found: {found}. "
+            "Name the file itself if it has another suffix; for the folders below, quote a pattern: "
+            f"'{folder.rstrip('/')}/**/*.tif'."
         )
     return kept
 
@@ -64,7 +63,7 @@ def list_prefix(prefix: str) -> list[str]:
     if not kept:
         raise MissingFileError(
             f"{prefix} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
-            f"Found: {_show(name.removeprefix(prefix) for name in below)}. "
+            f"Found: {name_some([name.removeprefix(prefix) for name in below]) or 'nothing'}. "
             f"For everything below, quote a pattern: '{prefix}**/*.tif'."
         )
     return kept
@@ -85,7 +84,12 @@ def list_pattern(pattern: str) -> list[str]:
             "(CSV, GeoParquet) or a STAC catalog; patterns work for local files and s3://bucket/prefix/*.tif."
         )
     if is_s3(pattern):
-        matches = _match_s3(pattern)
+        parent, _, last = pattern.rpartition("/")
+        everything = _objects(f"{parent}/*" if last != "**" else f"{pattern}/*")
+        fixed = pattern[: min(pattern.find(sign) for sign in MAGIC if sign in pattern)].rpartition("/")[0]
+        matching = [name for name in everything if fnmatchcase(name.rpartition("/")[2], last)]
+        seen = [name for name in matching if not _is_hidden(name, fixed)]
+        matches = _without_results(_wanted(seen, pattern), everything, pattern)
     else:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
         files = [Path(path).as_posix() for path in found]
@@ -118,22 +122,13 @@ def leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozen
             left[file] = None
     if left:
         first = next(iter(left))
-        log.warning("%s: %d files are results of geoseg and no scenes, such as %s.", where, len(left), first)
+        log.warning("%s: %d files are results of geoseg and not scenes, such as %s.", where, len(left), first)
     return [file for file in files if file not in left]
 
 
 def local_names() -> Callable[[str], frozenset[str]]:
     """Return a function that lists a local folder, each once."""
     return cache(lambda folder: frozenset(path.name for path in Path(folder or ".").iterdir()))
-
-
-def _match_s3(pattern: str) -> list[str]:
-    parent, _, last = pattern.rpartition("/")
-    everything = _objects(f"{parent}/*" if last != "**" else f"{pattern}/*")
-    fixed = pattern[: min(pattern.find(sign) for sign in MAGIC if sign in pattern)]
-    matching = [name for name in everything if fnmatchcase(name.rpartition("/")[2], last)]
-    seen = [name for name in matching if not _is_hidden(name, fixed.rpartition("/")[0])]
-    return _without_results(_wanted(seen, pattern), everything, pattern)
 
 
 def _objects(pattern: str) -> list[str]:
@@ -159,9 +154,3 @@ def _wanted(files: Iterable[str], pattern: str) -> list[str]:
 
 def _is_hidden(name: str, below: str) -> bool:
     return any(part.startswith(".") for part in name.removeprefix(below).split("/"))
-
-
-def _show(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return (", ".join(listed[:SHOWN]) or "nothing") + more

@@ -124,7 +124,7 @@ def test_results_of_geoseg_are_no_scenes(touch: Touch, tmp_path: Path, caplog: p
     touch("a.tif", *results, *(f"out/b/{name}" for name in results), "out/b/.geoseg/parts/x.tif", "out/b.tif")
     with caplog.at_level(logging.WARNING):
         assert paths(f"{tmp_path}/**") == [str(tmp_path / "a.tif"), str(tmp_path / "out" / "b.tif")]
-    assert "8 files are results of geoseg and no scenes, such as" in caplog.text
+    assert "8 files are results of geoseg and not scenes, such as" in caplog.text
     assert paths(tmp_path) == [str(tmp_path / "a.tif")]
     with pytest.raises(MissingFileError, match="holds no raster to segment"):
         list_sources([tmp_path / "out" / "b"])

@@ -250,7 +250,7 @@ def test_an_image_that_is_not_beside_its_item_is_an_error(tmp_path: Path) -> Non
 def test_a_link_that_leads_nowhere_names_both_ends(tmp_path: Path) -> None:
     path = make_catalog(tmp_path)
     (tmp_path / "north" / "two" / "two.json").unlink()
-    with pytest.raises(MissingFileError, match=r"collection\.json links to .*two\.json, which is not there"):
+    with pytest.raises(MissingFileError, match=r"collection\.json links to .*two\.json, which does not exist"):
         rasters(path)
 
 
