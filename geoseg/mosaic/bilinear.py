@@ -54,7 +54,7 @@ def sample(pixels: Pixels, places: Places, inside: NDArray[np.bool_]) -> Pixels:
     Args:
         pixels: `(band, y, x)` values and `(y, x)` valid mask of a raster.
         places: Where on it; those that are `inside` lie on the raster, give or take 1/256 of a pixel or two.
-        inside: `(y, x)`, True for the places that are asked for.
+        inside: `(y, x)`, True for the places to sample.
 
     Returns:
         `(band, y, x)` values of the raster's type, zeros where not valid, and the `(y, x)` valid mask: True where the

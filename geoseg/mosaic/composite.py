@@ -40,7 +40,7 @@ class Composite(Scene):
         return tuple(replace(self, top=k) for k in meeting) or (self,)
 
     def read(self, window: Window) -> Pixels:
-        """Read a window: from the first scene, then from each next one what is missing still."""
+        """Read a window: from the first scene, then from each next one what is still missing."""
         values, valid = np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool)
         for part in self._ranked(window):
             here = _missing(valid, window, part.window)
@@ -61,7 +61,7 @@ class Composite(Scene):
         return valid
 
     def may_hold_data(self, window: Window) -> bool:
-        """Return False where no scene has anything valid in a window, as far as a look at their masks tells."""
+        """Return False where no scene has anything valid in a window, as far as their masks tell."""
         shared = ((part, part.window.intersect(window)) for part in self.parts if _meet(part.window, window))
         return any(here is not None and part.may_hold_data(here) for part, here in shared)
 
@@ -87,7 +87,7 @@ class Composite(Scene):
         """Return the mosaic as it is: bands are chosen scene by scene.
 
         Raises:
-            BandMismatchError: If others are asked for.
+            BandMismatchError: If others are requested.
         """
         if tuple(bands) != self.bands:
             raise BandMismatchError(f"A mosaic has bands {self.bands}; choose others when the mosaic is planned.")
@@ -146,7 +146,7 @@ def compose(scenes: Sequence[Scene], grid: Grid, *, mean: bool = False, name: st
 
 
 def _meet(a: Window, b: Window) -> bool:
-    """Return True where two windows share a pixel; asked of every scene for every window, so it makes no objects."""
+    """Return True where two windows share a pixel; called for every scene and window, so it creates no objects."""
     rows = a.row < b.row + b.height and b.row < a.row + a.height
     return rows and a.col < b.col + b.width and b.col < a.col + a.width
 

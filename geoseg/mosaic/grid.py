@@ -17,7 +17,7 @@ from geoseg.mosaic.warp import ALIGNED_PX, STEP_PX, Warped, origin, places_of
 from geoseg.scene import Scene
 
 MAX_PIXELS = 10**12
-"""Pixels above which a mosaic is taken for a mistake: 300 km by 300 km at 0.3 m."""
+"""Pixels above which a mosaic is considered a mistake: 300 km by 300 km at 0.3 m."""
 
 BASELINE_PX = 50.0
 """Pixels to either side between which the ground is measured."""
@@ -55,7 +55,7 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
 
     Args:
         scenes: The scenes, in the order given.
-        crs: The CRS asked for. Else that of the first scene where it is projected, else the UTM zone of its middle.
+        crs: The CRS of the mosaic. Else that of the first scene where it is projected, else the UTM zone of its middle.
         gsd_m: Meters on the ground per pixel; None for the finest scene's.
 
     Raises:
@@ -191,7 +191,7 @@ def window_of(scene: Scene, grid: Grid) -> Window:
 
 
 def _window_of(native: Grid, grid: Grid) -> Window | None:
-    """Return the pixels of a grid whose centers may lie in another one's extent; None where it has no place there."""
+    """Return the pixels of a grid whose centers may lie in another one's extent; None if it has no place there."""
     t = np.linspace(0, 1, OUTLINE_POINTS)
     zero, one = np.zeros_like(t), np.ones_like(t)
     col, row = np.concatenate((t, one, t, zero)) * native.width, np.concatenate((zero, t, one, t)) * native.height

@@ -1,6 +1,6 @@
 """One scene read on the grid of a mosaic: in another CRS, turned, or at another GSD.
 
-What a pixel holds is a function of the scene and the mosaic's grid alone, never of the window it is read through:
+A pixel's value is a function of the scene and the mosaic's grid alone, never of the window it is read through:
 
 - places are exact at nodes, every `step_px` pixels of the grid's world coordinates, and interpolated in between in
   whole numbers: nodes are rounded to 1/4096 of the scene's pixel, and weights are whole numbers over a power of two, so
@@ -110,7 +110,7 @@ class Warped:
         return valid
 
     def may_hold_data(self, window: Window) -> bool:
-        """Return False where nothing in a window is valid, as far as a look at the scene's mask tells."""
+        """Return False where nothing in a window is valid, as far as the scene's mask tells."""
         needed = self._needed(window)
         return needed is not None and self.scene.may_hold_data(needed)
 
@@ -153,7 +153,7 @@ def origin(grid: Grid) -> tuple[int, int]:
 def places_of(
     grid: Grid, crs: CRS | None, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return columns and rows of world coordinates on a grid of another CRS; infinite where it has no such place."""
+    """Return columns and rows of world coordinates on a grid of another CRS; infinite where there is none."""
     if crs != grid.crs:
         assert crs is not None
         assert grid.crs is not None

@@ -20,7 +20,7 @@ REMOTE_ENV = {
     # No search for neighbors (.ovr, .msk, .aux.xml), each of which would be a request.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    # A transfer that stands still for this many seconds has failed; one that is slow has not.
+    # A transfer that receives nothing for this many seconds has failed; a slow one has not.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_MAX_RETRY": "3",
@@ -86,7 +86,7 @@ def check_file(path: str) -> None:
 
 @contextmanager
 def gdal_env(files: Sequence[str]) -> Iterator[None]:
-    """Set GDAL's options for remote files, at opening and at every read: they hold for the calling thread only."""
+    """Set GDAL's options for remote files, when opening and at every read: they apply to the calling thread only."""
     reach = reach_of(tuple(files))
     if reach is None:
         yield
@@ -128,7 +128,7 @@ def _sources(file: str) -> list[str]:
 
 
 def _endpoint() -> dict[str, str]:
-    """Tell GDAL of the S3 server that boto3's own variables name, unless GDAL's are set.
+    """Return GDAL's options for the S3 server that boto3's environment variables name, unless GDAL's are set.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """

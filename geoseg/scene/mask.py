@@ -1,13 +1,13 @@
-"""Which pixels of a raster are valid, and where nothing is, told without decoding its pixels.
+"""Which pixels of a raster are valid, and where none is, without decoding the pixels.
 
-Valid is told by all that a raster says: mask band, alpha band, nodata values. Where there are nodata values, GDAL
-forgets the alpha band, and rasterio's `dataset_mask` asks the last of four bands alone, be it alpha or infrared
+Mask band, alpha band and nodata values all count. Where there are nodata values, GDAL ignores the alpha band, and
+rasterio's `dataset_mask` reads only the last of four bands, be it alpha or infrared
 (https://github.com/rasterio/rasterio, `DatasetReader.dataset_mask`).
 
-Nothing is valid where no source of a GDAL virtual raster (VRT) lies, by its own XML
-(https://gdal.org/drivers/raster/vrt.html), and where the TIFF tiles hold nothing, by their bytes: the same bytes of one
-file decode to the same pixels. Files without data at their borders repeat a handful of tiles that compress to a few
-hundred bytes. Each of them is decoded once.
+Nothing is valid where no source of a GDAL virtual raster (VRT) lies, according to its XML
+(https://gdal.org/drivers/raster/vrt.html), or where all TIFF tiles are empty, by their bytes: equal bytes in one
+file decode to equal pixels. Files without data along their borders repeat a handful of tiles that compress to a few
+hundred bytes, and each of these is decoded once.
 """
 
 import math
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from geoseg.scene.scene import Scene
 
 MASK_ROWS = 512
-"""Rows of a mask looked at together; where one of them is valid, the rest need no look."""
+"""Rows of a mask read at a time; once something valid is found, the rest is not read."""
 
 PLAIN = {None, "VRTSourcedRasterBand"}
-"""Kinds of bands that hold what their sources hold and nothing else."""
+"""Kinds of VRT bands that consist of their sources and nothing else."""
 
 Boxes = NDArray[np.float64]
 """`(source, 4)`: first column and row, last column and row plus one."""
 
 LARGEST_TILE = 16_384
-"""Bytes of the largest tile that is looked at; larger ones hold something."""
+"""Bytes of the largest tile that is compared; larger ones are assumed to have data."""
 
 MOST_KNOWN = 256
 """Different tiles that are remembered of a raster."""
 
 MOST_TILES = 500_000
-"""TIFF tiles of a file that is looked through, some microseconds each: 130 Gpx at 512 x 512."""
+"""Most TIFF tiles of a file that are all checked, some microseconds each: 130 Gpx at 512 x 512."""
 
 REACH_PX = 2
 """Pixels of the file beyond which resampling does not reach."""
@@ -64,13 +64,13 @@ Content = tuple[bytes, ...]
 _boxes_of: WeakKeyDictionary[rasterio.DatasetReader, Boxes | None] = WeakKeyDictionary()
 
 _known: WeakKeyDictionary[rasterio.DatasetReader, dict[Content, bool]] = WeakKeyDictionary()
-"""Whether tiles hold nothing."""
+"""Whether tiles are empty, by their bytes."""
 
 
 def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[np.bool_]:
     """Return the `(y, x)` valid mask of a window.
 
-    With nodata values a pixel is valid where any band but alpha holds another one, unless alpha hides it.
+    With nodata values a pixel is valid where any band but alpha has another value, and alpha is not 0.
     """
     if not any(MaskFlags.nodata in flags for flags in reader.mask_flag_enums):
         return np.asarray(reader.dataset_mask(window=window) > 0)
@@ -85,17 +85,16 @@ def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[
 
 
 def is_blank(reader: rasterio.DatasetReader, window: RasterWindow, *, is_overview: bool = False) -> bool:
-    """Return True where nothing in a window is valid; False where something is, or only the pixels could tell.
+    """Return True if nothing in a window is valid; False if something is, or only the pixels could tell.
 
-    What no source of a VRT covers holds nothing, nor do TIFF tiles that were never written, or that repeat one that is
-    known to hold nothing. A mask or alpha band is looked at until something valid is found; a nodata value stands in
-    the pixels themselves. Only the raster that is to be read is asked: overviews of its mask are made with filters of
-    their own, and may miss a pixel.
+    Empty is what no source of a VRT covers, and TIFF tiles that were never written or that repeat one known to be
+    empty. A mask or alpha band is read until something valid is found; nodata values are in the pixels themselves. Only
+    the raster that is to be read is checked: overviews of its mask are made with other filters and may miss a pixel.
 
     Args:
         reader: The raster that is to be read.
         window: Rows and columns.
-        is_overview: The raster is an overview, of whose tiles and sources GDAL does not tell.
+        is_overview: The raster is an overview, whose tiles and sources GDAL does not report.
     """
     flags = {flag for band in reader.mask_flag_enums for flag in band}
     boxes = source_boxes(reader) if not is_overview else None
@@ -117,7 +116,7 @@ def is_blank(reader: rasterio.DatasetReader, window: RasterWindow, *, is_overvie
 
 
 def source_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
-    """Return where the sources of a VRT lie, in whole pixels; None where that is not known, or it is no VRT."""
+    """Return where the sources of a VRT lie, in whole pixels; None if that is not known, or it is not a VRT."""
     if reader.driver != "VRT":
         return None
     if reader not in _boxes_of:
@@ -155,13 +154,13 @@ def tiles_under(reader: rasterio.DatasetReader, window: RasterWindow) -> Iterato
 
 
 def _are_blank(reader: rasterio.DatasetReader, places: Iterable[Place]) -> Iterator[bool]:
-    """Yield for each TIFF tile whether it holds nothing valid; False where it may hold something.
+    """Yield for each TIFF tile whether nothing in it is valid; False where that is not known.
 
-    Tiles that were never written (`SPARSE_OK`) are known of remote files too, others of local files.
+    Tiles that were never written (`SPARSE_OK`) are recognized in remote files too, others in local files only.
     https://gdal.org/en/stable/drivers/raster/gtiff.html#sparse-files
 
     Args:
-        reader: The raster in its full resolution; its own pixels say what is valid, by a nodata value or alpha.
+        reader: The raster in its full resolution; a nodata value or alpha tells what is valid.
         places: Which tiles.
     """
     bands = reader.indexes if reader.profile.get("interleave") == "band" else (1,)
@@ -202,15 +201,15 @@ def _stored(
 def data_windows(scene: "Scene") -> tuple[Window, ...]:
     """Return windows of the working grid outside which nothing is valid; none where that is not known.
 
-    Sources of a VRT, and TIFF tiles of a local file but those that were never written or are known to hold nothing. A
-    remote file's directory is not fetched for it.
+    These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
+    to be empty. The directory of a remote file is not fetched for this.
     """
     if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()
     try:
         with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
             boxes = _data_boxes(reader, scene.data_bands)
-    except (RasterioError, OSError):  # the blocks will say so
+    except (RasterioError, OSError):  # reading the blocks will report it
         return ()
     if boxes is None:
         return ()
@@ -242,7 +241,7 @@ def _data_boxes(reader: rasterio.DatasetReader, data_bands: Sequence[int]) -> Bo
     blank = np.fromiter(_are_blank(reader, product(range(rows), range(cols))), np.bool_, count=rows * cols)
     if not blank.any():
         return None
-    boxes, top = [], 0  # of runs of a row, and of rows that are alike
+    boxes, top = [], 0  # of runs in a row, joined over equal rows
     for row, alike in groupby(~blank.reshape(rows, cols), key=lambda row: row.tobytes()):
         bottom = top + len(list(alike))
         edges = np.flatnonzero(np.diff(np.frombuffer(row, bool), prepend=False, append=False))

@@ -66,10 +66,10 @@ def _open(source: str, name: str) -> rasterio.DatasetReader:
 
 
 def parse_crs(text: str | CRS) -> CRS:
-    """Understand a coordinate reference system.
+    """Parse a coordinate reference system.
 
     Raises:
-        MissingCRSError: If nobody knows it.
+        MissingCRSError: If it is not known.
     """
     try:
         return CRS.from_user_input(text)
@@ -94,7 +94,7 @@ def _describe(
             "Convert it with `gdal_translate -ot UInt16`."
         )
     overviews = []
-    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is asked
+    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
         with rasterio.open(source, overview_level=level) as overview:
             overviews.append(overview.shape)
     scene = Scene(
@@ -128,7 +128,7 @@ def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
 
 
 def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
-    """Build the native grid; without a CRS, say so, and fall back to pixel coordinates where there is no transform."""
+    """Build the native grid; without a CRS, warn, and use pixel coordinates where there is no transform."""
     transform, own = src.transform, src.crs
     if transform.is_identity and src.gcps[0]:
         raise MissingCRSError(

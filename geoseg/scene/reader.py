@@ -17,16 +17,16 @@ OPEN_READERS = 8
 
 MANY_FILES = 16
 STAMPS_KEPT_S = 1.0
-"""Seconds for which the stamps of many files are believed: asking a thousand takes longer than reading a strip."""
+"""Seconds for which the stamps of many files are reused: checking a thousand takes longer than reading a strip."""
 
 Stamp = tuple[int, int] | None
 """Time and size of a local file."""
 
 
 class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
-    """The open rasters of a thread, the last used ones last; its lock is held while one of them is read."""
+    """The open rasters of a thread, the most recently used last; its lock is held while one of them is read."""
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # each is itself
+    __hash__ = object.__hash__  # type: ignore[assignment]  # by identity, for the WeakSet
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
 
 _readers = threading.local()
 _caches: WeakSet[_Cache] = WeakSet()
-"""Those of all threads."""
+"""The caches of all threads."""
 
 
 @contextmanager
 def open_reader(
     source: str, level: int | None = None, *, files: Sequence[str] = ()
 ) -> Iterator[rasterio.DatasetReader]:
-    """Give a raster that is opened once per thread; the last few stay open. A file that was replaced is opened anew.
+    """Yield an open raster: opened once per thread, reopened if its file was replaced; the last few stay open.
 
     Args:
         source: Path, URL or VRT.

@@ -49,7 +49,7 @@ class Axis:
 
         Returns:
             Two `(stop - start, n)` arrays: source pixels, and whole-number weights that add up to 256. A source pixel
-            may stand there with a weight of 0, or twice.
+            may appear with a weight of 0, or twice.
         """
         return (self._area if self.source >= self.target else self._bilinear)(np.arange(start, stop)[:, None])
 

@@ -1,4 +1,4 @@
-"""Pixels and masks as they lie in a scene's files."""
+"""Pixels and masks read from a scene's files, with retries for remote ones."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ log = logging.getLogger("geoseg.scene")
 Found = TypeVar("Found")
 
 REMOTE_ATTEMPTS = 4
-"""Times that a remote part is read, the file opened anew, after GDAL has given up its own retries."""
+"""Times that a remote window is read, reopening the file each time, after GDAL has given up its own retries."""
 
 ATTEMPT_DELAY_S = 0.5
 """Seconds before the second attempt; twice as long before each further one."""
@@ -44,14 +44,14 @@ class Fetches:
     """TIFF tiles that are being fetched: a thread that needs one waits for it, instead of fetching it too."""
 
     def __init__(self) -> None:
-        """Know of nothing."""
+        """Start without any tile."""
         self._changed = Condition()
         self._flying: set[Tile] = set()
         self._fetched: set[Tile] = set()
 
     @contextmanager
     def claim(self, tiles: set[Tile]) -> Iterator[None]:
-        """Fetch tiles, when no other thread is at any of them; those that were fetched before are in GDAL's cache."""
+        """Wait until no other thread fetches any of these tiles; those fetched before are in GDAL's cache."""
         with self._changed:
             self._changed.wait_for(lambda: self._flying.isdisjoint(tiles))
             mine = tiles - self._fetched
@@ -69,7 +69,7 @@ class Fetches:
 
 
 fetches = Fetches()
-"""Those of this process."""
+"""The fetches of this process."""
 
 
 def read_source(
@@ -93,7 +93,7 @@ def read_source(
 
 
 def is_blank_source(scene: "Scene", rows: slice, cols: slice, level: int | None) -> bool:
-    """Return True where nothing there is valid, False where something is or only the pixels could tell.
+    """Return True if nothing there is valid, False if something is or only the pixels could tell.
 
     Raises:
         ReadError: If the mask cannot be read.
@@ -115,7 +115,7 @@ def _read(
         try:
             with gdal_env(scene.paths), open_reader(scene.source, level, files=scene.paths) as reader:
                 if scene.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
-                    raise OSError("its mask could not be read")  # GDAL says nothing where a server withholds it
+                    raise OSError("its mask could not be read")  # GDAL does not say so if a server withholds it
                 under = tiles_under(reader, window) if is_remote else ()
                 tiles: set[Tile] = {(scene.source, level, *tile) for tile in under}
                 with fetches.claim(tiles):
@@ -151,7 +151,7 @@ def _pixels_and_mask(
         columns = np.flatnonzero(valid.any(axis=0))
         if columns.size and columns[-1] - columns[0] + 1 == window.width:
             values = np.asarray(reader.read(scene.bands, window=window))
-        else:  # nobody asks for what lies left of the first valid column and right of the last one
+        else:  # nothing is needed left of the first valid column and right of the last one
             values = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
             if columns.size:
                 first, stop = int(columns[0]), int(columns[-1]) + 1
@@ -166,9 +166,9 @@ def _pixels_and_mask(
 
 
 def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
-    """Return True where the bands that are read say by a whole number, each for itself, what is nodata.
+    """Return True if the values read suffice to tell nodata: one whole number, in every band of the file.
 
-    GDAL would go through all of them once more for the mask.
+    GDAL would read all bands again for the mask.
     """
     kind, nodata = np.dtype(scene.dtype), scene.nodata
     return (

@@ -34,10 +34,10 @@ PIECE = 1 << 14
 
 
 def check_complete(path: str) -> None:
-    """Compare what a local TIFF's directories promise with the size of its file.
+    """Refuse a local TIFF that is shorter than its directories promise.
 
     Raises:
-        TruncatedFileError: If the file ends before.
+        TruncatedFileError: If it is.
     """
     if is_remote(path) or not Path(path).is_file():
         return
@@ -53,7 +53,7 @@ def check_mask(path: str) -> None:
     """Refuse a remote TIFF in which GDAL found no mask although there is one.
 
     Raises:
-        MissingFileError: If there is one, or the server does not let see whether there is.
+        MissingFileError: If there is one, or the server does not let us find out.
     """
     if urlparse(path).scheme in ("http", "https", "s3"):
         url = path
@@ -70,14 +70,14 @@ def check_mask(path: str) -> None:
     except (ValueError, struct.error, IndexError) as err:
         found, cause = str(err), err
     raise MissingFileError(
-        f"{path} cannot be opened whole ({found}). The server was busy or broke off: retry, or copy the file."
+        f"{path} cannot be opened whole ({found}). The server was busy or disconnected: retry, or copy the file."
     ) from cause
 
 
 def promised_size(path: str | Path) -> int:
     """Return the size that a TIFF must have to hold its directories and the strips or tiles of each of them.
 
-    Images, overviews and masks are followed; nothing that would lie beyond the end of the file is.
+    Images, overviews and masks are followed, up to the end of the file.
     """
     size = Path(path).stat().st_size
     if size < HEAD_BYTES:
@@ -94,7 +94,7 @@ def promised_size(path: str | Path) -> int:
 
 
 def has_mask_directory(file: BinaryIO) -> bool:
-    """Tell whether a TIFF holds the mask of its image: a directory that says so (TIFF 6.0, tag 254, bit 2).
+    """Tell whether a TIFF holds the mask of its image: a directory marked as such (TIFF 6.0, tag 254, bit 2).
 
     Raises:
         ValueError: If it is not a TIFF, or its directories cannot be followed.
@@ -199,7 +199,7 @@ class RangeFile(io.RawIOBase):
         return offset
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes."""
+        """Read `size` bytes."""
         first, last = self.at // PIECE, (self.at + size - 1) // PIECE
         for number in range(first, last + 1):
             if number not in self.pieces:

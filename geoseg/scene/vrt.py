@@ -22,7 +22,7 @@ OFF_GRID_PX = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is needed of one file of a mosaic."""
+    """What the VRT needs to know about one file."""
 
     path: str
     crs: CRS | None

@@ -54,7 +54,7 @@ def list_prefix(prefix: str) -> list[str]:
         raise MissingFileError(f"There is no folder {prefix}. Check the path; the working folder is {Path.cwd()}.")
     if not is_s3(prefix):
         raise SourceError(
-            f"{prefix} is a folder on a server, which cannot be asked what it holds. Name the files, a manifest (CSV, "
+            f"{prefix} is a folder on a server, which cannot list its files. Name the files, a manifest (CSV, "
             "GeoParquet) or a STAC document such as catalog.json. Folders in a bucket are listed as s3://bucket/prefix/."
         )
     below = _objects(f"{prefix}*")
@@ -70,7 +70,7 @@ def list_prefix(prefix: str) -> list[str]:
 
 
 def list_pattern(pattern: str) -> list[str]:
-    """Return the files that match a pattern, sorted; `**` stands for any folders.
+    """Return the files that match a pattern, sorted; `**` matches any folders.
 
     A pattern that ends in a suffix of its own (`*.dat`) takes every file that matches, another one only rasters.
 
@@ -80,7 +80,7 @@ def list_pattern(pattern: str) -> list[str]:
     """
     if not is_local(pattern) and not is_s3(pattern):
         raise SourceError(
-            f"{pattern} is a pattern, and a web server cannot be asked what it holds. Name the files, a manifest "
+            f"{pattern} is a pattern, and a web server cannot list its files. Name the files, a manifest "
             "(CSV, GeoParquet) or a STAC catalog; patterns work for local files and s3://bucket/prefix/*.tif."
         )
     if is_s3(pattern):

@@ -75,7 +75,7 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
 
     Raises:
         UsageError: If nothing was named.
-        MissingFileError: If something is not there, or a folder or pattern holds no raster.
+        MissingFileError: If something does not exist, or a folder or pattern yields no raster.
         SourceError: If something cannot be understood as scenes, or two scenes cannot be told apart by name.
     """
     if not inputs:

@@ -38,10 +38,10 @@ PATH_COLUMNS = ("path", "href", "location", "url")
 
 MOMENT_COLUMNS = ("datetime", "start_datetime")
 ROW_COLUMNS = frozenset((*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "assets", "id", "collection"))
-"""Every column that is read; others may hold what they like."""
+"""Every column that is read; others are ignored."""
 
 Row = Mapping[str | None, Any]
-"""Values by column, in lower case; None as column holds values beyond the header's."""
+"""Values by column, in lower case; the column None has the values beyond the header."""
 
 
 def is_manifest(location: str) -> bool:
@@ -57,7 +57,7 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
         asset: Key of the asset to take from a column `assets`.
 
     Raises:
-        ManifestError: If it cannot be read, has no column of paths or no row, or has rows that cannot be used.
+        ManifestError: If it cannot be read, has no column of paths, no rows, or rows that cannot be used.
     """
     data = read_bytes(location)
     rows: Iterable[tuple[str, Row]]
@@ -84,7 +84,7 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
 
 
 def _read_csv(data: bytes, location: str) -> Iterator[tuple[str, Row]]:
-    """Yield where each row stands, for messages, and the row."""
+    """Yield each row's line, for messages, and the row."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:

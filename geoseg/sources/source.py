@@ -1,4 +1,4 @@
-"""A scene before it is opened: where it is, what is known about it, its name, and whether it can meet an area."""
+"""A scene before it is opened: its location, what is known about it, its name, and whether it may overlap an area."""
 
 import datetime as dt
 import hashlib
@@ -24,7 +24,7 @@ MAX_NAME = 100
 
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
-110 km at 60 degrees north), and catalogs round. A scene too many costs the reading of one header."""
+110 km at 60 degrees north), and catalogs round. One scene too many costs reading one header."""
 
 Bounds = tuple[float, float, float, float]
 
@@ -58,7 +58,7 @@ class Found:
         path: Its file or URL.
         is_item: True where it is an asset of a STAC Item.
         name: The name it was given: a STAC Item's id or a manifest's; None takes that of the file.
-        parent: What stands before the name where names clash: a STAC Collection; None takes the file's folder.
+        parent: Prefix of the name where names clash: a STAC Collection; None uses the file's folder.
         datetime: See `SceneSource`.
         footprint: See `SceneSource`.
         crs: See `SceneSource`.
@@ -95,7 +95,7 @@ def name_sources(found: Sequence[Found]) -> list[SceneSource]:
     """Give every scene a name of its own: its stem or given name, unless others have the same.
 
     Those that clash keep their suffix; where that does not tell them apart either, their folder (or STAC Collection)
-    stands before. Letter case makes no difference, as on Windows and macOS.
+    becomes a prefix. Letter case makes no difference, as on Windows and macOS.
 
     Raises:
         SourceError: If two scenes would still share a name.

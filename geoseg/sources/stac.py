@@ -58,7 +58,7 @@ class StoreIO(pystac.StacIO):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What one document gives: scenes, and documents to go on with."""
+    """What one document gives: scenes, and documents to read next."""
 
     location: str
     scenes: tuple[Found, ...] = ()
@@ -78,8 +78,8 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
 
     Raises:
         MissingFileError: If a document is not there.
-        CatalogError: If a document is no STAC, is a STAC API, or there is no Item.
-        AssetError: If an Item's asset cannot be chosen, or is no local file.
+        CatalogError: If a document is not STAC, is a STAC API, or leads to no Item.
+        AssetError: If an Item's asset cannot be chosen, or is a local file that does not exist.
     """
     if is_web(location) and API_SEARCH.search(urlparse(location).path):
         raise CatalogError(f"{location} searches a STAC API, which geoseg does not do. {SAVE_A_SEARCH}.")
@@ -96,7 +96,7 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
 
 
 def _walk(first: Document, asset: str | None) -> Iterator[Document]:
-    """Yield all documents that one leads to, depth first, each once: catalogs may run in circles."""
+    """Yield all documents that one leads to, depth first, each once: catalogs may link in circles."""
     seen, waiting = {identity(first.location)}, [first]
 
     def follow(link: str, origin: str) -> Document:
@@ -187,7 +187,7 @@ def choose_asset(assets: Mapping[str, pystac.Asset], wanted: str | None, item: s
     Args:
         assets: Of one Item, by key.
         wanted: Key of the asset that the user asked for.
-        item: How messages call the Item.
+        item: The Item, for messages.
 
     Raises:
         AssetError: If the wanted one is not there, there is no raster, or several and no rule to choose.

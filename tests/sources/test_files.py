@@ -110,7 +110,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     "url", ["https://example.org/a/*.tif", "gs://bucket/*.tif", "/vsicurl/https://example.org/*.tif"]
 )
 def test_a_server_is_not_asked_what_it_holds(url: str) -> None:
-    with pytest.raises(SourceError, match=r"cannot be asked what it holds.*manifest.*s3://bucket"):
+    with pytest.raises(SourceError, match=r"cannot list its files.*manifest.*s3://bucket"):
         list_sources([url])
 
 
