@@ -32,7 +32,7 @@ def list_folder(folder: str) -> list[str]:
     """
     inside = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
     rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
-    kept = leave_out_results(rasters, local_names(), folder)
+    kept = _leave_out_results(rasters, _local_names(), folder)
     if not kept:
         found = name_some([path.name + "/" * path.is_dir() for path in inside]) or "nothing"
         raise MissingFileError(
@@ -93,7 +93,7 @@ def list_pattern(pattern: str) -> list[str]:
     else:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
         files = [Path(path).as_posix() for path in found]
-        matches = leave_out_results(_wanted(files, pattern), local_names(), pattern)
+        matches = _leave_out_results(_wanted(files, pattern), _local_names(), pattern)
     if not matches:
         raise MissingFileError(
             f"No scene matches {pattern}. Check the pattern: * stays within a folder, ** crosses folders"
@@ -102,31 +102,27 @@ def list_pattern(pattern: str) -> list[str]:
     return matches
 
 
-def is_result_folder(names: frozenset[str]) -> bool:
-    """Tell whether a folder with these files and folders holds a result, finished or not."""
-    return RUN_FOLDER in names or ("probability.tif" in names and bool({"mask.tif", "run.json"} & names))
-
-
-def leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
-    """Return the files that are not results of geoseg, and say how many were.
+def _leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
+    """Return the files that are not results of geoseg, finished or not, and log how many are.
 
     Args:
         files: Paths or URLs.
         names_beside: Names of everything in a folder, given the folder.
         where: The folder or pattern that covers them.
     """
-    left: dict[str, None] = {}
+    results = []
     for file in files:
         folder, _, name = file.rpartition("/")
-        if name in RESULT_NAMES and is_result_folder(names_beside(folder)):
-            left[file] = None
-    if left:
-        first = next(iter(left))
-        log.warning("%s: %d files are results of geoseg and not scenes, such as %s.", where, len(left), first)
-    return [file for file in files if file not in left]
+        names = names_beside(folder) if name in RESULT_NAMES else frozenset[str]()
+        if RUN_FOLDER in names or ("probability.tif" in names and {"mask.tif", "run.json"} & names):
+            results.append(file)
+    if results:
+        log.warning("%s: %d files are results of geoseg and not scenes, such as %s.", where, len(results), results[0])
+    left_out = set(results)
+    return [file for file in files if file not in left_out]
 
 
-def local_names() -> Callable[[str], frozenset[str]]:
+def _local_names() -> Callable[[str], frozenset[str]]:
     """Return a function that lists a local folder, each once."""
     return cache(lambda folder: frozenset(path.name for path in Path(folder or ".").iterdir()))
 
@@ -142,7 +138,7 @@ def _without_results(files: Sequence[str], everything: Sequence[str], where: str
         run, is_part, _ = name.partition(f"/{RUN_FOLDER}/")
         folder, last = (run, RUN_FOLDER) if is_part else name.rpartition("/")[::2]
         folders.setdefault(folder, set()).add(last)
-    return leave_out_results(files, lambda folder: frozenset(folders.get(folder, ())), where)
+    return _leave_out_results(files, lambda folder: frozenset(folders.get(folder, ())), where)
 
 
 def _wanted(files: Iterable[str], pattern: str) -> list[str]:

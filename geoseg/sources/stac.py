@@ -204,7 +204,14 @@ def choose_asset(assets: Mapping[str, pystac.Asset], wanted: str | None, item: s
         if wanted not in assets:
             raise AssetError(f"{item} has no asset {wanted}. Found: {show(assets)}. Name one of these with `asset`.")
         return wanted
-    rasters = [key for key, asset in assets.items() if _is_scene(asset)]
+    rasters = []  # by media type or else by suffix, without pictures about the scene
+    for key, asset in assets.items():
+        media_type, roles = asset.media_type, set(asset.roles or ())
+        is_raster = suffix_of(asset.href) in SCENE_SUFFIXES
+        if media_type:
+            is_raster = media_type.strip().lower().startswith(RASTER_TYPES)
+        if is_raster and (not LESSER_ROLES & roles or MAIN_ROLES & roles):
+            rasters.append(key)
     if not rasters:
         raise AssetError(
             f"{item} has no raster among its assets. Found: {show(assets)}. "
@@ -220,13 +227,3 @@ def choose_asset(assets: Mapping[str, pystac.Asset], wanted: str | None, item: s
             f"Name one with `asset`, such as `asset='{main[0]}'`."
         )
     return usual
-
-
-def _is_scene(asset: pystac.Asset) -> bool:
-    """Return True for a raster, by media type or else by suffix, that is not only a picture about the scene."""
-    if asset.media_type:
-        is_raster = asset.media_type.strip().lower().startswith(RASTER_TYPES)
-    else:
-        is_raster = suffix_of(asset.href) in SCENE_SUFFIXES
-    roles = set(asset.roles or ())
-    return is_raster and (not LESSER_ROLES & roles or bool(MAIN_ROLES & roles))
