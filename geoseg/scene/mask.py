@@ -29,7 +29,7 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.grid import Window
 from geoseg.scene.files import gdal_env, reach_of
 from geoseg.scene.reader import open_reader
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 if TYPE_CHECKING:
     from geoseg.scene.scene import Scene
@@ -76,7 +76,7 @@ def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[
         return np.asarray(reader.dataset_mask(window=window) > 0)
     alpha = [band for band, color in zip(reader.indexes, reader.colorinterp, strict=True) if color == ColorInterp.alpha]
     valid = np.zeros((window.height, window.width), bool)
-    with quiet(NodataShadowWarning):
+    with ignore_warnings(NodataShadowWarning):
         for band in set(reader.indexes) - set(alpha):
             valid |= reader.read_masks(band, window=window) > 0
     for band in alpha:

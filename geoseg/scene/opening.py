@@ -18,7 +18,7 @@ from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_file
 from geoseg.scene.scene import Scene
 from geoseg.scene.tiff import check_complete, check_mask
 from geoseg.scene.vrt import mosaic_vrt
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger("geoseg.scene")
 
@@ -45,7 +45,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
     files = list_files(paths)
     for file in files:
         check_file(file)
-    with gdal_env(files), quiet_georeference():
+    with gdal_env(files), allow_no_georeference():
         source = files[0]
         if len(files) > 1:
             for file in files:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import rasterio
 
 from geoseg.scene.files import gdal_env, is_remote
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 OPEN_READERS = 8
 
@@ -60,7 +60,7 @@ def open_reader(
     key = (source, level, *_stamps(tuple(files)))
     with cache.lock:
         if key not in cache:
-            with gdal_env(files), quiet_georeference():
+            with gdal_env(files), allow_no_georeference():
                 cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
             while len(cache) > OPEN_READERS:
                 cache.popitem(last=False)[1].close()

@@ -19,7 +19,7 @@ from geoseg.errors import ReadError
 from geoseg.scene.files import forget, gdal_env, reach_of
 from geoseg.scene.mask import is_blank, read_valid, tiles_under
 from geoseg.scene.reader import close_readers, open_reader
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geoseg.scene.scene import Scene
@@ -131,7 +131,7 @@ def _read(
             log.info("%s: reading failed; retrying.", scene.name)
             close_readers()
             time.sleep(ATTEMPT_DELAY_S * 2**attempt)
-            with quiet_georeference():
+            with allow_no_georeference():
                 forget(scene.paths)
     raise failure
 
