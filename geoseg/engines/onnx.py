@@ -8,7 +8,7 @@ from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.errors import NetworkExportError, OutputError
 from geoseg.io.aside import write_aside
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 ONNX_CACHE_ENV = "GEOSEG_CACHE_DIR"
 OPSET = 18
@@ -69,7 +69,7 @@ def export_onnx(bundle: Bundle, path: Path) -> None:
     model = load_segmenter(bundle)
     chip = torch.zeros(1, len(spec.bands), 4 * spec.stride_px, 4 * spec.stride_px)
     axes = {0: "n", 2: "y", 3: "x"}
-    with quiet():
+    with ignore_warnings():
         try:
             torch.onnx.export(
                 model,

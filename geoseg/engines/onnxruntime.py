@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DeviceError, MissingPackageError
-from geoseg.telemetry import import_onnxruntime
+from geoseg.third_party import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -10,7 +10,7 @@ from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
 from geoseg.engines.protocol import usable_cores
 from geoseg.errors import BundleError, DeviceError
-from geoseg.telemetry import import_openvino
+from geoseg.third_party import import_openvino
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model

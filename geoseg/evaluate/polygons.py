@@ -51,14 +51,14 @@ class BuildingPolygons:
         from affine import Affine
         from rasterio.features import rasterize
 
-        from geoseg.silence import quiet_georeference
+        from geoseg.third_party import allow_no_georeference
 
         box = shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
         here = self.polygons[np.sort(shapely.STRtree(self.polygons).query(box))]
         if not len(here):
             return np.zeros(window.shape, np.uint8)
         place = Affine.translation(window.col, window.row)
-        with quiet_georeference():
+        with allow_no_georeference():
             return np.asarray(rasterize(here.tolist(), window.shape, transform=place, dtype="uint8"), np.uint8)
 
     def is_on(self, grid: Grid) -> bool:

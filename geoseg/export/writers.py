@@ -15,8 +15,7 @@ from geoseg.errors import ExportError
 from geoseg.export.check import Check, check_export
 from geoseg.export.padding import fix_same_padding
 from geoseg.networks import load_segmenter
-from geoseg.silence import quiet
-from geoseg.telemetry import import_openvino
+from geoseg.third_party import ignore_warnings, import_openvino
 
 LARGEST_SIDE_PX = 1 << 16
 """Longest side of a chip that a `.pt2` network takes, pixels."""
@@ -90,7 +89,7 @@ def _export_program(bundle: Bundle) -> torch.export.ExportedProgram:
     chips = torch.zeros(2, len(bundle.spec.bands), 4 * stride, 6 * stride)
     model = load_segmenter(bundle)
     fix_same_padding(model)
-    with quiet():
+    with ignore_warnings():
         program = torch.export.export(model, (chips,), dynamic_shapes=(sizes,), strict=False)
     program.example_inputs = None
     program._guards_code = []  # torch >= 2.9 would run them as Python; the specification says what fits

@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame, GeoSeries
@@ -41,7 +41,7 @@ class AOI:
         if not here:
             return np.zeros(window.shape, bool)
         shift = Affine.translation(window.col, window.row)
-        with quiet_georeference():
+        with allow_no_georeference():
             return np.asarray(geometry_mask(here, window.shape, shift, invert=True), bool)
 
 

@@ -18,8 +18,8 @@ from geoseg.inference.fit import fit_scene
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
-from geoseg.silence import quiet_georeference
 from geoseg.sources import SceneSource
+from geoseg.third_party import allow_no_georeference
 
 Rule = Literal["first", "latest", "mean"]
 """Where scenes overlap: the first named, the newest, or the mean of the probabilities of all."""
@@ -122,7 +122,7 @@ def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
     if said is None:
         return None
     try:
-        with quiet_georeference(), rasterio.open(source.paths[0]) as src:
+        with allow_no_georeference(), rasterio.open(source.paths[0]) as src:
             return said if src.crs is None else None
     except rasterio.errors.RasterioError:  # a folder, or no raster: open_scene says which
         return said

@@ -15,7 +15,7 @@ from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
 from geoseg.inference.fit import GridChoice
 from geoseg.inference.plan import BLOCK_PX, InferenceOptions, Plan, plan_inference
 from geoseg.scene import Paths
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,11 +116,11 @@ def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArra
     from dask.delayed import delayed
 
     def read(window: Window) -> "NDArray[np.float32]":
-        with quiet_georeference(), rasterio.open(path) as file:
+        with allow_no_georeference(), rasterio.open(path) as file:
             stored = file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop)))
         return np.where(stored == NODATA, np.nan, stored / np.float32(PROBABILITY_ONE)).astype(np.float32)
 
-    with quiet_georeference(), rasterio.open(path) as file:
+    with allow_no_georeference(), rasterio.open(path) as file:
         grid = Grid(file.crs, file.transform, file.shape)
     rows = [
         [

@@ -15,7 +15,7 @@ from geoseg.outputs.flatgeobuf import FlatGeobuf
 from geoseg.outputs.gdal import LAYER
 from geoseg.outputs.geopackage import GeoPackage
 from geoseg.outputs.geoparquet import GeoParquet, read_batches
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 if TYPE_CHECKING:
     import pyarrow
@@ -85,7 +85,7 @@ def write_footprint_files(
     """
     others = [name for name in FORMATS if name in formats and name != "parquet"]
     targets = [stem.with_suffix(FORMATS[name].suffix) for name in ("parquet", *others)]
-    with write_all_aside(targets) as asides, quiet(UserWarning, "'crs' was not provided"):  # told when the scene opens
+    with write_all_aside(targets) as asides, ignore_warnings(UserWarning, "'crs' was not provided"):  # logged before
         first = next(batches)
 
         def chain() -> Iterator["pyarrow.RecordBatch"]:
@@ -111,7 +111,7 @@ def add_format(parquet: Path, crs: object, name: str) -> Path:
     """
     writer = FORMATS[name]
     target, first = parquet.with_suffix(writer.suffix), next(read_batches(parquet))
-    with write_all_aside([target]) as (aside,), quiet(UserWarning, "'crs' was not provided"):
+    with write_all_aside([target]) as (aside,), ignore_warnings(UserWarning, "'crs' was not provided"):
         writer.write(read_batches(parquet), first.schema, crs, aside)
     return target
 
@@ -131,7 +131,7 @@ def write_footprints(footprints: "GeoDataFrame", path: str | Path, writer: Footp
         OutputError: If the file cannot be written; nothing of it is left then.
     """
     batch = frame_batch(footprints)
-    with write_all_aside([path]) as (aside,), quiet(UserWarning, "'crs' was not provided"):
+    with write_all_aside([path]) as (aside,), ignore_warnings(UserWarning, "'crs' was not provided"):
         writer.write(rebatch([batch]), batch.schema, footprints.crs, aside)
     return Path(path)
 

@@ -19,7 +19,7 @@ from geoseg.outputs.cog import Entry, read_entries, write_cog
 from geoseg.outputs.overviews import NODATA, halve_average, halve_majority
 from geoseg.outputs.pyramid import Derivation, Layer, Pyramid
 from geoseg.outputs.styles import category_xml, class_qml
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 """Disjoint windows of a scene with their `(y, x)` uint8 pixels, in any order."""
@@ -281,7 +281,7 @@ def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
     """Return the TIFF tags of place, colors and description, from a file of one pixel that GDAL writes in memory."""
     place = {} if grid.crs is None and grid.transform == Affine.identity() else {"transform": grid.transform}
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "crs": grid.crs, **place}
-    with quiet_georeference(), MemoryFile() as file:
+    with allow_no_georeference(), MemoryFile() as file:
         with file.open(height=1, width=1, ENDIANNESS="LITTLE", **profile) as dataset:
             _say(dataset, raster)
         return read_entries(file.read(), DESCRIBING)

@@ -10,7 +10,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.io.aside import write_aside
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 PRIME = 251
 """Largest prime below 256: rows and columns wrap here in 8-bit scenes, so no power-of-two step can hide."""
@@ -82,7 +82,7 @@ def write_position_scene(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (
         write_aside(path) as part,
-        quiet_georeference(),  # crs=None asks for just that
+        allow_no_georeference(),  # crs=None asks for just that
         rasterio.open(part, "w", **options, **profile) as target,
     ):
         target.write(values)

@@ -12,7 +12,7 @@ from shapely.geometry import LineString, Polygon
 
 from geoseg.testing.buildings import Building, Wing, cover
 from geoseg.testing.canvas import Bools, Canvas, Pose
-from geoseg.testing.streets import Bend, Block, Streets, pick, sides
+from geoseg.testing.streets import Bend, CityBlock, Streets, pick, sides
 from geoseg.testing.style import Material, Style
 
 GRASS, SOIL, PAVED, FIELD, FOREST = range(1, 6)
@@ -69,7 +69,7 @@ class Settler:
         far = self.canvas.side_m + self.canvas.margin_m
         return bool(left < far and top < far and right > -self.canvas.margin_m and bottom > -self.canvas.margin_m)
 
-    def _fill(self, block: Block, outline: Polygon) -> None:
+    def _fill(self, block: CityBlock, outline: Polygon) -> None:
         fillers = {
             "houses": self._houses, "rows": self._rows, "halls": self._halls, "estate": self._estate,
             "park": self._open, "forest": self._open, "field": self._open, "lot": self._open, "pitch": self._open,
@@ -85,7 +85,7 @@ class Settler:
 
     # Houses
 
-    def _houses(self, block: Block) -> None:
+    def _houses(self, block: CityBlock) -> None:
         self._courts(block)
         for spot in self._spots(block, self.style.rows):
             house = self._house(spot)
@@ -94,7 +94,7 @@ class Settler:
                 self._plot(spot, placed)
         self._backyards(block)
 
-    def _spots(self, block: Block, rows: int, scale: float = 1.0) -> Iterator[Spot]:
+    def _spots(self, block: CityBlock, rows: int, scale: float = 1.0) -> Iterator[Spot]:
         style, rng = self.style, self.rng
         for row in range(rows):
             for (a, b), edge in zip(sides(block), block.outline, strict=True):
@@ -117,7 +117,7 @@ class Settler:
         pose = spot.pose.moved(0.0, setback + depth / 2)
         return self._building(pose, house_wings(rng, width, depth), turn=rng.normal(0, 0.03))
 
-    def _courts(self, block: Block) -> None:
+    def _courts(self, block: CityBlock) -> None:
         """Build, in some blocks, a house around a courtyard."""
         if self.rng.random() > self.style.court * 5:
             return
@@ -200,7 +200,7 @@ class Settler:
             garage = self._building(spot.pose.moved(side * spot.width_m, length + 2.0), ((-2.0, -3.2, 2.0, 3.2),))
             self._try(_low(garage))
 
-    def _backyards(self, block: Block) -> None:
+    def _backyards(self, block: CityBlock) -> None:
         """Fill gaps with huts and sheds, set as the houses are or anyhow; add pools."""
         dense = self.style.rows > 2
         for x, y in self._scatter(block, self.style.infill_per_ha):
@@ -217,7 +217,7 @@ class Settler:
     def _loose(self, x: float, y: float) -> Pose:
         return self.bend.pose(x, y, self.rng.uniform(0, 2 * math.pi))
 
-    def _scatter(self, block: Block, per_ha: float) -> Iterator[tuple[float, float]]:
+    def _scatter(self, block: CityBlock, per_ha: float) -> Iterator[tuple[float, float]]:
         corners = np.array(block.corners)
         low, high = corners.min(axis=0), corners.max(axis=0)
         count = self.rng.poisson(float(np.prod(high - low)) / 1e4 * per_ha)
@@ -227,7 +227,7 @@ class Settler:
 
     # Rows, halls, estates
 
-    def _rows(self, block: Block) -> None:
+    def _rows(self, block: CityBlock) -> None:
         """Build terraces: houses that share side walls, each with its own roof."""
         for spot in self._spots(block, 1, scale=2.6):
             unit = self.rng.uniform(5.0, 8.0)
@@ -268,7 +268,7 @@ class Settler:
             other.salt,
         )
 
-    def _halls(self, block: Block) -> None:
+    def _halls(self, block: CityBlock) -> None:
         large = (
             Material(
                 "membrane", ((206, 204, 200), (176, 174, 170), (120, 120, 122), (84, 84, 88)), ("flat",), 3.0, wear=0.8
@@ -291,7 +291,7 @@ class Settler:
                 self._try(_flatter(_shrunk(hall, 0.6)), 1.5)
         self._parking(block)
 
-    def _estate(self, block: Block) -> None:
+    def _estate(self, block: CityBlock) -> None:
         flats = (
             Material(
                 "membrane", ((196, 194, 190), (128, 126, 124), (92, 92, 96), (150, 146, 140)), ("flat",), 3.0, wear=0.9
@@ -309,7 +309,7 @@ class Settler:
             self._try(self._building(pose, wings, materials=flats), 3.0)
         self._parking(block)
 
-    def _parking(self, block: Block) -> None:
+    def _parking(self, block: CityBlock) -> None:
         if self.style.cars < 0.4:
             return
         for x, y in self._scatter(block, per_ha=5.0):
@@ -320,7 +320,7 @@ class Settler:
 
     # Open land, and what lies about everywhere
 
-    def _open(self, block: Block) -> None:
+    def _open(self, block: CityBlock) -> None:
         if block.kind == "pitch":
             pose = self.bend.pose(*block.center, _main_angle(block))
             self.sites.things.append(Thing("sport", pose, (40.0, 24.0, 0.0)))
@@ -408,7 +408,7 @@ def _corners(half: float, near: float, far: float) -> list[tuple[float, float]]:
     return [(-half, near), (half, near), (half, far), (-half, far)]
 
 
-def _main_angle(block: Block) -> float:
+def _main_angle(block: CityBlock) -> float:
     a, b = max(sides(block), key=lambda side: math.dist(*side))
     return math.atan2(b[1] - a[1], b[0] - a[0])
 

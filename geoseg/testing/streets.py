@@ -54,7 +54,7 @@ class Bend:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CityBlock:
     """A convex piece of land between roads, in the straight plan."""
 
     outline: Outline
@@ -93,12 +93,12 @@ class Road:
 class Streets:
     """The plan of a scene."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[CityBlock, ...]
     roads: tuple[Road, ...]
     bend: Bend
 
 
-def sides(block: Block) -> list[tuple[Point, Point]]:
+def sides(block: CityBlock) -> list[tuple[Point, Point]]:
     """List the block's sides as pairs of corners."""
     corners = block.corners
     return list(zip(corners, corners[1:] + corners[:1], strict=True))
@@ -114,13 +114,13 @@ def plan_streets(rng: np.random.Generator, style: Style, side_m: float) -> Stree
     bend = _draw_bend(rng)
     outlines: list[tuple[Outline, int]] = [(_land(rng, side_m), 0)]
     straight: list[tuple[Point, Point, float]] = []
-    blocks: list[Block] = []
+    blocks: list[CityBlock] = []
     while outlines:
         outline, depth = outlines.pop()
         target = rng.uniform(*style.block_m)
         halves = _split(rng, outline, target, _road_width(rng, style, depth))
         if halves is None:
-            blocks.append(Block(outline, _draw_kind(rng, style)))
+            blocks.append(CityBlock(outline, _draw_kind(rng, style)))
             continue
         straight.append(halves[2])
         outlines += [(halves[0], depth + 1), (halves[1], depth + 1)]

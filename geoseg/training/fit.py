@@ -18,7 +18,7 @@ from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_json
 from geoseg.networks import build_network, network_facts, network_stride
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 from geoseg.training.card import write_card
 from geoseg.training.folder import claim_folder
 from geoseg.training.history import draw_curves, write_row
@@ -208,7 +208,7 @@ def _fit(run: _Run) -> None:
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
-    with quiet(message=_KNOWN):
+    with ignore_warnings(message=_KNOWN):
         trainer.fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),

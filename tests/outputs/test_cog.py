@@ -20,7 +20,7 @@ from geoseg.grid import Grid, Window
 from geoseg.outputs import cog, pyramid, write_class_cog, write_mask_cog, write_probability_cog
 from geoseg.outputs.overviews import halve_average, halve_majority
 from geoseg.outputs.rasters import mask_file, open_rasters, overview_count, probability_file
-from geoseg.tiff import promised_size
+from geoseg.scene.tiff import promised_size
 
 NODATA = 255
 CLASSES = {"names": ("land", "water"), "colors": ("#00ff10", "#0102fe")}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geoseg.resample import Axis, resample
+from geoseg.scene.resample import Axis, resample
 
 Read = Callable[[slice, slice], tuple[NDArray, NDArray | None]]
 

@@ -131,7 +131,7 @@ def test_a_tile_that_repeats_another_is_not_decoded_again(write, monkeypatch: py
     scene = open_scene(write("a.tif", pixels, nodata=0, compress="deflate", **(TILED | {"sparse_ok": False})))
     assert not scene.may_hold_data(Window(0, 0, 32, 32))
     decoded = []
-    monkeypatch.setattr("geoseg.scene.blank.read_valid", lambda *args: decoded.append(args))
+    monkeypatch.setattr("geoseg.scene.mask.read_valid", lambda *args: decoded.append(args))
     assert not scene.may_hold_data(Window(0, 0, 64, 192))
     assert not decoded
 

@@ -8,29 +8,21 @@ from xml.sax.saxutils import escape
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.errors import RasterioError
 
 from geoseg.errors import NotARasterError, SceneMismatchError
 
-GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "float32": "Float32",
-    "float64": "Float64",
-    "uint64": "UInt64",
-    "int64": "Int64",
-}
+GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
+"""GDAL's names of the types of real numbers, such as Byte for uint8."""
+
 OFF_GRID_PX = 0.05
 """How far a file may lie off the common grid, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is needed of one file of a mosaic."""
+    """What the VRT needs to know about one file."""
 
     path: str
     crs: CRS | None
@@ -56,19 +48,36 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
         SceneMismatchError: If CRS, pixel size, bands or type differ, or a file lies between the pixels of the first.
     """
     parts = [_read_header(path) for path in paths]
-    if parts[0].dtype not in GDAL_TYPES:
+    first = parts[0]
+    if first.dtype not in GDAL_TYPES:
         raise NotARasterError(
-            f"{paths[0]} has pixels of type {parts[0].dtype}; real numbers are expected. "
+            f"{first.path} has pixels of type {first.dtype}; real numbers are expected. "
             "Convert it with `gdal_translate`."
         )
-    for part in parts[1:]:
-        _check_same(parts[0], part)
-    offsets = [_offset(parts[0], part) for part in parts]
+    offsets = [(0, 0), *(_offset(first, part) for part in parts[1:])]
     left, top = min(c for c, _ in offsets), min(r for _, r in offsets)
     width = max(c + p.shape[1] for (c, _), p in zip(offsets, parts, strict=True)) - left
     height = max(r + p.shape[0] for (_, r), p in zip(offsets, parts, strict=True)) - top
+    transform = first.transform @ Affine.translation(left, top)
     placed = [(part, c - left, r - top) for part, (c, r) in zip(parts, offsets, strict=True)]
-    return _xml(parts[0], parts[0].transform @ Affine.translation(left, top), (height, width), placed)
+
+    srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
+    nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
+    bands = []
+    for index, color in enumerate(first.colors, 1):
+        sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
+        bands.append(
+            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
+            f"<ColorInterp>{color.capitalize()}</ColorInterp>{sources}</VRTRasterBand>"
+        )
+    if first.nodata is None and "alpha" not in first.colors:
+        # A file's own mask where it has one, all valid where it has none, nodata between the files.
+        sources = "".join(_source(part, col, row, "mask,1") for part, col, row in placed)
+        bands.append(f'<MaskBand><VRTRasterBand dataType="Byte">{sources}</VRTRasterBand></MaskBand>')
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{srs}'
+        f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>{''.join(bands)}</VRTDataset>"
+    )
 
 
 def _read_header(path: str) -> Part:
@@ -82,7 +91,20 @@ def _read_header(path: str) -> Part:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 
 
-def _check_same(first: Part, part: Part) -> None:
+def _offset(first: Part, part: Part) -> tuple[int, int]:
+    """Return column and row of a part's first pixel in the grid of the first part.
+
+    Raises:
+        SceneMismatchError: If the two do not share one grid, or differ in bands or type.
+    """
+    here, there = Path(part.path).name, Path(first.path).name
+
+    def mismatch(found: str, expected: str) -> SceneMismatchError:
+        return SceneMismatchError(
+            f"{here} has {found}; {there} has {expected}. Files of one scene share CRS, pixel size, bands and type: "
+            "run each as a scene of its own, without `mosaic`, or bring them to one grid with `gdalwarp`."
+        )
+
     facts = {
         "CRS": (first.crs, part.crs),
         "bands": (len(first.colors), len(part.colors)),
@@ -92,62 +114,24 @@ def _check_same(first: Part, part: Part) -> None:
     }
     for fact, (expected, found) in facts.items():
         if expected != found:
-            raise _mismatch(part, first, f"{fact} {found}", f"{fact} {expected}")
+            raise mismatch(f"{fact} {found}", f"{fact} {expected}")
     linear = [(a, b) for a, b in zip(first.transform[:6], part.transform[:6], strict=True)]
     sizes = [pair for i, pair in enumerate(linear) if i not in (2, 5)]
     tolerance = OFF_GRID_PX / max(*first.shape, *part.shape) * max(abs(a) for a, _ in sizes)
     if any(abs(a - b) > tolerance for a, b in sizes):
-        raise _mismatch(part, first, f"pixels {tuple(part.transform)[:6]}", f"pixels {tuple(first.transform)[:6]}")
+        raise mismatch(f"pixels {tuple(part.transform)[:6]}", f"pixels {tuple(first.transform)[:6]}")
     if first.transform.is_identity or part.transform.is_identity:
         raise SceneMismatchError(
-            f"{Path(part.path).name} has no georeference, so its place beside {Path(first.path).name} is unknown. "
-            "Run the pictures without --mosaic, each as a scene of its own, or georeference them first."
+            f"{here} has no georeference, so its place beside {there} is unknown. "
+            "Run the pictures without `mosaic`, each as a scene of its own, or georeference them first."
         )
-
-
-def _mismatch(part: Part, first: Part, found: str, expected: str) -> SceneMismatchError:
-    return SceneMismatchError(
-        f"{Path(part.path).name} has {found}; {Path(first.path).name} has {expected}. Files of one scene share CRS, "
-        "pixel size, bands and type: run each as a scene of its own, without --mosaic, or bring them to one grid with "
-        "`gdalwarp`."
-    )
-
-
-def _offset(first: Part, part: Part) -> tuple[int, int]:
-    """Return column and row of a part's first pixel in the grid of the first part."""
     col, row = ~first.transform @ (part.transform.c, part.transform.f)
     if max(abs(col - round(col)), abs(row - round(row))) > OFF_GRID_PX:
         raise SceneMismatchError(
-            f"{Path(part.path).name} lies {col - round(col):.2f}, {row - round(row):.2f} pixels off the grid of "
-            f"{Path(first.path).name}; files of one scene share one grid. Align them with `gdalwarp -tap`."
+            f"{here} lies {col - round(col):.2f}, {row - round(row):.2f} pixels off the grid of "
+            f"{there}; files of one scene share one grid. Align them with `gdalwarp -tap`."
         )
     return round(col), round(row)
-
-
-def _xml(first: Part, transform: Affine, shape: tuple[int, int], placed: list[tuple[Part, int, int]]) -> str:
-    srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
-    bands = "".join(_band(i, first, placed) for i in range(1, len(first.colors) + 1))
-    mask = "" if first.nodata is not None or "alpha" in first.colors else _mask(placed)
-    return (
-        f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}">{srs}'
-        f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>{bands}{mask}</VRTDataset>"
-    )
-
-
-def _band(index: int, first: Part, placed: list[tuple[Part, int, int]]) -> str:
-    nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
-    sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
-    color = first.colors[index - 1].capitalize()
-    return (
-        f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
-        f"<ColorInterp>{color}</ColorInterp>{sources}</VRTRasterBand>"
-    )
-
-
-def _mask(placed: list[tuple[Part, int, int]]) -> str:
-    """A mask band: a file's own mask where it has one, all valid where it lies, nodata between the files."""
-    sources = "".join(_source(part, col, row, "mask,1") for part, col, row in placed)
-    return f'<MaskBand><VRTRasterBand dataType="Byte">{sources}</VRTRasterBand></MaskBand>'
 
 
 def _source(part: Part, col: int, row: int, band: str) -> str:

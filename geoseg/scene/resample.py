@@ -28,6 +28,12 @@ ROW_SUMS = {"uint8": np.uint16, "uint16": np.uint32}
 ReadSource = Callable[[slice, slice], tuple[NDArray[np.generic], NDArray[np.bool_] | None]]
 """Read source rows and columns -> `(band, y, x)` pixels and `(y, x)` valid mask, None where all are valid."""
 
+RowTerms = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""What `Axis.terms` returns, the first row of the strip being 0."""
+
+ColumnWeights = list[tuple[slice, slice, NDArray[np.floating]]]
+"""Columns of the output, columns of the strip and weights of every group of `STRIP_COLS` columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -49,9 +55,20 @@ class Axis:
 
         Returns:
             Two `(stop - start, n)` arrays: source pixels, and whole-number weights that add up to 256. A source pixel
-            may stand there with a weight of 0, or twice.
+            may appear with a weight of 0, or twice.
         """
-        return (self._area if self.source >= self.target else self._bilinear)(np.arange(start, stop)[:, None])
+        targets = np.arange(start, stop)[:, None]
+        if self.source >= self.target:  # the share of each source pixel in the target pixel's area
+            low, high = targets * self.source, (targets + 1) * self.source
+            first, last = low // self.target, -(-high // self.target)
+            pixels = first + np.arange((last - first).max() + 1)
+            edges = np.clip(pixels * self.target, low, high) - low
+            weights = np.diff((edges * WEIGHT_ONE + self.source // 2) // self.source)
+            return np.minimum(pixels[:, :-1], last - 1), weights
+        left, way = np.divmod((2 * targets + 1) * self.source - self.target, 2 * self.target)  # bilinear
+        right_weight = np.round(way / (2 * self.target) * WEIGHT_ONE).astype(np.intp)
+        pixels = np.clip(left + np.arange(2), 0, self.source - 1)
+        return pixels, np.concatenate((WEIGHT_ONE - right_weight, right_weight), axis=1)
 
     def weights(self, start: int, stop: int, dtype: type[np.floating]) -> NDArray[np.floating]:
         """Return `(stop - start, source pixels of source_span)` whole-number weights; each row adds up to 256."""
@@ -64,20 +81,6 @@ class Axis:
     def _between(self, target: int) -> tuple[int, int]:
         """Return the source pixel left of a target pixel's center, and the way on to the next one times 2 `target`."""
         return divmod((2 * target + 1) * self.source - self.target, 2 * self.target)
-
-    def _area(self, targets: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        low, high = targets * self.source, (targets + 1) * self.source
-        first, stop = low // self.target, -(-high // self.target)
-        pixels = first + np.arange((stop - first).max() + 1)
-        edges = np.clip(pixels * self.target, low, high) - low
-        weights = np.diff((edges * WEIGHT_ONE + self.source // 2) // self.source)
-        return np.minimum(pixels[:, :-1], stop - 1), weights
-
-    def _bilinear(self, targets: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        left, way = np.divmod((2 * targets + 1) * self.source - self.target, 2 * self.target)
-        right_weight = np.round(way / (2 * self.target) * WEIGHT_ONE).astype(np.intp)
-        pixels = np.clip(left + np.arange(2), 0, self.source - 1)
-        return pixels, np.concatenate((WEIGHT_ONE - right_weight, right_weight), axis=1)
 
 
 def resample(
@@ -99,8 +102,14 @@ def resample(
     """
     out = np.zeros((bands, rows.stop - rows.start, cols.stop - cols.start), dtype)
     valid = np.ones(out.shape[1:], bool)
-    columns = _column_weights(axes[1], cols, exact_type(dtype))
+    exact = np.float32 if dtype == np.uint8 else np.float64  # holds every sum of pixels exactly
     span = axes[1].source_span(cols.start, cols.stop)
+    columns: ColumnWeights = []
+    for left in range(cols.start, cols.stop, STRIP_COLS):
+        right = min(left + STRIP_COLS, cols.stop)
+        here, source = slice(left - cols.start, right - cols.start), axes[1].source_span(left, right)
+        in_strip = slice(source.start - span.start, source.stop - span.start)
+        columns.append((here, in_strip, axes[1].weights(left, right, exact)))
     for top in range(rows.start, rows.stop, STRIP_ROWS):
         bottom = min(top + STRIP_ROWS, rows.stop)
         here = slice(top - rows.start, bottom - rows.start)
@@ -109,29 +118,6 @@ def resample(
         lines, weights = axes[0].terms(top, bottom)
         out[:, here], valid[here] = _weigh_strip(pixels, mask, (lines - source.start, weights), columns)
     return out, valid
-
-
-def exact_type(dtype: np.dtype[np.generic]) -> type[np.floating]:
-    """Return the floating type that holds every sum of pixels of a type exactly."""
-    return np.float32 if dtype == np.uint8 else np.float64
-
-
-RowTerms = tuple[NDArray[np.intp], NDArray[np.intp]]
-"""What `Axis.terms` returns, the first row of the strip being 0."""
-
-ColumnWeights = list[tuple[slice, slice, NDArray[np.floating]]]
-
-
-def _column_weights(axis: Axis, cols: slice, exact: type[np.floating]) -> ColumnWeights:
-    """Return (columns of the output, columns of the strip, weights) of every group of `STRIP_COLS` columns."""
-    base = axis.source_span(cols.start, cols.stop).start
-    groups = []
-    for left in range(cols.start, cols.stop, STRIP_COLS):
-        right = min(left + STRIP_COLS, cols.stop)
-        span = axis.source_span(left, right)
-        source = slice(span.start - base, span.stop - base)
-        groups.append((slice(left - cols.start, right - cols.start), source, axis.weights(left, right, exact)))
-    return groups
 
 
 def _weigh_strip(
@@ -150,25 +136,19 @@ def _weigh_strip(
 
 def _apply(pixels: NDArray[Any], rows: RowTerms, columns: ColumnWeights) -> NDArray[Any]:
     """Return the weighted sums of `(band, y, x)` source pixels for the target, as `(x, band, y)`."""
-    tall = _add_rows(pixels, rows)
+    kind = np.dtype(ROW_SUMS.get(pixels.dtype.name, np.float64))  # sums of rows are whole numbers if the pixels are
+    tall = np.zeros((len(pixels), len(rows[0]), pixels.shape[2]), kind)
+    term = np.empty_like(tall[:, 0])
+    for row, (sources, weights) in enumerate(zip(*rows, strict=True)):
+        for source, weight in zip(sources, weights.astype(kind), strict=True):
+            if weight:
+                tall[:, row] += np.multiply(pixels[:, source], weight, out=term)
     lines = tall.reshape(-1, tall.shape[2])
     exact = columns[0][2].dtype
     out = np.empty((columns[-1][0].stop, len(lines)), exact)
-    for target, source, weights in columns:
-        np.matmul(weights, lines[:, source].T.astype(exact, order="C"), out=out[target])
+    for target, part, factors in columns:
+        np.matmul(factors, lines[:, part].T.astype(exact, order="C"), out=out[target])
     return out.reshape(-1, *tall.shape[:2])
-
-
-def _add_rows(pixels: NDArray[Any], rows: RowTerms) -> NDArray[Any]:
-    """Return `(band, y, x)` weighted sums of rows, whole numbers where the pixels are."""
-    kind = np.dtype(ROW_SUMS.get(pixels.dtype.name, np.float64))
-    out = np.zeros((len(pixels), len(rows[0]), pixels.shape[2]), kind)
-    term = np.empty_like(out[:, 0])
-    for row, (lines, weights) in enumerate(zip(*rows, strict=True)):
-        for line, weight in zip(lines, weights.astype(kind), strict=True):
-            if weight:
-                out[:, row] += np.multiply(pixels[:, line], weight, out=term)
-    return out
 
 
 def _divide(sums: NDArray[Any], weight: NDArray[Any] | float, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
