@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Literal
 
 import rasterio
@@ -14,8 +14,7 @@ from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
-from geoseg.inference.fit import fit_scene
-from geoseg.inference.plan import InferenceOptions, Plan, check_chips, lay_chips
+from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
 from geoseg.silence import quiet_georeference
@@ -62,7 +61,14 @@ def plan_mosaic(
     check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec
     wanted_crs = parse_crs(target_crs) if target_crs is not None else None
-    opened = _open_all(sources, spec, options)
+
+    def open_one(source: SceneSource) -> Scene:
+        """Open a scene with its own pixels, the model's bands and levels."""
+        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
+        return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
+
+    with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
+        opened = list(pool.map(open_one, sources))
     named = {scene.name: scene for scene in opened}
     order = [named[source.name] for source in ranked]
     scene = _as_one(ranked, order, spec, rule, options, wanted_crs)
@@ -93,27 +99,17 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
     if missing:
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise MissingDatetimeError(
-            f"{len(missing)} of {len(sources)} scenes have no datetime, so nobody knows which is the latest: {named}. "
+            f"{len(missing)} of {len(sources)} scenes have no datetime, so the latest is not known: {named}. "
             "Give it in a manifest's column `datetime` or a STAC item, or choose the rule first or mean."
         )
-    return sorted(sources, key=lambda source: -_seconds(source.datetime))
 
+    def seconds(source: SceneSource) -> float:
+        """Return seconds since 1970; without a time zone it counts as UTC."""
+        moment = source.datetime
+        assert moment is not None
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
-def _seconds(moment: datetime | None) -> float:
-    """Return seconds since 1970; without a time zone it counts as UTC."""
-    assert moment is not None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _open_all(sources: Sequence[SceneSource], spec: ModelSpec, options: InferenceOptions) -> list[Scene]:
-    """Open every scene with its own pixels, the model's bands and levels."""
-
-    def open_one(source: SceneSource) -> Scene:
-        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
-        return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
-
-    with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
-        return list(pool.map(open_one, sources))
+    return sorted(sources, key=seconds, reverse=True)
 
 
 def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
@@ -157,14 +153,10 @@ def _clip(grid: Grid, options: InferenceOptions) -> tuple[Grid, AOI | None]:
     if options.aoi is None:
         return grid, None
     polygons = read_aoi(options.aoi, grid, where=options.aoi_where).polygons
-    window = _around(polygons.bounds).intersect(grid.window)
+    left, top, right, bottom = polygons.bounds
+    col, row = math.floor(left), math.floor(top)
+    around = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
+    window = around.intersect(grid.window)
     assert window is not None, "the area touches the grid"
     moved = shapely.transform(polygons, lambda xy: xy - (window.col, window.row))
     return crop_grid(grid, window), AOI(moved)
-
-
-def _around(bounds: tuple[float, float, float, float]) -> Window:
-    """Return the whole pixels around bounds in pixel coordinates."""
-    left, top, right, bottom = bounds
-    col, row = math.floor(left), math.floor(top)
-    return Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
