@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from geoseg.io.aside import write_all_aside
 from geoseg.outputs.batches import frame_batch, rebatch, to_batch
-from geoseg.outputs.flatgeobuf import FlatGeobuf
-from geoseg.outputs.gdal import LAYER
-from geoseg.outputs.geopackage import GeoPackage
+from geoseg.outputs.gdal import LAYER, FlatGeobuf, GeoPackage
 from geoseg.outputs.geoparquet import GeoParquet, read_batches
 from geoseg.silence import quiet
 

@@ -12,7 +12,7 @@ import numpy as np
 from geoseg._version import __version__
 from geoseg.io.aside import reported
 from geoseg.outputs.batches import BOX, as_one
-from geoseg.outputs.gdal import official
+from geoseg.vectorize.ground import official_crs
 
 if TYPE_CHECKING:
     import pyarrow
@@ -61,7 +61,7 @@ class _File:
 
         # Arrow's own copy of the schema would hide the metadata that are written at the end from its readers.
         with ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
-            file = cls(writer, official(crs))
+            file = cls(writer, official_crs(crs))
             yield file
             writer.add_key_value_metadata({"geo": json.dumps(file.describe())})
 
@@ -79,9 +79,12 @@ class _File:
 
     def describe(self) -> dict[str, Any]:
         """Return the file's metadata (GeoParquet 1.1)."""
+        crs = self.crs.to_json_dict() if self.crs is not None else None
+        if crs is not None:
+            _forget_members(crs)
         column: dict[str, Any] = {
             "encoding": "WKB",
-            "crs": _projjson(self.crs) if self.crs is not None else None,
+            "crs": crs,
             "geometry_types": ["Polygon"] if self.count else [],
             "covering": {"bbox": {name: ["bbox", name] for name in BOX}},
         }
@@ -95,15 +98,11 @@ class _File:
         }
 
 
-def _projjson(crs: "CRS") -> dict[str, Any]:
-    """Return a CRS as PROJJSON that older versions of PROJ read, too (https://github.com/OSGeo/PROJ/pull/3221)."""
-    document = crs.to_json_dict()
-    _forget_members(document)
-    return document
-
-
 def _forget_members(document: dict[str, Any]) -> None:
-    """Take away the registry numbers of a datum ensemble's members, as GDAL and geopandas do."""
+    """Remove the registry numbers of a datum ensemble's members from PROJJSON, as GDAL and geopandas do.
+
+    Older versions of PROJ do not read them (https://github.com/OSGeo/PROJ/pull/3221).
+    """
     for key, value in document.items():
         if isinstance(value, dict):
             _forget_members(value)

@@ -32,11 +32,9 @@ class Ground:
     @lru_cache(maxsize=16)  # PROJ takes a tenth of a second to find it
     def of(cls, crs: object) -> "Ground":
         """Find the ellipsoid below a CRS; a missing or an engineering CRS has none."""
-        if crs is None:
-            return cls(None, None)
         known = official_crs(crs)
-        geographic = known.geodetic_crs
-        if geographic is None:
+        geographic = known.geodetic_crs if known is not None else None
+        if known is None or geographic is None:
             return cls(None, None)
         degrees = float(np.degrees(geographic.axis_info[0].unit_conversion_factor))
         return cls(known.get_geod(), Transformer.from_crs(known, geographic, always_xy=True), degrees)
@@ -49,8 +47,14 @@ class Ground:
         return np.asarray(lon) * self.degrees, np.asarray(lat) * self.degrees
 
 
-def official_crs(crs: object) -> CRS:
-    """Return the EPSG registry's definition of a CRS, with its area of use, where it has the same; else the CRS."""
+def official_crs(crs: object) -> CRS | None:
+    """Return the EPSG registry's definition of a CRS, with its area of use, where it has the same; else the CRS.
+
+    Args:
+        crs: A CRS in any form that pyproj takes, or None, which stays None.
+    """
+    if crs is None:
+        return None
     known = CRS.from_user_input(crs)
     code = known.to_epsg()
     official = CRS.from_epsg(code) if code is not None else known
