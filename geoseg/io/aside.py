@@ -148,15 +148,13 @@ def reported(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def output_error(path: str | Path, found: str) -> OutputError:
-    """Return an error that says that a file could not be written: why, the room left, what to do next."""
-    return OutputError(
-        f"{path} cannot be written ({found}; {_free_room(Path(path))}). Make room or get permission to write there, "
-        "and run the same command again, or name another place with --out."
-    )
-
-
-def _free_room(path: Path) -> str:
-    for folder in path.parents:
+    """Return an error for a file that could not be written: why, the room left, what to do next."""
+    room = "free space unknown"
+    for folder in Path(path).parents:
         with suppress(OSError):
-            return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
-    return "free space unknown"
+            room = f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
+            break
+    return OutputError(
+        f"{path} cannot be written ({found}; {room}). Make room or get permission to write there, and run the same "
+        "command again, or choose another place with `out`."
+    )
