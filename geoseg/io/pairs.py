@@ -86,7 +86,5 @@ def _nearest(scene: Path, paths: Sequence[Path]) -> Path | None:
     shared = {path: length for path, length in shared.items() if path.absolute().parent != scene.parent}
     best = [path for path, length in shared.items() if length == max(shared.values())]
     if len(best) > 1:
-        raise LabelError(
-            f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Give a folder that holds only one of them."
-        )
+        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Keep one of them there.")
     return best[0] if best else None

@@ -138,10 +138,8 @@ class LocalStore:
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`."""
-        found = (self.folder / prefix).rglob("*")
-        return sorted(
-            p.relative_to(self.folder).as_posix() for p in found if p.is_file() and not p.name.startswith(ASIDE)
-        )
+        found = (p for p in (self.folder / prefix).rglob("*") if p.is_file() and not p.name.startswith(ASIDE))
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def has(self, name: str) -> bool:
         """See `Store.has`."""
