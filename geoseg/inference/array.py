@@ -43,7 +43,7 @@ def predict_scene(
     chip_px: int | None = None,
     halo_px: int | None = None,
 ) -> "xarray.DataArray":
-    """Return the probabilities, or the classes, of a scene, computed block by block when they are asked for.
+    """Return the probabilities, or the classes, of a scene as a lazy array, computed block by block.
 
     Args:
         scene: What `geoseg.scene.open_scene` takes; or a plan, from `plan_inference` or `plan_mosaic`.
@@ -66,11 +66,11 @@ def predict_scene(
         `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
         `classes` the index of the likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the
         coordinates of the pixel centers (pixel numbers plus a half where the scene is rotated). The coordinate
-        `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions want them; `attrs` hold `crs`
+        `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions expect them; `attrs` hold `crs`
         (WKT), `transform` and `units`, with `classes` also `nodata` and the names of the `classes`.
 
     Raises:
-        UsageError: If `classes` are asked of a model that has one or two, or options are given beside a plan.
+        UsageError: If `classes` is set for a model of one or two classes, or options are given together with a plan.
         GeosegError: See `plan_inference`.
     """
     from dask.delayed import delayed
@@ -117,7 +117,7 @@ def _predict(plan: Plan, block: Block, classes: bool) -> "NDArray[Any]":
 
 
 def _probability(stored: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-    """Return probabilities from what is stored of them, NaN where there is no data."""
+    """Return probabilities from their stored values, NaN where there is no data."""
     return np.where(stored == NODATA, np.nan, stored / np.float32(PROBABILITY_ONE)).astype(np.float32)
 
 
@@ -125,7 +125,7 @@ def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArra
     """Return the probabilities of a finished run as `predict_scene` gives them: lazy, but read from `probability.tif`.
 
     Args:
-        path: What a run wrote, a local file or on S3.
+        path: Local file, or an object on S3.
         block_px: Height and width of a dask chunk, about.
     """
     import rasterio

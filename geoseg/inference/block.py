@@ -40,7 +40,7 @@ Probabilities = NDArray[np.float32]
 """`(class, y, x)` in [0, 1]."""
 
 Predicted = tuple[Probabilities | None, NDArray[np.bool_]]
-"""`(class, y, x)` probabilities of a block, None where none was asked for, and where they count: one pixel more."""
+"""`(class, y, x)` probabilities of a block, None if nothing in it is valid; the valid mask with one pixel around it."""
 
 
 @dataclass(slots=True)
@@ -105,10 +105,10 @@ def _where(valid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def mean_of_passes(passes: Sequence[Scene], predict: Callable[[Scene], Predicted]) -> Predicted:
-    """Predict every pass and average the probabilities of those that count, pixel by pixel, in the order given.
+    """Predict every pass and average the valid probabilities, pixel by pixel, in the order given.
 
-    Every step is one operation per pixel, so neither blocks nor libraries change a result; where one pass counts, the
-    mean is what it gave.
+    Every step is one operation per pixel, so neither blocks nor libraries change a result. Where one pass counts, the
+    mean is its value.
     """
     if len(passes) == 1:
         return predict(passes[0])
@@ -140,7 +140,7 @@ def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> P
     reach = Window(row, col, bottom - row, right - col)
     dataset = SceneDataset(scene, cached=reach)
     on_top = scene.counted if isinstance(scene, Composite) else None
-    mask = dataset if on_top is None else CountedMask(on_top, reach)  # of a pass only the pixels of the scene on top
+    mask = dataset if on_top is None else CountedMask(on_top, reach)  # only pixels of the scene on top count
     valid = mask.read_valid(ring)
     if plan.aoi is not None:
         valid = valid & plan.aoi.mask(ring)
@@ -182,10 +182,9 @@ def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
 
 
 def _is_wanted(plan: Plan, mask: "SceneDataset | CountedMask", chip: tuple[int, int]) -> bool:
-    """Return True where a chip gives any pixel that is valid and asked for.
+    """Return True if a chip contributes any pixel that is valid and inside the AOI.
 
-    A chip with nothing valid in what it gives is left out whatever block asks, so blending stays a function of the
-    scene alone.
+    A chip that contributes no valid pixel is left out of every block, so blending stays a function of the scene alone.
     """
     core = plan.lattice.core_window(*chip)
     gives = core.expand(plan.lattice.halo_px).intersect(plan.scene.grid.window) if plan.blend else core
@@ -224,7 +223,7 @@ def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatc
 
 @contextmanager
 def engine_semaphore(engine: "Engine") -> Iterator[float]:
-    """Let as many threads of this process predict at once as an engine wants; the others read meanwhile.
+    """Limit the threads of this process that predict at the same time to `engine.threads`; the others read meanwhile.
 
     Yields:
         Seconds waited; 0 where there was room.
@@ -243,7 +242,7 @@ def engine_semaphore(engine: "Engine") -> Iterator[float]:
 
 @lru_cache(maxsize=16)
 def _semaphore_of(name: str, threads: int) -> Semaphore:
-    """Return the semaphore of an engine; by its name, as small engines travel with their task and are many objects."""
+    """Return the semaphore of an engine, by name: small engines are pickled with every task and so are many objects."""
     return Semaphore(max(1, threads))
 
 
@@ -251,7 +250,7 @@ class Cropped:
     """Every pixel from the one chip that owns it."""
 
     def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
-        """Make room for `classes` channels of a window."""
+        """Allocate `classes` channels of a window."""
         self.lattice, self.window = lattice, window
         self.out = np.zeros((classes, *window.shape), np.float32)
 
@@ -270,7 +269,7 @@ class Blended:
     """Every pixel from the chips that see it, weighted by a ramp over the halos that adds up to one."""
 
     def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
-        """Make room for `classes` channels of a window."""
+        """Allocate `classes` channels of a window."""
         self.lattice, self.window = lattice, window
         self.out = np.zeros((classes, *window.shape), np.float32)
         self.weight = np.zeros(window.shape, np.float32)

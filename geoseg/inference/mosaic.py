@@ -21,11 +21,11 @@ from geoseg.silence import quiet_georeference
 from geoseg.sources import SceneSource
 
 Rule = Literal["first", "latest", "mean"]
-"""Where scenes overlap: the first named, the newest, or the mean of the probabilities of all."""
+"""What counts where scenes overlap: the first one given, the newest, or the mean of all probabilities."""
 
 RULES: tuple[Rule, ...] = ("first", "latest", "mean")
 OPENERS = 16
-"""Headers read at a time: of remote files most of it is waiting."""
+"""Headers read at a time: reading those of remote files is mostly waiting."""
 
 
 def plan_mosaic(
@@ -38,13 +38,13 @@ def plan_mosaic(
 ) -> Plan:
     """Open scenes for a model, put them on one grid and lay chips over it; reads headers, and levels like one scene.
 
-    Scenes that are sheets of one grid become what the one whole file would be. Others are warped to the mosaic's own.
+    Scenes that are sheets of one grid give what one file of them all would. Others are warped to the mosaic's grid.
 
     Args:
         sources: The scenes; under `first` an earlier one lies over a later one.
         bundle: The model.
-        options: See `InferenceOptions`. `bands` and `crs` are those of scenes whose source does not say; `grid` chooses
-            between the model's GSD and that of the finest scene; the mosaic reaches no further than `aoi`.
+        options: See `InferenceOptions`. `bands` and `crs` apply to scenes whose source does not give them; `grid`
+            chooses between the model's GSD and that of the finest scene; the mosaic reaches no further than `aoi`.
         rule: What counts where scenes overlap: `first`, `latest` (by datetime), `mean` (of the probabilities).
         target_crs: CRS of the mosaic. Else that of the first scene if it is projected, else its UTM zone.
 
@@ -56,7 +56,7 @@ def plan_mosaic(
         GeosegError: If a scene, bands or AOI do not fit.
     """
     if not sources:
-        raise UsageError("No scene was named for the mosaic. Name rasters, folders or a manifest.")
+        raise UsageError("No scene was given for the mosaic. Give rasters, folders or a manifest.")
     options = options or InferenceOptions()
     check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec
@@ -89,10 +89,10 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
 
     Raises:
         MissingDatetimeError: If the newest is wanted and a scene has no datetime.
-        UsageError: If there is no such rule.
+        UsageError: If the rule is unknown.
     """
     if rule not in RULES:
-        raise UsageError(f"There is no rule {rule} for overlaps. Choose one of {', '.join(RULES)}.")
+        raise UsageError(f"The rule {rule} for overlaps is unknown. Choose one of {', '.join(RULES)}.")
     if rule != "latest":
         return list(sources)
     missing = [source.name for source in sources if source.datetime is None]
@@ -113,15 +113,15 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
 
 
 def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
-    """Return the CRS said of a source, or of all, where its file has none of its own."""
-    said = source.crs or crs
-    if said is None:
+    """Return the CRS given for a source, or for all, if its file has no CRS of its own."""
+    given = source.crs or crs
+    if given is None:
         return None
     try:
         with quiet_georeference(), rasterio.open(source.paths[0]) as src:
-            return said if src.crs is None else None
-    except rasterio.errors.RasterioError:  # a folder, or no raster: open_scene says which
-        return said
+            return given if src.crs is None else None
+    except rasterio.errors.RasterioError:  # a folder, or not a raster: open_scene reports it
+        return given
 
 
 def _as_one(
@@ -132,10 +132,9 @@ def _as_one(
     options: InferenceOptions,
     target_crs: rasterio.crs.CRS | None,
 ) -> Scene | None:
-    """Return the scene that sheets of one grid are together; None where they are not."""
-    first, grids = sources[0], [scene.native for scene in scenes]
-    said = options.crs
-    plain = all(s.bands == first.bands and (s.crs or said) == (first.crs or said) for s in sources)
+    """Return sheets of one grid as one scene; None if they are not sheets of one grid."""
+    first, grids, crs = sources[0], [scene.native for scene in scenes], options.crs
+    plain = all(s.bands == first.bands and (s.crs or crs) == (first.crs or crs) for s in sources)
     wants_other = target_crs is not None and target_crs != grids[0].crs
     if wants_other or not plain or not shares_lattice(grids) or (rule == "mean" and overlap(grids)):
         return None

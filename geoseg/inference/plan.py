@@ -125,7 +125,7 @@ class InferenceOptions:
     """What a caller may choose for inference, made once and passed whole.
 
     Attributes:
-        bands: One-based bands of the scene that serve the model's, in its order.
+        bands: One-based bands of the scene, one for each of the model's, in its order.
         crs: CRS of a scene that has none.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: The area asked for: a vector file in any CRS, or a GeoDataFrame, or a geometry in the scene's CRS.
@@ -170,15 +170,15 @@ def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | Non
 
 
 def check_chips(spec: ModelSpec, options: InferenceOptions) -> tuple[int, int]:
-    """Return side and halo of a chip: those asked for, else the model's.
+    """Return side and halo of a chip in pixels: those of the options, else the model's.
 
     Raises:
-        UsageError: If such chips keep nothing or do not fit the network.
+        UsageError: If the halo leaves nothing of a chip, or chips do not fit the network.
     """
     chip = spec.chip_px if options.chip_px is None else options.chip_px
     halo = spec.halo_px if options.halo_px is None else options.halo_px
     if halo < 0 or chip <= 2 * halo:
-        raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
+        raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side have no core. Make them larger.")
     if chip % spec.stride_px:
         raise UsageError(f"Chips of {chip} px do not fit the network. Give a multiple of {spec.stride_px}.")
     return chip, halo
@@ -199,8 +199,8 @@ def fit_scene(
     """Return the scene with a model's bands, range of pixel values and grid.
 
     The rule for bands: `bands` if given; else red, green and blue as the file marks them, then its other bands in their
-    order, never alpha. One band serves all of the model's (a panchromatic scene). More bands than the model has are
-    left out, from the end.
+    order, never alpha. A single band is used for all of the model's (a panchromatic scene). Bands beyond the model's
+    number are left out.
 
     Args:
         scene: The scene as it was opened.
@@ -230,7 +230,7 @@ def choose_bands(scene: Scene, spec: ModelSpec, bands: Sequence[int] | None) -> 
     if not bands and wanted > len(found):
         found = scene.data_bands if len(scene.data_bands) >= wanted else found
     if len(found) == 1 and wanted > 1:
-        log.warning("One band serves as %s of the model %s.", ", ".join(spec.bands), spec.name)
+        log.warning("One band is used as %s of the model %s.", ", ".join(spec.bands), spec.name)
         return found * wanted
     if len(found) < wanted or (bands and len(found) != wanted):
         raise BandMismatchError(

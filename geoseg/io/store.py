@@ -30,7 +30,7 @@ REMOVALS = 8
 """Objects removed at a time: a run leaves thousands of parts, and not every bucket takes a list of them."""
 
 ASIDE = ".aside-"
-"""How the names of files under construction begin."""
+"""Prefix of files under construction."""
 
 
 class Store(Protocol):
@@ -59,7 +59,7 @@ class Store(Protocol):
         """Tell whether there is such an object."""
 
     def remove(self, prefix: str) -> None:
-        """Remove an object, or a folder with everything below; nothing there is no error."""
+        """Remove an object, or a folder with everything below; it is not an error if there is none."""
 
 
 def open_store(location: str | Path) -> Store:
@@ -316,9 +316,9 @@ def _match_parts(name: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def stamp(location: str) -> list[Any]:
-    """Return what tells one version of a file from the next: name, size, time or the server's ETag.
+    """Return what distinguishes versions of a file: name, size, time or the server's ETag.
 
-    A server that says nothing leaves the location alone; a local file's folder does not count, as data may be moved.
+    The location alone where a server tells nothing. A local file's folder does not count, as data may be moved.
     """
     scheme = urlparse(location).scheme
     if scheme in ("http", "https"):
@@ -396,7 +396,7 @@ def _s3_errors(url: str, *, writing: bool = False) -> Iterator[None]:
     except (ClientError, BotoCoreError, Boto3Error) as err:
         if writing:
             raise OutputError(f"{url} cannot be written ({err}). Check bucket, credentials and endpoint.") from err
-        # An object that is not there is told from one that cannot be read now: a run would otherwise begin again.
+        # A missing object is distinguished from one that cannot be read now: a run would otherwise start over.
         answer = (getattr(err, "response", None) or {}).get("ResponseMetadata", {})
         is_missing = answer.get("HTTPStatusCode") == http.HTTPStatus.NOT_FOUND
         kind = MissingFileError if is_missing else ReadError
@@ -411,7 +411,7 @@ def _require_boto3(location: str) -> None:
 
 
 def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
-    """Read an object, or a span of its bytes: a server that knows no spans sends all of it."""
+    """Read an object, or a span of its bytes: a server without support for ranges sends all of it."""
     headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
     for attempt in range(HTTP_ATTEMPTS):
         try:

@@ -83,7 +83,10 @@ def write_footprint_files(
     """
     others = [name for name in FORMATS if name in formats and name != "parquet"]
     targets = [stem.with_suffix(FORMATS[name].suffix) for name in ("parquet", *others)]
-    with write_all_aside(targets) as asides, quiet(UserWarning, "'crs' was not provided"):  # told when the scene opens
+    with (
+        write_all_aside(targets) as asides,
+        quiet(UserWarning, "'crs' was not provided"),
+    ):  # reported when the scene is opened
         first = next(batches)
 
         def chain() -> Iterator["pyarrow.RecordBatch"]:

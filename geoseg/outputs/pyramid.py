@@ -30,7 +30,7 @@ MOST_THREADS = 8
 """Blocks are read by one thread; more than a few that compress would wait for it."""
 
 TASKS_PER_THREAD = 3
-"""Tiles under way: enough that no thread waits for the blocks, few enough to be small."""
+"""Tiles in progress: enough that no thread waits for blocks, few enough to use little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Pyramid:
         self._drain(0)
 
     def close(self) -> None:
-        """Stop the threads and give the files back."""
+        """Stop the threads and close the files."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.spool.close()
         for store in self._pending:
@@ -175,7 +175,7 @@ class Pyramid:
         self._tasks.append((key, self._pool.submit(self._make, key, stack)))
 
     def _drain(self, limit: int) -> None:
-        """Store finished tiles, the oldest first, until no more than `limit` are under way."""
+        """Store finished tiles, the oldest first, until no more than `limit` are in progress."""
         while len(self._tasks) > limit:
             key, task = self._tasks.popleft()
             tiles = task.result()

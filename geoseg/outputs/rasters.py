@@ -109,7 +109,7 @@ class RastersWriter:
         """Take the `(input, y, x)` pixels of a window, disjoint from all others.
 
         Raises:
-            OutputError: If there is no room for them.
+            OutputError: If the disk is full.
             ValueError: If they are not uint8, have another shape than the window, lie outside the grid or overlap.
         """
         if pixels.dtype != np.uint8 or pixels.shape != (self._inputs, *window.shape):
@@ -124,7 +124,7 @@ class RastersWriter:
             self._pyramid.put(window, pixels)
 
     def finish_above(self, row: int) -> None:
-        """Say that no more pixels come above a row of the scene: what waits for them is finished, and given back."""
+        """Announce that no more pixels come above a row of the scene: tiles that wait for them are finished."""
         with reported(self._target):
             self._pyramid.finish_above(row)
 

@@ -93,7 +93,7 @@ class Spool:
         return data
 
     def close(self) -> None:
-        """Give the file back; what was not written yet is of no value any more."""
+        """Close the file; what was not written yet is not needed any more."""
         with suppress(OSError):
             self._written.close()
         if self._read is not None:
@@ -127,7 +127,7 @@ class PendingTiles:
         self._file: BinaryIO | None = None
 
     def take(self, key: Key) -> tuple[NDArray[np.uint8], int] | None:
-        """Hand out a stack and what it waits for, and forget it; None where there is none."""
+        """Remove and return a stack and how many pixels or tiles it waits for; None if there is no such stack."""
         waiting = self._waiting.pop(key, None)
         if waiting is None:
             return None
@@ -147,7 +147,7 @@ class PendingTiles:
         return sorted(key for key in self._waiting if is_wanted(key))
 
     def close(self) -> None:
-        """Give the file back; it holds nothing of value any more."""
+        """Close the file; its contents are not needed any more."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

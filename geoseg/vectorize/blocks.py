@@ -21,7 +21,7 @@ class BlockPolygons:
         pixel_count: Pixels inside, `(polygon,)`.
         probability_sum: Sum of the uint8 probabilities inside, `(polygon,)`.
         edge: True where a pixel touches the scene's border or a pixel without data, `(polygon,)`.
-        open: True where a pixel touches a border of the block inside the scene, so that the polygon may go on beyond
+        open: True where a pixel touches a border of the block inside the scene, so that the polygon may continue beyond
             it, `(polygon,)`.
     """
 
@@ -152,7 +152,7 @@ def add_by_region(region: NDArray[np.int64], value: NDArray[Any], count: int) ->
 
 
 def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which pixels have a pixel without data among their 4-neighbors."""
+    """Return True for pixels with a pixel without data among their 4-neighbors."""
     beside = np.zeros(valid.shape, dtype=bool)
     beside[1:] |= ~valid[:-1]
     beside[:-1] |= ~valid[1:]

@@ -94,7 +94,7 @@ def generalize(polygons: PolygonArray, generalizer: Generalizer) -> tuple[Polygo
 
 
 def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.bool_]:
-    """Say which simplified polygons may stand for their originals."""
+    """Return True for simplified polygons that may replace their originals."""
     change = np.abs(shapely.area(simple) / shapely.area(polygons) - 1)
     same_holes = shapely.get_num_interior_rings(simple) == shapely.get_num_interior_rings(polygons)
     same_kind = shapely.get_type_id(simple) == shapely.GeometryType.POLYGON
@@ -103,6 +103,6 @@ def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.boo
 
 
 def _overlap(a: PolygonArray, b: PolygonArray) -> NDArray[np.bool_]:
-    """Say which pairs have interiors that meet."""
+    """Return True for pairs whose interiors intersect."""
     meet: NDArray[np.bool_] = shapely.relate_pattern(a, b, "T********")
     return meet

@@ -41,7 +41,7 @@ def polygonize(
             `transform` and `crs`.
         transform: From pixel corners to world coordinates, as rasterio has it; pixels by default.
         crs: CRS of the world coordinates, in any form that rasterio takes; None for a plain picture.
-        valid: `(y, x)` bool, True where there is data; what is not a number, or 255 in a mask, is not valid anyway.
+        valid: `(y, x)` bool, True where there is data; NaN, and 255 in a mask, are never valid.
         threshold: A building has this probability or more. Probabilities are rounded to 1/254 first, as they are
             stored; not used for a mask.
         min_area_m2: Smallest footprint kept, square meters; square units of the coordinates without a CRS.

@@ -1,6 +1,6 @@
 """Polygons that block borders cut: finished where nothing beyond the block can change them, else put together again.
 
-A polygon is open where it touches a border of the block inside the scene: it may go on there. A closed one may still
+A polygon is open where it touches a border of the block inside the scene: it may continue there. A closed one may still
 clash with a joined one (`geoseg.vectorize.generalize`), and with nothing else beyond the block, as no closed polygon
 leaves its box and so its block. So what is pending are the open polygons, and the closed ones within reach of an open
 one of their block, or of a border beyond which there may be one.
@@ -100,7 +100,7 @@ class SeamSweep:
         grid: Grid of the whole scene's pixels.
         min_area_m2: See `finish_block`.
         generalizer: See `finish_block`.
-        held: Joined polygons that go on below, and closed ones that may clash with one of those.
+        held: Joined polygons that continue below, and closed ones that may clash with one of those.
     """
 
     grid: Grid
@@ -110,7 +110,7 @@ class SeamSweep:
 
     @property
     def first_row(self) -> float:
-        """The row of pixels in which the first of what is held begins; infinity where nothing is held."""
+        """The first row of pixels of what is held; infinity if nothing is held."""
         return float(shapely.bounds(self.held.polygons.polygons).reshape(-1, 4)[:, 1].min(initial=np.inf))
 
     def add(self, pending: Pending, below: int | None) -> Footprints:
@@ -128,16 +128,16 @@ class SeamSweep:
         known, end = Pending.concatenate([self.held, pending]), np.inf if below is None else below
         parts = known.polygons.take(known.polygons.open)
         joined = join_open(parts, shapely.bounds(parts.polygons).reshape(-1, 4)[:, 3] >= end)
-        goes_on, whole = joined.take(joined.open), keep_large(joined.take(~joined.open), self.grid, self.min_area_m2)
+        continues, whole = joined.take(joined.open), keep_large(joined.take(~joined.open), self.grid, self.min_area_m2)
         closed = BlockPolygons.concatenate([whole, known.polygons.take(~known.polygons.open)])
         clashing = np.concatenate((np.zeros(len(whole), dtype=bool), known.clashing[~known.polygons.open]))
         new, found = generalize(closed.polygons, self.generalizer)
         clashing |= found
         inside, reach_px = (-np.inf, -np.inf, np.inf, end), self.generalizer.reach_px
-        waits = _is_waiting(closed.polygons, goes_on.polygons, inside, reach_px)
+        waits = _is_waiting(closed.polygons, continues.polygons, inside, reach_px)
         self.held = Pending(
-            BlockPolygons.concatenate([goes_on, closed.take(waits)]),
-            np.concatenate((np.zeros(len(goes_on), dtype=bool), clashing[waits])),
+            BlockPolygons.concatenate([continues, closed.take(waits)]),
+            np.concatenate((np.zeros(len(continues), dtype=bool), clashing[waits])),
         )
         return measure_footprints(closed.take(~waits), np.where(clashing, closed.polygons, new)[~waits], self.grid)
 
@@ -145,11 +145,11 @@ class SeamSweep:
 def _is_waiting(
     closed: PolygonArray, others: PolygonArray, inside: tuple[float, float, float, float], reach_px: float
 ) -> NDArray[np.bool_]:
-    """Say which closed polygons may clash with one that is not known yet.
+    """Return True for closed polygons that may clash with one that is not known yet.
 
     Args:
         closed: The polygons, `(polygon,)`.
-        others: Polygons that go on where nothing is known yet.
+        others: Polygons that continue where nothing is known yet.
         inside: Left, top, right and bottom of what is known, infinite at the scene's border.
         reach_px: Distance beyond which polygons cannot clash.
     """
@@ -183,19 +183,19 @@ def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
     return joined.take(reading_order(joined.polygons))
 
 
-def join_open(parts: BlockPolygons, goes_on: NDArray[np.bool_] | None = None) -> BlockPolygons:
+def join_open(parts: BlockPolygons, continues: NDArray[np.bool_] | None = None) -> BlockPolygons:
     """Join open polygons.
 
     Args:
         parts: Open polygons.
-        goes_on: True where a polygon may go on beyond all of them, `(polygon,)`; none does by default.
+        continues: True where a polygon may continue beyond all of them, `(polygon,)`; none does by default.
 
     Returns:
-        What they make up, open where a part goes on.
+        The joined polygons, open where a part continues.
     """
     if not len(parts):
         return parts
-    goes_on = np.zeros(len(parts), dtype=bool) if goes_on is None else goes_on
+    continues = np.zeros(len(parts), dtype=bool) if continues is None else continues
     xy, ring, polygon = open_rings(parts.polygons)
     last = np.append(ring[1:] != ring[:-1], True)
     following = np.arange(1, len(ring) + 1)
@@ -208,7 +208,7 @@ def join_open(parts: BlockPolygons, goes_on: NDArray[np.bool_] | None = None) ->
         pixel_count=add_by_region(region, parts.pixel_count, count),
         probability_sum=add_by_region(region, parts.probability_sum, count),
         edge=add_by_region(region, parts.edge, count) > 0,
-        open=add_by_region(region, goes_on, count) > 0,
+        open=add_by_region(region, continues, count) > 0,
     )
 
 

@@ -83,7 +83,7 @@ def test_too_few_or_too_many_bands_are_refused_with_a_way_out(
 
 def test_one_band_for_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     choose_bands(scene_of(tmp_path, "y"), RGB, None)
-    assert "One band serves as red, green, blue" in caplog.text
+    assert "One band is used as red, green, blue" in caplog.text
 
 
 def test_a_band_that_is_not_in_the_file_is_refused(tmp_path: Path) -> None:
