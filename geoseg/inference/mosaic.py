@@ -56,7 +56,7 @@ def plan_mosaic(
         GeosegError: If a scene, bands or AOI do not fit.
     """
     if not sources:
-        raise UsageError("No scene was given for the mosaic. Give rasters, folders or a manifest.")
+        raise UsageError("No scene was named for the mosaic. Name rasters, folders or a manifest.")
     options = options or InferenceOptions()
     check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec

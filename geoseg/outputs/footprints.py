@@ -6,6 +6,7 @@ are written from that file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,17 +84,9 @@ def write_footprint_files(
     """
     others = [name for name in FORMATS if name in formats and name != "parquet"]
     targets = [stem.with_suffix(FORMATS[name].suffix) for name in ("parquet", *others)]
-    with (
-        write_all_aside(targets) as asides,
-        quiet(UserWarning, "'crs' was not provided"),
-    ):  # reported when the scene is opened
-        first = next(batches)
-
-        def chain() -> Iterator["pyarrow.RecordBatch"]:
-            yield first
-            yield from batches
-
-        FORMATS["parquet"].write(chain(), first.schema, crs, asides[0])
+    first = next(batches)
+    with write_all_aside(targets) as asides, quiet(UserWarning, "'crs' was not provided"):  # the scene's log says so
+        FORMATS["parquet"].write(chain([first], batches), first.schema, crs, asides[0])
         for name, aside in zip(others, asides[1:], strict=True):
             FORMATS[name].write(read_batches(asides[0]), first.schema, crs, aside)
     return targets

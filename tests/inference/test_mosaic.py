@@ -564,5 +564,5 @@ def test_what_cannot_be_is_refused(pair: list[SceneSource], bundle: Bundle) -> N
         plan_mosaic(pair, bundle, rule=newest)
     with pytest.raises(UsageError, match="10 px"):
         plan_mosaic(pair, bundle, InferenceOptions(chip_px=10))
-    with pytest.raises(UsageError, match="No scene was given"):
+    with pytest.raises(UsageError, match="No scene was named"):
         plan_mosaic([], bundle)
