@@ -145,23 +145,6 @@ def test_overviews_of_classes_are_classes_by_majority(tmp_path):
         assert np.unique(overview.read(1)).tolist() == [0, 2]
 
 
-def test_averaged_overviews_leave_nodata_out(tmp_path):
-    values = np.full((600, 600), 255, np.uint8)
-    values[::2] = 100
-    path = write_raster(probability_file(tmp_path / "a.tif"), blocks(values), Grid(*PLACES["utm"], values.shape))
-    with rasterio.open(path, overview_level=0) as overview:
-        assert np.unique(overview.read(1)).tolist() == [100]
-
-
-def test_overviews_of_the_mask_are_classes_by_majority(tmp_path):
-    values = np.zeros((600, 600), np.uint8)
-    values[:, 300:] = 1
-    values[::2, ::2] = 1 - values[::2, ::2]
-    path = write_raster(mask_file(tmp_path / "a.tif"), blocks(values), Grid(*PLACES["utm"], values.shape))
-    with rasterio.open(path, overview_level=0) as overview:
-        np.testing.assert_array_equal(overview.read(1), np.repeat([[0, 1]], 300, axis=0).repeat(150, axis=1))
-
-
 def test_pixels_that_no_block_covers_are_nodata(tmp_path):
     values = pixels((600, 600))
     first = blocks(values)[-1]
