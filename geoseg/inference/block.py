@@ -144,7 +144,7 @@ def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> P
     valid = mask.read_valid(ring)
     if plan.aoi is not None:
         valid = valid & plan.aoi.mask(ring)
-    start = watch.add("read", start)
+    watch.add("read", start)
     if not valid[1:-1, 1:-1].any():
         return None, valid
     stitch = (Blended if plan.blend else Cropped)(plan.lattice, block.window, len(plan.channels))

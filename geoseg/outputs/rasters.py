@@ -1,4 +1,4 @@
-"""Rasters of a whole scene, block by block, as cloud optimized GeoTIFFs; pictures of it as PNG."""
+"""Rasters of a whole scene, block by block, as cloud optimized GeoTIFFs."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
@@ -29,9 +28,6 @@ Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 MASK_NAMES = ("background", "building")
 MASK_COLORS = ("#262626", "#ff7a1a")
 """Background dark gray, buildings orange."""
-
-GAP_PX, GAP_GRAY = 8, 255
-"""Between the panels of a picture."""
 
 OVERVIEW_PX = 256
 """The smallest overview is no larger than this, so that a whole scene is drawn from one TIFF tile."""
@@ -223,30 +219,3 @@ def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
                 table = {index: (*rgb(color), 255) for index, color in enumerate(raster.colors)}
                 dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
         return read_entries(file.read(), DESCRIBING)
-
-
-def write_picture(path: str | Path, panels: Sequence[NDArray[np.uint8]]) -> Path:
-    """Write panels side by side, with a white gap between them.
-
-    Args:
-        path: The PNG to be; an older one is replaced.
-        panels: `(y, x, color)` uint8 in red, green, blue, all of one height.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: If the file cannot be written; nothing of it is left then.
-    """
-    gap = np.full((panels[0].shape[0], GAP_PX, 3), GAP_GRAY, np.uint8)
-    row = [part for panel in panels for part in (panel, gap)][:-1]
-    pixels = np.concatenate(row, axis=1).transpose(2, 0, 1)
-    profile = {"driver": "PNG", "dtype": "uint8", "count": 3, "height": pixels.shape[1], "width": pixels.shape[2]}
-    with (
-        write_aside(path) as aside,
-        reported(path, *GDAL_FAILURES),
-        quiet_georeference(),
-        rasterio.open(aside, "w", **profile) as dataset,
-    ):
-        dataset.write(pixels)
-    return Path(path)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from PIL import Image
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rio_cogeo import cog_validate
@@ -16,7 +15,7 @@ from rio_cogeo import cog_validate
 from geoseg.errors import BundleError, OutputError
 from geoseg.grid import Grid, Window
 from geoseg.outputs import class_file, mask_file, probability_file, write_raster
-from geoseg.outputs.rasters import GAP_PX, overview_count, write_picture
+from geoseg.outputs.rasters import overview_count
 
 NORTH_UP = Affine(0.3, 0, 809267.11, 0, -0.3, 618981.3)
 PLACES = {
@@ -213,7 +212,6 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from affine import Affine
-from PIL import Image
 from rasterio.crs import CRS
 from geoseg.grid import Grid, Window
 from geoseg.outputs import probability_file, write_raster
@@ -246,21 +244,3 @@ def test_a_raster_is_on_the_disk_in_full_before_it_takes_its_place(tmp_path, mon
     grid = Grid(*PLACES["utm"], (8, 9))
     write_raster(mask_file(path), [(grid.window, np.zeros(grid.shape, np.uint8))], grid)
     assert (path.stat().st_size, False) in synced
-
-
-def test_panels_of_a_picture_stand_side_by_side_with_a_gap(tmp_path):
-    left, right = (np.random.default_rng(i).integers(0, 200, (20, 30 + i, 3), "uint8") for i in range(2))
-    write_picture(tmp_path / "a.png", [left, right])
-    with Image.open(tmp_path / "a.png") as picture:
-        found = np.asarray(picture)
-    np.testing.assert_array_equal(found[:, :30], left)
-    np.testing.assert_array_equal(found[:, -31:], right)
-    assert (found[:, 30 : 30 + GAP_PX] == 255).all()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_full_disk_is_an_error_for_pictures_too(tmp_path, full_disk):
-    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), "uint8")
-    with full_disk(1000), pytest.raises(OutputError, match="Make room"):
-        write_picture(tmp_path / "a.png", [noise])
-    assert list(tmp_path.iterdir()) == []
