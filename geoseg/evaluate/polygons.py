@@ -14,9 +14,8 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.vectorize import join_seams, polygonize_block
-from geoseg.vectorize.footprints import pixel_areas
+from geoseg.vectorize.footprints import keep_large
 from geoseg.vectorize.generalize import Simplify, generalize
-from geoseg.vectorize.ground import Ground
 
 PolygonArray = NDArray[Any]
 """Shapely polygons and multipolygons, `(building,)`; one item is one building."""
@@ -154,7 +153,7 @@ def outline_buildings(
         weights = probability.read(around) if probability is not None else np.zeros(around.shape, np.uint8)
         blocks.append(polygonize_block(values == target, weights, values != NODATA, window, scene_shape=grid.shape))
     joined = join_seams(blocks)
-    kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
+    kept = keep_large(joined, grid, min_area_m2)
     confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
     new, clashing = generalize(kept.polygons, Simplify(simplify_px))
     outlines = np.where(clashing, kept.polygons, new)

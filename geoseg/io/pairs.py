@@ -72,7 +72,7 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
 
 
 def _stems(scene: Path) -> list[str]:
-    """Return the names that the labels of a scene may begin with; a dot in a folder's name begins no suffix."""
+    """Return the names that the labels of a scene may begin with; a dot in a folder's name does not begin a suffix."""
     name = scene.name.removesuffix("_geoseg")
     stem = Path(name).stem
     if Path(name).suffix.lower() in SCENE_SUFFIXES:
@@ -86,5 +86,5 @@ def _nearest(scene: Path, paths: Sequence[Path]) -> Path | None:
     shared = {path: length for path, length in shared.items() if path.absolute().parent != scene.parent}
     best = [path for path, length in shared.items() if length == max(shared.values())]
     if len(best) > 1:
-        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Name a folder with one.")
+        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Name the folder of one.")
     return best[0] if best else None

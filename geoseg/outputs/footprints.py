@@ -6,14 +6,13 @@ are written from that file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from geoseg.io.aside import write_all_aside
 from geoseg.outputs.batches import frame_batch, rebatch, to_batch
-from geoseg.outputs.flatgeobuf import FlatGeobuf
-from geoseg.outputs.gdal import LAYER
-from geoseg.outputs.geopackage import GeoPackage
+from geoseg.outputs.gdal import LAYER, FlatGeobuf, GeoPackage
 from geoseg.outputs.geoparquet import GeoParquet, read_batches
 from geoseg.third_party import ignore_warnings
 
@@ -85,14 +84,12 @@ def write_footprint_files(
     """
     others = [name for name in FORMATS if name in formats and name != "parquet"]
     targets = [stem.with_suffix(FORMATS[name].suffix) for name in ("parquet", *others)]
-    with write_all_aside(targets) as asides, ignore_warnings(UserWarning, "'crs' was not provided"):  # logged before
-        first = next(batches)
-
-        def chain() -> Iterator["pyarrow.RecordBatch"]:
-            yield first
-            yield from batches
-
-        FORMATS["parquet"].write(chain(), first.schema, crs, asides[0])
+    first = next(batches)
+    with (
+        write_all_aside(targets) as asides,
+        ignore_warnings(UserWarning, "'crs' was not provided"),
+    ):  # the scene's log says so
+        FORMATS["parquet"].write(chain([first], batches), first.schema, crs, asides[0])
         for name, aside in zip(others, asides[1:], strict=True):
             FORMATS[name].write(read_batches(asides[0]), first.schema, crs, aside)
     return targets

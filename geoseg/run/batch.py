@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
+REPETITIVE = ("geoseg.scene", "geoseg.inference.plan", "geoseg.run.ledger")
 """Loggers that say of every picture what is true of all."""
 
 PLANNED_AHEAD = 4

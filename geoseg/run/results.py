@@ -21,9 +21,9 @@ from geoseg.bundle import ModelSpec
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
 from geoseg.io.store import Store
-from geoseg.outputs.encoding import TILE_PX
 from geoseg.outputs.picture import write_picture
 from geoseg.outputs.rasters import class_file, mask_file, open_rasters, probability_file, rgb
+from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify

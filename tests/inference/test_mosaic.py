@@ -560,7 +560,7 @@ def test_levels_are_measured_scene_by_scene(tmp_path: Path, bundle: Bundle) -> N
 
 def test_what_cannot_be_is_refused(pair: list[SceneSource], bundle: Bundle) -> None:
     newest: Any = "newest"
-    with pytest.raises(UsageError, match="no rule newest"):
+    with pytest.raises(UsageError, match="rule newest for overlaps is unknown"):
         plan_mosaic(pair, bundle, rule=newest)
     with pytest.raises(UsageError, match="10 px"):
         plan_mosaic(pair, bundle, InferenceOptions(chip_px=10))

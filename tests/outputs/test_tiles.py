@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from geoseg.outputs.spool import Key, PendingTiles
+from geoseg.outputs.tiles import Key, PendingTiles
 
 SHAPE = (2, 4, 4)
 KEYS = [Key(0, row, 0) for row in range(5)]

@@ -14,7 +14,7 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import UsageError
 from geoseg.grid import fit_lattice
 from geoseg.inference import InferenceOptions, Plan, predict_scene
-from geoseg.inference import scene as module
+from geoseg.inference import array as module
 from geoseg.scene import open_scene
 
 TRANSFORM = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
@@ -79,7 +79,7 @@ def test_a_path_is_planned_with_the_model_and_every_option(path: Path, monkeypat
 
 
 def test_options_beside_a_plan_are_refused(path: Path) -> None:
-    with pytest.raises(UsageError, match="bands would change nothing"):
+    with pytest.raises(UsageError, match="bands would have no effect"):
         predict_scene(plan_of(path), bands=[1])
 
 

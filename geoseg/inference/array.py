@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,11 @@ from geoseg.errors import UsageError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
-from geoseg.inference.fit import GridChoice
-from geoseg.inference.plan import BLOCK_PX, InferenceOptions, Plan, plan_inference
+from geoseg.inference.plan import BLOCK_PX, GridChoice, InferenceOptions, Plan, plan_inference
 from geoseg.scene import Paths
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import xarray
     from numpy.typing import NDArray
 
@@ -45,7 +43,7 @@ def predict_scene(
     chip_px: int | None = None,
     halo_px: int | None = None,
 ) -> "xarray.DataArray":
-    """Return the probabilities, or the classes, of a scene, computed block by block when they are asked for.
+    """Return the probabilities, or the classes, of a scene as a lazy array, computed block by block.
 
     Args:
         scene: What `geoseg.scene.open_scene` takes; or a plan, from `plan_inference` or `plan_mosaic`.
@@ -68,13 +66,15 @@ def predict_scene(
         `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
         `classes` the index of the likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the
         coordinates of the pixel centers (pixel numbers plus a half where the scene is rotated). The coordinate
-        `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions want them; `attrs` hold `crs`
+        `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions expect them; `attrs` hold `crs`
         (WKT), `transform` and `units`, with `classes` also `nodata` and the names of the `classes`.
 
     Raises:
-        UsageError: If `classes` are asked of a model that has one or two, or options are given beside a plan.
+        UsageError: If `classes` is set for a model of one or two classes, or options are given together with a plan.
         GeosegError: See `plan_inference`.
     """
+    from dask.delayed import delayed
+
     options = InferenceOptions(
         bands=bands,
         crs=crs,
@@ -93,97 +93,91 @@ def predict_scene(
     else:
         plan, given = scene, [f.name for f in fields(options) if repr(getattr(options, f.name)) != repr(f.default)]
         if given:
-            raise UsageError(f"A plan is made already: {', '.join(given)} would change nothing. Make another plan.")
+            raise UsageError(f"A plan has its own options: {', '.join(given)} would have no effect. Make another plan.")
     if classes and not plan.has_class_raster:
         raise UsageError(
             f"The model has {len(plan.classes)} classes ({', '.join(plan.classes)}); a class raster needs more than "
             "two. Compare the probability with a threshold instead."
         )
-    data = _lazy_blocks(plan, block_px, _classes if classes else _probability, np.uint8 if classes else np.float32)
-    attrs: dict[str, Any] = {"nodata": NODATA, "classes": plan.classes} if classes else {}
-    return _as_array(data, plan.scene.grid, "class" if classes else "probability", attrs)
+    load, shared = delayed(_predict, pure=False), delayed(plan, traverse=False)  # the graph holds the plan once
+    chunks = [(block.window, load(shared, block, classes)) for block in plan.lattice.plan_blocks(block_px)]
+    if classes:
+        return _as_array(chunks, np.uint8, plan.scene.grid, "class", nodata=NODATA, classes=plan.classes)
+    return _as_array(chunks, np.float32, plan.scene.grid, "probability")
+
+
+def _predict(plan: Plan, block: Block, classes: bool) -> "NDArray[Any]":
+    if plan.aoi is not None and not plan.aoi.touches(block.window):
+        stored: NDArray[np.uint8] | None = np.full(block.window.shape, NODATA, np.uint8)
+    else:
+        pixels = predict_block(plan, block)
+        stored = pixels.classes if classes else pixels.probability
+    assert stored is not None
+    return stored if classes else _probability(stored)
+
+
+def _probability(stored: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    """Return probabilities from their stored values, NaN where there is no data."""
+    return np.where(stored == NODATA, np.nan, stored / np.float32(PROBABILITY_ONE)).astype(np.float32)
 
 
 def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArray":
     """Return the probabilities of a finished run as `predict_scene` gives them: lazy, but read from `probability.tif`.
 
     Args:
-        path: What a run wrote, a local file or on S3.
+        path: Local file, or an object on S3.
         block_px: Height and width of a dask chunk, about.
     """
-    import dask.array
     import rasterio
     from dask.delayed import delayed
 
     def read(window: Window) -> "NDArray[np.float32]":
         with allow_no_georeference(), rasterio.open(path) as file:
-            stored = file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop)))
-        return np.where(stored == NODATA, np.nan, stored / np.float32(PROBABILITY_ONE)).astype(np.float32)
+            return _probability(file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop))))
 
     with allow_no_georeference(), rasterio.open(path) as file:
         grid = Grid(file.crs, file.transform, file.shape)
-    rows = [
-        [
-            dask.array.from_delayed(delayed(read)(part), part.shape, np.float32)  # type: ignore[no-untyped-call]
-            for col in range(0, grid.width, block_px)
-            if (part := Window(row, col, block_px, block_px).intersect(grid.window)) is not None
-        ]
-        for row in range(0, grid.height, block_px)
-    ]
-    return _as_array(dask.array.block(rows), grid, "probability", {})  # type: ignore[no-untyped-call]
+    corners = [(row, col) for row in range(0, grid.height, block_px) for col in range(0, grid.width, block_px)]
+    windows = (Window(row, col, block_px, block_px).intersect(grid.window) for row, col in corners)
+    chunks = [(window, delayed(read)(window)) for window in windows if window is not None]
+    return _as_array(chunks, np.float32, grid, "probability")
 
 
-def _as_array(data: Any, grid: Grid, name: str, attrs: dict[str, Any]) -> "xarray.DataArray":
-    """Return `(y, x)` pixels with coordinates, CRS and transform."""
+def _as_array(
+    chunks: Sequence[tuple[Window, Any]], dtype: type, grid: Grid, name: str, **attrs: Any
+) -> "xarray.DataArray":
+    """Return a lazy `(y, x)` array: pixel centers as coordinates, CRS and transform as a grid mapping.
+
+    Args:
+        chunks: Windows in reading order, and what dask computes for each.
+        dtype: Type of the pixels.
+        grid: Where they lie; the grid mapping follows the CF conventions 1.10, section 5.6.
+        name: Name of the array.
+        attrs: More attributes.
+    """
+    import dask.array
     import xarray
 
-    crs = grid.crs.to_wkt() if grid.crs is not None else None
-    place = {"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"}
-    array = xarray.DataArray(data, dims=("y", "x"), coords=_coordinates(grid), name=name, attrs=place | attrs)
-    array.encoding["grid_mapping"] = SPATIAL_REF
-    return array
-
-
-def _coordinates(grid: Grid) -> dict[str, Any]:
-    """Return the pixel centers, and CRS and transform as a grid mapping (CF conventions 1.10, section 5.6)."""
     from geoseg.datasets.scenes import query_frame
 
-    frame = query_frame(grid)
-    y = frame.f + frame.e * (np.arange(grid.height) + 0.5)
-    x = frame.c + frame.a * (np.arange(grid.width) + 0.5)
-    mapping = {"GeoTransform": " ".join(repr(value) for value in grid.transform.to_gdal())}
-    if grid.crs is not None:
-        mapping |= {"crs_wkt": grid.crs.to_wkt(), "spatial_ref": grid.crs.to_wkt()}
-    return {"y": y, "x": x, SPATIAL_REF: ((), np.int64(0), mapping)}
-
-
-def _lazy_blocks(plan: Plan, block_px: int, predict: "Callable[[Plan, Block], NDArray[Any]]", dtype: type) -> Any:
-    """Return a `(y, x)` dask array with a chunk per block; the graph holds the plan once."""
-    import dask.array
-    from dask.delayed import delayed
-
-    blocks = plan.lattice.plan_blocks(block_px)
-    load, shared = delayed(predict, pure=False), delayed(plan, traverse=False)
-    arrays = [
-        dask.array.from_delayed(load(shared, b), b.window.shape, dtype)  # type: ignore[no-untyped-call]
-        for b in blocks
+    rows = [
+        [dask.array.from_delayed(value, window.shape, dtype) for window, value in row]  # type: ignore[no-untyped-call]
+        for _, row in groupby(chunks, key=lambda chunk: chunk[0].row)
     ]
-    per_row = sum(b.window.row == 0 for b in blocks)
-    rows = [arrays[i : i + per_row] for i in range(0, len(arrays), per_row)]
-    return dask.array.block(rows)  # type: ignore[no-untyped-call]
-
-
-def _probability(plan: Plan, block: Block) -> "NDArray[np.float32]":
-    if plan.aoi is not None and not plan.aoi.touches(block.window):
-        return np.full(block.window.shape, np.nan, np.float32)
-    pixels = predict_block(plan, block)
-    valid = pixels.valid[1:-1, 1:-1]
-    return np.where(valid, pixels.probability / np.float32(PROBABILITY_ONE), np.nan).astype(np.float32)
-
-
-def _classes(plan: Plan, block: Block) -> "NDArray[np.uint8]":
-    if plan.aoi is not None and not plan.aoi.touches(block.window):
-        return np.full(block.window.shape, NODATA, np.uint8)
-    classes = predict_block(plan, block).classes
-    assert classes is not None
-    return classes
+    crs, frame = grid.crs.to_wkt() if grid.crs is not None else None, query_frame(grid)
+    mapping = {"GeoTransform": " ".join(repr(value) for value in grid.transform.to_gdal())}
+    if crs is not None:
+        mapping |= {"crs_wkt": crs, "spatial_ref": crs}
+    array = xarray.DataArray(
+        dask.array.block(rows),  # type: ignore[no-untyped-call]
+        dims=("y", "x"),
+        coords={
+            "y": frame.f + frame.e * (np.arange(grid.height) + 0.5),
+            "x": frame.c + frame.a * (np.arange(grid.width) + 0.5),
+            SPATIAL_REF: ((), np.int64(0), mapping),
+        },
+        name=name,
+        attrs={"crs": crs, "transform": tuple(grid.transform)[:6], "units": "1"} | attrs,
+    )
+    array.encoding["grid_mapping"] = SPATIAL_REF
+    return array

@@ -1,13 +1,15 @@
-"""TIFF tiles on their way into a COG: those that wait for the rest of their pixels, and those that are compressed.
+"""TIFF tiles on their way into a COG: encoded, waiting for the rest of their pixels, or spooled.
 
-Of the first the newest are in memory and the others in a file; the second are in a file, in the order of their making,
-until all are there and their order in the COG is known.
+Of those that wait the newest are in memory and the others in a file. Those that are encoded are in another file, in the
+order in which they were made, until all are there and their order in the COG is known.
 """
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,7 +17,37 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+TILE_PX = 512
+"""Height and width of a TIFF tile."""
+
+MEMORY_LEVEL = 7
+"""zlib's for the tables of its compressor: a fifth faster than 8 or 9 on masks of buildings, and no larger."""
+
 BUFFER_BYTES = 2**20
+
+
+def encode_tile(pixels: NDArray[np.uint8], *, predict: bool) -> bytes:
+    """Return the compressed bytes of a TIFF tile (https://www.awaresystems.be/imaging/tiff/tifftags/predictor.html).
+
+    DEFLATE looks for repeated values alone (zlib's Z_RLE), after the difference of neighbors if `predict`. Time and
+    size per pixel, those of zlib's default in brackets: masks of buildings 1.9 ns (7.2) and 0.21 bit (0.19),
+    probabilities of a network 4.7 ns (21.6) and 1.53 bit (1.43).
+
+    Args:
+        pixels: `(y, x)` uint8.
+        predict: Store each pixel's difference to the one on its left: TIFF's predictor 2.
+    """
+    stored = pixels.copy()
+    if predict:
+        np.subtract(pixels[:, 1:], pixels[:, :-1], out=stored[:, 1:])
+    deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    return deflate.compress(stored.data) + deflate.flush()
+
+
+@cache
+def encode_uniform(value: int, *, predict: bool) -> bytes:
+    """Return the bytes of a TIFF tile of one value; at most 2 x 256 of them are kept, of about 300 bytes each."""
+    return encode_tile(np.full((TILE_PX, TILE_PX), value, np.uint8), predict=predict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +93,7 @@ class Spool:
         return data
 
     def close(self) -> None:
-        """Give the file back; what was not written yet is of no value any more."""
+        """Close the file; what was not written yet is not needed any more."""
         with suppress(OSError):
             self._written.close()
         if self._read is not None:
@@ -95,7 +127,7 @@ class PendingTiles:
         self._file: BinaryIO | None = None
 
     def take(self, key: Key) -> tuple[NDArray[np.uint8], int] | None:
-        """Hand out a stack and what it waits for, and forget it; None where there is none."""
+        """Remove and return a stack and how many pixels or tiles it waits for; None if there is no such stack."""
         waiting = self._waiting.pop(key, None)
         if waiting is None:
             return None
@@ -115,7 +147,7 @@ class PendingTiles:
         return sorted(key for key in self._waiting if is_wanted(key))
 
     def close(self) -> None:
-        """Give the file back; it holds nothing of value any more."""
+        """Close the file; its contents are not needed any more."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

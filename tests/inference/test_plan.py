@@ -1,4 +1,4 @@
-"""A scene made ready for a model."""
+"""What is decided before any pixel is read: bands, grid, chips."""
 
 import logging
 from pathlib import Path
@@ -75,13 +75,15 @@ def test_each_band_of_the_model_gets_its_band_of_the_scene(
 def test_too_few_or_too_many_bands_are_refused_with_a_way_out(
     tmp_path: Path, colors: str, spec: ModelSpec, asked: tuple | None
 ) -> None:
-    with pytest.raises(BandMismatchError, match=rf"model m wants {len(spec.bands)}: red, green, blue.*--bands 1,2,3"):
+    with pytest.raises(
+        BandMismatchError, match=rf"m wants {len(spec.bands)}: red, green, blue.*`bands`, such as 1,2,3"
+    ):
         choose_bands(scene_of(tmp_path, colors), spec, asked)
 
 
 def test_one_band_for_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     choose_bands(scene_of(tmp_path, "y"), RGB, None)
-    assert "One band serves as red, green, blue" in caplog.text
+    assert "One band is used as red, green, blue" in caplog.text
 
 
 def test_a_band_that_is_not_in_the_file_is_refused(tmp_path: Path) -> None:
