@@ -2,7 +2,7 @@
 
 Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`), `geoseg_weights_sha256`, a checksum of the
 weights that is compared when they are loaded, and `geoseg_sha256`, one of both that is compared at once. Files that
-`geoseg models export` wrote from a bundle carry the specification too and are loaded like one (`geoseg.artifact`).
+`geoseg models export` wrote from a bundle carry the specification too and are loaded like one (`geoseg.model_file`).
 """
 
 import colorsys
@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognize
 from geoseg.errors import BundleError, UnknownModelError
 from geoseg.io.aside import write_aside
+from geoseg.model_file import SPEC_KEY, ModelFormat, file_sha256, read_metadata, recognize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,8 @@ class ModelSpec:
                 f"there are {len(self.classes)} classes",
             ),
             (
-                self.colors.keys() <= set(self.classes) and all(map(_is_color, self.colors.values())),
+                self.colors.keys() <= set(self.classes)
+                and all(re.fullmatch("#[0-9A-Fa-f]{6}", str(color)) for color in self.colors.values()),
                 f"#RRGGBB for some of {', '.join(self.classes)}",
                 f"colors are {self.colors}",
             ),
@@ -185,18 +186,11 @@ def us_spelling(table: Any) -> Any:
 
 def choose_colors(classes: Sequence[str], colors: Mapping[str, str]) -> tuple[str, ...]:
     """Return `#RRGGBB` of every class: as named, else the usual one of that name, else hues far from each other."""
-    others = (_hue(number) for number in itertools.count())
+    # steps of the golden ratio: hues never come near each other
+    hues = ((0.83 + number * (math.sqrt(5) - 1) / 2) % 1 for number in itertools.count())
+    bright = (colorsys.hsv_to_rgb(hue, 0.6, 0.9) for hue in hues)
+    others = ("#" + "".join(f"{round(255 * part):02X}" for part in rgb) for rgb in bright)
     return tuple(colors.get(name) or USUAL_COLORS.get(name.lower()) or next(others) for name in classes)
-
-
-def _hue(number: int) -> str:
-    """Return the number-th of a row of bright colors; steps of the golden ratio never come near each other."""
-    rgb = colorsys.hsv_to_rgb((0.83 + number * (math.sqrt(5) - 1) / 2) % 1, 0.6, 0.9)
-    return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
-
-
-def _is_color(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch("#[0-9A-Fa-f]{6}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -207,14 +201,14 @@ class Bundle:
         spec: Its specification.
         path: Where it lies.
         weights_sha256: Checksum of its weights; of an exported network that of the file.
-        form: Format of the file.
+        format: Format of the file.
         header: The texts that the file carries.
     """
 
     spec: ModelSpec
     path: Path
     weights_sha256: str
-    form: Form = Form.SAFETENSORS
+    format: ModelFormat = ModelFormat.SAFETENSORS
     header: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -227,14 +221,14 @@ class Bundle:
         """Load the weights as float32, after comparing their checksum.
 
         Raises:
-            BundleError: If the file is damaged, or an exported network, whose weights cannot be had any more.
+            BundleError: If the file is damaged, or is an exported network, which does not hold its weights.
         """
         from safetensors.torch import load_file
 
-        if self.form is not Form.SAFETENSORS:
+        if self.format is not ModelFormat.SAFETENSORS:
             raise BundleError(
-                f"{self.path} is an exported network ({self.form}): it can be run, but its weights cannot be taken out "
-                "again. Give the .safetensors bundle that it was exported from."
+                f"{self.path} is an exported network ({self.format}): geoseg can run it, but cannot read its weights. "
+                "Give the .safetensors bundle that it was exported from."
             )
         try:
             tensors = load_file(self.path)
@@ -276,7 +270,11 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     from safetensors.torch import save_file
 
     path = Path(path)
-    tensors = {name: (_halved(t) if half else t).detach().contiguous().clone() for name, t in state_dict.items()}
+    tensors = {}
+    for name, tensor in state_dict.items():
+        halved = tensor.half() if half and tensor.is_floating_point() else tensor
+        kept = halved if halved.isfinite().all() else tensor
+        tensors[name] = kept.detach().contiguous().clone()
     header = {
         "format": FORMAT,
         SPEC_KEY: json.dumps(spec.to_dict(), sort_keys=True),
@@ -292,12 +290,6 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
 
 def _header_checksum(header: Mapping[str, str]) -> str:
     return hashlib.sha256(f"{header[SPEC_KEY]}\n{header[WEIGHTS_KEY]}".encode()).hexdigest()
-
-
-def _halved(tensor: "Tensor") -> "Tensor":
-    """Return a floating point tensor in half precision, unless a value would become infinite."""
-    half = tensor.half() if tensor.is_floating_point() else tensor
-    return half if half.isfinite().all() else tensor
 
 
 def list_models() -> list[str]:
@@ -324,12 +316,13 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
             f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
-    form = recognize(path)
-    if form is not Form.SAFETENSORS:
-        header = read_header(path, form)
-        return Bundle(_parse_spec(path, header[SPEC_KEY]), path, file_sha256(path, form), form, header)
+    model_format = recognize(path)
+    if model_format is not ModelFormat.SAFETENSORS:
+        header = read_metadata(path, model_format)
+        sha256 = file_sha256(path, model_format)
+        return Bundle(_parse_spec(path, header[SPEC_KEY]), path, sha256, model_format, header)
     header = _read_header(path)
-    bundle = Bundle(_parse_spec(path, header[SPEC_KEY]), path, header[WEIGHTS_KEY], form, header)
+    bundle = Bundle(_parse_spec(path, header[SPEC_KEY]), path, header[WEIGHTS_KEY], model_format, header)
     if header.get(CHECKSUM_KEY, found := _header_checksum(header)) != found:
         raise _damaged(path, f"its specification and weights have checksum {found[:12]}, not what its header says")
     return bundle

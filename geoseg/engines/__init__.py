@@ -2,8 +2,8 @@
 
 from geoseg.engines.fakes import ClassSegmenter, IdentitySegmenter, ThresholdSegmenter
 from geoseg.engines.onnx import ONNX_CACHE_ENV
-from geoseg.engines.open import choose_device, load_engine, worker_threads
 from geoseg.engines.protocol import Engine, usable_cores
+from geoseg.engines.registry import choose_device, load_engine, worker_threads
 
 __all__ = [
     "ONNX_CACHE_ENV",

@@ -1,4 +1,4 @@
-"""Engines without a network: they prove the pipeline."""
+"""Engines without a network, to test the pipeline."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class IdentitySegmenter:
-    """Returns the first band divided by 254 as the probability: stored values 0-254 come back unchanged, 255 as 254."""
+    """Return the first band divided by 254 as the probability: stored values 0-254 come back unchanged, 255 as 254."""
 
     name: str = "identity"
     batch_size: int = 4
@@ -22,7 +22,7 @@ class IdentitySegmenter:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdSegmenter:
-    """Calls a pixel a building with probability 1 where the first band is at least `threshold`."""
+    """Call a pixel a building with probability 1 where the first band is at least `threshold`."""
 
     threshold: float = 128
     name: str = "threshold"
@@ -36,7 +36,7 @@ class ThresholdSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class ClassSegmenter:
-    """Calls a pixel class `value * classes // 256` of its first band, with probability `share`."""
+    """Call a pixel class `value * classes // 256` of its first band, with probability `share`."""
 
     classes: int = 4
     share: float = 0.75

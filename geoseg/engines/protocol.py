@@ -1,4 +1,4 @@
-"""What every engine promises, what it declares before it is loaded, and the cores that it may use."""
+"""The protocol of engines, what an engine declares before it is loaded, and the cores that it may use."""
 
 import importlib.util
 import os
@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle
+from geoseg.model_file import ModelFormat
 
 
 class Engine(Protocol):
@@ -20,10 +20,10 @@ class Engine(Protocol):
     """Library, version and device, for logs and `run.json`."""
 
     batch_size: int
-    """Chips that the engine takes best at a time."""
+    """Best number of chips per call."""
 
     threads: int
-    """Threads that should call it at a time."""
+    """Threads that should call it at the same time."""
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn chips into probabilities.
@@ -56,23 +56,23 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What an engine runs; nothing of its library is imported for it.
+    """What an engine runs, without importing its library.
 
     Attributes:
         name: The library, for messages.
         package: What `import` calls it.
-        forms: Formats of models.
+        formats: Formats of models.
         devices: Where it runs them, the preferred ones first.
-        load: Loads a bundle; raises what the user should do where the library or a device does not serve.
+        load: Loads a bundle; raises an error that says what to do if the library or a device cannot be used.
         precisions: What it computes in on a GPU.
-        is_parallel: True where one thread per core should call it on the CPU; False where it uses the cores by itself.
-        has_gpu: Returns True where a device other than the CPU is present; asked only about those in `devices`.
-        no_gpu: Message of the error where such a device was asked for and is absent, with `{device}` to fill in.
+        is_parallel: True if one thread per core should call it on the CPU; False if it uses the cores by itself.
+        has_gpu: Returns True if a device other than the CPU is present; called only with one of `devices`.
+        no_gpu: Error message if such a device was requested and is absent, with `{device}` to fill in.
     """
 
     name: str
     package: str
-    forms: tuple[Form, ...]
+    formats: tuple[ModelFormat, ...]
     devices: tuple[str, ...]
     load: Callable[[Bundle, EngineOptions], Engine]
     precisions: tuple[str, ...] = ("f32",)
@@ -80,12 +80,12 @@ class Support:
     has_gpu: Callable[[str], bool] = lambda device: False
     no_gpu: str = ""
 
-    def supports(self, form: Form, device: str) -> bool:
-        """Return True where the engine runs this format on this device, if both are there."""
-        return form in self.forms and device in self.devices
+    def supports(self, model_format: ModelFormat, device: str) -> bool:
+        """Return True if the engine runs this format on this device."""
+        return model_format in self.formats and device in self.devices
 
     def is_installed(self) -> bool:
-        """Return True where its library can be imported."""
+        """Return True if its library can be imported."""
         return importlib.util.find_spec(self.package) is not None
 
 

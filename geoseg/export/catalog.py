@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from geoseg.artifact import BUNDLE_KEY, file_sha256
-from geoseg.artifact.header import model_files
 from geoseg.bundle import Bundle, list_models, load_bundle
 from geoseg.export.parameters import count_parameters
 from geoseg.io.tables import align_columns
+from geoseg.model_file import BUNDLE_KEY, file_sha256, model_files
 
 
 def describe_models() -> list[dict[str, Any]]:
@@ -22,10 +21,10 @@ def describe_model(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.spec.name,
         "version": bundle.spec.version,
         "path": str(bundle.path),
-        "format": str(bundle.form),
-        "bytes": sum(path.stat().st_size for path in model_files(bundle.path, bundle.form)),
+        "format": str(bundle.format),
+        "bytes": sum(path.stat().st_size for path in model_files(bundle.path, bundle.format)),
         "key": bundle.key,
-        "sha256": file_sha256(bundle.path, bundle.form),
+        "sha256": file_sha256(bundle.path, bundle.format),
         "exported_from": bundle.header.get(BUNDLE_KEY),
         "parameters": count_parameters(bundle),
         "figure": headline(bundle.spec.metrics),

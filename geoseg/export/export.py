@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.artifact import BUNDLE_KEY, MLM_KEY, SPEC_KEY, Form
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import ExistingResultError, ExportError, UsageError
 from geoseg.export.stac import describe_item, describe_properties
 from geoseg.io.aside import output_error, write_all_aside
+from geoseg.model_file import BUNDLE_KEY, MLM_KEY, SPEC_KEY, ModelFormat
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def export_model(
 
         require_tensorrt()
     bundle = load_bundle(model)
-    if bundle.form is not Form.SAFETENSORS:
+    if bundle.format is not ModelFormat.SAFETENSORS:
         raise ExportError(f"{bundle.path} is an export itself. Give the .safetensors bundle that it was made from.")
     targets = plan_targets(bundle, to, out)
     _check_free(targets, overwrite=overwrite)
@@ -134,7 +134,7 @@ def describe_texts(bundle: Bundle) -> dict[str, str]:
 def _write_item(bundle: Bundle, to: str, files: list[Path], weights: str, check: Mapping[str, Any]) -> None:
     """Write the STAC Item, the last of `files`, about the others."""
     checksums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files[:-1]}
-    item = describe_item(bundle, form=to, assets=checksums)
+    item = describe_item(bundle, model_format=to, assets=checksums)
     item["properties"] |= {"geoseg:weights": weights, "geoseg:check": dict(check)}
     if to == "tensorrt":  # an engine holds no texts
         item["properties"]["geoseg:spec"] = bundle.spec.to_dict()

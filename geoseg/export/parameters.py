@@ -3,8 +3,8 @@
 import json
 import math
 
-from geoseg.artifact import MLM_KEY, Form
 from geoseg.bundle import Bundle
+from geoseg.model_file import MLM_KEY, ModelFormat
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch normalization keeps beside its parameters."""
@@ -12,7 +12,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def count_parameters(bundle: Bundle) -> int:
     """Return the number of parameters, without the statistics of batch normalization; 0 where a file tells none."""
-    if bundle.form is not Form.SAFETENSORS:
+    if bundle.format is not ModelFormat.SAFETENSORS:
         properties = json.loads(bundle.header.get(MLM_KEY, "{}"))
         return int(properties.get("mlm:total_parameters", 0))
     from safetensors import safe_open

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.export.parameters import count_parameters
+from geoseg.model_file import ModelFormat
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -133,19 +133,21 @@ def _classes(spec: ModelSpec) -> list[dict[str, Any]]:
     ]
 
 
-def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path, str] | None = None) -> dict[str, Any]:
+def describe_item(
+    bundle: Bundle, *, model_format: str | None = None, assets: dict[Path, str] | None = None
+) -> dict[str, Any]:
     """Return a model as a STAC Item.
 
     Args:
         bundle: The model.
-        form: Its format, a key of `ARTIFACTS`; that of the bundle's file by default.
+        model_format: Its format, a key of `ARTIFACTS`; that of the bundle's file by default.
         assets: SHA-256 by file, the network first; the bundle's own file by default.
     """
-    form = form or str(bundle.form)
+    model_format = model_format or str(bundle.format)
     if assets is None:
-        from geoseg.artifact import file_sha256
+        from geoseg.model_file import file_sha256
 
-        assets = {bundle.path: file_sha256(bundle.path, Form.SAFETENSORS)}
+        assets = {bundle.path: file_sha256(bundle.path, ModelFormat.SAFETENSORS)}
     spec = bundle.spec
     bands = [{"name": name} for name in spec.bands]
     return {
@@ -164,10 +166,10 @@ def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path,
             "geoseg:version": spec.version,
             "geoseg:key": bundle.key,
             "geoseg:metrics": spec.metrics,
-            **describe_properties(bundle, is_exported=form != Form.SAFETENSORS),
+            **describe_properties(bundle, is_exported=model_format != ModelFormat.SAFETENSORS),
         },
         "links": [],
-        "assets": _assets(form, assets, bands),
+        "assets": _assets(model_format, assets, bands),
     }
 
 
@@ -180,9 +182,9 @@ def _date(bundle: Bundle) -> str:
     return day.astimezone(UTC).isoformat() if day.tzinfo else f"{day.isoformat()}Z"
 
 
-def _assets(form: str, files: dict[Path, str], bands: list[dict[str, str]]) -> dict[str, Any]:
+def _assets(model_format: str, files: dict[Path, str], bands: list[dict[str, str]]) -> dict[str, Any]:
     """Return the files; the network has bands: MLM asks for them in the Item, and STAC 1.1 then in an asset too."""
-    kind = ARTIFACTS[form]
+    kind = ARTIFACTS[model_format]
     assets: dict[str, Any] = {}
     for number, (path, sha256) in enumerate(files.items()):
         is_network = number == 0

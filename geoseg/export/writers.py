@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoseg.artifact import check_archive
-from geoseg.artifact.header import RT_INFO
 from geoseg.bundle import Bundle
 from geoseg.engines.onnx import export_onnx
 from geoseg.errors import ExportError
 from geoseg.export.check import Check, check_export
 from geoseg.export.padding import fix_same_padding
+from geoseg.model_file import RT_INFO
 from geoseg.networks import load_segmenter
+from geoseg.pt2_archive import check_archive
 from geoseg.silence import quiet
 from geoseg.telemetry import import_openvino
 
@@ -99,9 +99,9 @@ def _export_program(bundle: Bundle) -> torch.export.ExportedProgram:
     return program
 
 
-def _failed(bundle: Bundle, form: str, err: Exception) -> ExportError:
+def _failed(bundle: Bundle, model_format: str, err: Exception) -> ExportError:
     why = str(err).strip().splitlines()
     return ExportError(
-        f"torch cannot export the network {bundle.spec.network!r} of {bundle.spec.name} to {form}: "
+        f"torch cannot export the network {bundle.spec.network!r} of {bundle.spec.name} to {model_format}: "
         f"{why[0] if why else repr(err)}. Nothing was written. Try another format."
     )
