@@ -22,14 +22,14 @@ class Building:
     """A house.
 
     Attributes:
-        pose: its place and turn in the scene.
-        wings: rectangles (u0, v0, u1, v1) in local meters, multiples of 1/64.
-        roof: gable, hip, shed, cross or flat.
-        material: what covers it.
+        pose: Its place and turn in the scene.
+        wings: Rectangles (u0, v0, u1, v1) in local meters, multiples of 1/64.
+        roof: Gable, hip, shed, cross or flat.
+        material: What covers it.
         color: RGB before shading.
-        eaves_m: height of the eaves.
-        pitch: rise per meter.
-        salt: picks its piece of the texture and its details.
+        eaves_m: Height of the eaves.
+        pitch: Rise per meter.
+        salt: Picks its piece of the texture and its details.
     """
 
     pose: Pose
@@ -132,8 +132,8 @@ def plane_light(building: Building, sun: tuple[float, float, float]) -> NDArray[
     """Give the light on planes facing -u, +u, -v, +v and flat, relative to flat ground.
 
     Args:
-        building: gives turn and pitch.
-        sun: unit vector to the sun: x, y (scene, y down) and up.
+        building: Gives turn and pitch.
+        sun: Unit vector to the sun: x, y (scene, y down) and up.
 
     Returns:
         (5,) float64: cosine on the plane divided by the cosine on the ground.

@@ -27,9 +27,9 @@ def cast_shadows(canvas: Canvas, style: Style, strength: float) -> None:
     """Darken what the height model hides from the sun.
 
     Args:
-        canvas: painted scene.
-        style: gives the sun.
-        strength: light left in the shadow, 0 (black) to 1 (none).
+        canvas: Painted scene.
+        style: Gives the sun.
+        strength: Light left in the shadow, 0 (black) to 1 (none).
     """
     dark = _hidden(canvas, sun_vector(style))
     for band, blue in enumerate((0.97, 1.0, 1.07)):

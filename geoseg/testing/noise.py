@@ -12,9 +12,9 @@ def value_noise(rng: np.random.Generator, shape: tuple[int, int], period_px: flo
     """Paint smooth noise.
 
     Args:
-        rng: source of the lattice values.
+        rng: Source of the lattice values.
         shape: (y, x) of the result.
-        period_px: distance between lattice points, in pixels.
+        period_px: Distance between lattice points, in pixels.
 
     Returns:
         (y, x) float32 in [-1, 1].

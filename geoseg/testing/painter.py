@@ -32,10 +32,10 @@ class PaintedScene:
 
     Attributes:
         image: (3, y, x) uint8 RGB.
-        footprints: true roof outlines in CRS coordinates, clipped to the scene; some have courtyards, some touch.
-        grid: georeference of the image.
+        footprints: True roof outlines in CRS coordinates, clipped to the scene; some have courtyards, some touch.
+        grid: Georeference of the image.
         roof: (y, x) bool, True where the picture shows roof (trees that overhang a roof are False).
-        region: name of the style.
+        region: Name of the style.
     """
 
     image: NDArray[np.uint8]
@@ -52,10 +52,10 @@ def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: s
     on the last bits of a transcendental function, a sum's order or a threaded library.
 
     Args:
-        seed: picks region, street plan, houses, sun, weather and sensor.
-        size_px: rows and columns.
-        gsd_m: meters per pixel.
-        region: compounds, hill_town, suburb or old_town; drawn from the seed when None.
+        seed: Picks region, street plan, houses, sun, weather and sensor.
+        size_px: Rows and columns.
+        gsd_m: Meters per pixel.
+        region: Compounds, hill_town, suburb or old_town; drawn from the seed when None.
 
     Returns:
         The scene with its true footprints.

@@ -58,17 +58,17 @@ def write_training_scenes(
     """Write scenes and their labels.
 
     Args:
-        folder: where the files go.
-        seeds: one scene each.
-        size_px: rows and columns.
-        gsd_m: meters per pixel.
-        region: fixes the style; drawn from each seed when None.
+        folder: Where the files go.
+        seeds: One scene each.
+        size_px: Rows and columns.
+        gsd_m: Meters per pixel.
+        region: Fixes the style; drawn from each seed when None.
 
     Returns:
         Pairs of `painted_<seed>.tif` (RGB uint8) and `painted_<seed>_labels.tif` (one band, uint8, 0/1).
 
     Raises:
-        ValueError: a seed is the sample's, which must stay unseen.
+        ValueError: If a seed is the sample's, which must stay unseen.
     """
     return [_write_training_scene(Path(folder), seed, size_px, gsd_m, region) for seed in seeds]
 

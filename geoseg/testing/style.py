@@ -15,12 +15,12 @@ class Material:
     """A roof covering.
 
     Attributes:
-        kind: metal, tile, shingle, concrete or membrane: decides the texture.
+        kind: Metal, tile, shingle, concrete or membrane: decides the texture.
         colors: RGB choices, 0-255.
-        roofs: roof forms it comes with.
-        weight: how common it is.
-        rust: share of rusted sheets, 0-1 (metal).
-        wear: strength of stains and mottling.
+        roofs: Roof forms it comes with.
+        weight: How common it is.
+        rust: Share of rusted sheets, 0-1 (metal).
+        wear: Strength of stains and mottling.
     """
 
     kind: str

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from geoseg.networks import build_network, default_encoder, network_names, network_stride
+from geoseg.networks import build_network, default_encoder, network_names, network_stride, register_network
 
 TINY = "tu-test_resnet"
 TINY_VIT = {
@@ -110,3 +111,16 @@ def test_decoder_attention_is_an_option_where_the_architecture_has_it() -> None:
     with torch.device("meta"):
         network = build_network("unet", bands=3, classes=1, **options)
     assert any("cSE" in name for name, _ in network.named_modules())
+
+
+def test_a_new_network_registers_itself_with_its_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.networks.registry.NETWORKS", {})
+
+    @register_network("mine", stride_px=lambda options: 2 * options["steps"])
+    class Mine(nn.Conv2d):
+        def __init__(self, *, bands: int, classes: int, steps: int = 3) -> None:
+            super().__init__(bands, classes, 1)
+
+    assert network_names() == ("mine",)
+    assert (default_encoder("mine"), network_stride("mine", {}), network_stride("mine", {"steps": 5})) == (None, 6, 10)
+    assert isinstance(build_network("mine", bands=2, classes=3, steps=1), Mine)
