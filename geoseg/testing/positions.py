@@ -1,7 +1,5 @@
 """Scenes whose pixels say where they are, so that a misplaced chip cannot pass for a right one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
