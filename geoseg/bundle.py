@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = "geoseg-bundle-1"
 BUNDLE_MODE = 0o644
-"""safetensors makes files that their owner alone can read."""
+"""safetensors itself makes files that only their owner can read."""
 
 WEIGHTS_KEY = "geoseg_weights_sha256"
 CHECKSUM_KEY = "geoseg_sha256"
@@ -39,7 +39,7 @@ ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
 
 MAX_CLASSES = 254
-"""Class indices 0 to 253: label rasters keep 254 and 255 for what is unsure and unknown."""
+"""Class indices 0 to 253: in label rasters 254 and 255 mean unsure and unknown."""
 
 USUAL_COLORS = {
     "background": "#262626",
@@ -51,7 +51,7 @@ USUAL_COLORS = {
     "vegetation": "#3FA34D",
     "water": "#2F7FD6",
 }
-"""What classes of these names look like unless a model says otherwise; buildings as in the mask."""
+"""Colors of classes with these names unless a model has its own; buildings as in the mask."""
 
 US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimizer"}
 """Keys of specifications and recipes as geoseg 0.1 spelled them, which are still read."""
@@ -59,7 +59,7 @@ US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimize
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a network wants and gives.
+    """What a network takes and returns, and how it was trained.
 
     Attributes:
         name: Name of the model.
@@ -111,16 +111,9 @@ class ModelSpec:
         """Refuse a specification that contradicts itself; lists become tuples."""
         for name in ("bands", "mean", "std", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for found, expected, what in self._facts():
-            if not found:
-                raise BundleError(
-                    f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
-                )
-
-    def _facts(self) -> list[tuple[bool, str, str]]:
         core = self.chip_px - 2 * self.halo_px
         per_band = len(self.mean) == len(self.std) == len(self.bands) > 0
-        return [
+        facts = [
             (
                 self.name.isprintable() and len(self.name.strip()) > 0 and len(self.name) <= NAME_LENGTH,
                 f"a printable name of 1 to {NAME_LENGTH} characters",
@@ -153,6 +146,11 @@ class ModelSpec:
                 f"colors are {self.colors}",
             ),
         ]
+        for found, expected, what in facts:
+            if not found:
+                raise BundleError(
+                    f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
+                )
 
     @property
     def target_index(self) -> int:
@@ -199,10 +197,10 @@ class Bundle:
 
     Attributes:
         spec: Its specification.
-        path: Where it lies.
+        path: The file.
         weights_sha256: Checksum of its weights; of an exported network that of the file.
         format: Format of the file.
-        header: The texts that the file carries.
+        header: The metadata in the file.
     """
 
     spec: ModelSpec
@@ -298,15 +296,15 @@ def list_models() -> list[str]:
 
 
 def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
-    """Load a bundle's specification; the weights follow when they are asked for.
+    """Load a bundle's specification; its weights are loaded when they are needed.
 
     Args:
         model: Name of a shipped model, or path of a `.safetensors` bundle or of a network that was exported from one
             (`.onnx`, OpenVINO's `.xml`, `.pt2`).
 
     Raises:
-        UnknownModelError: If there is neither.
-        PickledModelError: If the file would run code when it is opened.
+        UnknownModelError: If there is no such model and no such file.
+        PickledModelError: If opening the file would run code.
         BundleError: If the file is not a bundle, or its specification does not fit.
     """
     path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)

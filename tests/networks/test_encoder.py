@@ -13,6 +13,7 @@ from geoseg.errors import EncoderWeightsError, UnknownNetworkError
 from geoseg.networks import build_network
 from geoseg.networks.encoder import fit_bands, move_strides
 
+LITE = "tu-tf_efficientnet_lite0"
 MOCO = "torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO"
 
 
@@ -198,3 +199,54 @@ def test_the_strides_change_what_is_computed() -> None:
 def test_what_cannot_be_moved_is_named(encoder: str, at: str, said: str) -> None:
     with pytest.raises(UnknownNetworkError, match=said), torch.device("meta"):
         build_network("unet", bands=3, classes=1, encoder=encoder, encoder_stride_at=at)
+
+
+@pytest.fixture(scope="module")
+def lite_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Weights of a timm encoder as a classifier has them: with a head that a segmenter does not use."""
+    encoder: Any = build_network("unet", bands=3, classes=1, encoder=LITE).encoder
+    weights = {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in encoder.model.state_dict().items()}
+    path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
+    save_file({**weights, "classifier.weight": torch.zeros(2, 2)}, path)
+    return path, weights
+
+
+def test_local_weights_reach_the_encoder(lite_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    path, weights = lite_weights
+    encoder: Any = build_network("unet", bands=3, classes=1, encoder=LITE, encoder_weights=path).encoder
+    loaded = encoder.model.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+
+
+def test_six_bands_respond_to_gray_as_three_do(lite_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    path, weights = lite_weights
+    encoder: Any = build_network("unet", bands=6, classes=1, encoder=LITE, encoder_weights=path).encoder
+    adapted = encoder.model.state_dict()["conv_stem.weight"]
+    torch.testing.assert_close(adapted.sum(dim=1), weights["conv_stem.weight"].sum(dim=1))
+
+
+def test_weights_of_another_encoder_are_refused(lite_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    with pytest.raises(EncoderWeightsError, match=r"does not fit encoder 'mobilenet_v2'.*missing"):
+        build_network("unet", bands=3, classes=1, encoder="mobilenet_v2", encoder_weights=lite_weights[0])
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EncoderWeightsError, match="imagenet"):
+        build_network("unet", bands=3, classes=1, encoder=LITE, encoder_weights=tmp_path / "none.safetensors")
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"conv_stem.weight": torch.zeros(1)}, path)
+    with pytest.raises(EncoderWeightsError, match="pickled weights are not read"):
+        build_network("unet", bands=3, classes=1, encoder=LITE, encoder_weights=path)
+
+
+def test_a_hub_out_of_reach_points_to_a_local_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError("name resolution failed")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.get_encoder", unreachable)
+    with pytest.raises(EncoderWeightsError, match=r"name resolution failed.*safetensors file"):
+        build_network("unet", bands=3, classes=1, encoder="mobilenet_v2", encoder_weights="imagenet")
