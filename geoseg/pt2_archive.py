@@ -79,7 +79,17 @@ def check_archive(path: Path) -> None:
         for name, tensor in itertools.chain.from_iterable(config["config"].items() for config in configs):
             if tensor["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", tensor["path_name"]):
                 raise pickled(path, f"its tensor {name} is pickled")
-        _check_graph(path, graph)
+        if "__enum__" in graph:
+            raise pickled(path, "its graph names Python objects to import")
+        for key, value in _walk(json.loads(graph)):
+            if key == "target" and isinstance(value, str) and not OPERATOR.fullmatch(value):
+                raise pickled(path, f"its graph calls {value!r}, which is not an operator that networks are made of")
+            if key == "expr_str":
+                words = re.findall(r"[A-Za-z_]\w*", value)
+                if not EXPRESSION_CHARACTERS.fullmatch(value) or not all(map(EXPRESSION_WORDS.fullmatch, words)):
+                    raise pickled(path, f"its graph holds {value!r} where arithmetic of sizes belongs")
+            if key == "guards_code" and value:
+                raise pickled(path, "its graph holds guards, which torch runs as Python")
     except PickledModelError:
         raise
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError, AttributeError) as err:
@@ -101,23 +111,6 @@ def _members(path: Path, file: zipfile.ZipFile) -> dict[str, str]:
     if samples is not None and samples.file_size:
         raise pickled(path, "it holds pickled sample inputs (export it with `example_inputs` set to None)")
     return {short: entry.filename for short, entry in members.items()}
-
-
-def _check_graph(path: Path, text: str) -> None:
-    if "__enum__" in text:
-        raise pickled(path, "its graph names Python objects to import")
-    for key, value in _walk(json.loads(text)):
-        if key == "target" and isinstance(value, str) and not OPERATOR.fullmatch(value):
-            raise pickled(path, f"its graph calls {value!r}, which is not a torch operator that networks are made of")
-        if key == "expr_str" and not _is_arithmetic(value):
-            raise pickled(path, f"its graph holds {value!r} where arithmetic of sizes belongs")
-        if key == "guards_code" and value:
-            raise pickled(path, "its graph holds guards, which torch runs as Python")
-
-
-def _is_arithmetic(expression: str) -> bool:
-    words = re.findall(r"[A-Za-z_]\w*", expression)
-    return bool(EXPRESSION_CHARACTERS.fullmatch(expression)) and all(EXPRESSION_WORDS.fullmatch(word) for word in words)
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:

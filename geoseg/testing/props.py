@@ -1,7 +1,5 @@
 """Props: trees, cars, walls, hedges, pools, drives, sports fields and clutter."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from geoseg.testing.canvas import Canvas, Samples, triangle_wave
@@ -21,18 +19,30 @@ _CLUTTER: tuple[RGB, ...] = (
 _FIELDS: tuple[RGB, ...] = ((92, 116, 64), (150, 84, 62), (84, 112, 96), (148, 118, 84))
 
 
+def paint_props(canvas: Canvas, props: list[Prop], style: Style, rng: np.random.Generator) -> None:
+    """Paint all props but the trees, in order."""
+    for prop in props:
+        length, width, height = prop.size_m
+        if prop.kind == "car":
+            _paint_car(canvas, prop, rng)
+        elif prop.kind == "field":
+            _paint_field(canvas, prop, rng)
+        elif prop.kind == "pool":
+            water = np.array((88.0, 158.0, 178.0))
+            canvas.fill_box(prop.pose, (length + 2, width + 2), np.array((176.0, 170.0, 160.0)))
+            canvas.fill_box(prop.pose, (length, width), water * rng.uniform(0.8, 1.1), grain=4.0)
+        elif prop.kind == "clutter":
+            color = _draw(rng, _CLUTTER) * rng.uniform(0.8, 1.15)
+            canvas.fill_box(prop.pose, (length, width), color, height, grain=14.0)
+        elif prop.kind != "tree":
+            _paint_strip(canvas, prop, style, rng)
+
+
 def paint_trees(canvas: Canvas, props: list[Prop], style: Style, sun: Sun, rng: np.random.Generator) -> None:
     """Paint the trees among the props, in order."""
     for prop in props:
         if prop.kind == "tree":
             _paint_tree(canvas, prop, style, sun, rng)
-
-
-def paint_props(canvas: Canvas, props: list[Prop], style: Style, rng: np.random.Generator) -> None:
-    """Paint all props but the trees, in order."""
-    for prop in props:
-        if prop.kind != "tree":
-            _PAINTERS[prop.kind](canvas, prop, style, rng)
 
 
 def _draw(rng: np.random.Generator, colors: tuple[RGB, ...]) -> Samples:
@@ -67,7 +77,7 @@ def _paint_tree(canvas: Canvas, tree: Prop, style: Style, sun: Sun, rng: np.rand
     canvas.roof[window][crown] = False
 
 
-def _paint_car(canvas: Canvas, car: Prop, style: Style, rng: np.random.Generator) -> None:
+def _paint_car(canvas: Canvas, car: Prop, rng: np.random.Generator) -> None:
     length, width, height = car.size_m
     color = _draw(rng, _CARS)
     canvas.fill_box(car.pose, (length, width), color, height * 0.65)
@@ -79,43 +89,27 @@ def _paint_car(canvas: Canvas, car: Prop, style: Style, rng: np.random.Generator
         canvas.fill_box(car.pose.moved(-0.3 * length, 0.0), (0.5, width * 0.8), glass, 0.2)
 
 
-def _paint_wall(canvas: Canvas, wall: Prop, style: Style, rng: np.random.Generator) -> None:
-    window, inside = canvas.box(wall.pose, wall.size_m[0], wall.size_m[1])
-    clear = inside & ~canvas.taken[window]
-    color = _draw(rng, style.paved).astype(np.float32) * np.float32(rng.uniform(0.85, 1.15))
-    canvas.rgb[window][clear] = color
-    canvas.height_m[window][clear] = np.float32(wall.size_m[2])
-
-
-def _paint_hedge(canvas: Canvas, hedge: Prop, style: Style, rng: np.random.Generator) -> None:
-    window, inside = canvas.box(hedge.pose, hedge.size_m[0] * rng.uniform(0.8, 1.4), hedge.size_m[1])
+def _paint_strip(canvas: Canvas, strip: Prop, style: Style, rng: np.random.Generator) -> None:
+    """Paint a wall, a hedge or a drive where nothing stands."""
+    thick, long, height = strip.size_m
+    if strip.kind == "hedge":
+        thick *= rng.uniform(0.8, 1.4)
+    window, inside = canvas.box(strip.pose, thick, long)
     wide, mid, fine = canvas.grain[:, window[0], window[1]]
-    clear = inside & ~canvas.taken[window] & (wide + 0.7 * mid > -0.35)
-    light = (1.0 + 0.22 * mid + 0.2 * fine)[clear][:, None]
-    canvas.rgb[window][clear] = (_draw_leaf(style, rng) * light).astype(np.float32)
-    canvas.height_m[window][clear] = np.float32(hedge.size_m[2])
-
-
-def _paint_pool(canvas: Canvas, pool: Prop, style: Style, rng: np.random.Generator) -> None:
-    length, width, _ = pool.size_m
-    canvas.fill_box(pool.pose, (length + 2, width + 2), np.array((176.0, 170.0, 160.0)))
-    canvas.fill_box(pool.pose, (length, width), np.array((88.0, 158.0, 178.0)) * rng.uniform(0.8, 1.1), grain=4.0)
-
-
-def _paint_drive(canvas: Canvas, drive: Prop, style: Style, rng: np.random.Generator) -> None:
-    window, inside = canvas.box(drive.pose, drive.size_m[0], drive.size_m[1])
     clear = inside & ~canvas.taken[window]
-    mid, fine = canvas.grain[1][window], canvas.grain[2][window]
-    tone = (1 + 0.06 * mid + 0.04 * fine)[clear][:, None]
-    canvas.rgb[window][clear] = (_draw(rng, style.paved) * tone).astype(np.float32)
+    if strip.kind == "hedge":
+        clear &= wide + 0.7 * mid > -0.35
+        color = _draw_leaf(style, rng) * (1.0 + 0.22 * mid + 0.2 * fine)[clear][:, None]
+    elif strip.kind == "wall":
+        color = _draw(rng, style.paved).astype(np.float32) * np.float32(rng.uniform(0.85, 1.15))
+    else:
+        color = _draw(rng, style.paved) * (1 + 0.06 * mid + 0.04 * fine)[clear][:, None]
+    canvas.rgb[window][clear] = color.astype(np.float32)
+    if strip.kind != "drive":
+        canvas.height_m[window][clear] = np.float32(height)
 
 
-def _paint_clutter(canvas: Canvas, clutter: Prop, style: Style, rng: np.random.Generator) -> None:
-    length, width, height = clutter.size_m
-    canvas.fill_box(clutter.pose, (length, width), _draw(rng, _CLUTTER) * rng.uniform(0.8, 1.15), height, grain=14.0)
-
-
-def _paint_field(canvas: Canvas, field: Prop, style: Style, rng: np.random.Generator) -> None:
+def _paint_field(canvas: Canvas, field: Prop, rng: np.random.Generator) -> None:
     window, u, v = canvas.local(field.pose, 40.0)
     length, width, _ = field.size_m
     inside = (np.abs(u) < length / 2) & (np.abs(v) < width / 2) & ~canvas.taken[window]
@@ -125,9 +119,3 @@ def _paint_field(canvas: Canvas, field: Prop, style: Style, rng: np.random.Gener
     edge = np.minimum(length / 2 - 1.5 - np.abs(u), width / 2 - 1.5 - np.abs(v))
     lines = inside & ((np.abs(edge) < 0.1) | ((np.abs(u) < 0.1) & (edge > 0)))
     canvas.rgb[window][lines] = 214
-
-
-_PAINTERS: dict[str, Callable[[Canvas, Prop, Style, np.random.Generator], None]] = {
-    "car": _paint_car, "wall": _paint_wall, "hedge": _paint_hedge, "pool": _paint_pool, "drive": _paint_drive,
-    "clutter": _paint_clutter, "field": _paint_field,
-}  # fmt: skip
