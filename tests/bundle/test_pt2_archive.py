@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from geoseg.artifact import check_archive
 from geoseg.errors import BundleError, PickledModelError
+from geoseg.pt2_archive import check_archive
 
 Members = dict[str, bytes]
 ROOT = "model/"
@@ -155,7 +155,7 @@ def test_a_damaged_archive_is_refused(members: Members, tmp_path: Path, name: st
 
 def test_an_archive_without_a_graph_is_refused(members: Members, tmp_path: Path) -> None:
     without = {name: content for name, content in members.items() if name != "models/model.json"}
-    with pytest.raises(BundleError, match=r"no archive of torch\.export"):
+    with pytest.raises(BundleError, match=r"not an archive of torch\.export"):
         check_archive(write(without, tmp_path / "model.pt2"))
 
 

@@ -1,10 +1,11 @@
-"""What a `.pt2` archive of torch.export holds, looked through before torch opens it.
+"""Archives of torch.export (`.pt2`), inspected before torch opens them; the refusal of pickles.
 
 `torch.export.load` unpickles sample inputs, custom objects and weights that are marked so, evaluates size expressions
 as Python (sympy.sympify), runs guards as code, and calls whatever attribute of `torch` a node names. None of these is
 needed for a network, and geoseg writes none: an archive that has any is refused before torch sees it.
 """
 
+import itertools
 import json
 import re
 import zipfile
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geoseg.artifact.form import pickled
 from geoseg.errors import BundleError, PickledModelError
 
 OPERATOR = re.compile(
@@ -55,6 +55,15 @@ def read_extras(path: Path) -> dict[str, str]:
         raise BundleError(f"{path} is damaged or cut short ({err}). Copy or export it again.") from err
 
 
+def pickled(path: Path, why: str) -> PickledModelError:
+    """Return the error that refuses a pickle."""
+    return PickledModelError(
+        f"{path} is taken for a pickle: {why}. Opening a pickle runs whatever code its author put into it, so geoseg "
+        "does not open it. Give a bundle of `geoseg train` (.safetensors) or a file of `geoseg models export` (.onnx, "
+        ".xml, .pt2); weights that you trust become a bundle with geoseg.bundle.save_bundle (docs/export.md)."
+    )
+
+
 def check_archive(path: Path) -> None:
     """Refuse an archive that holds anything but a graph of torch operators, plain tensors and text.
 
@@ -66,52 +75,42 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             members = _members(path, file)
             graph = file.read(members["models/model.json"]).decode()
-            configs = [file.read(full) for short, full in members.items() if short.endswith("_config.json")]
-        _check_payloads(path, [json.loads(config) for config in configs])
-        _check_graph(path, graph)
+            configs = [json.loads(file.read(full)) for short, full in members.items() if short.endswith("_config.json")]
+        for name, tensor in itertools.chain.from_iterable(config["config"].items() for config in configs):
+            if tensor["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", tensor["path_name"]):
+                raise pickled(path, f"its tensor {name} is pickled")
+        if "__enum__" in graph:
+            raise pickled(path, "its graph names Python objects to import")
+        for key, value in _walk(json.loads(graph)):
+            if key == "target" and isinstance(value, str) and not OPERATOR.fullmatch(value):
+                raise pickled(path, f"its graph calls {value!r}, which is not an operator that networks are made of")
+            if key == "expr_str":
+                words = re.findall(r"[A-Za-z_]\w*", value)
+                if not EXPRESSION_CHARACTERS.fullmatch(value) or not all(map(EXPRESSION_WORDS.fullmatch, words)):
+                    raise pickled(path, f"its graph holds {value!r} where arithmetic of sizes belongs")
+            if key == "guards_code" and value:
+                raise pickled(path, "its graph holds guards, which torch runs as Python")
     except PickledModelError:
         raise
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError, AttributeError) as err:
-        raise BundleError(f"{path} is no archive of torch.export, or is damaged ({err!r}). Export it again.") from err
+        raise BundleError(
+            f"{path} is not an archive of torch.export, or is damaged ({err!r}). Export it again."
+        ) from err
 
 
 def _members(path: Path, file: zipfile.ZipFile) -> dict[str, str]:
-    """Return the archive's files, short name to full name, where every one is of a kind that is needed."""
+    """Return the archive's files, short name to full name, if all of them are of a kind that a network needs."""
     entries = file.infolist()
     members = {entry.filename.partition("/")[2]: entry for entry in entries}
     if len(members) != len(entries) or len({entry.filename.partition("/")[0] for entry in entries}) != 1:
-        raise pickled(path, "two of its files share a name, and torch may open another one than was looked at")
+        raise pickled(path, "two of its files share a name, and torch may open another one than was checked")
     strange = [short for short in members if not MEMBERS.fullmatch(short)]
     if strange:
-        raise pickled(path, f"it holds {strange[0]}, which is no plain tensor and no graph")
+        raise pickled(path, f"it holds {strange[0]}, which is neither a plain tensor nor a graph")
     samples = members.get("data/sample_inputs/model.pt")
     if samples is not None and samples.file_size:
         raise pickled(path, "it holds pickled sample inputs (export it with `example_inputs` set to None)")
     return {short: entry.filename for short, entry in members.items()}
-
-
-def _check_payloads(path: Path, configs: list[dict[str, Any]]) -> None:
-    for config in configs:
-        for name, meta in config["config"].items():
-            if meta["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", meta["path_name"]):
-                raise pickled(path, f"its tensor {name} is pickled")
-
-
-def _check_graph(path: Path, text: str) -> None:
-    if "__enum__" in text:
-        raise pickled(path, "its graph names Python objects to import")
-    for key, value in _walk(json.loads(text)):
-        if key == "target" and isinstance(value, str) and not OPERATOR.fullmatch(value):
-            raise pickled(path, f"its graph calls {value!r}, which is no torch operator that networks are made of")
-        if key == "expr_str" and not _is_arithmetic(value):
-            raise pickled(path, f"its graph holds {value!r} where arithmetic of sizes belongs")
-        if key == "guards_code" and value:
-            raise pickled(path, "its graph holds guards, which torch runs as Python")
-
-
-def _is_arithmetic(expression: str) -> bool:
-    words = re.findall(r"[A-Za-z_]\w*", expression)
-    return bool(EXPRESSION_CHARACTERS.fullmatch(expression)) and all(EXPRESSION_WORDS.fullmatch(word) for word in words)
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:

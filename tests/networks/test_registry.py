@@ -1,4 +1,4 @@
-"""Every architecture, encoders of every family, any bands and classes: shapes, and the sides that are allowed.
+"""Networks by name: every architecture, encoders of every family, any bands and classes, wrong names and options.
 
 Networks are built on torch's meta device where they can be: shapes cost no arithmetic.
 """
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from geoseg.networks import build_network, default_encoder, network_names, network_stride
+from geoseg.errors import UnknownNetworkError
+from geoseg.networks import build_network, default_encoder, network_names, network_stride, register_network
 
 TINY = "tu-test_resnet"
 TINY_VIT = {
@@ -110,3 +112,42 @@ def test_decoder_attention_is_an_option_where_the_architecture_has_it() -> None:
     with torch.device("meta"):
         network = build_network("unet", bands=3, classes=1, **options)
     assert any("cSE" in name for name, _ in network.named_modules())
+
+
+def test_a_new_network_registers_itself_with_its_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.networks.registry.NETWORKS", {})
+
+    @register_network("mine", stride_px=lambda options: 2 * options["steps"])
+    class Mine(nn.Conv2d):
+        def __init__(self, *, bands: int, classes: int, steps: int = 3) -> None:
+            super().__init__(bands, classes, 1)
+
+    assert network_names() == ("mine",)
+    assert (default_encoder("mine"), network_stride("mine", {}), network_stride("mine", {"steps": 5})) == (None, 6, 10)
+    assert isinstance(build_network("mine", bands=2, classes=3, steps=1), Mine)
+
+
+def test_the_names_are_sorted_and_kebab() -> None:
+    assert list(network_names()) == sorted(network_names())
+    assert all(name == name.lower() and " " not in name for name in network_names())
+
+
+def test_the_shipped_network_stays_below_eight_million_parameters() -> None:
+    network = build_network(
+        "unet", bands=3, classes=1, encoder="tu-tf_efficientnet_lite2", decoder_channels=[256, 128, 64, 32, 16]
+    )
+    assert sum(p.numel() for p in network.parameters()) < 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("u-net", {}, "unetplusplus"),
+        ("unet", {"encoder": "resnet19"}, "resnet19"),
+        ("unet", {"encoder": "tu-no_such_model"}, "no_such_model"),
+        ("unet", {"decoder_chanels": [1]}, "decoder_channels"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_what_does(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnknownNetworkError, match=said):
+        build_network(name, bands=3, classes=1, **options)
