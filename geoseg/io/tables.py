@@ -28,6 +28,11 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 scene`, `1,200 scenes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _pad(lines: Sequence[Sequence[str]]) -> list[list[str]]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
