@@ -18,7 +18,7 @@ def crossval(
         Path | None,
         typer.Option("--out", "-o", help="Folder for one folder per fold and crossval.json.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -31,5 +31,5 @@ def crossval(
     overrides = parse_overrides(set_)
     from geoseg.training.crossval import cross_validate
 
-    found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=with_ or ())
+    found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=over or ())
     typer.echo(f"{found.table()}\n\n{found.folder / 'crossval.json'}")

@@ -25,7 +25,7 @@ def show(
         Path | None,
         typer.Option("--out", "-o", help="Folder for data.json, pictures and prepared scenes.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +39,7 @@ def show(
     path, overrides = find_recipe(recipe), parse_overrides(set_)
     from geoseg.training.survey import survey_data
 
-    survey = survey_data(path, data=data, out=out, overrides=overrides, over=with_ or ())
+    survey = survey_data(path, data=data, out=out, overrides=overrides, over=over or ())
     typer.echo(survey.table())
     for written in survey.paths:
         typer.echo(written)

@@ -24,7 +24,7 @@ def list_() -> None:
 @recipes.command("show", no_args_is_help=True)
 def show(
     recipe: RecipeArgument,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, defaults included, as JSON.")
@@ -34,4 +34,4 @@ def show(
     log_to_stderr(quiet=True)
     from geoseg.training.library import show_recipe
 
-    typer.echo(show_recipe(recipe, over=with_ or (), overrides=parse_overrides(set_), resolved=resolved).rstrip())
+    typer.echo(show_recipe(recipe, over=over or (), overrides=parse_overrides(set_), resolved=resolved).rstrip())

@@ -40,7 +40,7 @@ def search(
         Path | None,
         typer.Option("--out", "-o", help="Folder for the study, the trials and best.toml.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -62,7 +62,7 @@ def search(
         data=data,
         out=out,
         overrides=overrides,
-        over=with_ or (),
+        over=over or (),
         retrain=retrain,
     )
     found = search_recipe(recipe, settings)

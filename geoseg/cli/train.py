@@ -36,7 +36,7 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="Folder for checkpoints, curves and the bundle.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -51,7 +51,7 @@ def train(
     path, overrides = find_recipe(recipe), parse_overrides(set_)
     from geoseg.training import train_recipe
 
-    typer.echo(train_recipe(path, data=data, out=out, overrides=overrides, over=with_ or ()))
+    typer.echo(train_recipe(path, data=data, out=out, overrides=overrides, over=over or ()))
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, str]:

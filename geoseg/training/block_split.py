@@ -223,9 +223,11 @@ class BlockSplit:
         """Log how many blocks do what, and return it; warn where there is little truth."""
         known = self.known_px
         if known < LITTLE_PX:
-            log.warning("%.2f Mpx of truth are little; %g and more is better", known / 1e6, LITTLE_PX / 1e6)
+            log.warning(
+                "Only %.2f Mpx have labels. Fine-tuning works better with %g Mpx or more.", known / 1e6, LITTLE_PX / 1e6
+            )
         counts = {part: sum(len(blocks[part]) for blocks in self.parts) for part in PARTS}
-        message = "%d blocks of about %d px train, %d are chosen on, %d are held out"
+        message = "%d blocks of about %d px are for training, %d for choosing weights, %d are held out"
         log.info(message, counts["train"], self.side_px, counts["choose"], counts["held"])
         return {**counts, "side_px": self.side_px, "inset_px": _inset_px(self.side_px), "known_px": known}
 
@@ -270,11 +272,11 @@ def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, s
     good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
     meters, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
     raise LabelError(
-        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
-        f"any truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px "
-        f"of {spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
-        f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "
-        "ground, all of every piece, and say with --areas what is labelled"
+        f"There are too few labels for fine-tuning. Of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
+        f"labels, {len(full)} have labels on half of their pixels, and {len(good)} of these have {LEAST_TARGET_PX} px "
+        f"of {spec.target}. At least 4 labeled blocks are needed, 3 of them with {spec.target}: for training, for choosing "
+        f"the weights and for the comparison. Fine-tuning pays off from {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) on. Label more "
+        "buildings, every one within the labeled areas, and give these areas as `aoi`."
     )
 
 
@@ -325,8 +327,8 @@ def write_folds(
             areas.append((f"validate-{fold}", block.outline(scene, inset_px=_inset_px(side_px))))
     if len({area for area, _ in areas}) < 2 * folds:
         raise LabelError(
-            f"sources.{name} has {sum(scene.known_px for scene in scenes) / 1e6:.2f} Mpx of truth, {count} blocks of "
-            f"{side_px} px; expected one at least for each of {folds} folds. Give more imagery, or fewer folds with -k"
+            f"sources.{name} has {sum(scene.known_px for scene in scenes) / 1e6:.2f} Mpx with labels, {count} blocks of "
+            f"{side_px} px; expected at least one for each of {folds} folds. Give more imagery, or fewer `folds`."
         )
     if not path.is_file():
         _write_areas(path, scenes[0].grid, areas)

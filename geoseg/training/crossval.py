@@ -113,7 +113,7 @@ def cross_validate(
         UsageError: fewer than two folds.
     """
     if folds < 2:
-        raise UsageError(f"-k {folds} is not a cross-validation. Give 2 folds or more; 5 are usual.")
+        raise UsageError(f"`folds={folds}` is not a cross-validation. Give 2 or more; 5 are usual.")
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
     experiment = Experiment(Path(out or f"{plan.name}_crossval"), Path(data or "data"), path.parent)

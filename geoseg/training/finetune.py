@@ -160,7 +160,7 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     spec, files = base.spec, _local_files(scenes)
     name = settings.name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{files[0].stem}")
     if name == spec.name or name in list_models():
-        raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
+        raise UsageError(f"`name={name}` is an existing model, which is never replaced. Choose another name.")
     base.weights()  # a damaged or exported file is refused before any work
     keys = settings.label_keys
     coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, also=keys["also"], values=keys["values"])
@@ -210,13 +210,13 @@ def _label_scene(
         layer=settings.layer,
         column=settings.column,
     )
-    log.info("%s: %.2f Mpx with truth at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
+    log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
     if settings.aoi is None and 0 < share < SMALL_SHARE:
         log.warning(
-            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --aoi "
-            "what is",
+            "%s: all labels lie within %.0f %% of the scene. If the rest is not labeled, give the labeled areas as "
+            "`aoi`.",
             scene.name,
             100 * share,
         )
@@ -237,7 +237,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
     }
     refusal = ExistingResultError(
         f"{folder} holds a fine-tuning of other scenes, labels, areas, model or seed, or they have changed since. "
-        "Choose another folder with --out."
+        "Choose another folder with `out`."
     )
     claim_inputs(folder, wanted, refusal)
 
@@ -313,7 +313,7 @@ def _train(plan: Recipe, experiment: Experiment, split: "BlockSplit", areas: Seq
     hidden = {source.name: held for source in plan.sources}
     metrics = experiment.train("training", plan, hidden=hidden, again=True)
     if metrics["steps"] < FEW_STEPS:
-        message = "%d steps in %g minutes are few; the same command with more --minutes continues from here"
+        message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
         log.warning(message, metrics["steps"], plan.fit.minutes)
     bundle = load_bundle(experiment.folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")

@@ -54,7 +54,7 @@ def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
             listed = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed[:3])
             raise RecipeError(
                 f"{folder} holds a run of another recipe: {listed}{'; ...' if len(changed) > 3 else ''}. Continue it "
-                "with the same recipe, or choose another folder with --out."
+                "with the same recipe, or choose another folder with `out`."
             )
     if not is_begun:
         (folder / INPUTS_FILE).unlink(missing_ok=True)
@@ -81,8 +81,8 @@ def claim_data(folder: Path, data: Path) -> None:
         RecipeError: the folder holds results of other data.
     """
     refusal = RecipeError(
-        f"{folder} holds results of another data folder than {data}, whose figures do not compare. Continue it with "
-        "the same data (where it has moved, make its old place a link to it), or choose another folder with --out."
+        f"{folder} holds results of another data folder than {data}, whose scores are not comparable. Continue it "
+        "with the same data (if it was moved, link its old place to it), or choose another folder with `out`."
     )
     claim_inputs(folder, {"data": place_of(data)}, refusal)
 

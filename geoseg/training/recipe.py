@@ -224,7 +224,9 @@ def build(cls: type[Any], table: Any, where: str = "") -> Any:
     required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in table]
     if missing:
-        hint = "" if where else "; a file of data or settings alone is laid over a recipe with --with"
+        hint = (
+            "" if where else "; a file of data or settings alone is given as `over`, in addition to a complete recipe"
+        )
         raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe{hint}")
     hints, made = typing.get_type_hints(cls), {}
     for key, given in table.items():

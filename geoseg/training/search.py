@@ -130,7 +130,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
             'geoseg search needs Optuna, which is not installed. Install it with pip install "geoseg[search]".'
         ) from err
     if settings.trials < 1:
-        raise UsageError(f"--trials {settings.trials} is not a search. Give 1 or more; 20 are usual.")
+        raise UsageError(f"`trials={settings.trials}` is not a search. Give 1 or more; 20 are usual.")
     path = find_recipe(recipe)
     plan = _read(path, settings, {})
     for key, dimension in settings.space.items():
@@ -176,8 +176,8 @@ def _open_study(experiment: Experiment, plan: Recipe, settings: SearchSettings) 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(experiment.data)}
     refusal = RecipeError(
-        f"{experiment.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
-        "Continue it with the same, or choose another folder with --out."
+        f"{experiment.folder} holds a search of another recipe, space or data folder, whose scores are not comparable. "
+        "Continue it with the same, or choose another folder with `out`."
     )
     claim_inputs(experiment.folder, inputs, refusal)
     storage = f"sqlite:///{(experiment.folder / STUDY).absolute()}"

@@ -101,7 +101,9 @@ def find_images(source: Source, data: Path) -> list[Pair]:
     else:
         pairs = _find_images_of_pattern(source, root)
     if not pairs:
-        raise RecipeError(f"sources.{source.name}.{what} finds nothing in {root}; give --data")
+        raise RecipeError(
+            f"sources.{source.name}.{what} finds nothing in {root}; give the folder of the imagery as `data`"
+        )
     return pairs
 
 

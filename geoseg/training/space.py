@@ -83,7 +83,7 @@ def read_space(path: Path | None, varied: Sequence[str] = ()) -> dict[str, Dimen
             raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
     space |= dict(map(parse_dimension, varied))
     if not space:
-        raise UsageError(f"Nothing is varied. Give --vary, such as {EXAMPLE}, or --space FILE.")
+        raise UsageError(f"Nothing is varied. Give `vary`, such as {EXAMPLE}, or `space=FILE`.")
     return space
 
 
@@ -105,13 +105,15 @@ def parse_dimension(text: str) -> tuple[str, Dimension]:
     """
     key, sign, values = (part.strip() for part in text.partition("="))
     if not key or not sign or not values:
-        raise UsageError(f"--vary {text} is not a key and values. Give for example {EXAMPLE}.")
+        raise UsageError(f"`vary={text}` is not a key and values. Give for example {EXAMPLE}.")
     match = _RANGE.fullmatch(values)
     if match:
         return key, _range(key, _number(match[1]), _number(match[2]), log=bool(match[3]))
     parts = tuple(part.strip() for part in _PART.findall(values) if part.strip())
     if len(parts) < 2:
-        raise UsageError(f"--vary {text} has one value. Fix it with --set, or give a range or several: {EXAMPLE}.")
+        raise UsageError(
+            f"`vary={text}` has one value. Set the key in the recipe, or give a range or several: {EXAMPLE}."
+        )
     return key, Choice(parts)
 
 

@@ -91,7 +91,7 @@ def survey_data(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         path = folder / "data.json"
-        raise OutputError(f"{path} cannot be written ({err.strerror}); choose another folder with --out") from err
+        raise OutputError(f"{path} cannot be written ({err.strerror}); choose another folder with `out`") from err
     paths = [write_json(folder / "data.json", facts)]
     for prepared in sources:
         files = [path for part in PARTS for path in getattr(prepared, part)]

@@ -65,7 +65,7 @@ COMMANDS = {
 }
 
 LAID_OVER: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("with_", "--with other --with short-run", {"over": ("other", "short-run")}),
+    ("over", "--with other --with short-run", {"over": ("other", "short-run")}),
     ("set_", "--set fit.batch=4 --set ' a.b =c=d '", {"overrides": {"fit.batch": "4", "a.b": "c=d "}}),
 )
 TRAINING: tuple[tuple[str, str, dict[str, Any]], ...] = (

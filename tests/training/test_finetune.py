@@ -165,7 +165,7 @@ def test_too_few_labels_say_how_much_is_needed(
     polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
     with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
         run(scene, base, polygons)
-    assert "say with --aoi what is" in caplog.text
+    assert "give the labeled areas as `aoi`" in caplog.text
 
 
 def test_a_shipped_models_name_is_never_taken(scene: Path, base: Path) -> None:

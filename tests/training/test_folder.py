@@ -38,7 +38,7 @@ def test_a_new_folder_keeps_every_key_of_the_recipe(plan: Recipe, tmp_path: Path
 def test_another_recipe_is_refused_and_the_difference_named(plan: Recipe, tmp_path: Path) -> None:
     begin(plan, tmp_path / "out")
     other = dataclasses.replace(plan, fit=dataclasses.replace(plan.fit, learning_rate=0.5))
-    with pytest.raises(RecipeError, match=r"fit\.learning_rate was 0\.005 and is 0\.5.*--out"):
+    with pytest.raises(RecipeError, match=r"fit\.learning_rate was 0\.005 and is 0\.5.*`out`"):
         claim_folder(other, tmp_path / "out", DATA)
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["fit"]["learning_rate"] == 0.005
 
@@ -63,7 +63,7 @@ def test_other_data_is_refused(play: Callable[..., Path], tmp_path: Path) -> Non
     out = play()
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     before = (out / "recipe.json").read_text()
-    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*--out"):
+    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*`out`"):
         play(data=tmp_path / "copy", threshold=0.6)
     assert (out / "recipe.json").read_text() == before
     play(data=tmp_path / "copy" / ".." / "data", fit__steps=2)
