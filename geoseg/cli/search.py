@@ -50,11 +50,9 @@ def search(
     trials. Requires geoseg[search].
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.training.space import read_space
+    from geoseg.training.search import SearchSettings, read_space, search_recipe
 
     varied, overrides = read_space(space, vary or ()), parse_overrides(set_)
-    from geoseg.training.search import SearchSettings, search_recipe
-
     settings = SearchSettings(
         space=varied,
         trials=trials,

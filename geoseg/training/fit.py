@@ -1,5 +1,6 @@
 """Train a recipe: prepare, fit, choose the best weights, and write the bundle."""
 
+import json
 import logging
 import math
 import time
@@ -17,10 +18,11 @@ from torch.utils.data import DataLoader
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_json
-from geoseg.networks import build_network, network_facts, network_stride
+from geoseg.networks import build_network, network_facts
 from geoseg.silence import quiet
+from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
-from geoseg.training.folder import claim_folder
+from geoseg.training.folder import claim_folder, is_finished
 from geoseg.training.history import draw_curves, write_row
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
@@ -30,7 +32,7 @@ from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips
 
-__all__ = ["train_plan", "train_recipe"]
+__all__ = ["train_plan", "train_recipe", "train_variant"]
 
 log = logging.getLogger(__name__)
 
@@ -58,50 +60,92 @@ def train_recipe(
     overrides: Mapping[str, Any] | None = None,
     over: Sequence[str | Path] = (),
 ) -> Path:
-    """Train what a recipe says, and write the bundle of the best weights.
+    """Train a recipe, and write the bundle of the best weights.
 
     A run that was interrupted continues from its last checkpoint when it is started again with the same `out`.
 
     Args:
-        recipe: path of a TOML or YAML recipe, or name of one that comes with geoseg.
-        data: folder that the recipe's paths start from; `data` in the current folder by default.
-        out: folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
-        overrides: dotted recipe keys and the values to use instead.
-        over: more recipes, or names of some, whose keys replace the first's, such as other `[[sources]]`.
+        recipe: Path of a TOML or YAML file, or name of a recipe that comes with geoseg.
+        data: Folder that the recipe's paths are relative to; `data` by default.
+        out: Folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
+        overrides: Values by dotted key of the recipe.
+        over: More recipes, whose keys override the first's, such as other `[[sources]]`.
 
     Returns:
-        The bundle's path: the weights of the highest validation IoU. Beside it those of the lowest validation loss,
-        `metrics.json`, `history.csv`, `curves.png`, `predictions.png`, `model-card.md`, `recipe.json`, `tensorboard/`.
+        The bundle's path: the weights of the highest validation IoU. docs/training.md lists the files beside it.
 
     Raises:
-        RecipeError: the recipe, or a file that it names, cannot be used, or `out` holds a run of others.
-        LabelError: labels are missing or hold unknown values.
-        TrainingError: the loss is no longer a number.
+        RecipeError: The recipe, or a file that it names, cannot be used, or `out` holds a run of others.
+        LabelError: Labels are missing or have unknown values.
+        TrainingError: The loss is NaN or infinite.
     """
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
-    folder = Path(out) if out is not None else Path(f"{plan.name}_training")
-    return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
+    folder = Path(out or f"{plan.name}_training")
+    return train_plan(plan, data=Path(data or "data"), folder=folder, beside=path.parent)
 
 
-def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(), cache: Path | None = None) -> Path:
+def train_plan(
+    plan: Recipe,
+    *,
+    data: Path,
+    folder: Path,
+    beside: Path = Path(),
+    cache: Path | None = None,
+    hidden: Mapping[str, Sequence[tuple[Path, str]]] | None = None,
+) -> Path:
     """Train a recipe that is read already; see `train_recipe`.
 
     Args:
-        plan: the recipe.
-        data: folder that its paths start from.
-        folder: where results go; a run that lies there continues.
-        beside: another folder where encoder weights may lie.
-        cache: folder of the prepared scenes, to be shared by several runs; in `folder` by default.
+        plan: The recipe.
+        data: Folder that its paths are relative to.
+        folder: Folder of the results; a run that it holds continues.
+        beside: Another folder where encoder weights may be.
+        cache: Folder of the prepared scenes, to be shared by several runs; in `folder` by default.
+        hidden: By source the areas that training must not see: a file, and their name in it.
     """
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
+    for source in sources:
+        for file, area in (hidden or {}).get(source.name, ()):
+            for path in source.train:
+                hide_areas(path, file, area)
     claim_folder(plan, folder, data)
     run = _assemble(plan, sources, weights, folder)
     if run.task.run_progress.done < 1:
         _fit(run)
     return _write_results(run)
+
+
+def train_variant(
+    plan: Recipe,
+    name: str,
+    *,
+    data: Path,
+    out: Path,
+    beside: Path = Path(),
+    hidden: Mapping[str, Sequence[tuple[Path, str]]] | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Train one of several variants of a recipe unless that is finished, and return its `metrics.json`.
+
+    Cross-validation, fine-tuning and search share this.
+
+    Args:
+        plan: The recipe.
+        name: Name of its folder.
+        data: Folder that its paths are relative to.
+        out: Holds the folders of all variants, and `prepared`, their scenes.
+        beside: See `train_plan`.
+        hidden: See `train_plan`.
+        again: Write the results of a finished training again.
+    """
+    folder = out / name
+    if again or not is_finished(plan, folder):
+        train_plan(plan, data=data, folder=folder, beside=beside, cache=out / "prepared", hidden=hidden)
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
@@ -144,8 +188,7 @@ def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | No
         torch.set_num_threads(fit.threads)
     network = _build_network(plan, weights)
     crops = MixedCrops(sources, window_px=fit.read_px)
-    stride = network_stride(plan.network.name, plan.network.builder_options)
-    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=stride)
+    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=plan.network.stride_px)
     epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
     ends = [n for n in (fit.steps, fit.epochs * epoch) if n]
     task = SegmentationTask(network, plan, chips.names, steps=min(ends, default=0))
@@ -346,7 +389,7 @@ def _spec(plan: Recipe, metrics: Mapping[str, Any]) -> ModelSpec:
         colors=network.colors,
         chip_px=plan.chip_px,
         halo_px=plan.halo_px,
-        stride_px=network_stride(network.name, network.builder_options),
+        stride_px=network.stride_px,
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
         training={"sources": sources, "loss": plan.loss, "fit": asdict(plan.fit)},

@@ -11,8 +11,7 @@ from typing import Any
 
 from geoseg.bundle import US_SPELLING, us_spelling
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import Recipe, build
-from geoseg.training.rules import check_recipe
+from geoseg.training.recipe import Recipe, build, check_recipe
 
 __all__ = [
     "describe_recipes",

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli import app
-from geoseg.training.space import Choice, Range
+from geoseg.training.search import Choice, Range
 
 
 @dataclass(frozen=True)

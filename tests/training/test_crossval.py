@@ -123,7 +123,7 @@ def test_too_little_ground_or_too_few_folds_are_refused(
         run(write_script(), world, 1)
     kit.write_tif(world / "big.tif", kit.squares(5, size=96)[0])
     kit.write_tif(world / "big_labels.tif", kit.squares(5, size=96)[1][None])
-    with pytest.raises(LabelError, match=r"1 blocks of 64 px.*-k"):
+    with pytest.raises(LabelError, match=r"1 blocks of 64 px.*`folds`"):
         run(write_script(BY_BLOCKS), world, 3)
     painted = (BY_BLOCKS[0], "paint_seeds = [0, 2]\npaint_size_px = 128")
     with pytest.raises(RecipeError, match="paints 2 scenes; expected 3"):

@@ -163,7 +163,7 @@ def test_too_few_labels_say_how_much_is_needed(
     scene: Path, base: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
-    with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
+    with pytest.raises(LabelError, match=r"1 of these have 64 px of building. At least 4 labeled blocks are needed"):
         run(scene, base, polygons)
     assert "give the labeled areas as `aoi`" in caplog.text
 
