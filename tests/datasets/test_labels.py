@@ -211,11 +211,16 @@ def test_a_nodata_value_with_a_meaning_is_no_nodata(tmp_path: Path) -> None:
 
 def test_class_indices_shrink_to_the_commonest_and_unknown_does_not_vote(tmp_path: Path) -> None:
     fine = np.zeros((12, 16), np.uint8)
+    for corner in range(4):  # whichever pixel is looked at, the commonest is not it once
+        block = np.full(4, 2, np.uint8)
+        block[corner] = 1
+        fine[2:4, 2 * corner : 2 * corner + 2] = block.reshape(2, 2)
     fine[0:2, 0:2] = [[2, 2], [1, 2]]
     fine[0:2, 2:4] = [[255, 255], [255, 2]]
     fine[0:2, 4:6] = 255
     labels = read_labels(write_labels(tmp_path / "l.tif", fine, 0.5), GRID, coding=plan_coding(NAMES))
     assert labels[0, :4].tolist() == [2, 2, IGNORED, 0]
+    assert labels[1, :4].tolist() == [2, 2, 2, 2]
 
 
 def test_polygons_without_a_class_and_of_others_are_named_with_their_counts(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_chips_that_cannot_work_are_refused_before_any_work(tmp_path: Path, chip
         plan_inference(scene.source, bundle, InferenceOptions(chip_px=chip, halo_px=halo))
 
 
+def test_a_halo_of_0_is_0_and_not_the_models(tmp_path: Path) -> None:
+    bundle, scene = Bundle(RGB, tmp_path / "none.safetensors", ""), scene_of(tmp_path, "rgb")
+    halos = [plan_inference(scene.source, bundle, InferenceOptions(halo_px=px)).lattice.halo_px for px in (None, 0)]
+    assert halos == [RGB.halo_px, 0] != [0, 0]
+
+
 def test_a_plan_is_made_without_reading_weights(tmp_path: Path) -> None:
     bundle = Bundle(RGB, tmp_path / "none.safetensors", "")
     plan = plan_inference(

@@ -1,6 +1,7 @@
 """Search: what varies, what is kept between calls, what the best becomes."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from geoseg.training.search import (
     read_space,
     search_recipe,
 )
+from geoseg.training.source_files import find_names, split_names
 
 WriteRecipe = Callable[..., Path]
 
@@ -100,6 +102,24 @@ def test_the_last_training_has_as_many_steps_as_were_best_and_the_best_threshold
     retrained = load_recipe(world.parent / "search" / "retrained.toml")
     assert (retrained.fit.steps, retrained.threshold) == (FIGURES["step"], FIGURES["best_threshold"])
     assert no_training[-1] == retrained.fit.learning_rate == float(found.best.values["fit.learning_rate"])
+
+
+def test_the_last_training_leaves_out_what_was_split_off_for_testing(
+    write_script: WriteRecipe, world: Path, no_training: list[float]
+) -> None:
+    for folder in ("images", "labels"):
+        shutil.copy(world / folder / "a.tif", world / folder / "d.tif")
+    recipe = write_script(('validate_scenes = ["b"]', "split = [0.34, 0.33, 0.33]"))
+    assert run(recipe, world, "fit.learning_rate=0.01,0.02", retrain=True).bundle is not None
+    (source,), plan, out = (
+        load_recipe(world.parent / "search" / "retrained.toml").sources,
+        load_recipe(recipe),
+        world.parent,
+    )
+    names = find_names(plan.sources[0], world)
+    split = split_names(plan.sources[0], names, data=world, results=out / "search", seed=plan.fit.seed)
+    assert split["test"]
+    assert {*split["test"]} <= {*source.test_scenes}
 
 
 STOPPED: list[float] = []

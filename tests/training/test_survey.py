@@ -38,6 +38,8 @@ def test_files_pixels_and_classes_are_counted_by_split(
     assert [cell.strip() for cell in head.split("|")][1:5] == ["source", "split", "files", "width x height"]
     assert [row.split("|")[2].strip() for row in rows] == ["train", "validate", "test"]
     assert "| 10.00 " in rows[0]
+    share = 100 * (truths[0] == 1).sum() / (truths[0] != 255).sum()  # of the known pixels
+    assert f"| {share:.2f} " in rows[0]
 
 
 def test_a_picture_shows_image_and_mask_in_the_classes_colors(world: Path, write_recipe: Callable[..., Path]) -> None:
