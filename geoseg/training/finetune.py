@@ -16,6 +16,7 @@ from geoseg.io.aside import write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.tables import write_table
 from geoseg.scene import is_remote, list_files
+from geoseg.training.card import SCORES
 from geoseg.training.folder import claim_inputs
 from geoseg.training.library import load_recipe, override, recipe_text
 from geoseg.training.recipe import Recipe
@@ -35,8 +36,6 @@ FEW_STEPS = 50
 
 SMALL_SHARE = 0.5
 """Share of a scene's rows times that of its columns: fewer with labels suggest that only a part is labeled."""
-
-FIGURES = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}
 
 AUGMENT = (
     {"step": "dihedral"},
@@ -117,7 +116,7 @@ class Finetuning:
 
     def table(self) -> str:
         """Return the comparison as a Markdown table."""
-        heads = {"mean_iou": "mean IoU", **FIGURES} if self.headline == "mean_iou" else FIGURES
+        heads = {"mean_iou": "mean IoU", **SCORES} if self.headline == "mean_iou" else SCORES
         models = ((f"old: {self.old['model']}", self.old), (f"new: {self.new['model']}", self.new))
         rows = [[name, *(m[key] for key in (*heads, "threshold"))] for name, m in models]
         gains = ["better by", *(self.new[key] - self.old[key] for key in heads), ""]

@@ -23,11 +23,11 @@ from geoseg.silence import quiet
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
 from geoseg.training.folder import claim_folder, is_finished
-from geoseg.training.history import draw_curves, write_row
+from geoseg.training.history import write_row
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
-from geoseg.training.pictures import collect_examples, draw_predictions
+from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
 from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from geoseg.training.history import draw_curves, read_history, write_row
+from geoseg.training.history import read_history, write_row
+from geoseg.training.pictures import draw_curves
 
 DRAWS = True
 ROW = {"step": 1, "minutes": 0.5, "learning_rate": 1e-3, "train_loss": 1.0, "validation_loss": 1.1, "iou": 0.5}
@@ -61,7 +62,7 @@ def test_a_kill_while_a_row_is_written_leaves_the_table_of_before(table: Path, m
 def test_a_row_that_was_cut_short_is_left_out_aloud(table: Path, caplog: pytest.LogCaptureFixture) -> None:
     table.write_text("step,loss,iou\n1,0.5,0.6\n2,0.4")
     assert read_history(table) == {"step": [1], "loss": [0.5], "iou": [0.6]}
-    assert "1 of 2 rows are cut short" in caplog.text
+    assert "1 of 2 rows are incomplete" in caplog.text
 
 
 def test_a_figure_that_does_not_exist_stays_none(table: Path) -> None:
