@@ -22,8 +22,7 @@ from geoseg.networks import build_network, network_facts
 from geoseg.silence import quiet
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
-from geoseg.training.folder import claim_folder, is_finished
-from geoseg.training.history import write_row
+from geoseg.training.folder import claim_folder, is_finished, write_row
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
@@ -39,17 +38,17 @@ log = logging.getLogger(__name__)
 _VALIDATION_BATCH = 4
 
 _CURVES_EVERY_S = 20.0
-"""Curves are drawn no more often than this while a network trains: a picture takes longer than a short epoch."""
+"""Shortest time between two drawings of the curves: a picture takes longer than a short epoch."""
 
 _KNOWN = "|".join(
     (
         ".*does not have many workers",  # crops are slices: none is faster
-        "You defined a .validation_step. but have no",  # nothing to validate on
-        "Checkpoint directory .* exists",  # a resumed run's own
+        "You defined a .validation_step. but have no",  # a recipe may have no validation data
+        "Checkpoint directory .* exists",  # of the run that is resumed
         ".*LeafSpec",  # Lightning 2.6 on torch 2.15
     )
 )
-"""Warnings of Lightning about what is intended."""
+"""Warnings of Lightning about intended things."""
 
 
 def train_recipe(
@@ -149,14 +148,14 @@ def train_variant(
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
-    """Find a file of encoder weights that a recipe names; "" is none, "imagenet" and torchgeo's names stay."""
+    """Find the file of encoder weights; return None for "", and "imagenet" and torchgeo's names as they are."""
     if not name.endswith(".safetensors"):
         return name or None
     found = [folder / name for folder in folders if (folder / name).is_file()]
     if not found:
         places = ", ".join(str(folder) for folder in folders)
         raise RecipeError(
-            f'network.encoder_weights = {name!r} is not in {places}; expected "imagenet" (fetched from the hub), "" '
+            f'network.encoder_weights = {name!r} is not in {places}; expected "imagenet" (downloaded), "" '
             "(none), or a safetensors file"
         )
     return str(found[0])
@@ -164,7 +163,7 @@ def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
 
 @dataclass(frozen=True)
 class _Run:
-    """What one training run is made of."""
+    """The parts of a training run."""
 
     plan: Recipe
     folder: Path
@@ -221,7 +220,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _fit(run: _Run) -> None:
-    """Train to the end of the recipe, from the last checkpoint where there is one."""
+    """Train to the end of the recipe, from the last checkpoint if there is one."""
     fit, folder, resumed = run.plan.fit, run.folder, run.last.exists()
 
     keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -266,13 +265,13 @@ def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
 
 
 class _Table(Callback):
-    """Write a row of history after every epoch, and redraw the curves if the last drawing is a while ago."""
+    """Write a row of history after every epoch, and the curves every now and then."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write what the epoch gave."""
+        """Write the row of the epoch."""
         assert isinstance(pl_module, SegmentationTask)
         progress = pl_module.run_progress
         row = {"step": progress.step, "progress": progress.done, "minutes": progress.used_s / 60}
@@ -300,7 +299,7 @@ def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
 
 
 def _write_results(run: _Run) -> Path:
-    """Write the bundles of the best averaged weights and their figures; return the one of the best IoU."""
+    """Write the bundles of the best averaged weights, their scores, pictures and card; return that of the best IoU."""
     seconds, progress = run.task.total_s, run.task.run_progress
     share = {f"share_of_time_{key}": seconds[key] / max(1e-9, seconds["step"]) for key in ("augment", "data")}
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
@@ -338,9 +337,9 @@ def _write_results(run: _Run) -> Path:
 def _write_bundle(
     run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any], *, measured: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write the averaged weights of a checkpoint, or of the last where it was not kept, and return their figures.
+    """Write the averaged weights of a checkpoint, by default of the last, and return their scores.
 
-    Figures `measured` of the same step are not measured again.
+    Scores `measured` of the same step are not measured again.
     """
     kept = run.last.with_stem(checkpoint)
     loaded = _read_checkpoint(kept if kept.exists() else run.last)

@@ -16,7 +16,7 @@ from geoseg.bundle import choose_colors
 from geoseg.datasets.coding import class_indices
 from geoseg.datasets.labels import IGNORED, UNSURE, Labels
 from geoseg.io.aside import write_aside
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 from geoseg.training.scores import target_probability
 
 __all__ = ["Example", "collect_examples", "draw_curves", "draw_predictions", "draw_samples"]

@@ -18,7 +18,7 @@ from geoseg.errors import BundleError, LabelError, UnknownModelError, UsageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
 from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 
 pytestmark = pytest.mark.usefixtures("scripted")
 

@@ -14,7 +14,7 @@ from geoseg.errors import RecipeError
 from geoseg.run import RunSettings, run_scene
 from geoseg.silence import quiet_georeference
 from geoseg.training import load_recipe, train_recipe
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 from geoseg.training.library import list_recipes
 
 SMALL = {
