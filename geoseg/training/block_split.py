@@ -52,7 +52,7 @@ LEAST_TARGET_PX = 64
 """Each part needs at least this many pixels of the target class."""
 
 MOST_CHOOSING = 4
-"""Blocks to choose on: they are predicted again and again while the network trains."""
+"""Blocks for choosing weights: few, as they are predicted after every epoch."""
 
 LITTLE_PX = 500_000
 """Fewer labeled pixels than this cause a warning."""
@@ -98,7 +98,7 @@ class LabeledBlock:
 
     @property
     def known(self) -> float:
-        """Share of the pixels that have truth."""
+        """Share of the pixels with labels."""
         return self.known_px / (self.window.height * self.window.width)
 
     def outline(self, scene: LabeledScene, *, inset_px: int = 0) -> Any:
@@ -217,7 +217,7 @@ class BlockSplit:
         return {**counts, "side_px": self.side_px, "inset_px": self.inset_px, "known_px": known}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write a GeoPackage of blocks per scene, once; `hidden` are whole held-out blocks, `held` what is scored."""
+        """Write a GeoPackage of blocks per scene, once: `hidden` are whole held-out blocks, `held` what is scored."""
         paths = [folder / "blocks" / f"{name}.gpkg" for name in self.names]
         inset_px = self.inset_px
         for path, scene, blocks in zip(paths, self.scenes, self.parts, strict=True):

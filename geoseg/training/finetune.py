@@ -319,7 +319,7 @@ def _mean(figures: Mapping[str, float | None]) -> float:
 
 
 def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings: FinetuneSettings) -> dict[str, Any]:
-    """Score a model on the held-out blocks, through the same inference as `geoseg run`."""
+    """Score a model on the held-out blocks, with the inference of `geoseg run`."""
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
     from geoseg.evaluate.scores import pool
 
