@@ -89,19 +89,19 @@ def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tupl
     return (0, 0) if touched is None else (touched.size, int((~touched).sum()))
 
 
-def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str = "split") -> NDArray[np.bool_]:
-    """Return a (y, x) mask of a file's polygons whose attribute `column` is one of `names`.
+def rasterize_areas(path: Path, names: Sequence[str], grid: Grid) -> NDArray[np.bool_]:
+    """Return a (y, x) mask of a file's polygons whose attribute `split` is one of `names`.
 
     Raises:
         LabelError: The file has no such column or no such area.
     """
     areas = _read_polygons(path, grid)
-    if column not in areas.columns:
-        raise LabelError(f"{path} has no column {column!r}; expected one that names the areas")
-    missing = sorted(set(names) - set(areas[column]))
+    if "split" not in areas.columns:
+        raise LabelError(f"{path} has no column 'split'; expected one that names the areas")
+    missing = sorted(set(names) - set(areas["split"]))
     if missing:
-        raise LabelError(f"{path} has no area {missing[0]!r}; it has {', '.join(sorted(set(areas[column])))}")
-    return _rasterize([(shape, 1) for shape in areas[areas[column].isin(names)].geometry], grid, 0).astype(bool)
+        raise LabelError(f"{path} has no area {missing[0]!r}; it has {', '.join(sorted(set(areas['split'])))}")
+    return _rasterize([(shape, 1) for shape in areas[areas["split"].isin(names)].geometry], grid, 0).astype(bool)
 
 
 def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, column: str, empty_ok: bool) -> Labels:

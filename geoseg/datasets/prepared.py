@@ -27,6 +27,9 @@ __all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "write_prepar
 NO_PIXEL = 253
 """In the stored labels: neither label nor image. A crop's mask is `IGNORED` there, and its image is filled."""
 
+_LEAST_KNOWN = 0.5
+"""Share of a box's pixels that must have labels."""
+
 _WHEN = pd.Interval(pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1), closed="both")
 
 
@@ -36,18 +39,17 @@ class PreparedScene(GeoDataset):
     The index has a box for every place where a crop of `crop_px` has enough labels; `RandomGeoSampler` samples them.
     """
 
-    def __init__(self, path: Path, *, crop_px: int = 0, least_known: float = 0.5) -> None:
+    def __init__(self, path: Path, *, crop_px: int = 0) -> None:
         """Open a scene that `write_prepared` wrote.
 
         Args:
             path: The .npy file.
             crop_px: Side of the crops that will be sampled; 0 for one box over the whole scene.
-            least_known: Share of a box's pixels that must have labels.
         """
         self.path = path
         self._pixels: NDArray[Any] | None = None
         self._res = (1.0, 1.0)
-        boxes = sampling_boxes(self.pixels[..., -1], crop_px, least_known) if crop_px else [self.window]
+        boxes = sampling_boxes(self.pixels[..., -1], crop_px, _LEAST_KNOWN) if crop_px else [self.window]
         shapes = [shapely.box(b.cols.start, b.rows.start, b.cols.stop, b.rows.stop) for b in boxes]
         when = pd.IntervalIndex([_WHEN] * len(shapes), closed="both", name="datetime")
         self.index = geopandas.GeoDataFrame({"filepath": [str(path)] * len(shapes)}, index=when, geometry=shapes)

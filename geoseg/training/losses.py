@@ -24,7 +24,7 @@ from torch.nn import functional
 from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses", "weigh_means"]
+__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_means"]
 
 _NOTHING = 1e-6
 """Keeps the gradient of a root finite where a loss is 0."""
@@ -92,19 +92,14 @@ def _options(entry: Any) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if k != "weight"} if isinstance(entry, Mapping) else {}
 
 
-def weigh_losses(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> Tensor:
-    """Return the weighted sum of losses, a scalar; 0 (with a gradient of 0) if no pixel has a label.
+def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return every loss by name, not weighted; 0 (with a gradient of 0) if no pixel has a label.
 
     Args:
         losses: By name a weight, or a table of `weight` and options; checked by `check_losses`.
         logits: (n, class, y, x), any float type.
         mask: (n, y, x) of class indices (one channel: 0 and 1), `UNSURE` and `IGNORED`.
     """
-    return add_terms(losses, loss_terms(losses, logits, mask))
-
-
-def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return every loss by name, not weighted; arguments as for `weigh_losses`."""
     with torch.autocast(logits.device.type, enabled=False):
         known = _Known(logits, mask)
         return {name: _TERMS[name](known, **_options(entry)) for name, entry in losses.items()}
