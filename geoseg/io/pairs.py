@@ -6,11 +6,10 @@ from pathlib import Path
 
 from geoseg.errors import LabelError
 from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES
+from geoseg.io.tables import name_some
 
 LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
 """What may follow a scene's name in the name of its labels."""
-
-_SHOWN = 3
 
 
 def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
@@ -62,10 +61,8 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
         else:
             found.append(first)
     if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        listed = f"{', '.join(missing[:_SHOWN])}{more}"
         raise LabelError(
-            f"{labels} holds no labels for {len(missing)} of {len(scenes)} images ({listed}). "
+            f"{labels} holds no labels for {len(missing)} of {len(scenes)} images ({name_some(missing)}). "
             "Expected a raster or vector file with the name of the image there. Add it, or leave the image out."
         )
     return found

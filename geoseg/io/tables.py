@@ -22,10 +22,10 @@ def align_columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in _pad(rows))
 
 
-def name_some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first few names, and how many more there are."""
+def name_some(names: Sequence[object], *, most: int = 3) -> str:
+    """Return the first names, separated by commas, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(str, names[:most])) + more
 
 
 def plural(count: int, noun: str) -> str:

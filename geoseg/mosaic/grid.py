@@ -66,7 +66,7 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
     if missing:
         raise MissingCRSError(
             f"{len(missing)} of {len(scenes)} scenes have no CRS, so their place in a mosaic is unknown: "
-            f"{name_some(missing)}. Give it with `crs` or in a manifest, or leave them out."
+            f"{name_some(missing, most=5)}. Give it with `crs` or in a manifest, or leave them out."
         )
     first = scenes[0].native
     if crs is None:

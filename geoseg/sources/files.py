@@ -34,7 +34,7 @@ def list_folder(folder: str) -> list[str]:
     rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
     kept = _leave_out_results(rasters, _local_names(), folder)
     if not kept:
-        found = name_some([path.name + "/" * path.is_dir() for path in inside]) or "nothing"
+        found = name_some([path.name + "/" * path.is_dir() for path in inside], most=5) or "nothing"
         raise MissingFileError(
             f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). Found: {found}. "
             "Name the file itself if it has another suffix; for the folders below, quote a pattern: "
@@ -63,7 +63,7 @@ def list_prefix(prefix: str) -> list[str]:
     if not kept:
         raise MissingFileError(
             f"{prefix} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
-            f"Found: {name_some([name.removeprefix(prefix) for name in below]) or 'nothing'}. "
+            f"Found: {name_some([name.removeprefix(prefix) for name in below], most=5) or 'nothing'}. "
             f"For everything below, quote a pattern: '{prefix}**/*.tif'."
         )
     return kept

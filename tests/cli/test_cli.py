@@ -108,7 +108,7 @@ BAD_COMMANDS = {
     "search buildings-30cm --vary fit.batch": "--vary fit.batch is not a key and values",
     "search buildings-30cm": "Nothing is varied",
     "search buildings-30cm --vary fit.batch=4,8 --trials 0": "--trials 0 is not a search",
-    "crossval buildings-30cm --folds 1": "-k 1 is not a cross-validation",
+    "crossval buildings-30cm --folds 1": "--folds 1 is not a cross-validation",
     "finetune a.tif -l t.gpkg --code 255": "--code 255 is not a code",
     "finetune a.tif -l t.gpkg --minutes 0": "--minutes",
     "finetune a.tif -l t.gpkg --seed -1": "--seed",

@@ -12,9 +12,16 @@ import pytest
 from geoseg.bundle import load_bundle
 from geoseg.errors import MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.training import load_recipe
-from geoseg.training.search import Search, SearchSettings, search_recipe
+from geoseg.training.search import (
+    Choice,
+    Range,
+    Search,
+    SearchSettings,
+    parse_dimension,
+    read_space,
+    search_recipe,
+)
 from geoseg.training.source_files import find_names, split_names
-from geoseg.training.space import Choice, Range, parse_dimension, read_space
 
 WriteRecipe = Callable[..., Path]
 
@@ -146,9 +153,9 @@ def test_another_space_in_the_same_folder_is_refused(
     write_recipe: WriteRecipe, world: Path, no_training: list[float]
 ) -> None:
     run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=1)
-    with pytest.raises(RecipeError, match="--out"):
+    with pytest.raises(RecipeError, match="`out`"):
         run(write_recipe(), world, "fit.learning_rate=0.01,0.03", trials=1)
-    with pytest.raises(RecipeError, match="--out"):
+    with pytest.raises(RecipeError, match="`out`"):
         run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=2, data=world / "images")
 
 
@@ -202,7 +209,7 @@ def test_a_file_says_the_same_as_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a", "a=", "a=1", "=1,2"])
 def test_text_that_varies_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--vary"):
+    with pytest.raises(UsageError, match="`vary"):
         parse_dimension(text)
 
 
