@@ -14,7 +14,7 @@ import pytest
 
 from geoseg.errors import MissingFileError, OutputError
 from geoseg.io import store as module
-from geoseg.io.store import LocalStore, S3Store, Store, glob, open_store, read_bytes, read_range, stamp
+from geoseg.io.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, read_range, stamp
 
 
 @pytest.fixture(scope="module")
