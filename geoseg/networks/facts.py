@@ -34,7 +34,7 @@ class NetworkFacts:
         receptive_px: The farthest input pixel that can change an output pixel; None if every pixel of the chip can
             (global pooling, squeeze and excitation, transformers).
         local_px: The same with what is pooled over the whole chip held fixed; None for transformers.
-        effective_px: Distance that contains 90 % of the squared gradient, with the network's present weights: Luo et al.,
+        effective_px: Distance that has 90 % of the squared gradient, with the network's present weights: Luo et al.,
             Understanding the Effective Receptive Field (2016). Training moves it.
         stride_px: Sides of the input are multiples of this.
     """
