@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["NetworkFacts", "network_facts"]
-
 EFFECTIVE_SHARE = 0.9
 """Share of a pixel's squared gradient within `effective_px`; for the shipped network this gives the halo that was found
 by measuring seams (docs/benchmarks.md)."""
