@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from geoseg.networks.decoder import EncoderUnet, convolve
 from geoseg.networks.registry import encoder_stride_px, register_network
 
-__all__ = ["AtrousBlock", "AtrousUnet"]
-
 
 class AtrousBlock(nn.Module):
     """Four parallel convolutions, a quarter of the width each, concatenated.

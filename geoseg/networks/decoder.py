@@ -11,18 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "AttentionGate",
-    "ChannelSpatialAttention",
-    "DecoderStage",
-    "EncoderUnet",
-    "check_attention",
-    "convolve",
-    "gate_skip",
-    "initialize",
-    "refine_features",
-]
-
 ATTENTIONS = ("gate", "scse")
 
 Block = Callable[[int, int], nn.Module]

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from geoseg.errors import EncoderWeightsError, UnknownNetworkError
 
-__all__ = ["check_encoder", "load_encoder_weights", "move_strides"]
-
 TORCHGEO = "torchgeo:"
 """In front of a name of torchgeo's pretrained weights, such as `torchgeo:ResNet50_Weights.SENTINEL2_RGB_MOCO`."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["NetworkFacts", "network_facts"]
-
 EFFECTIVE_SHARE = 0.9
 """Share of a pixel's squared gradient within `effective_px`; for the shipped network this gives the halo that was found
 by measuring seams (docs/benchmarks.md)."""
@@ -31,10 +29,10 @@ class NetworkFacts:
         parameters: Number of trained values.
         gflop_per_mpx: Billions of floating point operations per million pixels of input, in convolutions, matrix
             products and attention; a multiplication and its addition are two.
-        receptive_px: The farthest input pixel that can change an output pixel; None where every pixel of the chip can
+        receptive_px: The farthest input pixel that can change an output pixel; None if every pixel of the chip can
             (global pooling, squeeze and excitation, transformers).
         local_px: The same with what is pooled over the whole chip held fixed; None for transformers.
-        effective_px: Distance that holds 90 % of the squared gradient, with the network's present weights: Luo et al.,
+        effective_px: Distance that has 90 % of the squared gradient, with the network's present weights: Luo et al.,
             Understanding the Effective Receptive Field (2016). Training moves it.
         stride_px: Sides of the input are multiples of this.
     """
@@ -57,7 +55,7 @@ def network_facts(network: nn.Module, bands: int = 3) -> NetworkFacts:
     """Measure a network in evaluation mode, on the CPU; it stays as it is.
 
     Args:
-        network: A network of `build_network`, trained where `effective_px` is to count.
+        network: A network of `build_network`, trained if `effective_px` matters.
         bands: Its input bands.
     """
     stride = int(network.stride_px)  # type: ignore[arg-type]

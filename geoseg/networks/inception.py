@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from geoseg.networks.decoder import EncoderUnet, convolve
 from geoseg.networks.registry import encoder_stride_px, register_network
 
-__all__ = ["InceptionBlock", "InceptionUnet"]
-
 
 class InceptionBlock(nn.Module):
     """Four parallel branches, a quarter of the width each, concatenated.

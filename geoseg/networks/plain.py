@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from geoseg.networks.decoder import check_attention, gate_skip, initialize, refine_features
 from geoseg.networks.registry import register_network
 
-__all__ = ["PlainUnet"]
-
 UPSAMPLINGS = ("transposed", "interpolated")
 
 

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPBlock
 from torch import Tensor, nn
 
-__all__ = ["PartsPool", "PyramidBranch", "replace_pools"]
-
 
 class PartsPool(nn.Module):
     """`nn.AdaptiveAvgPool2d` to several parts; traced for ONNX, which has no such operator, as two matrix products."""

@@ -14,16 +14,6 @@ from geoseg.errors import EncoderWeightsError, UnknownNetworkError
 from geoseg.networks.encoder import check_encoder, load_encoder_weights, move_strides
 from geoseg.networks.pooling import replace_pools
 
-__all__ = [
-    "NETWORKS",
-    "build_network",
-    "default_encoder",
-    "encoder_stride_px",
-    "network_names",
-    "network_stride",
-    "register_network",
-]
-
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
 Stride = Callable[[Mapping[str, Any]], int]
 

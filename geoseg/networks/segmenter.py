@@ -7,8 +7,6 @@ from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import BundleError
 from geoseg.networks.registry import build_network
 
-__all__ = ["Segmenter", "load_segmenter"]
-
 
 class Segmenter(nn.Module):
     """A network with its normalization in front and its probabilities behind.

@@ -21,7 +21,7 @@ class Building:
     Attributes:
         pose: Its place and rotation in the scene.
         wings: Rectangles (u0, v0, u1, v1) in local meters, multiples of 1/64.
-        roof: Gable, hip, shed, cross or flat.
+        roof: `gable`, `hip`, `shed`, `cross` or `flat`.
         material: Its covering.
         color: RGB before shading.
         eaves_m: Height of the eaves.

@@ -24,12 +24,12 @@ def paint_ground(
     """Paint everything that is flat.
 
     Args:
-        canvas: Where to.
+        canvas: The canvas.
         sites: The plots and their kinds of ground.
         streets: The roads.
         roads: (y, x) result of `burn_roads`.
         style: Gives the colors.
-        rng: Source of chance.
+        rng: Random generator.
     """
     base = int(np.argmax(style.plot_ground)) + 1  # where there is no plot
     kinds = [base, *(kind for _, kind in sites.grounds)]

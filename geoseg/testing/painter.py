@@ -46,14 +46,14 @@ class PaintedScene:
 def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None) -> PaintedScene:
     """Paint an aerial scene.
 
-    The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of chance, and no value
+    The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of randomness, and no value
     depends on the last bits of a transcendental function, a sum's order or a threaded library.
 
     Args:
         seed: Picks region, street plan, houses, sun, weather and sensor.
         size_px: Rows and columns.
         gsd_m: Meters per pixel.
-        region: Compounds, hill_town, suburb or old_town; drawn from the seed when None.
+        region: `compounds`, `hill_town`, `suburb` or `old_town`; drawn from the seed if None.
 
     Returns:
         The scene with its true footprints.

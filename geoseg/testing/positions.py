@@ -1,4 +1,4 @@
-"""Scenes whose pixels say where they are, so that a misplaced chip cannot pass for a right one."""
+"""Scenes whose pixels encode their positions, so that a test notices a misplaced chip."""
 
 from pathlib import Path
 

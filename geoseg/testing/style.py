@@ -13,7 +13,7 @@ class Material:
     """A roof covering.
 
     Attributes:
-        kind: Metal, tile, shingle, concrete or membrane: decides the texture.
+        kind: `metal`, `tile`, `shingle`, `concrete` or `membrane`, which decides the texture.
         colors: RGB choices, 0-255.
         roofs: Kinds of roof it comes with.
         weight: How common it is.
