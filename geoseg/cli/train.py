@@ -41,7 +41,7 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="Folder for checkpoints, curves and the bundle.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -56,7 +56,7 @@ def train(
     path, overrides = find_recipe(recipe), dict(split_pairs("--set", set_))
     from geoseg.training import train_recipe
 
-    typer.echo(train_recipe(path, data=data, out=out, overrides=overrides, over=with_ or ()))
+    typer.echo(train_recipe(path, data=data, out=out, overrides=overrides, over=over or ()))
 
 
 @app.command("crossval", no_args_is_help=True)
@@ -68,7 +68,7 @@ def crossval(
         Path | None,
         typer.Option("--out", "-o", help="Folder for one folder per fold and crossval.json.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +81,7 @@ def crossval(
     overrides = dict(split_pairs("--set", set_))
     from geoseg.training.crossval import cross_validate
 
-    found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=with_ or ())
+    found = cross_validate(recipe, folds=folds, data=data, out=out, overrides=overrides, over=over or ())
     typer.echo(f"{found.table()}\n\n{found.folder / 'crossval.json'}")
 
 
@@ -116,7 +116,7 @@ def search(
         Path | None,
         typer.Option("--out", "-o", help="Folder for the study, the trials and best.toml.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -126,11 +126,9 @@ def search(
     trials. Requires geoseg[search].
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.training.space import read_space
+    from geoseg.training.search import SearchSettings, read_space, search_recipe
 
     varied, overrides = read_space(space, vary or ()), dict(split_pairs("--set", set_))
-    from geoseg.training.search import SearchSettings, search_recipe
-
     settings = SearchSettings(
         space=varied,
         trials=trials,
@@ -138,7 +136,7 @@ def search(
         data=data,
         out=out,
         overrides=overrides,
-        over=with_ or (),
+        over=over or (),
         retrain=retrain,
     )
     found = search_recipe(recipe, settings)
@@ -160,7 +158,7 @@ def show_data(
         Path | None,
         typer.Option("--out", "-o", help="Folder for data.json, pictures and prepared scenes.", show_default=False),
     ] = None,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -174,7 +172,7 @@ def show_data(
     path, overrides = find_recipe(recipe), dict(split_pairs("--set", set_))
     from geoseg.training.survey import survey_data
 
-    survey = survey_data(path, data=data, out=out, overrides=overrides, over=with_ or ())
+    survey = survey_data(path, data=data, out=out, overrides=overrides, over=over or ())
     typer.echo(survey.table())
     for written in survey.paths:
         typer.echo(written)
@@ -192,7 +190,7 @@ def list_recipes() -> None:
 @recipes_app.command("show", no_args_is_help=True)
 def show_recipe(
     recipe: RecipeArgument,
-    with_: With = None,
+    over: With = None,
     set_: Set = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print every key with its value, defaults included, as JSON.")
@@ -203,4 +201,4 @@ def show_recipe(
     from geoseg.training import library
 
     overrides = dict(split_pairs("--set", set_))
-    typer.echo(library.show_recipe(recipe, over=with_ or (), overrides=overrides, resolved=resolved).rstrip())
+    typer.echo(library.show_recipe(recipe, over=over or (), overrides=overrides, resolved=resolved).rstrip())

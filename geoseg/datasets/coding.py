@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import RecipeError, UnknownLabelError
+from geoseg.io.tables import name_some
 
 __all__ = ["BINARY", "IGNORED", "UNKNOWN", "Coding", "UNSURE", "class_indices", "plan_coding"]
 
 IGNORED = 255
-"""No truth: outside the labelled area, nodata, or a label's own unknown value."""
+"""No label: outside the labeled area, nodata, or a mask's own unknown value."""
 
 UNSURE = 254
-"""Background of labels that are known to leave buildings out: maybe one of those."""
+"""Background of incomplete labels, which may be a building."""
 
 UNKNOWN = "unknown"
-"""The name that `values` and `also` give to what has no truth."""
-
-_SHOWN = 5
+"""The name in `values` and `also` for pixels without a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Coding:
         indices: Index of every class by name, and of `unknown`.
         values: Index of each number of a mask of one band; other numbers are refused.
         colors: Index of each color `0xRRGGBB` of a mask in colors; empty where masks hold numbers alone.
-        target: Index that polygons burn, and the others' index in two classes.
+        target: Index of polygons, and in two classes that of everything else.
+        explicit: Whether `values` were given.
     """
 
     indices: Mapping[str, int]
@@ -47,17 +47,10 @@ class Coding:
         return set(self.indices.values()) == {0, 1, IGNORED}
 
     def of_values(self, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Turn a mask's numbers into class indices.
-
-        Args:
-            values: `(y, x)` numbers.
-            known: `(y, x)`, False where the file itself says that there is nothing.
-
-        Returns:
-            `(y, x)` class indices, `IGNORED` where nothing is known.
+        """Turn a mask's `(y, x)` numbers into `(y, x)` class indices, `IGNORED` where `known` (y, x) is False.
 
         Raises:
-            UnknownLabelError: Some numbers stand for no class.
+            UnknownLabelError: Some numbers have no class.
         """
         return _translate(values, known, self.values, "{:g}".format)
 
@@ -77,16 +70,11 @@ def _translate(
         out[here] = index
         left &= ~here
     if left.any():
-        raise UnknownLabelError(f"holds {_listed(values[left], name)}; expected {', '.join(map(name, table))}")
+        found, counts = np.unique(values[left], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        listed = name_some([f"{name(found[i])} ({counts[i]} px)" for i in order], most=5)
+        raise UnknownLabelError(f"holds {listed}; expected {', '.join(map(name, table))}")
     return out
-
-
-def _listed(values: NDArray[Any], name: Callable[[Any], str]) -> str:
-    """List the commonest values with their pixels."""
-    found, counts = np.unique(values, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    listed = ", ".join(f"{name(found[i])} ({counts[i]} px)" for i in order[:_SHOWN])
-    return listed + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
 def class_indices(classes: Sequence[str]) -> dict[str, int]:
@@ -107,15 +95,15 @@ def plan_coding(
     """Check a recipe's tables of colors and values, and make a coding of them.
 
     Args:
-        classes: the network's classes.
-        target: the class that polygons burn; `building` or the last class by default.
-        colors: class name to "#RRGGBB".
-        also: further "#RRGGBB" to class name, or to "unknown".
-        values: number, as text, to class name, or to "unknown"; by default the class indices, and 255 unknown.
-        where: the recipe's table, for messages.
+        classes: The network's classes.
+        target: The class of polygons; `building` or the last class by default.
+        colors: Class name to "#RRGGBB".
+        also: Further "#RRGGBB" to class name, or to "unknown".
+        values: Number, as text, to class name, or to "unknown"; by default the class indices, and 255 unknown.
+        where: The recipe's table, for messages.
 
     Raises:
-        RecipeError: a color, number or class cannot be used.
+        RecipeError: A color, number or class cannot be used.
     """
     indices = class_indices(classes)
     is_binary = len(indices) == 3
@@ -134,7 +122,7 @@ def plan_coding(
             raise RecipeError(f'{where}{key}: {text!r} is not a color; expected "#RRGGBB", such as "#3C1098"')
         color = int(text[1:], 16)
         if meant.setdefault(color, name) != name:
-            raise RecipeError(f"{where}{key}: the color {text} stands for {meant[color]} and for {name}; expected one")
+            raise RecipeError(f"{where}{key}: the color {text} stands for {meant[color]} and for {name}")
         of_colors[color] = index_of(name, key)
 
     table: dict[int, int] = {} if values else {index: index for index in indices.values()}

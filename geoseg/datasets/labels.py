@@ -1,7 +1,7 @@
-"""Truth on a grid: label rasters and building polygons, and the areas that split a scene.
+"""Labels on a grid: label rasters and building polygons, and the areas that divide a scene.
 
-A label raster here is (y, x) uint8: a class index (0 background and 1 building where there is one class), `UNSURE`
-background that incomplete labels cannot vouch for, `IGNORED` no truth at all.
+Labels are (y, x) uint8: a class index (0 background and 1 building if there is one class), `UNSURE` for background of
+incomplete labels, `IGNORED` for no label.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -27,10 +27,10 @@ __all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "r
 Labels = NDArray[np.uint8]
 
 _MARGIN_PX = 2
-"""Pixels of a label raster read beyond the grid that is asked for: resampling looks that far."""
+"""Pixels of a label raster that are read beyond the grid, for resampling."""
 
 _FLAT = "EPSG:3857"
-"""Any projected CRS: says that two grids without one lie on one plane."""
+"""Any projected CRS, for two grids that have none."""
 
 
 def read_labels(
@@ -45,25 +45,25 @@ def read_labels(
 ) -> Labels:
     """Read a label raster or polygons onto `grid`.
 
-    Polygons burn their class where they hold a pixel's center. A raster finer than `grid` is brought to it by area: in
-    two classes a pixel is the second from one half on, in several it is the commonest. A coarser one is taken pixel by
-    pixel. A raster without georeference lies pixel for pixel on the image.
+    A pixel has the class of the polygon that contains its center. A raster finer than `grid` is resampled by area: in
+    two classes a pixel is the second from one half on, in several the most frequent. A coarser one is resampled to the
+    nearest pixel. A raster without georeference is matched to the image pixel for pixel.
 
     Args:
-        path: label raster, or a file of polygons.
-        grid: where the labels are wanted.
-        coding: what a raster's numbers or colors mean.
-        native: the grid of the whole image in its own pixels; `grid` by default.
-        layer: layer of a file of polygons that has several.
-        column: attribute of the polygons that names their class; all are the coding's target without it.
-        empty_ok: accept a file without any polygon on the image.
+        path: Label raster, or a file of polygons.
+        grid: The grid of the result.
+        coding: What a raster's numbers or colors mean.
+        native: The grid of the whole image in its own pixels; `grid` by default.
+        layer: Layer of a file of polygons that has several.
+        column: Attribute of the polygons that names their class; without it all are the coding's target.
+        empty_ok: Accept a file without any polygon on the image.
 
     Returns:
         (y, x) uint8 class indices, and `IGNORED`.
 
     Raises:
-        LabelError: the file cannot be read, does not fit the image, or has no coordinate reference system.
-        UnknownLabelError: a raster holds numbers or colors that stand for no class.
+        LabelError: The file cannot be read, does not fit the image, or has no coordinate reference system.
+        UnknownLabelError: A raster has numbers or colors without a class.
     """
     if not path.exists():
         raise LabelError(f"no labels at {path}; expected a raster of class indices and 255, or a file of polygons")
@@ -89,32 +89,23 @@ def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tupl
     return (0, 0) if touched is None else (touched.size, int((~touched).sum()))
 
 
-def rasterize_areas(path: Path, names: Sequence[str], grid: Grid, *, column: str = "split") -> NDArray[np.bool_]:
-    """Burn the areas whose `column` is one of `names`.
-
-    Args:
-        path: a file of polygons.
-        names: the areas that are wanted.
-        grid: where they are wanted.
-        column: the attribute that names an area.
-
-    Returns:
-        (y, x) bool, True inside the areas.
+def rasterize_areas(path: Path, names: Sequence[str], grid: Grid) -> NDArray[np.bool_]:
+    """Return a (y, x) mask of a file's polygons whose attribute `split` is one of `names`.
 
     Raises:
-        LabelError: the file has no such column or no such area.
+        LabelError: The file has no such column or no such area.
     """
     areas = _read_polygons(path, grid)
-    if column not in areas.columns:
-        raise LabelError(f"{path} has no column {column!r}; expected one that names the areas")
-    missing = sorted(set(names) - set(areas[column]))
+    if "split" not in areas.columns:
+        raise LabelError(f"{path} has no column 'split'; expected one that names the areas")
+    missing = sorted(set(names) - set(areas["split"]))
     if missing:
-        raise LabelError(f"{path} has no area {missing[0]!r}; it has {', '.join(sorted(set(areas[column])))}")
-    return _rasterize([(shape, 1) for shape in areas[areas[column].isin(names)].geometry], grid, 0).astype(bool)
+        raise LabelError(f"{path} has no area {missing[0]!r}; it has {', '.join(sorted(set(areas['split'])))}")
+    return _rasterize([(shape, 1) for shape in areas[areas["split"].isin(names)].geometry], grid, 0).astype(bool)
 
 
 def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, column: str, empty_ok: bool) -> Labels:
-    """Burn polygons; where they are of another place, all of it would be taught as ground without buildings."""
+    """Rasterize polygons; those of another place would train the network on an image without buildings."""
     import shapely
 
     frame = _read_polygons(path, grid, layer)
@@ -122,7 +113,7 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
         where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
         raise LabelError(
             f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
-            "Check that both show one place; an image that truly has none is accepted with empty_ok = true"
+            "Check that both are of the same place; empty_ok = true accepts an image without any"
         )
     target, other = coding.target
     if not column:
@@ -148,7 +139,7 @@ def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels
 
     if not shapes:
         return np.full(grid.shape, around, np.uint8)
-    with quiet_georeference():
+    with allow_no_georeference():
         burnt: Labels = rasterize(shapes, grid.shape, fill=around, transform=grid.transform, dtype="uint8")
     return burnt
 
@@ -157,7 +148,7 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     """Read a file of polygons in the grid's coordinate reference system."""
     frame = read_polygons(path, what="labels", error=LabelError, layer=layer)
     if frame.crs is None and grid.crs is not None:
-        raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be laid on the scene")
+        raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be placed on the scene")
     return in_crs_of(frame, grid)
 
 
@@ -167,7 +158,7 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
     from rasterio.errors import RasterioError
 
     try:
-        with quiet_georeference():
+        with allow_no_georeference():
             opened = rasterio.open(path)
     except RasterioError as err:
         raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err
@@ -178,15 +169,15 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
             return np.full(grid.shape, IGNORED, np.uint8)
         if window is None:
             raise LabelError(
-                f"the labels {path} lie elsewhere: their extent is {format_bounds(own.bounds)} in their CRS, the "
-                f"image's {format_bounds(native.bounds)} in its own. Check that both show one place"
+                f"the labels {path} lie elsewhere: their extent is {format_bounds(own.bounds)} in their CRS, "
+                f"the image's {format_bounds(native.bounds)} in its own. Check that both are of the same place"
             )
         values = _read_coded(path, source, coding, window)
     return _bring(values, own.crop(window), grid, coding)
 
 
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
-    """Return where a label raster lies: by its georeference, or pixel for pixel on the image where one has none."""
+    """Return the grid of a label raster; the image's if one of them has no georeference."""
     crs = source.crs or grid.crs
     is_placed = source.crs is not None or not source.transform.is_identity
     if is_placed and crs is not None and grid.crs is not None:

@@ -13,20 +13,19 @@ from pathlib import Path
 
 from geoseg.errors import LabelError
 from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.tables import name_some
 
 __all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where images of one purpose lie, and their masks.
+    """The templates of images of one purpose, and of their masks.
 
     Attributes:
         images: Template of the images.
-        labels: Templates of the masks; the first that finds any file holds. None where there are no masks.
-        split: What the images are for: `train`, `validate`, `test`, or "" where the layout does not say.
+        labels: Templates of the masks; the first one that finds a file is used. Empty if there are no masks.
+        split: Purpose of the images: `train`, `validate`, `test`, or "" if the layout does not say.
     """
 
     images: str
@@ -67,7 +66,7 @@ def is_template(text: str) -> bool:
 
 
 def is_chosen(name: str, patterns: Sequence[str]) -> bool:
-    """Return True where a name, or the last part of it, matches one of some patterns (`*`, `?`, `[...]`)."""
+    """Return True if a name, or the last part of it, matches one of the patterns (`*`, `?`, `[...]`)."""
     return any(fnmatch(name, pattern) or fnmatch(name.rpartition("/")[2], pattern) for pattern in patterns)
 
 
@@ -75,15 +74,15 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
     """Find the images of a layout, and the mask of each.
 
     Args:
-        root: folder that the templates start from.
-        rules: the layout.
-        exclude: patterns of names that are left out, masks too.
+        root: Folder that the templates are relative to.
+        rules: The layout.
+        exclude: Patterns of names that are left out, masks too.
 
     Returns:
         Pairs in the order of the rules, and of their names.
 
     Raises:
-        LabelError: images have no mask, masks have no image, or two files have one name.
+        LabelError: Images have no mask, masks have no image, or two files have one name.
     """
     pairs: list[Pair] = []
     for rule in rules:
@@ -100,22 +99,17 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
         missing = [str(path) for name, path in images.items() if name not in labels]
         if missing:
             raise LabelError(
-                f"{_listed(missing, len(images), 'images')} no mask at {place}; add the masks, or leave the images out "
-                "with exclude"
+                f"{len(missing)} of {len(images)} images ({name_some(missing)}) have no mask at {place}; add the "
+                "masks, or leave the images out with exclude"
             )
         orphans = [str(path) for name, path in labels.items() if name not in images]
         if orphans:
             raise LabelError(
-                f"{_listed(orphans, len(labels), 'masks')} no image at {root / rule.images}; add the images, or leave "
-                "the masks out with exclude"
+                f"{len(orphans)} of {len(labels)} masks ({name_some(orphans)}) have no image at "
+                f"{root / rule.images}; add the images, or leave the masks out with exclude"
             )
         pairs += [Pair(name, image, labels[name], rule.split) for name, image in images.items()]
     return pairs
-
-
-def _listed(paths: Sequence[str], total: int, what: str) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"{len(paths)} of {total} {what} ({', '.join(paths[:_SHOWN])}{more}) have"
 
 
 def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:

@@ -1,7 +1,6 @@
-"""Scenes made ready for training: image and truth at one GSD in a memory-mapped array, so that a crop is a slice.
+"""Scenes prepared for training: image and labels at one GSD in a memory-mapped array, so that a crop is a slice.
 
-A prepared scene lives on its own pixel plane (x = column, y = row, one unit per pixel): training needs neither
-degrees nor a rotation any more, and torchgeo's samplers work in whole numbers.
+The coordinates of a prepared scene are pixels (x = column, y = row): torchgeo's samplers work in whole numbers.
 """
 
 import json
@@ -18,15 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchgeo.datasets import GeoDataset
 
-from geoseg.datasets.fill import fill_invalid
 from geoseg.datasets.labels import IGNORED, UNSURE, Labels
+from geoseg.datasets.scenes import fill_invalid
 from geoseg.grid import Window, reflect_indices
 from geoseg.io.aside import write_all_aside
 
 __all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "write_prepared"]
 
 NO_PIXEL = 253
-"""In the stored truth: neither truth nor imagery. A crop's mask says `IGNORED`, and its image is filled there."""
+"""In the stored labels: neither label nor image. A crop's mask is `IGNORED` there, and its image is filled."""
+
+_LEAST_KNOWN = 0.5
+"""Share of a box's pixels that must have labels."""
 
 _WHEN = pd.Interval(pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1), closed="both")
 
@@ -34,41 +36,39 @@ _WHEN = pd.Interval(pd.Timestamp(1970, 1, 1), pd.Timestamp(2100, 1, 1), closed="
 class PreparedScene(GeoDataset):
     """Crops of one prepared scene, by torchgeo's queries or by window.
 
-    The index holds one box for every place where a crop of `crop_px` finds enough truth; `RandomGeoSampler` takes
-    crops from them.
+    The index has a box for every place where a crop of `crop_px` has enough labels; `RandomGeoSampler` samples them.
     """
 
-    def __init__(self, path: Path, *, crop_px: int = 0, least_known: float = 0.5) -> None:
+    def __init__(self, path: Path, *, crop_px: int = 0) -> None:
         """Open a scene that `write_prepared` wrote.
 
         Args:
-            path: the .npy file.
-            crop_px: side of the crops that will be sampled; 0 for one box over the whole scene.
-            least_known: share of a box's pixels that must have truth.
+            path: The .npy file.
+            crop_px: Side of the crops that will be sampled; 0 for one box over the whole scene.
         """
         self.path = path
         self._pixels: NDArray[Any] | None = None
         self._res = (1.0, 1.0)
-        boxes = sampling_boxes(self.pixels[..., -1], crop_px, least_known) if crop_px else [self.window]
+        boxes = sampling_boxes(self.pixels[..., -1], crop_px, _LEAST_KNOWN) if crop_px else [self.window]
         shapes = [shapely.box(b.cols.start, b.rows.start, b.cols.stop, b.rows.stop) for b in boxes]
         when = pd.IntervalIndex([_WHEN] * len(shapes), closed="both", name="datetime")
         self.index = geopandas.GeoDataFrame({"filepath": [str(path)] * len(shapes)}, index=when, geometry=shapes)
 
     @property
     def pixels(self) -> NDArray[Any]:
-        """The memory-mapped (y, x, band + 1) array; truth is the last plane."""
+        """The memory-mapped (y, x, band + 1) array; the labels are the last plane."""
         if self._pixels is None:
             self._pixels = np.load(self.path, mmap_mode="r")
         return self._pixels
 
     @property
     def window(self) -> Window:
-        """All that is stored."""
+        """The window of what is stored."""
         return Window(0, 0, *self.pixels.shape[:2])
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the .json says."""
+        """The content of the .json."""
         return dict(json.loads(self.path.with_suffix(".json").read_text()))
 
     @property
@@ -79,7 +79,7 @@ class PreparedScene(GeoDataset):
 
     @property
     def origin(self) -> tuple[int, int]:
-        """Row and column of the scene where what is stored begins."""
+        """Row and column of the scene where the stored part begins."""
         row, col = self.about.get("origin", (0, 0))
         return row, col
 
@@ -94,18 +94,17 @@ class PreparedScene(GeoDataset):
         return self.read(Window(row, col, round(y.stop) - row, round(x.stop) - col))
 
     def read(self, window: Window) -> dict[str, Tensor]:
-        """Return what a window of the stored pixels holds.
+        """Read a window of the stored part.
 
         Returns:
-            `image` (band, y, x) uint8, or float32 where more is stored, filled where there are no pixels; `mask`
-            (y, x) uint8.
+            `image` (band, y, x), uint8 or float32, filled where there are no pixels; `mask` (y, x) uint8.
         """
         return _sample(np.array(self.pixels[window.slices], order="C"))
 
     def read_chip(self, window: Window) -> dict[str, Tensor]:
-        """Return what a window of the whole scene holds, as `read`; the scene is mirrored beyond its border.
+        """Read a window of the whole scene, mirrored beyond its border, where the mask is `IGNORED`.
 
-        That is what inference sees (`SceneDataset.read_chip`); the mask is `IGNORED` beyond the border.
+        The image is that of `SceneDataset.read_chip`, which inference uses.
         """
         rows, cols = (
             reflect_indices(side.start, side.stop, size) - first
@@ -133,20 +132,14 @@ def _sample(stored: NDArray[Any]) -> dict[str, Tensor]:
 
 
 def is_known(truth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return True where stored truth says anything at all, `UNSURE` included."""
+    """Return True where stored labels have a class or are `UNSURE`."""
     return np.asarray((truth < NO_PIXEL) | (truth == UNSURE))
 
 
 def sampling_boxes(truth: Labels, crop_px: int, least_known: float) -> list[Window]:
-    """Cover a scene with boxes, half a crop apart, from which crops find truth.
+    """Cover the labels (y, x) of a scene with boxes, half a crop apart and one to one and a half crops wide.
 
-    Args:
-        truth: (y, x) labels.
-        crop_px: side of a crop; a box is at most one and a half crops wide and at least one.
-        least_known: share of a box's pixels that must have truth.
-
-    Returns:
-        Boxes inside the scene; none when the scene is smaller than a crop.
+    Boxes with labels on less than the share `least_known` of their pixels are left out.
     """
     step = max(1, crop_px // 2)
     size = crop_px + step
@@ -158,7 +151,7 @@ def sampling_boxes(truth: Labels, crop_px: int, least_known: float) -> list[Wind
 
 
 def is_prepared(path: Path) -> bool:
-    """Tell whether a prepared scene is already there and whole."""
+    """Return True if a prepared scene is complete."""
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
@@ -168,10 +161,10 @@ def write_prepared(
     """Write a prepared scene, aside and renamed.
 
     Args:
-        path: the .npy file; a .json beside it says what it is.
+        path: The .npy file; `about` goes into a .json beside it.
         image: (band, y, x) uint8, uint16 or float32.
         truth: (y, x) labels.
-        about: what the .json says; `origin` and `scene_shape` place a part in its scene.
+        about: Facts; `origin` and `scene_shape` say which part of a scene it is.
         valid: (y, x), False where the image has no pixels; all are valid by default.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

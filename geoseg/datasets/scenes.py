@@ -1,4 +1,4 @@
-"""A scene as torchgeo sees it: a dataset queried by coordinates, and a sampler on the chip lattice.
+"""A scene as a torchgeo dataset, and a sampler of the chips of its lattice.
 
 `SceneDataset` is a torchgeo `RasterDataset` whose pixels come from `Scene.read`: resampled to the model's GSD, valid
 mask honored, mirrored at the scene's border and at nodata. A block's pixels are read once and its chips cut from
@@ -20,7 +20,6 @@ from torchgeo.datasets import RasterDataset
 from torchgeo.datasets.utils import GeoSlice
 from torchgeo.samplers import GeoSampler
 
-from geoseg.datasets.fill import fill_invalid
 from geoseg.grid import Grid, Lattice, Window, reflect_indices
 from geoseg.scene import Pixels, Scene
 
@@ -29,7 +28,7 @@ class SceneDataset(RasterDataset):
     """The pixels of one scene, by torchgeo query.
 
     A query's `x` and `y` slices are world coordinates of the scene; of a rotated scene or one without a CRS, pixel
-    coordinates with `y = -row`, as a query cannot be rotated. A query may hang over the scene's border.
+    coordinates with `y = -row`. A query may extend beyond the scene's border.
 
     Attributes:
         scene: The scene on its working grid.
@@ -47,9 +46,8 @@ class SceneDataset(RasterDataset):
 
         Args:
             scene: The scene on its working grid.
-            cached: Read this window (which may hang over the border) once, at the first query, and cut the chips
-                from it. Queries must stay inside it.
-            transforms: Changes a sample, as everywhere in torchgeo.
+            cached: Window that is read once, at the first query; queries must be inside it.
+            transforms: Applied to every sample.
         """
         self.scene, self.transforms, self.cached = scene, transforms, cached
         self.paths, self.cache = list(scene.paths), True
@@ -60,7 +58,7 @@ class SceneDataset(RasterDataset):
 
     @cached_property
     def index(self) -> GeoDataFrame:
-        """The scene's extent, as torchgeo wants it; a block without data never asks for it."""
+        """The scene's extent, as torchgeo needs it; made lazily, as blocks without data do not use it."""
         extent = shapely.box(*Grid(None, self.frame, self.scene.grid.shape).bounds)
         time = pd.IntervalIndex.from_tuples([(self.mint, self.maxt)], closed="both", name="datetime")
         crs = None if self.frame != self.scene.grid.transform else self.scene.grid.crs
@@ -68,7 +66,7 @@ class SceneDataset(RasterDataset):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Pixels keep the scene's type; 8-bit where levels stretch them."""
+        """Type of the pixels: the scene's, or 8-bit if they are stretched."""
         return torch.uint8 if self.scene.levels or self.scene.dtype == "uint8" else torch.float32
 
     def __getitem__(self, query: GeoSlice) -> dict[str, Any]:
@@ -94,18 +92,18 @@ class SceneDataset(RasterDataset):
         return Window(round(row), round(col), round(bottom - row), round(right - col))
 
     def read_chip(self, window: Window) -> Pixels:
-        """Read a window that may hang over the border; invalid pixels are filled by mirroring.
+        """Read a window that may extend beyond the border; invalid pixels are filled by mirroring.
 
-        `valid` says which pixels lie on the scene and have data.
+        `valid` is True for pixels of the scene that have data.
         """
         pixels, rows, cols = self._mirrored(window)
         values, valid = _take(pixels.values, rows, cols), _take(pixels.valid, rows, cols)
         return Pixels(fill_invalid(values, valid), valid & _inside(window, self.scene.grid.shape))
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read the `(y, x)` valid mask of a window that may hang over the border, where it is False.
+        """Read the `(y, x)` valid mask of a window that may extend beyond the border, where it is False.
 
-        No pixel is decoded where a look at the mask alone tells that there is nothing.
+        No pixel is decoded if the mask alone shows that there is no data.
         """
         here = window.intersect(self.scene.grid.window)
         if self._pixels is None and (here is None or not self.scene.may_hold_data(here)):
@@ -142,7 +140,7 @@ def query_frame(grid: Grid) -> Affine:
 
 
 def _take(array: NDArray[Any], rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
-    """Pick rows and columns of the last two axes; a copy by slices where nothing is mirrored, which is far faster."""
+    """Pick rows and columns of the last two axes; by slices if nothing is mirrored, which is far faster."""
     picks = [
         slice(int(i[0]), int(i[-1]) + 1) if i[-1] - i[0] == i.size - 1 and (np.diff(i) == 1).all() else i
         for i in (rows, cols)
@@ -158,8 +156,8 @@ def _inside(window: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
 class LatticeSampler(GeoSampler):
     """Yields the query of every chip of a block, row by row.
 
-    Unlike torchgeo's `GridGeoSampler` the chips are anchored at the scene's first pixel whatever the block, and a
-    scene smaller than a chip still has one.
+    Unlike those of torchgeo's `GridGeoSampler`, the chips are anchored at the scene's first pixel for every block, and
+    a scene smaller than a chip has one.
     """
 
     def __init__(self, dataset: SceneDataset, lattice: Lattice, chips: Iterable[tuple[int, int]]) -> None:
@@ -179,3 +177,57 @@ class LatticeSampler(GeoSampler):
             left, top = self.frame @ (window.cols.start, window.rows.start)
             right, bottom = self.frame @ (window.cols.stop, window.rows.stop)
             yield slice(left, right, self.res[0]), slice(bottom, top, self.res[1]), times
+
+
+def fill_invalid(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Mirror valid pixels into invalid ones: along the row, and rows without any valid pixel along the column.
+
+    A pixel at offset `d` beyond the nearest valid pixel `p` of its row has the value at `p - d`; if that is outside
+    the array or invalid, the value at `p`. Networks would otherwise predict buildings at a hard edge to black.
+
+    Args:
+        values: `(band, y, x)` pixels.
+        valid: `(y, x)`, True where there is data.
+
+    Returns:
+        `(band, y, x)`: `values` itself if all is valid, else a filled copy; zeros if nothing is valid.
+    """
+    if valid.all():
+        return values
+    if not valid.any():
+        return np.zeros_like(values)
+    out = values.copy()
+    has_data = np.asarray(valid.any(axis=1))
+    partly = np.flatnonzero(has_data & ~valid.all(axis=1))
+    pixels, sources = _mirrors(valid[partly])
+    lines = values[:, partly].reshape(len(values), -1)
+    for band in lines:
+        band[pixels] = band[sources]
+    out[:, partly] = lines.reshape(len(values), *valid[partly].shape)
+    rows, sources = _mirrors(has_data[None])
+    out[:, rows] = out[:, sources]
+    return out
+
+
+def _mirrors(valid: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the flat indices of the invalid pixels of `(row, x)`, and of those whose values they have.
+
+    Every row has a valid pixel. Each run of invalid pixels is halved, and each half has its nearest valid pixel.
+    """
+    width = valid.shape[1]
+    edges = np.diff(np.pad(~valid, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    (rows, starts), stops = np.nonzero(edges == 1), np.nonzero(edges == -1)[1]
+    left, right = np.where(starts > 0, starts - 1, -2 * width), np.where(stops < width, stops, 3 * width)
+    middles = np.clip((left + right) // 2 + 1, starts, stops)
+    firsts, near, lines = (np.concatenate(pair) for pair in ((starts, middles), (left, right), (rows, rows)))
+    lengths = np.concatenate((middles - starts, stops - middles))
+
+    def repeat(values: NDArray[np.intp]) -> NDArray[np.int32]:
+        return np.repeat(values.astype(np.int32), lengths)
+
+    low = repeat(lines * width)
+    pixels = np.arange(low.size, dtype=np.int32) + repeat(firsts + lines * width - (np.cumsum(lengths) - lengths))
+    nearest = repeat(near + lines * width)
+    mirrored = 2 * nearest - pixels
+    mirrored = np.where((mirrored >= low) & (mirrored < low + width), mirrored, nearest)
+    return pixels, np.where(valid.reshape(-1)[mirrored], mirrored, nearest)

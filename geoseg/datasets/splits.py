@@ -1,4 +1,4 @@
-"""Which files train, validate and test: by shares, by folds, or as a JSON file says.
+"""Which files are for training, validation and test: by shares, by folds, or as a JSON file says.
 
 Files are drawn by a hash of the seed and their name: neither the order of a folder nor the machine decides.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geoseg.errors import OutputError, RecipeError
 from geoseg.io.aside import write_json
+from geoseg.io.tables import name_some
 
 __all__ = ["PARTS", "Split", "check_shares", "draw_fold", "draw_split", "read_split", "write_split"]
 
@@ -28,15 +29,15 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     """Draw names for training, validation and test.
 
     Args:
-        names: all names.
-        shares: of training, validation and, if there is a third, test; they add up to 1.
-        seed: another seed draws others.
+        names: All names.
+        shares: Of training, validation and optionally test; they add up to 1.
+        seed: Random seed.
 
     Returns:
-        The names of each part: as many as its share, rounded, and one at least where the share is above 0.
+        The names of each part: as many as its share, rounded, and at least one if the share is above 0.
 
     Raises:
-        RecipeError: the shares do not add up, or there are fewer names than parts.
+        RecipeError: The shares do not add up, or there are fewer names than parts.
     """
     for problem in check_shares(shares):
         raise RecipeError(problem.removeprefix("."))
@@ -54,7 +55,7 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
 
 
 def check_shares(shares: Sequence[float]) -> Iterator[str]:
-    """Yield what is wrong with the shares of a split."""
+    """Yield an error message if the shares of a split are not valid."""
     if not 2 <= len(shares) <= 3 or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         yield f".split = {list(shares)}; expected two or three shares, train first, that add up to 1"
 
@@ -68,10 +69,10 @@ def _ranked(names: Iterable[str], seed: int) -> list[str]:
 
 
 def draw_fold(names: Iterable[str], fold: int, folds: int, seed: int) -> Split:
-    """Draw one of several folds for validation and the others for training; each name validates in one fold.
+    """Draw one of several folds for validation and the others for training; each name is in one fold.
 
     Raises:
-        RecipeError: there is no such fold, or there are fewer names than folds.
+        RecipeError: There is no such fold, or there are fewer names than folds.
     """
     ranked = _ranked(names, seed)
     if not 0 <= fold < folds or folds < 2 or folds > len(ranked):
@@ -85,10 +86,10 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
 
     Args:
         path: JSON of lists of names: `{"train": [...], "validate": [...], "test": [...]}`.
-        names: the names that there are.
+        names: The names of the files.
 
     Raises:
-        RecipeError: the file is not a split, names a file that is not there, or names one twice.
+        RecipeError: The file is not a split, names a missing file, or names one twice.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -103,28 +104,23 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
         raise RecipeError(f"{path} is not a split; expected {expected}")
     split = _named(*(table.get(part, []) for part in PARTS))
     listed, there = [name for part in PARTS for name in split[part]], set(names)
-    _refuse(path, "in more than one place", sorted(name for name, n in Counter(listed).items() if n > 1))
-    _refuse(path, "not there any more", sorted(set(listed) - there))
+    twice = sorted(name for name, n in Counter(listed).items() if n > 1)
+    for names_of, fault in ((twice, "listed twice"), (sorted(set(listed) - there), "missing")):
+        if names_of:
+            raise RecipeError(
+                f"{path} names {len(names_of)} files that are {fault}: {name_some(names_of)}. Fix or delete it."
+            )
     left = sorted(there - set(listed))
     if left:
-        log.warning("%s says nothing of %d of %d files (%s): left out", path, len(left), len(there), _some(left))
+        log.warning("%s does not list %d of %d files (%s): left out", path, len(left), len(there), name_some(left))
     return split
-
-
-def _refuse(path: Path, fault: str, names: Sequence[str]) -> None:
-    if names:
-        raise RecipeError(f"{path} names {len(names)} files that are {fault}: {_some(names)}. Fix it, or delete it")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def write_split(path: Path, split: Split) -> Path:
     """Write a split as `read_split` reads it, aside and renamed.
 
     Raises:
-        RecipeError: the file cannot be written.
+        RecipeError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

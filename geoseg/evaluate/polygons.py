@@ -14,9 +14,8 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.vectorize import join_seams, polygonize_block
-from geoseg.vectorize.footprints import pixel_areas
+from geoseg.vectorize.footprints import keep_large
 from geoseg.vectorize.generalize import Simplify, generalize
-from geoseg.vectorize.ground import Ground
 
 PolygonArray = NDArray[Any]
 """Shapely polygons and multipolygons, `(building,)`; one item is one building."""
@@ -51,14 +50,14 @@ class BuildingPolygons:
         from affine import Affine
         from rasterio.features import rasterize
 
-        from geoseg.silence import quiet_georeference
+        from geoseg.third_party import allow_no_georeference
 
         box = shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
         here = self.polygons[np.sort(shapely.STRtree(self.polygons).query(box))]
         if not len(here):
             return np.zeros(window.shape, np.uint8)
         place = Affine.translation(window.col, window.row)
-        with quiet_georeference():
+        with allow_no_georeference():
             return np.asarray(rasterize(here.tolist(), window.shape, transform=place, dtype="uint8"), np.uint8)
 
     def is_on(self, grid: Grid) -> bool:
@@ -154,7 +153,7 @@ def outline_buildings(
         weights = probability.read(around) if probability is not None else np.zeros(around.shape, np.uint8)
         blocks.append(polygonize_block(values == target, weights, values != NODATA, window, scene_shape=grid.shape))
     joined = join_seams(blocks)
-    kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
+    kept = keep_large(joined, grid, min_area_m2)
     confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
     new, clashing = generalize(kept.polygons, Simplify(simplify_px))
     outlines = np.where(clashing, kept.polygons, new)

@@ -19,7 +19,7 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference import InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.suffixes import is_raster
 from geoseg.scene import Scene, open_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger(__name__)
 
@@ -336,7 +336,7 @@ def _open(path: Path) -> Any:
     from rasterio.errors import RasterioError
 
     try:
-        with quiet_georeference():
+        with allow_no_georeference():
             return rasterio.open(path)
     except RasterioError as err:
         raise ScoredFileError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err

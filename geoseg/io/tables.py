@@ -1,4 +1,4 @@
-"""Tables as text, for the terminal and for Markdown files."""
+"""Tables and lists as text, for the terminal and for Markdown files."""
 
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +20,12 @@ def write_table(head: Sequence[str], rows: Iterable[Sequence[str | float | int]]
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
     """Return lines with columns of one width each, two spaces apart."""
     return "\n".join("  ".join(line).rstrip() for line in _pad(rows))
+
+
+def name_some(names: Sequence[object], *, most: int = 3) -> str:
+    """Return the first names, separated by commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def plural(count: int, noun: str) -> str:

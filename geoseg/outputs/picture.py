@@ -11,7 +11,7 @@ from geoseg.grid import Window
 from geoseg.io.aside import reported, write_aside
 from geoseg.outputs.rasters import GDAL_FAILURES
 from geoseg.scene import Scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 GAP_PX, GAP_GRAY = 8, 255
 
@@ -41,7 +41,7 @@ def write_picture(path: str | Path, panels: Sequence[NDArray[np.uint8]]) -> Path
     with (
         write_aside(path) as aside,
         reported(path, *GDAL_FAILURES),
-        quiet_georeference(),
+        allow_no_georeference(),
         rasterio.open(aside, "w", **profile) as dataset,
     ):
         dataset.write(pixels)

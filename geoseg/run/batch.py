@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
+REPETITIVE = ("geoseg.scene", "geoseg.inference.plan", "geoseg.run.ledger")
 """Loggers whose messages often apply to every scene alike."""
 
 PLANNED_AHEAD = 4

@@ -142,14 +142,14 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
 
     count, gpus = settings.workers or 1, 0
     threads = settings.threads or max(1, usable_cores() // count)
-    if choose_device(settings.device, bundle.form) == "cuda":
+    if choose_device(settings.device, bundle.format) == "cuda":
         import torch
 
         gpus = max(1, torch.cuda.device_count())
     workers: dict[int, dict[str, Any]] = {}
     for index in range(count):
         options: dict[str, Any] = {
-            "nthreads": worker_threads(settings.device, threads, bundle.form),
+            "nthreads": worker_threads(settings.device, threads, bundle.format),
             "memory_limit": int(MEMORY_LIMIT / count),
             "silence_logs": logging.CRITICAL,
             "host": LOOPBACK,  # for its HTTP server too
@@ -169,7 +169,7 @@ def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     # Nothing leaves this process, but dask would look up the address of the machine: it connects a socket to 8.8.8.8
     # and, offline, logs a warning and resolves the machine's name.
     global_manager._ip = global_manager._ip or LOOPBACK
-    threads = worker_threads(settings.device, settings.threads, bundle.form)
+    threads = worker_threads(settings.device, settings.threads, bundle.format)
     options = {
         "nthreads": threads + READING_THREADS,
         "memory_limit": 0,
@@ -197,7 +197,7 @@ def _own_cluster(workers: dict[int, dict[str, Any]], **options: Any) -> "Iterato
 def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:
     """Return the threads of a worker's engine; None for as many as the worker has."""
     if settings.is_in_process:
-        return worker_threads(settings.device, settings.threads, bundle.form)
+        return worker_threads(settings.device, settings.threads, bundle.format)
     return settings.threads
 
 

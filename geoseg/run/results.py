@@ -27,16 +27,16 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
 from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
-from geoseg.outputs.encoding import TILE_PX
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
 from geoseg.outputs.rasters import class_file, mask_file, open_rasters, probability_file, rgb
+from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PICTURE, RESULTS, WORK
 from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster, read_watch
 from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def write_preview(plan: Plan, spec: ModelSpec, folder: Path, path: Path) -> Path
     name, colors = "mask.tif", [BLACK, WHITE]
     if plan.has_class_raster:
         name, colors = "classes.tif", [rgb(color) for color in spec.class_colors]
-    with quiet_georeference(), rasterio.open(folder / name) as raster:  # at about the size of one of its overviews
+    with allow_no_georeference(), rasterio.open(folder / name) as raster:  # at about the size of one of its overviews
         values = np.asarray(raster.read(1, out_shape=shape), np.uint8)
     table = np.full((NODATA + 1, 3), NODATA_GRAY, np.uint8)
     table[: len(colors)] = colors

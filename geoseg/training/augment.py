@@ -1,13 +1,13 @@
 """Augmentation on the batch, after the crop: each step is one entry of a recipe's `[[augment]]`.
 
 A step is a function here, registered as geometric, of color or of pixels; its keyword arguments are the step's
-options. Besides, `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with that
-class' own arguments as options.
+options. `kornia:NAME` is any image augmentation of kornia, such as `kornia:RandomPlasmaShadow`, with the arguments of
+that class as options.
 
-kornia, which comes with torchgeo, has most of these steps one by one; here the geometric ones are multiplied into one
-matrix and one `grid_sample` (no second interpolation, and the label goes along without one), the linear color ones
-into one color matrix per sample. For 8 windows of 384 px on one thread that takes 40 ms, and kornia 0.9's
-`AugmentationSequential` with like steps 180 ms, of a training step of 1.2 s.
+kornia, which comes with torchgeo, has most of these steps one by one; here the geometric ones are combined into one
+matrix and one `grid_sample`, the linear color ones into one color matrix per sample. For 8 windows of 384 px on one
+thread that takes 40 ms, and kornia 0.9's `AugmentationSequential` with similar steps 180 ms, of a training step of
+1.2 s.
 """
 
 import inspect
@@ -46,17 +46,16 @@ _PIXEL: dict[str, Callable[..., Tensor]] = {}
 def augment_batch(
     image: Tensor, mask: Tensor, steps: Sequence["Augmentation"], *, crop_px: int
 ) -> tuple[Tensor, Tensor]:
-    """Cut crops out of larger windows, augmented; random numbers come from torch's global generator.
+    """Cut augmented crops out of larger windows; random numbers come from torch's global generator.
 
     Args:
         image: (n, band, y, x) float32 in [0, 1], at least `crop_px` wide and high.
         mask: (n, y, x) uint8 labels.
-        steps: what is done: geometry first, then colors, then the others in their order.
-        crop_px: side of the crops.
+        steps: Steps; geometric ones are applied first, then those of color, then the others in their order.
+        crop_px: Side of the crops.
 
     Returns:
-        (n, band, crop_px, crop_px) float32 in [0, 1] and (n, crop_px, crop_px) uint8, `IGNORED` where a crop reaches
-        over its window.
+        (n, band, crop_px, crop_px) float32 in [0, 1] and (n, crop_px, crop_px) uint8, `IGNORED` beyond the window.
     """
     n, bands = image.shape[:2]
     matrix = torch.eye(2).repeat(n, 1, 1)
@@ -85,10 +84,10 @@ def augment_batch(
 
 
 def check_augmentations(steps: Sequence["Augmentation"]) -> None:
-    """Refuse unknown steps and options.
+    """Check the names and options of steps.
 
     Raises:
-        RecipeError: naming the key, its value and what is allowed.
+        RecipeError: Names the key, its value and what is allowed.
     """
     for step in steps:
         if step.step.startswith(KORNIA):
@@ -122,9 +121,9 @@ def _uniform(n: int, low: float, high: float) -> Tensor:
 
 
 def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Tensor, Tensor]:
-    """Sample crops about the windows' centers: bilinear for the image, nearest for the label."""
+    """Sample crops around the windows' centers: bilinear for the image, nearest for the label."""
     height, width = image.shape[-2:]
-    # a crop and its window of one parity share their center; else the crop lies half a pixel up and left
+    # a crop and its window of the same parity share their center; else the crop is half a pixel up and left
     lean = torch.tensor([((width - crop_px) % 2) / 2, ((height - crop_px) % 2) / 2])
     offset = torch.arange(crop_px) - (crop_px - 1) / 2
     x, y = torch.meshgrid(offset, offset, indexing="xy")
@@ -154,7 +153,7 @@ def flip(n: int) -> Tensor:
 
 @_step(_GEOMETRIC)
 def dihedral(n: int) -> Tensor:
-    """Flip and turn by multiples of 90 degrees."""
+    """Flip and rotate by multiples of 90 degrees."""
     turn = _rotation(torch.randint(4, (n,)) * (math.pi / 2)).round()
     mirror = torch.diag_embed(torch.stack([torch.randint(2, (n,)) * 2.0 - 1.0, torch.ones(n)], dim=1))
     return turn @ mirror
@@ -162,7 +161,7 @@ def dihedral(n: int) -> Tensor:
 
 @_step(_GEOMETRIC)
 def affine(n: int, *, rotate_deg: float = 180.0, scale: Sequence[float] = (0.7, 1.5)) -> Tensor:
-    """Turn by up to `rotate_deg` either way and magnify by `scale`."""
+    """Rotate by up to `rotate_deg` either way and magnify by `scale`."""
     turn = _rotation(_uniform(n, -math.radians(rotate_deg), math.radians(rotate_deg)))
     return turn / _uniform(n, math.log(scale[0]), math.log(scale[1])).exp()[:, None, None]
 
@@ -247,16 +246,16 @@ STEPS: dict[str, dict[str, Any]] = {
 def kornia_step(
     step: str, probability: float, options: Mapping[str, Any]
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return what changes images (n, band, y, x) in [0, 1] and masks (n, y, x) uint8.
+    """Return a function of images (n, band, y, x) in [0, 1] and masks (n, y, x) uint8.
 
     Args:
-        step: `kornia:` and the name of a class of `kornia.augmentation`, geometric (the mask goes along, `IGNORED`
-            where it is empty) or of intensity (the mask stays).
-        probability: how often an image is changed.
-        options: the class' keyword arguments.
+        step: `kornia:` and the name of a geometric or intensity augmentation of `kornia.augmentation`. Geometric ones
+            are applied to the mask too, which is `IGNORED` where it is empty.
+        probability: Share of the images that are changed.
+        options: Keyword arguments of the class.
 
     Raises:
-        RecipeError: there is no such class, or it does not take these options.
+        RecipeError: There is no such class, or it does not accept these options.
     """
     return _open_kornia(step.removeprefix(KORNIA), probability, json.dumps(options, sort_keys=True))
 
@@ -278,7 +277,7 @@ def _open_kornia(name: str, probability: float, options: str) -> Callable[[Tenso
         augmentation = kinds[name](**given, p=probability)
     except Exception as err:  # kornia checks its arguments with errors of many kinds
         raise RecipeError(
-            f"augment.{KORNIA}{name}.options = {given}; expected what kornia takes, "
+            f"augment.{KORNIA}{name}.options = {given}; expected kornia's arguments, "
             f"{inspect.signature(kinds[name])}: {err}"
         ) from err
     nearest: dict[Any, Any] = {DataKey.MASK: {"resample": "nearest", "align_corners": False}}

@@ -1,4 +1,4 @@
-"""Block splits: labeled scenes cut into squares that train, or are held out, with nothing of one seen in the other."""
+"""Block splits: labeled scenes divided into blocks for training and blocks that are held out from it."""
 
 import logging
 import math
@@ -21,56 +21,56 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
 from geoseg.io.aside import write_aside
 from geoseg.scene import open_scene
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 __all__ = ["BlockSplit", "LabeledBlock", "LabeledScene", "hide_areas", "label_scene", "split_blocks", "write_folds"]
 
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "choose", "held")
-"""What blocks are for: training, choosing weights and threshold, and the comparison of the old model with the new."""
+"""Uses of blocks: training, choosing weights and threshold, comparing the old model with the new."""
 
 BLOCKS = 20
-"""Blocks that truth is cut into, about."""
+"""About as many blocks the labeled area is divided into."""
 
 BLOCKS_PER_FOLD = 5
 """The same for each fold of a cross-validation."""
 
 LARGEST_PX = 512
-"""Longest side of a block: more, smaller blocks say more about a large scene."""
+"""Longest side of a block."""
 
 LEAST_PX = 64
 """Shortest side of a block."""
 
 INSET = 16
-"""A block that is scored is smaller by this part of its side on each side: houses at its border reach into others."""
+"""A scored block is smaller by this part of its side on each side: houses at its border extend into others."""
 
 LEAST_KNOWN = 0.5
-"""A block with truth on less of its pixels is trained on, never chosen or scored on."""
+"""A block with labels on a smaller share of its pixels is only used for training."""
 
 LEAST_TARGET_PX = 64
-"""Each part needs this many pixels of the target class at least."""
+"""Each part needs at least this many pixels of the target class."""
 
 MOST_CHOOSING = 4
-"""Blocks to choose on: they are predicted again and again while the network trains."""
+"""Blocks for choosing weights: few, as they are predicted after every epoch."""
 
 LITTLE_PX = 500_000
-"""Less truth than this is worth a warning."""
+"""Fewer labeled pixels than this cause a warning."""
 
 _STRIP_PIXELS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledScene:
-    """One scene with its truth, on the grid that it is trained on.
+    """One scene with its labels, on the grid that it is trained on.
 
     Attributes:
         name: Name of the scene.
         image: Its file.
-        labels: File of its truth.
+        labels: File of its labels.
         grid: The working grid.
-        truth: (y, x) class indices; `IGNORED` where there is no data, no label, or that was not asked for.
-        area: What was asked for, in pixels of the grid; None is everything.
+        truth: (y, x) class indices; `IGNORED` without data, without a label, or outside the area.
+        area: The area that was asked for, in pixels of the grid; None is everything.
     """
 
     name: str
@@ -82,21 +82,13 @@ class LabeledScene:
 
     @property
     def known_px(self) -> int:
-        """Pixels that have truth."""
+        """Number of pixels with labels."""
         return int(np.count_nonzero(self.truth != IGNORED))
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledBlock:
-    """One block of a scene.
-
-    Attributes:
-        row: Its row among the scene's blocks.
-        col: Its column.
-        window: Its pixels.
-        known_px: Pixels that have truth.
-        target_px: Pixels that are the target class.
-    """
+    """The block of a scene at `row` and `col`; how many of its pixels have labels, and how many are of the target."""
 
     row: int
     col: int
@@ -106,7 +98,7 @@ class LabeledBlock:
 
     @property
     def known(self) -> float:
-        """Share of the pixels that have truth."""
+        """Share of the pixels with labels."""
         return self.known_px / (self.window.height * self.window.width)
 
     def outline(self, scene: LabeledScene, *, inset_px: int = 0) -> Any:
@@ -129,20 +121,20 @@ def label_scene(
     layer: str = "",
     column: str = "",
 ) -> LabeledScene:
-    """Read the truth of a scene, and where it has none.
+    """Read the labels of a scene.
 
     Args:
         image: The scene.
         labels: Raster or polygons.
         gsd_m: Meters per pixel of the working grid.
         coding: What the labels mean.
-        area: Polygons of what is labelled; everything by default.
+        area: Polygons of the labeled area; everything by default.
         where: OGR attribute filter on them.
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class.
 
     Raises:
-        GeosegError: If scene, labels or area cannot be read or do not fit.
+        GeosegError: Scene, labels or area cannot be read or do not fit.
     """
     scene = open_scene(image)
     scene = scene.at_gsd(gsd_m) if scene.native.crs is not None else scene
@@ -160,24 +152,13 @@ def label_scene(
 
 
 def _choose_side(scenes: Sequence[LabeledScene], *, stride_px: int, blocks: int) -> int:
-    """Return the side of a block, pixels: about `blocks` of them over all truth, and room for a crop in each."""
+    """Return the side of a block, pixels: about `blocks` of them over all labels, and room for a crop in each."""
     known = sum(scene.known_px for scene in scenes)
     return int(min(LARGEST_PX, max(LEAST_PX, 2 * stride_px, math.sqrt(known / blocks))))
 
 
-def _inset_px(side_px: int) -> int:
-    """Return the width of the strip along a block's border that is not scored."""
-    return max(2, side_px // INSET)
-
-
 def _cut_blocks(scene: LabeledScene, side_px: int, target: int) -> list[LabeledBlock]:
-    """Cut a scene into blocks of about `side_px`; those without any truth are left out.
-
-    Args:
-        scene: The scene.
-        side_px: Height and width, about: the scene is divided evenly.
-        target: Class index that is counted.
-    """
+    """Divide a scene evenly into blocks of about `side_px`; count `target`, leave out blocks without any label."""
     edges = []
     for size in scene.grid.shape:
         parts = max(1, min(round(size / side_px), size // LEAST_PX))
@@ -196,13 +177,7 @@ def _cut_blocks(scene: LabeledScene, side_px: int, target: int) -> list[LabeledB
 
 @dataclass(frozen=True, slots=True)
 class BlockSplit:
-    """The blocks of several scenes, and what they are for.
-
-    Attributes:
-        scenes: The scenes.
-        parts: For each scene the blocks of each of `PARTS`.
-        side_px: Side of a block, about.
-    """
+    """The blocks of several scenes, of about `side_px`: for each scene those of each of `PARTS`."""
 
     scenes: Sequence[LabeledScene]
     parts: Sequence[dict[str, list[LabeledBlock]]]
@@ -210,29 +185,41 @@ class BlockSplit:
 
     @property
     def known_px(self) -> int:
-        """Pixels of all scenes that have truth."""
+        """Number of pixels with labels in all scenes."""
         return sum(scene.known_px for scene in self.scenes)
 
     @property
+    def inset_px(self) -> int:
+        """Width of the strip along a block's border that is not scored."""
+        return max(2, self.side_px // INSET)
+
+    @property
     def names(self) -> list[str]:
-        """A name for each scene that no other has."""
+        """A unique name for each scene."""
         stems = [re.sub(r"[^\w-]+", "_", scene.name) for scene in self.scenes]
         return [stem if stems.count(stem) == 1 else f"{stem}_{n}" for n, stem in enumerate(stems)]
 
     def summarize(self) -> dict[str, Any]:
-        """Log how many blocks do what, and return it; warn where there is little truth."""
+        """Log and return how many blocks each part has; warn if there are few labels."""
         known = self.known_px
         if known < LITTLE_PX:
-            log.warning("%.2f Mpx of truth are little; %g and more is better", known / 1e6, LITTLE_PX / 1e6)
+            log.warning(
+                "Only %.2f Mpx have labels. Fine-tuning works better with %g Mpx or more.", known / 1e6, LITTLE_PX / 1e6
+            )
         counts = {part: sum(len(blocks[part]) for blocks in self.parts) for part in PARTS}
-        message = "%d blocks of about %d px train, %d are chosen on, %d are held out"
-        log.info(message, counts["train"], self.side_px, counts["choose"], counts["held"])
-        return {**counts, "side_px": self.side_px, "inset_px": _inset_px(self.side_px), "known_px": known}
+        log.info(
+            "%d blocks of about %d px are for training, %d for choosing weights, %d are held out",
+            counts["train"],
+            self.side_px,
+            counts["choose"],
+            counts["held"],
+        )
+        return {**counts, "side_px": self.side_px, "inset_px": self.inset_px, "known_px": known}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write a GeoPackage of blocks per scene, once; `hidden` are whole held-out blocks, `held` what is scored."""
+        """Write a GeoPackage of blocks per scene, once: `hidden` are whole held-out blocks, `held` what is scored."""
         paths = [folder / "blocks" / f"{name}.gpkg" for name in self.names]
-        inset_px = _inset_px(self.side_px)
+        inset_px = self.inset_px
         for path, scene, blocks in zip(paths, self.scenes, self.parts, strict=True):
             if not path.is_file():
                 areas = [("train", block.outline(scene)) for block in blocks["train"]]
@@ -244,19 +231,19 @@ class BlockSplit:
 
 
 def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, seed: int) -> BlockSplit:
-    """Cut scenes into blocks that train, that are chosen on, and that are held out.
+    """Divide the blocks of scenes into those for training, for choosing weights, and those that are held out.
 
     A block's color is (row + 2 column + scene) mod 4: no two of one color touch, not even at a corner. One color is
-    held out, some of the color opposite to it are chosen on, the rest trains.
+    held out, part of the opposite color is for choosing, the rest for training.
 
     Args:
         scenes: The scenes.
         spec: The model's specification.
-        target: Class index that each part must hold.
+        target: Class index that each part needs.
         seed: Which color is tried first.
 
     Raises:
-        LabelError: If no color leaves enough of the target in each part.
+        LabelError: No color leaves enough of the target in each part.
     """
     side_px = _choose_side(scenes, stride_px=spec.stride_px, blocks=BLOCKS)
     blocks = [_cut_blocks(scene, side_px, target) for scene in scenes]
@@ -270,16 +257,16 @@ def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, s
     good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
     meters, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
     raise LabelError(
-        f"there are too few labels to fine-tune on: of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
-        f"any truth, {len(full)} have it on half of their pixels, and {len(good)} of these hold {LEAST_TARGET_PX} px "
-        f"of {spec.target}. At least 4 labelled blocks are needed, with {spec.target} in 3: to train, to choose and to "
-        f"compare on; {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) and more is where it begins to pay. Label more "
-        "ground, all of every piece, and say with --areas what is labelled"
+        f"There are too few labels for fine-tuning. Of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
+        f"labels, {len(full)} have labels on half of their pixels, and {len(good)} of these have {LEAST_TARGET_PX} px "
+        f"of {spec.target}. At least 4 labeled blocks are needed, with {spec.target} in 3 of them: for training, for "
+        f"choosing weights and for the comparison. Fine-tuning pays off from {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} "
+        "ha) on. Label more of the scene completely, and give the labeled areas as `aoi`."
     )
 
 
 def _color_blocks(blocks: Sequence[Sequence[LabeledBlock]], held: int) -> list[dict[str, list[LabeledBlock]]]:
-    """Return the blocks of each part of each scene; blocks with little truth have no color and train."""
+    """Return the blocks of each part of each scene; blocks with few labels have no color and are for training."""
     colors = [
         [(b.row + 2 * b.col + n) % 4 if b.known >= LEAST_KNOWN else -1 for b in own] for n, own in enumerate(blocks)
     ]
@@ -297,21 +284,21 @@ def _color_blocks(blocks: Sequence[Sequence[LabeledBlock]], held: int) -> list[d
 def write_folds(
     path: Path, scenes: Sequence[LabeledScene], folds: int, *, stride_px: int, target: int, name: str
 ) -> int:
-    """Cut scenes into blocks, deal them out to folds, and write them, once; return how many blocks there are.
+    """Divide the blocks of scenes among folds, and write them, once; return how many blocks there are.
 
     Folds are diagonals, so that each is spread over the whole of every scene. In the file `train-N` are whole blocks
     of fold N; `validate-N` the same blocks without the strip along their border.
 
     Args:
         path: GeoPackage with a column `split`.
-        scenes: The scenes, on one plane.
+        scenes: The scenes, in one CRS.
         folds: How many folds.
         stride_px: A crop's sides are multiples of this.
         target: Class index that is counted.
         name: Name of the recipe's source, for messages.
 
     Raises:
-        LabelError: If there are too few blocks for the folds.
+        LabelError: There are fewer blocks than folds.
     """
     side_px = _choose_side(scenes, stride_px=stride_px, blocks=folds * BLOCKS_PER_FOLD)
     blocks = [_cut_blocks(scene, side_px, target) for scene in scenes]
@@ -322,11 +309,12 @@ def write_folds(
         for block in own:
             fold = (block.row + step * block.col + n) % folds
             areas.append((f"train-{fold}", block.outline(scene)))
-            areas.append((f"validate-{fold}", block.outline(scene, inset_px=_inset_px(side_px))))
+            areas.append((f"validate-{fold}", block.outline(scene, inset_px=max(2, side_px // INSET))))
     if len({area for area, _ in areas}) < 2 * folds:
+        mpx = sum(scene.known_px for scene in scenes) / 1e6
         raise LabelError(
-            f"sources.{name} has {sum(scene.known_px for scene in scenes) / 1e6:.2f} Mpx of truth, {count} blocks of "
-            f"{side_px} px; expected one at least for each of {folds} folds. Give more imagery, or fewer folds with -k"
+            f"sources.{name} has {mpx:.2f} Mpx with labels, {count} blocks of {side_px} px; expected at least one for "
+            f"each of {folds} folds. Give more imagery, or fewer `folds`."
         )
     if not path.is_file():
         _write_areas(path, scenes[0].grid, areas)
@@ -334,13 +322,7 @@ def write_folds(
 
 
 def _write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> None:
-    """Write named polygons as a GeoPackage with a column `split`, aside and renamed, for `Source.areas` and QGIS.
-
-    Args:
-        path: Where to.
-        grid: Whose coordinates they are in.
-        areas: Name and polygon of each; empty ones are left out.
-    """
+    """Write polygons and their names, in the column `split`, as a GeoPackage for `Source.areas` and QGIS."""
     import geopandas
 
     parts = [(name, part) for name, shape in areas for part in shapely.get_parts(shape) if part.area > 0]
@@ -348,19 +330,14 @@ def _write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> No
     crs = grid.crs.to_wkt() if grid.crs is not None else None
     frame = geopandas.GeoDataFrame({"split": list(names)}, geometry=list(shapes), crs=crs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(path) as aside, quiet(message="'crs' was not provided"):  # a plain picture has none
+    with write_aside(path) as aside, ignore_warnings(message="'crs' was not provided"):  # a plain picture has none
         frame.to_file(aside, driver="GPKG", layer="areas")
 
 
 def hide_areas(prepared: Path, areas: Path, name: str) -> None:
-    """Take the pixels of areas out of a prepared scene: no crop sees them, not even as surroundings.
+    """Remove the pixels of the areas called `name` from a prepared scene: no crop sees them, not even as context.
 
-    A scene where they lie elsewhere, or are hidden already, is left as it is.
-
-    Args:
-        prepared: What `write_prepared` wrote of a georeferenced scene or a plain picture.
-        areas: Polygons with a column `split`.
-        name: Which of them.
+    A scene that does not touch them, or where they are removed already, is not changed.
     """
     scene = PreparedScene(prepared)
     whole = open_scene(scene.about["image"]).native

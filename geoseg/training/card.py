@@ -1,44 +1,44 @@
-"""The model card of a training run, in Markdown: what the recipe and the figures say, and nothing else."""
+"""The model card of a training run, in Markdown, from its recipe and its scores alone."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg._version import __version__
 from geoseg.io.aside import write_text
 from geoseg.io.tables import write_table
+from geoseg.training.library import recipe_text
 from geoseg.training.recipe import Recipe, Source
 
 if TYPE_CHECKING:
     from geoseg.networks.facts import NetworkFacts
 
-__all__ = ["CARD", "write_card"]
+__all__ = ["CARD", "SCORES", "write_card"]
 
 CARD = "model-card.md"
-"""Name of the file."""
+
+SCORES = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}
+"""Titles of the scores of a class in tables."""
 
 _PICTURES = {
     "curves.png": "Losses, IoU and learning rate over the steps",
-    "predictions.png": "Validation chips: image, truth, prediction, and where they differ",
+    "predictions.png": "Validation chips: image, labels, prediction and difference",
 }
 
 
 def write_card(
     folder: Path, recipe: Recipe, metrics: Mapping[str, Any], *, bundle: Path, facts: "NetworkFacts | None" = None
 ) -> Path:
-    """Write the card beside the bundle; the pictures that lie there too are linked.
+    """Write the card beside the bundle, with links to the pictures there; return its path.
 
     Args:
-        folder: where `model-card.md` goes.
-        recipe: what was trained.
-        metrics: what `metrics.json` holds: `Scores.figures`, and `step`, `steps`, `minutes`, `loss`, `losses` where
+        folder: Folder of `model-card.md`.
+        recipe: The recipe.
+        metrics: The content of `metrics.json`: `Scores.figures`, and `step`, `steps`, `minutes`, `loss`, `losses` if
             they are known.
-        bundle: the weights, already written.
-        facts: cost and reach of the network.
-
-    Returns:
-        The card's path.
+        bundle: The weights, already written.
+        facts: Cost and receptive field of the network.
     """
     several = len(recipe.network.classes) > 2
     results = ["probability.tif", "mask.tif", *(["classes.tif"] if several else []), "buildings.gpkg"]
@@ -57,9 +57,7 @@ def write_card(
         *(["\n\n".join(["## Pictures", *pictures])] if pictures else []),
         _limits(recipe, metrics),
     ]
-    path = folder / CARD
-    write_text(path, "\n\n".join(sections) + "\n")
-    return path
+    return write_text(folder / CARD, "\n\n".join(sections) + "\n")
 
 
 def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "NetworkFacts | None") -> str:
@@ -103,7 +101,7 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
         ("file", f"`{bundle.name}`, {bundle.stat().st_size / 1e6:.1f} MB"),
         ("started from", start),
         ("trained", ", ".join(trained)),
-        ("terms of the weights", recipe.license or "the recipe names none"),
+        ("license of the weights", recipe.license or "not stated in the recipe"),
     ]
     said = [recipe.description] if recipe.description else []
     return "\n\n".join([f"# Model card: `{recipe.name}`, version {recipe.version}", *said, write_table(["", ""], rows)])
@@ -122,41 +120,39 @@ def _data(recipe: Recipe) -> str:
         ]
         rows.append((source.name, f"{source.weight / total:.0%}", ", ".join(said)))
         if not source.complete:
-            notes.append(f"Labels of {source.name} are incomplete: what is marked is true, the rest may hold more.")
-    terms = "The recipe does not carry the terms of imagery and labels: see where they come from before passing on."
+            notes.append(f"Labels of {source.name} are incomplete: some buildings are missing.")
+    terms = "The recipe does not state the licenses of imagery and labels: check them before you pass the model on."
     return "\n\n".join(["## Data", write_table(["source", "share of the crops", "in the recipe"], rows), *notes, terms])
 
 
 def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     """Return the tables of sources and classes, of several classes the confusion matrix, and the losses."""
     if not metrics.get("sources"):
-        return "## Figures\n\nNothing was kept for validation: how good this network is has not been measured."
+        return "## Figures\n\nThere were no validation data: the quality of this network has not been measured."
     classes, together = recipe.network.classes, metrics["all"]
     several = len(classes) > 2
     caution = (
-        "Pixels of the validation parts. The weights were chosen by them, so they flatter a little: "
-        "`geoseg evaluate` on areas that had no part in it gives the honest figure."
+        "Scores of the validation pixels. They are slightly optimistic, as the weights were chosen by them: "
+        "score areas that were not used with `geoseg evaluate`."
     )
     headline = f"{'mean IoU' if several else 'IoU'}, mean over the sources: **{_figure(metrics['headline'])}**."
 
-    heads = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"} if not several else {}
-    heads |= {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
+    heads = ({} if several else SCORES) | {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy"}
     of_sources = dict(metrics["sources"])
     if len(of_sources) > 1:
         of_sources["all pixels together"] = together
     rows = [(name, *(_figure(m[key]) for key in heads), _mpx(m["pixels"])) for name, m in of_sources.items()]
     tables = [write_table(["source", *heads.values(), "Mpx"], rows)]
 
-    heads = {"iou": "IoU", "dice": "Dice (F1)", "precision": "precision", "recall": "recall"}
     rows = [
         (
             name + (" (not in the mean)" if name in recipe.fit.unscored else ""),
-            *(_figure(m[key]) for key in heads),
+            *(_figure(m[key]) for key in SCORES),
             _mpx(m["pixels"]),
         )
         for name, m in together["classes"].items()
     ]
-    tables.append(write_table(["class, all pixels together", *heads.values(), "Mpx"], rows))
+    tables.append(write_table(["class, all pixels together", *SCORES.values(), "Mpx"], rows))
 
     if several:  # the confusion matrix as shares of each true class
         rows = [
@@ -172,25 +168,14 @@ def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
 
 
 def _training(recipe: Recipe) -> str:
-    losses = "\n".join(f"{name} = {_toml(entry)}" for name, entry in recipe.loss.items())
-    fit = "\n".join(f"{f.name} = {_toml(getattr(recipe.fit, f.name))}" for f in fields(recipe.fit))
     steps = ", ".join(
         f"`{step.step}`" + (f" (in {step.probability:.0%})" if step.probability < 1 else "") for step in recipe.augment
     )
     return (
-        f"## Training\n\nAugmentation: {steps or 'none'}.\n\n```toml\n[loss]\n{losses}\n\n[fit]\n{fit}\n```\n\n"
+        f"## Training\n\nAugmentation: {steps or 'none'}.\n\n"
+        f"```toml\n{recipe_text({'loss': recipe.loss, 'fit': asdict(recipe.fit)})}```\n\n"
         "The whole recipe is in `recipe.json`, every validation in `history.csv`."
     )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _limits(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
@@ -200,11 +185,11 @@ def _limits(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     classes = (metrics.get("all") or {}).get("classes", {})
     absent = [name for name, m in classes.items() if not m["pixels"]]
     lines = [
-        f"Measured on {where}: how good it is elsewhere is not known.",
-        f"Made for {recipe.gsd_m:g} m per pixel; geoseg resamples other imagery, and warns where it is too coarse.",
-        f"Wants the bands {', '.join(recipe.network.bands)}, in this order.",
-        *([f"No truth of {', '.join(absent)} was among the validation pixels."] if absent else []),
-        "The probabilities are as the network gives them; nothing calibrates them.",
+        f"Measured on {where}: the quality elsewhere is not known.",
+        f"Made for {recipe.gsd_m:g} m per pixel; geoseg resamples other imagery, and warns if it is too coarse.",
+        f"Needs the bands {', '.join(recipe.network.bands)}, in this order.",
+        *([f"Classes without any validation pixel: {', '.join(absent)}."] if absent else []),
+        "The probabilities are not calibrated.",
     ]
     return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a recipe trained once per fold, each validated on what the others trained on."""
+"""Cross-validation: a recipe trained once per fold."""
 
 import json
 import logging
@@ -12,7 +12,6 @@ from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
 from geoseg.io.aside import write_json
 from geoseg.io.tables import write_table
-from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.recipe import Recipe, Source
@@ -23,18 +22,18 @@ log = logging.getLogger(__name__)
 
 CLASS_FIGURES = ("iou", "dice", "precision", "recall")
 POOLED_FIGURES = (*CLASS_FIGURES, "mean_iou", "pixel_accuracy")
-"""Figures of all validated pixels together."""
+"""Scores over all validated pixels together."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrossValidation:
-    """Figures of every fold.
+    """Scores of every fold.
 
     Attributes:
-        folder: Where the folds lie.
-        folds: Of each fold its figures over all validated pixels, `None` where one does not exist.
+        folder: Where the folds are.
+        folds: Of each fold its scores over all validated pixels, `None` where one does not exist.
         classes: Of each fold and class `iou`, `dice`, `precision` and `recall`.
-        ways: How each source was cut into folds.
+        ways: How each source was divided into folds.
     """
 
     folder: Path
@@ -96,56 +95,59 @@ def cross_validate(
     overrides: Mapping[str, Any] | None = None,
     over: Sequence[str | Path] = (),
 ) -> CrossValidation:
-    """Train a recipe once per fold, and say how its figures spread.
+    """Train a recipe once per fold, and return the spread of its scores.
 
     Folds that are finished are not repeated when the same call is made again; prepared scenes are shared.
 
     Args:
-        recipe: as for `train_recipe`.
-        folds: how many; files are dealt out by name, or the blocks of a scene where there are fewer files than folds.
-        data: folder that the recipe's paths start from; `data` by default.
-        out: folder of the folds; `<recipe's name>_crossval` by default.
-        overrides: dotted recipe keys and their values.
-        over: more recipes that are laid over it.
+        recipe: As for `train_recipe`, like `data`, `overrides` and `over`.
+        folds: How many. Files are divided among them by name; a scene's blocks if there are fewer files than folds.
+        data: Folder that the recipe's paths are relative to.
+        out: Folder of the folds; `<recipe's name>_crossval` by default.
+        overrides: Values by dotted key of the recipe.
+        over: More recipes, whose keys override the first's.
 
     Raises:
-        RecipeError: the recipe, or its data, cannot be used, or `out` holds folds of others.
-        UsageError: fewer than two folds.
+        RecipeError: The recipe, or its data, cannot be used, or `out` holds folds of others.
+        UsageError: Fewer than two folds.
     """
+    from geoseg.training.fit import train_variant
+
     if folds < 2:
-        raise UsageError(f"-k {folds} is not a cross-validation. Give 2 folds or more; 5 are usual.")
+        raise UsageError(f"`folds={folds}` is not a cross-validation. Give 2 or more; 5 are usual.")
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
-    experiment = Experiment(Path(out or f"{plan.name}_crossval"), Path(data or "data"), path.parent)
-    cuts = [_cut(source, plan, folds, experiment) for source in plan.sources if source.weight > 0]
-    claim_data(experiment.folder, experiment.data)
+    folder, data = Path(out or f"{plan.name}_crossval"), Path(data or "data")
+    cuts = [_cut(source, plan, folds, data, folder) for source in plan.sources if source.weight > 0]
+    claim_data(folder, data)
     for source in plan.sources:
         if source.weight == 0:
-            log.info("sources.%s only validates (weight = 0): it is left out of the folds", source.name)
+            log.info("sources.%s has weight 0: it is not part of the folds", source.name)
     figures, classes = [], []
     for fold in range(folds):
         log.info("fold %d of %d", fold, folds)
         sources = tuple(cut.fold(fold, folds) for cut in cuts)
         hidden = {cut.source.name: [(cut.areas, f"train-{fold}")] for cut in cuts if cut.areas is not None}
-        metrics = experiment.train(f"fold-{fold}", replace(plan, sources=sources), hidden=hidden)
+        variant = replace(plan, sources=sources)
+        metrics = train_variant(variant, f"fold-{fold}", data=data, out=folder, beside=path.parent, hidden=hidden)
         pooled = {key: metrics["all"][key] for key in POOLED_FIGURES}
         figures.append({"headline": metrics["headline"], **pooled, "loss": metrics["loss"]})
         classes.append(metrics["all"]["classes"])
-    found = CrossValidation(experiment.folder, figures, classes, {cut.source.name: cut.way for cut in cuts})
-    write_json(experiment.folder / "crossval.json", found.to_dict())
+    found = CrossValidation(folder, figures, classes, {cut.source.name: cut.way for cut in cuts})
+    write_json(folder / "crossval.json", found.to_dict())
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """How a source becomes folds: by file, or by the blocks in a file of areas."""
+    """How a source is divided into folds: by file, or by the blocks in a file of areas."""
 
     source: Source
     way: str
     areas: Path | None = None
 
     def fold(self, fold: int, folds: int) -> Source:
-        """Return the source that trains on all folds but one, and validates on that."""
+        """Return the source that is validated on one fold and trained on the others."""
         free: dict[str, Any] = {"validate_scenes": (), "split": (), "split_file": "", "validate_east": 0.0}
         if self.areas is None:
             return replace(self.source, **free, fold=(fold, folds))
@@ -154,28 +156,24 @@ class _Cut:
         return replace(self.source, **free, fold=(), areas=areas, train=train, validate=(f"validate-{fold}",))
 
 
-def _cut(source: Source, plan: Recipe, folds: int, experiment: Experiment) -> _Cut:
-    """Cut a source into folds: of files, or of blocks where it has fewer files than folds or areas of its own.
-
-    Blocks cover what the source trains and validates on, and are written once.
-    """
+def _cut(source: Source, plan: Recipe, folds: int, data: Path, folder: Path) -> _Cut:
+    """Divide a source into folds of files, or of blocks if it has fewer files than folds, or areas of its own."""
     from geoseg.training.block_split import label_scene, write_folds
     from geoseg.training.source_files import find_images, find_names
-    from geoseg.training.sources import TargetSpec
+    from geoseg.training.sources import coding_of
 
-    data, names = experiment.data, find_names(source, experiment.data)
+    names = find_names(source, data)
     if len(names) >= folds and not source.areas and not source.validate_east:
         return _Cut(source, f"{len(names)} files")
     if source.paint_seeds:
         raise RecipeError(f"sources.{source.name} paints {len(names)} scenes; expected {folds}, one for each fold")
-    target = TargetSpec.of(plan)
-    coding = target.coding_of(source)
+    coding = coding_of(plan, source)
     named = ", ".join("'" + name.replace("'", "''") + "'" for name in (*source.train, *source.validate))
     scenes = [
         label_scene(
             pair.image,
             pair.labels,
-            gsd_m=target.gsd_m,
+            gsd_m=plan.gsd_m,
             coding=coding,
             area=data / source.areas if source.areas else None,
             where=f"split IN ({named})" if source.areas else None,
@@ -188,9 +186,11 @@ def _cut(source: Source, plan: Recipe, folds: int, experiment: Experiment) -> _C
     crs = {scene.grid.crs for scene in scenes}
     if len(crs) > 1 or (crs == {None} and len(scenes) > 1):
         raise RecipeError(
-            f"sources.{source.name} has {len(scenes)} scenes that do not lie on one plane, too few for folds of "
-            "files; make each a source of its own"
+            f"sources.{source.name} has {len(scenes)} scenes in several CRS or none, too few for folds of files; "
+            "make each scene a source of its own"
         )
-    path = experiment.folder / "blocks" / f"{source.name}.gpkg"
-    count = write_folds(path, scenes, folds, stride_px=target.stride_px, target=coding.target[0], name=source.name)
+    path = folder / "blocks" / f"{source.name}.gpkg"
+    count = write_folds(
+        path, scenes, folds, stride_px=plan.network.stride_px, target=coding.target[0], name=source.name
+    )
     return _Cut(source, f"{count} blocks of {len(names)} scenes", path)

@@ -1,4 +1,4 @@
-"""Fine-tune a model on a user's own scenes, and keep the result only if it is better on ground held out of them."""
+"""Fine-tune a model on a user's own scenes; keep the result only if it is better on held-out blocks of them."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from geoseg.io.aside import write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.tables import write_table
 from geoseg.scene import is_remote, list_files
-from geoseg.training.experiment import Experiment
+from geoseg.training.card import SCORES
 from geoseg.training.folder import claim_inputs
 from geoseg.training.library import load_recipe, override, recipe_text
 from geoseg.training.recipe import Recipe
@@ -29,15 +29,13 @@ __all__ = ["FinetuneSettings", "Finetuning", "finetune"]
 log = logging.getLogger(__name__)
 
 LEAST_THRESHOLD_GAIN = 0.005
-"""IoU by which another threshold must be better, on few blocks, to take the place of the old one."""
+"""Gain in IoU that another threshold needs to replace the old one."""
 
 FEW_STEPS = 50
-"""Fewer steps than this hardly move a network: a slow or busy machine wants more time."""
+"""Fewer steps than this hardly change a network."""
 
 SMALL_SHARE = 0.5
-"""Share of a scene's rows times that of its columns: labels in less of both may be of a part of the scene alone."""
-
-FIGURES = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}
+"""Share of a scene's rows times that of its columns: fewer with labels suggest that only a part is labeled."""
 
 AUGMENT = (
     {"step": "dihedral"},
@@ -46,12 +44,12 @@ AUGMENT = (
     {"step": "contrast", "probability": 0.4, "options": {"amount": 0.2}},
     {"step": "gamma", "probability": 0.3, "options": {"amount": 0.2}},
 )
-"""Less than a network is trained with at first: the ground is one place, and colors need not stretch to others."""
+"""Less than in a first training: all scenes are of one place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
-    """What a user may choose.
+    """Options of fine-tuning.
 
     Attributes:
         labels: Raster or polygons; or a folder of files named as the scenes.
@@ -59,13 +57,13 @@ class FinetuneSettings:
         out: Folder of the results; `<scene>_finetune` by default.
         name: Name of the new model; `<model>-<scene>` by default.
         minutes: Time for training.
-        aoi: Polygons of what is labelled; what lies outside is unknown. Everything by default.
+        aoi: Polygons of the labeled areas; everything outside them is unknown. The whole scene by default.
         aoi_where: OGR attribute filter on them.
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class.
-        codes: Number or `#RRGGBB` of a label raster to class name, or to `unknown`.
-        seed: Draws the crops, and with them which blocks are held out.
-        overrides: Dotted recipe keys and their values.
+        codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
+        seed: Random seed of the held-out blocks and the crops.
+        overrides: Values by dotted key of the recipe.
     """
 
     labels: Path
@@ -83,7 +81,7 @@ class FinetuneSettings:
 
     @property
     def label_keys(self) -> dict[str, Any]:
-        """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes say otherwise."""
+        """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes differ."""
         values = {key: name for key, name in self.codes if not key.startswith("#")}
         if values and UNKNOWN not in values.values():
             values.setdefault(str(IGNORED), UNKNOWN)
@@ -93,15 +91,15 @@ class FinetuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class Finetuning:
-    """The old model and the new on the held-out blocks.
+    """The scores of the old and the new model on the held-out blocks.
 
     Attributes:
-        folder: Where everything lies.
-        bundle: The new model; None where it is not better.
-        old: Figures of the old model, as `geoseg.evaluate.Confusion.metrics` has them, and its `threshold`.
-        new: Those of the new one.
-        headline: The figure that decides: `iou`, or `mean_iou` of more than two classes.
-        blocks: Blocks by part, their side and the strip between parts in pixels, and the held-out pixels.
+        folder: Folder of the results.
+        bundle: The new model; None if it is not better.
+        old: Scores of the old model, as `geoseg.evaluate.Confusion.metrics` returns them, and its `threshold`.
+        new: Those of the new model.
+        headline: The score that decides: `iou`, or `mean_iou` of more than two classes.
+        blocks: Number of blocks of each part; side and inset of a block, and held-out pixels.
     """
 
     folder: Path
@@ -113,19 +111,19 @@ class Finetuning:
 
     @property
     def gain(self) -> float:
-        """By how much the new model is better; negative where it is worse."""
+        """Score of the new model minus that of the old one."""
         return float(self.new[self.headline] - self.old[self.headline])
 
     def table(self) -> str:
-        """Return the comparison as a Markdown table, and what follows from it."""
-        heads = {"mean_iou": "mean IoU", **FIGURES} if self.headline == "mean_iou" else FIGURES
+        """Return the comparison as a Markdown table."""
+        heads = {"mean_iou": "mean IoU", **SCORES} if self.headline == "mean_iou" else SCORES
         models = ((f"old: {self.old['model']}", self.old), (f"new: {self.new['model']}", self.new))
         rows = [[name, *(m[key] for key in (*heads, "threshold"))] for name, m in models]
         gains = ["better by", *(self.new[key] - self.old[key] for key in heads), ""]
         return write_table(("held-out blocks", *heads.values(), "threshold"), [*rows, gains])
 
     def verdict(self) -> str:
-        """Return one line: better, or the old model is kept."""
+        """Return the result in one line."""
         what = "mean IoU" if self.headline == "mean_iou" else "IoU"
         where = f"on {self.blocks['held']} held-out blocks ({self.blocks['held_px'] / 1e6:.2f} Mpx)"
         if self.bundle is not None:
@@ -133,14 +131,14 @@ class Finetuning:
         return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for `finetune.json`."""
+        """Return the content of `finetune.json`."""
         values = {key: value for key, value in asdict(self).items() if key != "folder"}
         kept = self.bundle.name if self.bundle is not None else None
         return values | {"bundle": kept, "gain": self.gain, "better": kept is not None}
 
 
 def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetuning:
-    """Train a model further on own scenes; keep it if it is better on blocks of them that it never saw.
+    """Train a model further on your own scenes; keep it if it is better on blocks of them that it never saw.
 
     The same call continues a run that was interrupted, in the same folder.
 
@@ -149,18 +147,22 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
         settings: See `FinetuneSettings`.
 
     Raises:
-        UnknownModelError: If there is no such model.
-        LabelError: If labels cannot be used or are too few.
-        ExistingResultError: If the folder holds another fine-tuning.
-        GeosegError: If a scene or a setting cannot be used.
+        UnknownModelError: There is no such model.
+        LabelError: Labels cannot be used or are too few.
+        ExistingResultError: The folder has results of another fine-tuning.
+        GeosegError: A scene or a setting cannot be used.
     """
     from geoseg.training.block_split import split_blocks
 
     base = load_bundle(settings.model)
-    spec, files = base.spec, _local_files(scenes)
+    found = list_files([str(scene) for scene in scenes])
+    remote = [file for file in found if is_remote(file) or file.startswith("/vsi")]
+    if remote:
+        raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
+    spec, files = base.spec, [Path(file).absolute() for file in found]
     name = settings.name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{files[0].stem}")
     if name == spec.name or name in list_models():
-        raise UsageError(f"--name {name} is a model that exists, which is never replaced. Choose another name.")
+        raise UsageError(f"`name={name}` is an existing model, which is never replaced. Choose another name.")
     base.weights()  # a damaged or exported file is refused before any work
     keys = settings.label_keys
     coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, also=keys["also"], values=keys["values"])
@@ -173,7 +175,7 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     blocks = split.summarize()
     areas = split.write(folder)
     plan = _plan(folder, name, base, settings, split, areas)
-    candidate = _train(plan, Experiment(folder, folder), split, areas)
+    candidate = _train(plan, folder, split, areas)
 
     held = [(scene, path) for scene, path, parts in zip(labeled, areas, split.parts, strict=True) if parts["held"]]
     old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
@@ -186,18 +188,10 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     return result
 
 
-def _local_files(scenes: Sequence[str | Path]) -> list[Path]:
-    files = list_files([str(scene) for scene in scenes])
-    remote = [file for file in files if is_remote(file) or file.startswith("/vsi")]
-    if remote:
-        raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
-    return [Path(file).absolute() for file in files]
-
-
 def _label_scene(
     file: Path, labels: Path, spec: ModelSpec, settings: FinetuneSettings, coding: Coding
 ) -> "LabeledScene":
-    """Read a scene's truth; warn where all that is marked lies in a part of it, as the rest may not be labelled."""
+    """Read a scene's labels; warn if they lie in a part of it only, as the rest may not be labeled."""
     from geoseg.training.block_split import label_scene
 
     scene = label_scene(
@@ -210,13 +204,13 @@ def _label_scene(
         layer=settings.layer,
         column=settings.column,
     )
-    log.info("%s: %.2f Mpx with truth at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
+    log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
     if settings.aoi is None and 0 < share < SMALL_SHARE:
         log.warning(
-            "%s: all that is marked lies within %.0f %% of the scene; if the rest is not labelled, say with --aoi "
-            "what is",
+            "%s: all labels lie within %.0f %% of the scene. If the rest is not labeled, give the labeled areas as "
+            "`aoi`.",
             scene.name,
             100 * share,
         )
@@ -224,7 +218,7 @@ def _label_scene(
 
 
 def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settings: FinetuneSettings) -> None:
-    """Write what decides the blocks into a new folder; refuse one of other scenes, labels, areas or model."""
+    """Record what decides the blocks in a new folder; refuse one of other scenes, labels, areas or model."""
     given = [*scenes_and_labels, *([settings.aoi.absolute()] if settings.aoi else [])]
     wanted = {
         "model": base.key,
@@ -236,8 +230,8 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "seed": settings.seed,
     }
     refusal = ExistingResultError(
-        f"{folder} holds a fine-tuning of other scenes, labels, areas, model or seed, or they have changed since. "
-        "Choose another folder with --out."
+        f"{folder} has results of other scenes, labels, areas, model or seed, or they have changed since. "
+        "Choose another folder with `out`."
     )
     claim_inputs(folder, wanted, refusal)
 
@@ -250,10 +244,7 @@ def _plan(
     split: "BlockSplit",
     areas: Sequence[Path],
 ) -> Recipe:
-    """Write the recipe, with everything that it starts from, and read it as any other.
-
-    Crops are no larger than a block; the learning rate is low, that of the encoder lower.
-    """
+    """Write the complete recipe, and read it as any other; crops are no larger than a block."""
     spec, sources = base.spec, []
     for scene, title, path, parts in zip(split.scenes, split.names, areas, split.parts, strict=True):
         if parts["train"] or parts["choose"]:
@@ -304,18 +295,17 @@ def _plan(
     return load_recipe(write_text(folder / "recipe.toml", recipe_text(recipe)))
 
 
-def _train(plan: Recipe, experiment: Experiment, split: "BlockSplit", areas: Sequence[Path]) -> Bundle:
-    """Train without the blocks that are held out; take the threshold that is best where weights were chosen.
+def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path]) -> Bundle:
+    """Train without the held-out blocks; change the threshold if another is clearly better where weights are chosen."""
+    from geoseg.training.fit import train_variant
 
-    It is taken only if it is clearly better there.
-    """
     held = [(path.absolute(), "hidden") for path, parts in zip(areas, split.parts, strict=True) if parts["held"]]
     hidden = {source.name: held for source in plan.sources}
-    metrics = experiment.train("training", plan, hidden=hidden, again=True)
+    metrics = train_variant(plan, "training", data=folder, out=folder, hidden=hidden, again=True)
     if metrics["steps"] < FEW_STEPS:
-        message = "%d steps in %g minutes are few; the same command with more --minutes continues from here"
+        message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
         log.warning(message, metrics["steps"], plan.fit.minutes)
-    bundle = load_bundle(experiment.folder / "training" / f"{plan.name}.safetensors")
+    bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
     if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
         threshold = metrics["best_threshold"]
@@ -329,7 +319,7 @@ def _mean(figures: Mapping[str, float | None]) -> float:
 
 
 def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings: FinetuneSettings) -> dict[str, Any]:
-    """Score a model on the held-out blocks, through the same inference as `geoseg run`."""
+    """Score a model on the held-out blocks, with the inference of `geoseg run`."""
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
     from geoseg.evaluate.scores import pool
 
@@ -356,7 +346,7 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
 def _write_bundle(
     result: Finetuning, base: Bundle, candidate: Bundle, files: Sequence[Path], settings: FinetuneSettings
 ) -> Path:
-    """Write the new model with its provenance and its figures on the held-out blocks."""
+    """Write the new model with its origin and its scores on the held-out blocks."""
     spec = candidate.spec
     old = {"name": base.spec.name, "version": base.spec.version, "key": base.key}
     training = {

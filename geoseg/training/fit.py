@@ -1,5 +1,6 @@
 """Train a recipe: prepare, fit, choose the best weights, and write the bundle."""
 
+import json
 import logging
 import math
 import time
@@ -17,37 +18,37 @@ from torch.utils.data import DataLoader
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_json
-from geoseg.networks import build_network, network_facts, network_stride
-from geoseg.silence import quiet
+from geoseg.networks import build_network, network_facts
+from geoseg.third_party import ignore_warnings
+from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
-from geoseg.training.folder import claim_folder
-from geoseg.training.history import draw_curves, write_row
+from geoseg.training.folder import claim_folder, is_finished, write_row
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
-from geoseg.training.pictures import collect_examples, draw_predictions
+from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
 from geoseg.training.recipe import Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips
 
-__all__ = ["train_plan", "train_recipe"]
+__all__ = ["train_plan", "train_recipe", "train_variant"]
 
 log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 4
 
 _CURVES_EVERY_S = 20.0
-"""Curves are drawn no more often than this while a network trains: a picture takes longer than a short epoch."""
+"""Shortest time between two drawings of the curves: a picture takes longer than a short epoch."""
 
 _KNOWN = "|".join(
     (
         ".*does not have many workers",  # crops are slices: none is faster
-        "You defined a .validation_step. but have no",  # nothing to validate on
-        "Checkpoint directory .* exists",  # a resumed run's own
+        "You defined a .validation_step. but have no",  # a recipe may have no validation data
+        "Checkpoint directory .* exists",  # of the run that is resumed
         ".*LeafSpec",  # Lightning 2.6 on torch 2.15
     )
 )
-"""Warnings of Lightning about what is intended."""
+"""Warnings of Lightning about intended things."""
 
 
 def train_recipe(
@@ -58,45 +59,57 @@ def train_recipe(
     overrides: Mapping[str, Any] | None = None,
     over: Sequence[str | Path] = (),
 ) -> Path:
-    """Train what a recipe says, and write the bundle of the best weights.
+    """Train a recipe, and write the bundle of the best weights.
 
     A run that was interrupted continues from its last checkpoint when it is started again with the same `out`.
 
     Args:
-        recipe: path of a TOML or YAML recipe, or name of one that comes with geoseg.
-        data: folder that the recipe's paths start from; `data` in the current folder by default.
-        out: folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
-        overrides: dotted recipe keys and the values to use instead.
-        over: more recipes, or names of some, whose keys replace the first's, such as other `[[sources]]`.
+        recipe: Path of a TOML or YAML file, or name of a recipe that comes with geoseg.
+        data: Folder that the recipe's paths are relative to; `data` by default.
+        out: Folder of checkpoints, prepared scenes and results; `<recipe's name>_training` by default.
+        overrides: Values by dotted key of the recipe.
+        over: More recipes, whose keys override the first's, such as other `[[sources]]`.
 
     Returns:
-        The bundle's path: the weights of the highest validation IoU. Beside it those of the lowest validation loss,
-        `metrics.json`, `history.csv`, `curves.png`, `predictions.png`, `model-card.md`, `recipe.json`, `tensorboard/`.
+        The bundle's path: the weights of the highest validation IoU. docs/training.md lists the files beside it.
 
     Raises:
-        RecipeError: the recipe, or a file that it names, cannot be used, or `out` holds a run of others.
-        LabelError: labels are missing or hold unknown values.
-        TrainingError: the loss is no longer a number.
+        RecipeError: The recipe, or a file that it names, cannot be used, or `out` holds a run of others.
+        LabelError: Labels are missing or have unknown values.
+        TrainingError: The loss is NaN or infinite.
     """
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
-    folder = Path(out) if out is not None else Path(f"{plan.name}_training")
-    return train_plan(plan, data=Path(data) if data is not None else Path("data"), folder=folder, beside=path.parent)
+    folder = Path(out or f"{plan.name}_training")
+    return train_plan(plan, data=Path(data or "data"), folder=folder, beside=path.parent)
 
 
-def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(), cache: Path | None = None) -> Path:
+def train_plan(
+    plan: Recipe,
+    *,
+    data: Path,
+    folder: Path,
+    beside: Path = Path(),
+    cache: Path | None = None,
+    hidden: Mapping[str, Sequence[tuple[Path, str]]] | None = None,
+) -> Path:
     """Train a recipe that is read already; see `train_recipe`.
 
     Args:
-        plan: the recipe.
-        data: folder that its paths start from.
-        folder: where results go; a run that lies there continues.
-        beside: another folder where encoder weights may lie.
-        cache: folder of the prepared scenes, to be shared by several runs; in `folder` by default.
+        plan: The recipe.
+        data: Folder that its paths are relative to.
+        folder: Folder of the results; a run that it holds continues.
+        beside: Another folder where encoder weights may be.
+        cache: Folder of the prepared scenes, to be shared by several runs; in `folder` by default.
+        hidden: By source the areas that training must not see: a file, and their name in it.
     """
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
+    for source in sources:
+        for file, area in (hidden or {}).get(source.name, ()):
+            for path in source.train:
+                hide_areas(path, file, area)
     claim_folder(plan, folder, data)
     run = _assemble(plan, sources, weights, folder)
     if run.task.run_progress.done < 1:
@@ -104,15 +117,45 @@ def train_plan(plan: Recipe, *, data: Path, folder: Path, beside: Path = Path(),
     return _write_results(run)
 
 
+def train_variant(
+    plan: Recipe,
+    name: str,
+    *,
+    data: Path,
+    out: Path,
+    beside: Path = Path(),
+    hidden: Mapping[str, Sequence[tuple[Path, str]]] | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Train one of several variants of a recipe unless that is finished, and return its `metrics.json`.
+
+    Cross-validation, fine-tuning and search share this.
+
+    Args:
+        plan: The recipe.
+        name: Name of its folder.
+        data: Folder that its paths are relative to.
+        out: Holds the folders of all variants, and `prepared`, their scenes.
+        beside: See `train_plan`.
+        hidden: See `train_plan`.
+        again: Write the results of a finished training again.
+    """
+    folder = out / name
+    if again or not is_finished(plan, folder):
+        train_plan(plan, data=data, folder=folder, beside=beside, cache=out / "prepared", hidden=hidden)
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
-    """Find a file of encoder weights that a recipe names; "" is none, "imagenet" and torchgeo's names stay."""
+    """Find the file of encoder weights; return None for "", and "imagenet" and torchgeo's names as they are."""
     if not name.endswith(".safetensors"):
         return name or None
     found = [folder / name for folder in folders if (folder / name).is_file()]
     if not found:
         places = ", ".join(str(folder) for folder in folders)
         raise RecipeError(
-            f'network.encoder_weights = {name!r} is not in {places}; expected "imagenet" (fetched from the hub), "" '
+            f'network.encoder_weights = {name!r} is not in {places}; expected "imagenet" (downloaded), "" '
             "(none), or a safetensors file"
         )
     return str(found[0])
@@ -120,7 +163,7 @@ def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
 
 @dataclass(frozen=True)
 class _Run:
-    """What one training run is made of."""
+    """The parts of a training run."""
 
     plan: Recipe
     folder: Path
@@ -144,8 +187,7 @@ def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | No
         torch.set_num_threads(fit.threads)
     network = _build_network(plan, weights)
     crops = MixedCrops(sources, window_px=fit.read_px)
-    stride = network_stride(plan.network.name, plan.network.builder_options)
-    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=stride)
+    chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=plan.network.stride_px)
     epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
     ends = [n for n in (fit.steps, fit.epochs * epoch) if n]
     task = SegmentationTask(network, plan, chips.names, steps=min(ends, default=0))
@@ -178,7 +220,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _fit(run: _Run) -> None:
-    """Train to the end of the recipe, from the last checkpoint where there is one."""
+    """Train to the end of the recipe, from the last checkpoint if there is one."""
     fit, folder, resumed = run.plan.fit, run.folder, run.last.exists()
 
     keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -208,7 +250,7 @@ def _fit(run: _Run) -> None:
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
-    with quiet(message=_KNOWN):
+    with ignore_warnings(message=_KNOWN):
         trainer.fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
@@ -223,13 +265,13 @@ def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
 
 
 class _Table(Callback):
-    """Write a row of history after every epoch, and redraw the curves if the last drawing is a while ago."""
+    """Write a row of history after every epoch, and the curves every now and then."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write what the epoch gave."""
+        """Write the row of the epoch."""
         assert isinstance(pl_module, SegmentationTask)
         progress = pl_module.run_progress
         row = {"step": progress.step, "progress": progress.done, "minutes": progress.used_s / 60}
@@ -257,7 +299,7 @@ def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
 
 
 def _write_results(run: _Run) -> Path:
-    """Write the bundles of the best averaged weights and their figures; return the one of the best IoU."""
+    """Write the bundles of the best averaged weights, their scores, pictures and card; return that of the best IoU."""
     seconds, progress = run.task.total_s, run.task.run_progress
     share = {f"share_of_time_{key}": seconds[key] / max(1e-9, seconds["step"]) for key in ("augment", "data")}
     facts = {"steps": progress.step, "minutes": progress.used_s / 60, **share}
@@ -295,9 +337,9 @@ def _write_results(run: _Run) -> Path:
 def _write_bundle(
     run: _Run, checkpoint: str, path: Path, facts: Mapping[str, Any], *, measured: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write the averaged weights of a checkpoint, or of the last where it was not kept, and return their figures.
+    """Write the averaged weights of a checkpoint, by default of the last, and return their scores.
 
-    Figures `measured` of the same step are not measured again.
+    Scores `measured` of the same step are not measured again.
     """
     kept = run.last.with_stem(checkpoint)
     loaded = _read_checkpoint(kept if kept.exists() else run.last)
@@ -346,7 +388,7 @@ def _spec(plan: Recipe, metrics: Mapping[str, Any]) -> ModelSpec:
         colors=network.colors,
         chip_px=plan.chip_px,
         halo_px=plan.halo_px,
-        stride_px=network_stride(network.name, network.builder_options),
+        stride_px=network.stride_px,
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
         training={"sources": sources, "loss": plan.loss, "fit": asdict(plan.fit)},

@@ -11,8 +11,7 @@ from typing import Any
 
 from geoseg.bundle import US_SPELLING, us_spelling
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import Recipe, build
-from geoseg.training.rules import check_recipe
+from geoseg.training.recipe import Recipe, build, check_recipe
 
 __all__ = [
     "describe_recipes",
@@ -29,7 +28,7 @@ __all__ = [
 
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
-"""Where an installed geoseg keeps them, and where a checkout does."""
+"""Of an installed geoseg, and of a checkout."""
 
 _YAML = (".yaml", ".yml")
 
@@ -41,18 +40,15 @@ def list_recipes() -> dict[str, Path]:
 
 
 def describe_recipes() -> dict[str, str]:
-    """Return what each recipe that comes with geoseg is, by name; data to be laid over others included."""
+    """Return the descriptions of the recipes that come with geoseg, by name."""
     return {name: str(read_table(path).get("description", "")) for name, path in sorted(list_recipes().items())}
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """Return the file of a recipe.
-
-    Args:
-        recipe: path of a TOML or YAML file, or name of a recipe that comes with geoseg.
+    """Return the file of a recipe: a TOML or YAML file, or the name of a recipe that comes with geoseg.
 
     Raises:
-        RecipeError: there is neither.
+        RecipeError: There is neither.
     """
     if Path(recipe).is_file():
         return Path(recipe)
@@ -68,16 +64,16 @@ def find_recipe(recipe: str | Path) -> Path:
 def load_recipe(
     recipe: str | Path, overrides: Mapping[str, Any] | None = None, *, over: Sequence[str | Path] = ()
 ) -> Recipe:
-    """Read a recipe, lay others over it, change what `overrides` say, and check it.
+    """Read a recipe, apply `over` and `overrides`, and check it.
 
     Args:
-        recipe: path of a TOML or YAML file, or name of a recipe that comes with geoseg.
-        overrides: dotted keys and values; an element of a list goes by its `name` or `step`, as in
-            `sources.accra.weight`. A text is read as TOML where it can be.
-        over: more recipes, whose keys replace those before, such as the `[[sources]]` of other data.
+        recipe: As for `find_recipe`.
+        overrides: Values by dotted key; an element of a list is addressed by its `name` or `step`, as in
+            `sources.accra.weight`. A text is read as TOML if possible.
+        over: More recipes, whose keys override those before, such as the `[[sources]]` of other data.
 
     Raises:
-        RecipeError: there is no such recipe, a file cannot be read, a key does not exist, or a value is not allowed.
+        RecipeError: A file does not exist or cannot be read, a key does not exist, or a value is not allowed.
     """
     table = read_table(find_recipe(recipe))
     for upper in over:
@@ -94,7 +90,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """Read a TOML file, or a YAML file (`.yaml`, `.yml`) safely.
 
     Raises:
-        RecipeError: the file cannot be read, or is not what its name says.
+        RecipeError: The file cannot be read or parsed.
     """
     import yaml
 
@@ -109,22 +105,22 @@ def read_table(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as err:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(table, dict):
-        raise RecipeError(f"{path} holds {type(table).__name__}; expected a table of keys")
+        raise RecipeError(f"{path} is a {type(table).__name__}; expected a table of keys")
     renamed: dict[str, Any] = us_spelling(table)
     return renamed
 
 
 def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one table over another: tables key by key, everything else, lists included, replaced."""
+    """Override keys of one table with those of another: tables key by key; everything else, lists included, whole."""
     both = {k: merge(table[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(table.get(k), dict)}
     return {**table, **over, **both}
 
 
 def override(table: Any, key: str, value: Any) -> None:
-    """Set a dotted key; an element of a list goes by its `name` or `step`. A text is read as TOML where it can be.
+    """Set a dotted key of a table, as `overrides` of `load_recipe`.
 
     Raises:
-        RecipeError: there is no such table.
+        RecipeError: There is no such table.
     """
     *parents, last = (US_SPELLING.get(name, name) for name in key.split("."))
     for name in parents:
@@ -151,13 +147,9 @@ def show_recipe(
     overrides: Mapping[str, Any] | None = None,
     resolved: bool = False,
 ) -> str:
-    """Return a recipe's own text, or as JSON what it comes to with its defaults.
+    """Return the text of a recipe's file; or, if `resolved` or changed, all of its keys as JSON.
 
-    Args:
-        recipe: as for `find_recipe`.
-        over: more recipes that are laid over it.
-        overrides: dotted keys and their values.
-        resolved: JSON even without `over` and `overrides`.
+    Other arguments as for `load_recipe`.
     """
     if over or overrides or resolved:
         return json.dumps(asdict(load_recipe(recipe, overrides, over=over)), indent=2)
@@ -165,13 +157,13 @@ def show_recipe(
 
 
 def recipe_text(recipe: Recipe | Mapping[str, Any]) -> str:
-    """Return a recipe, or a table of its keys, as TOML that `load_recipe` reads, for a person to read and change."""
+    """Return a recipe, or a table of its keys, as TOML that `load_recipe` reads."""
     table = asdict(recipe) if isinstance(recipe, Recipe) else recipe
     return "\n".join(_lines(table, "")).lstrip("\n") + "\n"
 
 
 def _lines(table: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Yield the plain keys of a table, then its tables; below the first level tables stay on one line."""
+    """Yield the plain keys of a table, then its tables; those of lower levels are on one line."""
     inner: dict[str, list[Mapping[str, Any]]] = {}
     for key, value in table.items():
         tables = list(value) if isinstance(value, list | tuple) else [value]

@@ -1,16 +1,15 @@
-"""Losses by the names of a recipe's `[loss]`, of sigmoid and softmax networks, over the pixels that have truth.
+"""Losses by the names of a recipe's `[loss]`, of sigmoid and softmax networks, over the labeled pixels.
 
 One channel is the probability of the one class (sigmoid); several channels compete (softmax). Pixels of `IGNORED` and
-`UNSURE` are replaced before anything is computed, so whatever a network says there, infinities included, changes
-neither loss nor gradient. All is computed in float32, under autocast too. Overlap losses (Dice, Jaccard, Tversky) add
-up over the whole batch, as most windows of 100 m hold too few buildings to be scored one by one.
+`UNSURE` are masked before anything is computed, so that whatever a network predicts there, infinities included, changes
+neither loss nor gradient. All losses are computed in float32, under autocast too. Overlap losses (Dice, Jaccard,
+Tversky) are summed over the whole batch, as most windows of 100 m have too few buildings to be scored one by one.
 
-Of several classes the overlap losses average those that the batch's truth holds. A class that is not there cannot
-overlap: its loss would be 1 with next to no gradient, and a batch's value would tell which classes it holds instead
-of how good it is; what is wrongly given to such a class is already missing from another one. (segmentation-models-
-pytorch 0.6 counts absent classes as 0 in the same mean, and a binary batch without buildings not at all, so that
-false buildings there cost nothing; its multi-class focal loss treats softmax channels as sigmoid ones. Its Lovasz
-loss is Berman's own and is used here.)
+Of several classes the overlap losses average those that the batch's labels have. A missing class cannot overlap: its
+loss would be 1 with almost no gradient, and what is wrongly predicted as such a class is already missing from another.
+(segmentation-models-pytorch 0.6 counts absent classes as 0 in the same mean, and a binary batch without buildings not
+at all, so that false positives there cost nothing; its multi-class focal loss treats softmax channels as sigmoid ones.
+Its Lovasz loss is Berman's own and is used here.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,41 +24,36 @@ from torch.nn import functional
 from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_losses", "weigh_means"]
+__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_means"]
 
 _NOTHING = 1e-6
-"""Keeps a root's gradient finite where a loss is 0."""
+"""Keeps the gradient of a root finite where a loss is 0."""
 
 
 def check_losses(losses: Mapping[str, Any], classes: Sequence[str]) -> None:
-    """Refuse unknown losses and options, values out of range, and losses that the classes do not allow.
-
-    Args:
-        losses: what `[loss]` says: by name a weight, or a table of `weight` and options.
-        classes: the network's classes; one is a sigmoid channel, several are softmax channels.
+    """Check the table `[loss]` of a recipe: names, options, values, and whether the classes allow the losses.
 
     Raises:
-        RecipeError: naming the key, its value and what is allowed.
+        RecipeError: Names the key, its value and what is allowed.
     """
     listed = f"network.classes = {list(classes)}"
     for name, entry in losses.items():
         if name not in LOSSES:
             raise RecipeError(f"unknown key loss.{name} = {entry!r}; expected among {', '.join(LOSSES)}")
         table = entry if isinstance(entry, Mapping) else {"weight": entry}
-        weight = table.get("weight", 1.0)
+        weight, options = table.get("weight", 1.0), _options(entry)
         key = f"loss.{name}.weight" if table is entry else f"loss.{name}"
         _expect(key, weight, _is_number(weight), "a weight of at least 0")
-        for option in table.keys() - {"weight"}:
-            if option not in LOSSES[name]:
-                allowed = ", ".join(["weight", *LOSSES[name]])
-                raise RecipeError(f"unknown key loss.{name}.{option} = {table[option]!r}; expected among {allowed}")
+        for option in options.keys() - LOSSES[name].keys():
+            allowed = ", ".join(["weight", *LOSSES[name]])
+            raise RecipeError(f"unknown key loss.{name}.{option} = {options[option]!r}; expected among {allowed}")
         if name == "bce" and len(classes) != 1:
-            raise RecipeError(f"loss.bce is of one class, and {listed}; expected loss.ce, or one class")
+            raise RecipeError(f"loss.bce is for one class, and {listed}; expected loss.ce, or one class")
         if name == "ce" and len(classes) < 2:
             raise RecipeError(
-                f'loss.ce is of several classes, and {listed}; expected loss.bce, or "background" as a class'
+                f'loss.ce is for several classes, and {listed}; expected loss.bce, or "background" as a class'
             )
-        _check_options(name, {**LOSSES[name], **_options(entry)}, len(classes))
+        _check_options(name, LOSSES[name] | options, len(classes))
     if not any(_weight(entry) for entry in losses.values()):
         raise RecipeError(f"loss = {dict(losses)}; expected at least one loss with a weight above 0")
 
@@ -98,102 +92,91 @@ def _options(entry: Any) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if k != "weight"} if isinstance(entry, Mapping) else {}
 
 
-def weigh_losses(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> Tensor:
-    """Add up losses times their weights.
+def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return every loss by name, not weighted; 0 (with a gradient of 0) if no pixel has a label.
 
     Args:
-        losses: by name a weight, or a table of `weight` and options; checked by `check_losses`.
+        losses: By name a weight, or a table of `weight` and options; checked by `check_losses`.
         logits: (n, class, y, x), any float type.
         mask: (n, y, x) of class indices (one channel: 0 and 1), `UNSURE` and `IGNORED`.
-
-    Returns:
-        A scalar; 0 (with a gradient of 0) when no pixel has truth.
     """
-    return add_terms(losses, loss_terms(losses, logits, mask))
-
-
-def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return every loss by name, not weighted, for `add_terms` and for tables; arguments as for `weigh_losses`."""
     with torch.autocast(logits.device.type, enabled=False):
         known = _Known(logits, mask)
         return {name: _TERMS[name](known, **_options(entry)) for name, entry in losses.items()}
 
 
 def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:
-    """Return the weighted sum of what `loss_terms` gave."""
+    """Return the weighted sum of the result of `loss_terms`."""
     return torch.stack([_weight(entry) * terms[name] for name, entry in losses.items() if _weight(entry)]).sum()
 
 
 def weigh_means(losses: Mapping[str, Any], means: Mapping[str, float]) -> float:
-    """Return the weighted sum of what `LossMeans.means` gave."""
+    """Return the weighted sum of the result of `LossMeans.means`."""
     return sum(_weight(entry) * means.get(name, float("nan")) for name, entry in losses.items() if _weight(entry))
 
 
 class LossMeans:
-    """Means of loss terms over batches, each batch counting as many pixels as have truth.
-
-    For cross-entropy without class weights that is the mean over all pixels; of other losses, of the batches' values.
-    """
+    """Means of loss terms over batches, weighted by the number of labeled pixels."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._pixels: Tensor | int = 0
 
     def update(self, terms: Mapping[str, Tensor], mask: Tensor) -> None:
-        """Add the terms of a batch, whose mask (n, y, x) tells how much they count."""
+        """Add the terms of a batch with the mask (n, y, x)."""
         pixels = (mask < UNSURE).sum().double()
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().double() * pixels
         self._pixels = self._pixels + pixels
 
     def means(self) -> dict[str, float]:
-        """Return the means by name; NaN where no pixel had truth."""
+        """Return the means by name; NaN if no pixel had a label."""
         pixels = float(self._pixels) or float("nan")
         return {name: float(total) / pixels for name, total in self._sums.items()}
 
 
 @dataclass(frozen=True)
 class _Known:
-    """Logits and truth of a batch, with what the losses share; pixels without truth are harmless."""
+    """Logits and labels of a batch, and what losses share; pixels without a label count nowhere."""
 
     given: Tensor
     mask: Tensor
 
     @cached_property
     def here(self) -> Tensor:
-        """(n, 1, y, x) True where there is truth."""
+        """(n, 1, y, x) True where there is a label."""
         return (self.mask < UNSURE)[:, None]
 
     @cached_property
     def pixels(self) -> Tensor:
-        """Number of pixels with truth, at least 1."""
+        """Number of labeled pixels, at least 1."""
         return self.here.sum().clamp_min(1)
 
     @cached_property
     def logits(self) -> Tensor:
-        """(n, class, y, x) float32, 0 without truth."""
+        """(n, class, y, x) float32, 0 without a label."""
         return self.given.float().masked_fill(~self.here, 0.0)
 
     @cached_property
     def labels(self) -> Tensor:
-        """(n, y, x) int64, 0 without truth."""
+        """(n, y, x) int64, 0 without a label."""
         return self.mask.masked_fill(~self.here[:, 0], 0).long()
 
     @property
     def is_binary(self) -> bool:
-        """Whether one channel is a sigmoid's."""
+        """Whether there is one channel, a sigmoid's."""
         return self.given.shape[1] == 1
 
     @cached_property
     def truth(self) -> Tensor:
-        """(n, class, y, x) float32: 1 in the channel of a pixel's class, 0 without truth."""
+        """(n, class, y, x) float32: 1 in the channel of a pixel's class, else 0."""
         first, channels = (1, 1) if self.is_binary else (0, self.given.shape[1])
         classes = torch.arange(first, first + channels, dtype=self.mask.dtype, device=self.mask.device)
         return (self.mask[:, None] == classes[:, None, None]).float()
 
     @cached_property
     def log_truth(self) -> Tensor:
-        """(n, y, x) log of the true class' probability, 0 without truth."""
+        """(n, y, x) log of the true class' probability, 0 without a label."""
         if self.is_binary:
             loss = functional.binary_cross_entropy_with_logits(self.logits, self.truth, reduction="none")[:, 0]
         else:
@@ -208,7 +191,7 @@ class _Known:
         return both, given - both, true - both
 
     def mean_of_classes(self, losses: Tensor) -> Tensor:
-        """Average (class,) losses over the classes that the truth holds; the one of a sigmoid always counts."""
+        """Average (class,) losses over the classes that the labels have; that of a sigmoid always counts."""
         counts = torch.ones_like(losses) if self.is_binary else (self.truth.sum(dim=(0, 2, 3)) > 0).float()
         return (losses * counts).sum() / counts.sum().clamp_min(1)
 
@@ -217,7 +200,7 @@ _TERMS: dict[str, Callable[..., Tensor]] = {}
 
 
 def _loss(term: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Register a function as the loss of its name; its keyword arguments are the loss' options."""
+    """Register a function as the loss of its name; its keyword arguments are the options."""
     _TERMS[term.__name__] = term
     return term
 

@@ -1,4 +1,4 @@
-"""How the weights move: progress of a run, learning rate, moving average of the weights, precision."""
+"""Progress of a run, learning rate, moving average of the weights, precision and device."""
 
 import math
 import time
@@ -28,7 +28,7 @@ _RISE = 0.3
 
 @dataclass
 class Progress:
-    """How far a run is, in [0, 1]: the larger of `step / steps` and time used of `minutes`, earlier tries included."""
+    """Progress of a run: steps, and time with that of earlier calls; 0 `steps` set no limit."""
 
     steps: int
     minutes: float
@@ -47,19 +47,15 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Progress in [0, 1]; 0 `steps` means no limit."""
+        """Progress in [0, 1]: the larger of the shares of steps and time."""
         return min(1.0, max(self.step / self.steps if self.steps else 0.0, self.used_s / (60 * self.minutes)))
 
 
 def learning_rate_factor(progress: float, *, schedule: str, warm_up: float, last: float) -> float:
-    """Rise in a straight line over `warm_up`, then follow the schedule to `last`.
+    """Return the factor of the learning rate at a progress in [0, 1].
 
-    Args:
-        progress: 0 at the start, 1 at the end.
-        schedule: `cosine` falls; `one-cycle` rises over the first 30 %, then falls; `constant` and `plateau` stay
-            (a plateau multiplies by a factor of its own).
-        warm_up: share of the run spent rising.
-        last: factor at the end.
+    It rises linearly over `warm_up`. Then `cosine` falls to `last`; `one-cycle` rises over 30 % and falls to `last`;
+    `constant` and `plateau`, which has a factor of its own, stay at 1.
     """
 
     def cosine(first: float, last: float, done: float) -> float:
@@ -78,8 +74,7 @@ def learning_rate_factor(progress: float, *, schedule: str, warm_up: float, last
 class WeightAverage(Callback):
     """Average parameters and BatchNorm statistics exponentially; validate with the average.
 
-    The decay rises as (1 + n) / (10 + n) to `decay`, so that the first weights are soon forgotten (as TensorFlow's
-    ExponentialMovingAverage does with `num_updates`). A decay of 0 is the weights themselves.
+    The decay rises as (1 + n) / (10 + n) to `decay`, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
 
     Lightning's `WeightAveraging` is not used: torch's `AveragedModel` below it copies the weights at its first update
     instead of averaging them, averages whole numbers too, and its checkpoints hold the average as the weights.
@@ -108,7 +103,7 @@ class WeightAverage(Callback):
             self.average[key].copy_(state[key])
 
     def on_validation_start(self, *args: Any, **kwargs: Any) -> None:
-        """Give the network the averaged weights, keeping its own aside."""
+        """Give the network the averaged weights."""
         self._own = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
 
@@ -127,17 +122,11 @@ class WeightAverage(Callback):
 
 
 def keep_depthwise_full(network: nn.Module) -> nn.Module:
-    """Run the depthwise convolutions of `network` in float32 under a CPU's autocast.
+    """Run the depthwise convolutions of `network` in float32 under a CPU's autocast; return the network.
 
     oneDNN's backward pass of a depthwise 5x5 convolution takes three to five times longer in bfloat16 than in float32
     (torch 2.15, Xeon with AMX); the whole training step of a U-Net on EfficientNet-Lite2 becomes a quarter shorter.
     The names of the weights stay.
-
-    Args:
-        network: changed in place.
-
-    Returns:
-        The same network.
     """
 
     def forward(self: nn.Conv2d, image: Tensor) -> Tensor:
@@ -153,12 +142,7 @@ def keep_depthwise_full(network: nn.Module) -> nn.Module:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Return the precision to train in: `auto` is bfloat16 where the hardware multiplies it, else float32.
-
-    Args:
-        precision: of a recipe's `fit.precision`.
-        device: of a recipe's `fit.device`.
-    """
+    """Return the precision to train in: `auto` is bfloat16 if the hardware supports it, else float32."""
     if precision != "auto":
         return precision
     if device in ("auto", "cuda") and torch.cuda.is_available():
@@ -172,13 +156,10 @@ def choose_precision(precision: str, device: str) -> str:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Args:
-        device: of a recipe's `fit.device`.
+    """Check that this machine has the device of a recipe's `fit.device`.
 
     Raises:
-        RecipeError: There is none.
+        RecipeError: It does not.
     """
     missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
     if missing.get(device, False):

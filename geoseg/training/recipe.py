@@ -1,17 +1,22 @@
-"""A recipe: everything that decides what a training run does, as dataclasses that say which keys and values there are.
+"""A recipe: everything that decides what a training run does, as dataclasses of keys and the values that they may have.
 
-`build` makes them from the tables of a TOML or YAML file (`geoseg.training.library` reads it). What the keys may say
-together is in `geoseg.training.rules`.
+`build` makes them from the tables of a TOML or YAML file (`geoseg.training.library` reads it); `check_recipe` checks
+keys that depend on each other. docs/training.md and docs/data.md describe the keys.
 """
 
+import re
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from geoseg.errors import RecipeError
 
-__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build"]
+__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build", "check_recipe", "check_source"]
+
+MOST_CLASSES = 250
+"""Class rasters are 8-bit, and the highest values mean that there is no class."""
 
 
 def within(low: float, high: float, default: Any = MISSING) -> Any:
@@ -26,12 +31,10 @@ def one_of(*allowed: str, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """`[network]`: what is trained. `options` go to `build_network`.
+    """`[network]`: what is trained (docs/networks.md). `options` are keyword arguments of `build_network`.
 
-    `encoder` is the network's own choice by default. `encoder_weights` is "" (none), "imagenet" (from the model hub),
-    a pretrained weight of torchgeo, or a safetensors file; `start_from` is a bundle, by name or path, whose weights
-    the whole network begins with. One class is trained against everything else; of several, `target` is the one that
-    becomes footprints, and `colors` ("#RRGGBB" by class) are for pictures and rasters.
+    `encoder_weights` is "" (none), "imagenet", a pretrained weight of torchgeo, or a safetensors file; `start_from` is
+    a bundle, by name or path, whose weights the whole network starts from.
     """
 
     name: str
@@ -61,41 +64,17 @@ class Network:
         encoder = self.encoder or default_encoder(self.name)
         return {**({"encoder": encoder} if encoder else {}), **self.options}
 
+    @property
+    def stride_px(self) -> int:
+        """The sides of crops and chips are multiples of this."""
+        from geoseg.networks import network_stride
+
+        return network_stride(self.name, self.builder_options)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One of `[[sources]]`: imagery, its truth, and which of it serves what (docs/data.md).
-
-    Attributes:
-        name: A word for tables and messages.
-        weight: Share of the crops; 0 for a source that only validates.
-        layout: A folder layout of `geoseg.datasets.layouts`; `images` and `labels` are then left out.
-        root: Folder of the layout, below the data folder.
-        images: Path or pattern below the data folder, or a template such as `{area}/images/{name}.jpg`.
-        labels: A file, a folder of files named as the images, or a template in the words of `images`.
-        exclude: Patterns of names that are not used at all.
-        layer: Layer of a file of polygons that has several.
-        label_column: Attribute of the polygons that names their class; all are the target class without it.
-        empty_ok: Accept an image that no polygon touches.
-        bands: One-based bands of the imagery for the network's, in its order.
-        gsd_m: Meters per pixel of pictures without georeference; 0 takes them as they are.
-        colors: Class name to "#RRGGBB" of the masks, instead of `network.colors`.
-        also: Further "#RRGGBB" to class name, or to "unknown".
-        values: A mask's numbers, as text, to class name, or to "unknown".
-        areas: Polygons whose `split` is named in `train` and `validate`.
-        train: Areas that are trained on.
-        validate: Areas that are validated on.
-        validate_scenes: Patterns of names that are validated on.
-        test_scenes: Patterns of names that are neither trained nor validated on.
-        split: Shares of the files for training, validation and test, drawn with `fit.seed`.
-        split_file: JSON file of the names in each; drawn by `split` and written where there is none.
-        fold: `[k, n]`: the k-th of n folds is validated on, from 0.
-        validate_east: Share of the training area's columns, from the east, that is validated on instead.
-        validate_px: Side of the middle of an image that is validated on; 0 for all of it.
-        complete: False where what is marked is true but buildings are missing.
-        paint_seeds: Instead of images: scenes painted by `geoseg.testing`, first seed and one past the last.
-        paint_size_px: Side of a painted scene.
-    """
+    """One of `[[sources]]`: imagery, its labels, and what they are used for (docs/data.md)."""
 
     name: str
     weight: float = within(0, 1000, 1.0)
@@ -138,15 +117,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """`[fit]`: sizes, optimizer and schedule.
-
-    The run ends after `steps`, `epochs` or `minutes`, whichever is first. An epoch is `validate_every` steps, or one
-    pass over the training pixels where that is 0. The learning rate follows progress, the larger of steps done and
-    time used, so that it reaches its end on a slow day too: over `warm_up` it rises, then `schedule` takes it to
-    `last_learning_rate` (a share of `learning_rate`): along a `cosine`; `plateau`: times `plateau_factor` after
-    `plateau_patience` epochs without a lower validation loss; `one-cycle`: up over 30 % and down again; or `constant`.
-    `early_stopping` is the epochs without a better IoU after which the run ends, 0 for never.
-    """
+    """`[fit]`: sizes, optimizer and schedule (docs/training.md); 0 steps or epochs set no limit."""
 
     batch: int = within(1, 4096, 8)
     crop_px: int = within(32, 8192, 256)
@@ -178,13 +149,13 @@ class Fit:
 
     @property
     def read_px(self) -> int:
-        """Side of the windows that are read, from which crops are cut: `window_px`, else half as much again."""
+        """Side of the windows that crops are cut from: `window_px`, by default 1.5 times `crop_px`."""
         return self.window_px or self.crop_px * 3 // 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All of a recipe. `loss` maps the name of a loss to its weight, or to a table of `weight` and options."""
+    """A whole recipe. `loss` maps the name of a loss to its weight, or to a table of `weight` and options."""
 
     name: str
     version: str = "1"
@@ -203,15 +174,15 @@ class Recipe:
 
 
 def build(cls: type[Any], table: Any, where: str = "") -> Any:
-    """Make one of the dataclasses above from a table, checking keys, types and ranges.
+    """Make one of the dataclasses above from a table of TOML or YAML; check keys, types and ranges.
 
     Args:
-        cls: the dataclass.
-        table: keys and values, as TOML and YAML have them.
-        where: dotted name of the table with a dot at its end, for messages.
+        cls: The dataclass.
+        table: Keys and values.
+        where: Dotted name of the table with a dot at its end, for messages.
 
     Raises:
-        RecipeError: naming the key, the value and what is allowed.
+        RecipeError: A key or a value is not allowed; names both and what is allowed.
     """
     if not isinstance(table, dict):
         raise RecipeError(f"{where.removesuffix('.') or 'the recipe'} is {table!r}; expected a table")
@@ -224,7 +195,9 @@ def build(cls: type[Any], table: Any, where: str = "") -> Any:
     required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in table]
     if missing:
-        hint = "" if where else "; a file of data or settings alone is laid over a recipe with --with"
+        hint = (
+            "" if where else "; a file of data or settings alone is given as `over`, in addition to a complete recipe"
+        )
         raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe{hint}")
     hints, made = typing.get_type_hints(cls), {}
     for key, given in table.items():
@@ -256,3 +229,107 @@ def _as(kind: type[Any] | types.UnionType, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise RecipeError(f"{where} = {value!r}; expected {getattr(kind, '__name__', kind)}")
     return value
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what keys say together, and names in registries. No file of data is read.
+
+    Raises:
+        RecipeError: Names the keys, their values and what is allowed.
+    """
+    from geoseg.training.augment import check_augmentations
+    from geoseg.training.losses import check_losses
+
+    if not re.fullmatch(r"[\w.-]+", recipe.name):
+        raise RecipeError(f"name = {recipe.name!r}; expected letters, digits, '-', '_' and '.', as files are named so")
+    _check_network(recipe.network)
+
+    fit, stride = recipe.fit, recipe.network.stride_px
+    if fit.crop_px % stride or fit.read_px < fit.crop_px:
+        raise RecipeError(
+            f"fit.crop_px = {fit.crop_px} and fit.window_px = {fit.read_px}; expected a crop of a multiple of "
+            f"{stride} and a window no smaller"
+        )
+    if recipe.chip_px % stride or recipe.chip_px <= 2 * recipe.halo_px:
+        raise RecipeError(
+            f"chip_px = {recipe.chip_px} and halo_px = {recipe.halo_px}; expected a chip of a multiple of {stride}, "
+            "larger than two halos"
+        )
+    if not fit.steps and not fit.epochs and fit.minutes >= 1e6:
+        raise RecipeError("fit has no end; expected fit.steps, fit.epochs or fit.minutes")
+    classes, unscored = recipe.network.classes, set(fit.unscored)
+    if not unscored < set(classes):
+        raise RecipeError(f"fit.unscored = {list(fit.unscored)}; expected some of {', '.join(classes)}, not all")
+
+    if not recipe.sources:
+        raise RecipeError("sources is empty; expected at least one [[sources]] table")
+    names = [source.name for source in recipe.sources]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"sources have the names {', '.join(names)}; expected every name once")
+    for source in recipe.sources:
+        check_source(source)
+    check_losses(recipe.loss, classes)
+    check_augmentations(recipe.augment)
+
+
+def _check_network(network: Network) -> None:
+    from geoseg.networks import network_names
+
+    if network.name not in network_names():
+        raise RecipeError(f"network.name = {network.name!r}; expected one of {', '.join(network_names())}")
+    if not len(network.mean) == len(network.std) == len(network.bands):
+        raise RecipeError(
+            f"network.mean has {len(network.mean)} and network.std {len(network.std)} values; "
+            f"expected {len(network.bands)}, one for each of network.bands"
+        )
+    classes = network.classes
+    if not classes or len(set(classes)) != len(classes) or len(classes) > MOST_CLASSES:
+        raise RecipeError(f"network.classes = {list(classes)}; expected 1 to {MOST_CLASSES} different names")
+    if network.target_class not in classes:
+        raise RecipeError(f"network.target = {network.target!r}; expected one of {', '.join(classes)}")
+    for name, color in network.colors.items():
+        if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", color):
+            raise RecipeError(f"network.colors.{name} = {color!r}; expected a class of network.classes and #RRGGBB")
+
+
+def check_source(source: Source) -> None:
+    """Check one of `[[sources]]`: where imagery and labels are, and how they are split; raises as `check_recipe`."""
+    for problem in _problems(source):
+        raise RecipeError(f"sources.{source.name}{problem}")
+
+
+def _problems(source: Source) -> Iterator[str]:
+    from geoseg.datasets.layouts import LAYOUTS, is_template
+    from geoseg.datasets.splits import check_shares
+
+    given = [key for key in ("images", "layout", "paint_seeds") if getattr(source, key)]
+    if len(given) != 1:
+        yield f" needs one of images, layout and paint_seeds; it has {' and '.join(given) or 'none of them'}"
+    if source.layout and source.layout not in LAYOUTS:
+        yield f".layout = {source.layout!r}; expected one of {', '.join(LAYOUTS)}"
+    if source.images and not source.labels:
+        yield ".labels is missing; expected a file, a folder or a template"
+    if source.labels and not source.images:
+        yield f".labels = {source.labels!r} is of no use: {given[0] if given else 'layout'} says where labels are"
+    if is_template(source.labels) and not is_template(source.images):
+        yield f".labels = {source.labels!r} is a template; expected one in images too, such as images/{{name}}.tif"
+    if source.paint_seeds and len(source.paint_seeds) != 2:
+        yield f".paint_seeds = {list(source.paint_seeds)}; expected [first, one past the last]"
+    if min(source.bands, default=1) < 1:
+        yield f".bands = {list(source.bands)}; expected band numbers from 1"
+
+    ways = [key for key in ("areas", "validate_scenes", "fold") if getattr(source, key)]
+    ways += ["split"] if source.split or source.split_file else []
+    if len(ways) > 1:
+        yield f" is split by {' and by '.join(ways)}; expected one of them"
+    others = [key for key in ("validate", "validate_scenes", "split", "split_file", "fold") if getattr(source, key)]
+    if source.validate_east and others:
+        yield f".validate_east takes validation from the training area; expected no {others[0]} beside it"
+    if (source.train or source.validate) and not source.areas:
+        yield ".areas is missing; expected the file of the areas that train and validate name"
+    if source.areas and not (source.train or source.validate):
+        yield f".areas = {source.areas!r}, but train and validate name none of them"
+    if source.fold and len(source.fold) != 2:
+        yield f".fold = {list(source.fold)}; expected [k, n]: the k-th of n folds, from 0"
+    if source.split:
+        yield from check_shares(source.split)

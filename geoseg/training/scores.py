@@ -1,12 +1,12 @@
-"""How good a network is on the validation chips: counts of pixels per source, from which every figure follows.
+"""Scores on the validation chips, from counts of pixels per source.
 
-Networks of one or two classes are counted by the probability that `geoseg run` would store, so that a figure at any
-threshold is known after one pass and is the figure of the mask that a run would write; networks of more classes by the
-likeliest class. Figures of several sources are means in which each source counts the same: a source of few pixels is
-not drowned by one of many.
+Networks of one or two classes are counted by the probability that `geoseg run` would store, so that the scores at any
+threshold are known after one pass and are those of the mask that a run would write; networks of more classes by the
+most likely class. Scores of several sources are means in which each source has the same weight.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,10 @@ class Scores:
         """Start counting.
 
         Args:
-            sources: names of the validation sources.
-            classes: the network's classes; one is a sigmoid channel, several are softmax channels.
-            target: the class that is looked for; of more than two classes all are.
-            unscored: classes that means over classes leave out.
+            sources: Names of the validation sources.
+            classes: The network's classes; one is a sigmoid channel, several are softmax channels.
+            target: The target class; of more than two classes all are scored.
+            unscored: Classes that means over classes leave out.
         """
         self.sources, self.classes, self.target, self.unscored = sources, tuple(classes), target, tuple(unscored)
         self.is_binary = len(classes) <= 2
@@ -70,26 +70,19 @@ class Scores:
         self.counts += torch.bincount(key.flatten(), minlength=nowhere + 1)[:-1].view_as(self.counts)
 
     def headline(self, threshold: float) -> float:
-        """Return what chooses the best weights, in [0, 1]; 0 where no source has the figure.
+        """Return the score that chooses the best weights, a mean over sources; 0 if no source has it.
 
-        Args:
-            threshold: of the target's probability; more than two classes ignore it.
-
-        Returns:
-            The target's IoU, or of more than two classes the mean IoU over those that are scored; mean over sources.
+        It is the target's IoU, or of more than two classes the mean IoU over those that are scored. More than two
+        classes ignore `threshold`, here and below.
         """
         figure = "iou" if self.is_binary else "mean_iou"
         return _mean([metrics[figure] for metrics in self._metrics(threshold).values()], nothing=0.0)
 
     def row(self, threshold: float) -> dict[str, float]:
-        """Return the columns of the table of epochs, means over the sources; NaN where no source has the figure.
+        """Return the columns of `history.csv`, means over the sources; NaN if no source has the score.
 
-        Args:
-            threshold: of the target's probability; more than two classes ignore it.
-
-        Returns:
-            `iou` and `iou_<source>` of the target and its `dice`, or of more than two classes `iou_<class>` of each;
-            `pixel_accuracy`, and `mean_iou` over the scored classes (of one class, over it and the background).
+        `iou` and `iou_<source>` of the target and its `dice`, or of more than two classes `iou_<class>` of each;
+        `pixel_accuracy`, and `mean_iou` over the scored classes (of one class, over it and the background).
         """
         metrics = self._metrics(threshold)
         if self.is_binary:
@@ -102,15 +95,11 @@ class Scores:
         return by_name | {key: _mean([m[key] for m in metrics.values()]) for key in ("mean_iou", "pixel_accuracy")}
 
     def figures(self, threshold: float) -> dict[str, Any]:
-        """Return all figures, as plain values of JSON; None where a figure does not exist.
+        """Return all scores for `metrics.json`; None where one does not exist.
 
-        Args:
-            threshold: of the target's probability; more than two classes ignore it.
-
-        Returns:
-            `headline`; `mean`, the columns of `row`; `iou`, the target's by source; `sources`, for each the metrics of
-            `geoseg.evaluate.Confusion` (per class, and the confusion matrix); `all`, those of all pixels together; of
-            one or two classes `threshold`, `best_threshold` and `iou_at_best_threshold` as well.
+        `headline`; `mean`, the columns of `row`; `iou`, the target's by source; `sources`, for each the metrics of
+        `geoseg.evaluate.Confusion` (per class, and the confusion matrix); `all`, those of all pixels together; of one
+        or two classes `threshold`, `best_threshold` and `iou_at_best_threshold` as well.
         """
         metrics, everything = self._metrics(threshold), self._confusion(self.counts.sum(dim=0), threshold)
         found = {
@@ -124,14 +113,11 @@ class Scores:
             best = self.best_threshold()
             at_best = {name: m["iou"] for name, m in self._metrics(best).items()}
             found |= {"threshold": threshold, "best_threshold": best, "iou_at_best_threshold": at_best}
-        plain: dict[str, Any] = _plain(found)
+        plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)
         return plain
 
     def best_threshold(self) -> float:
-        """Return the threshold from 0.05 to 0.95 of the best headline, of equal ones that nearest 0.5.
-
-        More than two classes have none: 0.5.
-        """
+        """Return the threshold from 0.05 to 0.95 with the best headline; 0.5 for more than two classes."""
         if not self.is_binary:
             return 0.5
         by_closeness = sorted((i / 100 for i in range(5, 96)), key=lambda threshold: abs(threshold - 0.5))
@@ -155,12 +141,3 @@ class Scores:
 def _mean(values: Sequence[float], *, nothing: float = float("nan")) -> float:
     known = [value for value in values if value == value]
     return sum(known) / len(known) if known else nothing
-
-
-def _plain(value: Any) -> Any:
-    """Replace NaN, which JSON does not have, by None."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if value != value else value

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from glob import escape
@@ -12,35 +13,153 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.io.aside import write_json, write_text
 from geoseg.io.tables import write_table
-from geoseg.training.experiment import Experiment
 from geoseg.training.folder import claim_inputs, place_of
-from geoseg.training.library import find_recipe, load_recipe, recipe_text
+from geoseg.training.library import find_recipe, load_recipe, read_table, recipe_text, toml_value
 from geoseg.training.recipe import Recipe
-from geoseg.training.space import Dimension
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
 
-__all__ = ["Search", "SearchSettings", "TrialResult", "search_recipe"]
+__all__ = [
+    "Choice",
+    "Dimension",
+    "Range",
+    "Search",
+    "SearchSettings",
+    "TrialResult",
+    "parse_dimension",
+    "read_space",
+    "search_recipe",
+]
 
 log = logging.getLogger(__name__)
 
-STUDY = "study.db"
+
+_NUMBER = r"[+-]?[\d_]*\.?\d+(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*(:log)?\s*")
+
+_PART = re.compile(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,\[{"'])+""")
+"""Text between commas; those in brackets and quotes do not count."""
+
+EXAMPLE = "fit.learning_rate=1e-5..1e-2:log, network.options.depth=3..5 or network.encoder=resnet18,resnet50"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`, both included; whole numbers if both are."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that are checked before anything is trained."""
+        return self.low, self.high
+
+    def suggest(self, trial: "Trial", key: str) -> Any:
+        """Let a trial choose."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values, each as a text of TOML."""
+
+    values: tuple[str, ...]
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that are checked before anything is trained."""
+        return self.values
+
+    def suggest(self, trial: "Trial", key: str) -> Any:
+        """Let a trial choose."""
+        return trial.suggest_categorical(key, self.values)
+
+
+Dimension = Range | Choice
+
+
+def read_space(path: Path | None, varied: Sequence[str] = ()) -> dict[str, Dimension]:
+    """Read a search space from a file, and add the keys of `varied`.
+
+    Args:
+        path: TOML or YAML: `"fit.learning_rate" = {low = 1e-5, high = 1e-2, log = true}`, or a list of values.
+        varied: `key=low..high`, `key=low..high:log` or `key=a,b,c`.
+
+    Raises:
+        RecipeError: The file cannot be read, or a key is neither a range nor a list.
+        UsageError: There is no key, or an entry of `varied` is neither a range nor a list.
+    """
+    space: dict[str, Dimension] = {}
+    for key, value in _flat(read_table(path) if path else {}).items():
+        if isinstance(value, list) and value:
+            space[key] = Choice(tuple(v if isinstance(v, str) else toml_value(v) for v in value))
+        elif isinstance(value, Mapping) and {"low", "high"} <= set(value) <= {"low", "high", "log"}:
+            space[key] = _range(key, value["low"], value["high"], log=bool(value.get("log")))
+        else:
+            raise RecipeError(f"space: {key} = {value!r}; expected {{low = 1e-5, high = 1e-2, log = true}} or a list")
+    space |= dict(map(parse_dimension, varied))
+    if not space:
+        raise UsageError(f"Nothing is varied. Give `vary`, such as {EXAMPLE}, or `space=FILE`.")
+    return space
+
+
+def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return values by dotted key; a table of `low` and `high` is a value."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{where}.{key}".lstrip(".")
+        found |= _flat(value, name) if isinstance(value, Mapping) and "low" not in value else {name: value}
+    return found
+
+
+def parse_dimension(text: str) -> tuple[str, Dimension]:
+    """Read `key=low..high`, `key=low..high:log` or `key=a,b,c`; commas inside brackets and quotes do not separate.
+
+    Raises:
+        UsageError: It is neither.
+        RecipeError: The range is empty.
+    """
+    key, sign, values = (part.strip() for part in text.partition("="))
+    if not key or not sign or not values:
+        raise UsageError(f"`vary={text}` is not a key and values. Give for example {EXAMPLE}.")
+    match = _RANGE.fullmatch(values)
+    if match:
+        low, high = (float(end) if re.search("[.eE]", end) else int(end) for end in match.group(1, 2))
+        return key, _range(key, low, high, log=bool(match[3]))
+    parts = tuple(part.strip() for part in _PART.findall(values) if part.strip())
+    if len(parts) < 2:
+        raise UsageError(
+            f"`vary={text}` has one value. Set the key in the recipe, or give a range or several: {EXAMPLE}."
+        )
+    return key, Choice(parts)
+
+
+def _range(key: str, low: Any, high: Any, *, log: bool) -> Range:
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or low >= high or (log and low <= 0):
+        above = ", above 0 for a logarithmic range" if log else ""
+        raise RecipeError(f"{key} goes from {low!r} to {high!r}; expected two numbers, the smaller first{above}")
+    return Range(low, high, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """What a user may choose.
+    """Options of a search.
 
     Attributes:
         space: Range or list of values by dotted recipe key.
-        trials: How many trainings in all, those of earlier calls and failed ones included.
-        minutes: Time for each; as the recipe says by default.
-        data: Folder that the recipe's paths start from.
+        trials: Total number of trials, those of earlier calls and failed ones included.
+        minutes: Time for each; the recipe's by default.
+        data: Folder that the recipe's paths are relative to.
         out: Folder of the study; `<recipe's name>_search` by default.
-        overrides: Dotted recipe keys and values that all trials share.
-        over: More recipes that are laid over the first.
-        retrain: At the end train the best settings on training and validation data together.
+        overrides: Values by dotted key that all trials share.
+        over: More recipes, whose keys override the first's.
+        retrain: Finally train the best settings on training and validation data together.
     """
 
     space: Mapping[str, Dimension]
@@ -55,15 +174,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One training.
-
-    Attributes:
-        number: Its number, from 0.
-        value: The figure that is searched for, or None where it failed.
-        values: What was chosen, by recipe key.
-        error: Why it failed.
-        folder: Name of its folder.
-    """
+    """One training: its number from 0, its score (None if it failed), the values tried, the error, and its folder."""
 
     number: int
     value: float | None
@@ -74,11 +185,11 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a search found.
+    """The results of a search.
 
     Attributes:
-        folder: Where it lies.
-        trials: All trainings.
+        folder: Folder of the study.
+        trials: All trials.
         recipe: The best settings, as a recipe that `geoseg train` reads.
         bundle: The model trained on all the data, or None.
     """
@@ -90,7 +201,7 @@ class Search:
 
     @property
     def best(self) -> TrialResult:
-        """The trial of the highest figure; of equal ones the first."""
+        """The trial with the highest score; of equal ones the first."""
         return max(self.trials, key=lambda trial: -1.0 if trial.value is None else trial.value)
 
     def table(self) -> str:
@@ -110,18 +221,18 @@ def _shown(value: Any) -> str:
 
 
 def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
-    """Train a recipe again and again with other settings, and write the best as a recipe.
+    """Train a recipe repeatedly with other settings, and write the best as a recipe.
 
-    The same call continues a search that was interrupted, a half-trained trial included; more `trials` add to it.
+    The same call continues a search that was interrupted, starting with an unfinished trial; more `trials` add to it.
 
     Args:
-        recipe: as for `train_recipe`.
+        recipe: As for `train_recipe`.
         settings: See `SearchSettings`.
 
     Raises:
         MissingPackageError: Optuna is not installed.
-        RecipeError: the recipe or a key of the space cannot be used.
-        TrainingError: every trial failed.
+        RecipeError: The recipe or a key of the space cannot be used.
+        TrainingError: All trials failed.
     """
     try:
         import optuna  # noqa: F401
@@ -130,16 +241,22 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
             'geoseg search needs Optuna, which is not installed. Install it with pip install "geoseg[search]".'
         ) from err
     if settings.trials < 1:
-        raise UsageError(f"--trials {settings.trials} is not a search. Give 1 or more; 20 are usual.")
+        raise UsageError(f"`trials={settings.trials}` is not a search. Give 1 or more; 20 are usual.")
     path = find_recipe(recipe)
     plan = _read(path, settings, {})
     for key, dimension in settings.space.items():
-        _check_ends(path, settings, key, dimension)
-    folder = Path(settings.out or f"{plan.name}_search")
-    experiment = Experiment(folder, Path(settings.data or "data"), path.parent)
-    study = _open_study(experiment, plan, settings)
+        faults = []
+        for value in dimension.ends:
+            try:
+                _read(path, settings, {key: value})
+            except RecipeError as err:
+                faults.append(err)
+        if len(faults) == len(dimension.ends):  # single values that cannot be combined fail as trials
+            raise faults[0]
+    folder, data = Path(settings.out or f"{plan.name}_search"), Path(settings.data or "data")
+    study = _open_study(folder, data, plan, settings)
     for number in range(len(_read_trials(study)), settings.trials):
-        _run_trial(experiment, study, number, path, settings)
+        _run_trial(folder, data, study, number, path, settings)
     result = Search(folder, _read_trials(study), folder / "best.toml")
     best = result.best
     if best.value is None:
@@ -148,7 +265,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     write_text(result.recipe, recipe_text(plan))
     chosen = {"number": best.number, "value": best.value, "values": best.values}
     write_json(folder / "search.json", {"best": chosen, "trials": [asdict(trial) for trial in result.trials]})
-    return replace(result, bundle=_retrain(experiment, plan, best)) if settings.retrain else result
+    return replace(result, bundle=_retrain(folder, data, path.parent, plan, best)) if settings.retrain else result
 
 
 def _read(path: Path, settings: SearchSettings, values: Mapping[str, Any]) -> Recipe:
@@ -157,30 +274,18 @@ def _read(path: Path, settings: SearchSettings, values: Mapping[str, Any]) -> Re
     return load_recipe(path, {**(settings.overrides or {}), **minutes, **values}, over=settings.over)
 
 
-def _check_ends(path: Path, settings: SearchSettings, key: str, dimension: Dimension) -> None:
-    """Refuse a key of which no value can be used; single values that do not go together fail as trials."""
-    faults = []
-    for value in dimension.ends:
-        try:
-            _read(path, settings, {key: value})
-        except RecipeError as err:
-            faults.append(err)
-    if len(faults) == len(dimension.ends):
-        raise faults[0]
-
-
-def _open_study(experiment: Experiment, plan: Recipe, settings: SearchSettings) -> "Study":
-    """Open the study of a folder, or begin it; trials that were cut short are put first in line."""
+def _open_study(folder: Path, data: Path, plan: Recipe, settings: SearchSettings) -> "Study":
+    """Open or create the study of a folder; trials that were cut short come first."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(experiment.data)}
+    inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(data)}
     refusal = RecipeError(
-        f"{experiment.folder} holds a search of another recipe, space or data folder, whose figures do not compare. "
-        "Continue it with the same, or choose another folder with --out."
+        f"{folder} holds a search of another recipe, space or data folder, whose scores are not comparable. "
+        "Continue it with the same, or choose another folder with `out`."
     )
-    claim_inputs(experiment.folder, inputs, refusal)
-    storage = f"sqlite:///{(experiment.folder / STUDY).absolute()}"
+    claim_inputs(folder, inputs, refusal)
+    storage = f"sqlite:///{(folder / 'study.db').absolute()}"
     study = optuna.create_study(storage=storage, study_name="geoseg", direction="maximize", load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=plan.fit.seed + len(study.trials))
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
@@ -189,9 +294,11 @@ def _open_study(experiment: Experiment, plan: Recipe, settings: SearchSettings) 
     return study
 
 
-def _run_trial(experiment: Experiment, study: "Study", number: int, path: Path, settings: SearchSettings) -> None:
-    """Train with values that Optuna chooses, and tell it how good they are; equal values are trained once."""
+def _run_trial(folder: Path, data: Path, study: "Study", number: int, path: Path, settings: SearchSettings) -> None:
+    """Train with values that Optuna chooses, and report the score to it; equal values are trained once."""
     import optuna
+
+    from geoseg.training.fit import train_variant
 
     trial = study.ask()
     values = {key: dimension.suggest(trial, key) for key, dimension in settings.space.items()}
@@ -200,9 +307,9 @@ def _run_trial(experiment: Experiment, study: "Study", number: int, path: Path, 
     said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())
     log.info("trial %d of %d: %s", number + 1, settings.trials, said)
     try:
-        metrics = experiment.train(name, _read(path, settings, values))
+        metrics = train_variant(_read(path, settings, values), name, data=data, out=folder, beside=path.parent)
         if "headline" not in metrics:
-            raise TrainingError("the recipe validates on nothing, so no figure can be searched for; split its sources")
+            raise TrainingError("the recipe has no validation data, so trials have no score; split its sources")
     except GeosegError as err:
         log.warning("trial %d failed: %s", number + 1, err)
         trial.set_user_attr("error", str(err))
@@ -212,7 +319,7 @@ def _run_trial(experiment: Experiment, study: "Study", number: int, path: Path, 
 
 
 def _read_trials(study: "Study") -> list[TrialResult]:
-    """Return the trials that ended; those that were cut short are not among them."""
+    """Return the trials that ended, without those that were cut short."""
     import optuna
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
@@ -223,17 +330,15 @@ def _read_trials(study: "Study") -> list[TrialResult]:
     ]
 
 
-def _retrain(experiment: Experiment, plan: Recipe, best: TrialResult) -> Path:
-    """Train the best settings on training and validation data together, for as many steps as were best.
-
-    What is held out for testing stays so.
-    """
+def _retrain(folder: Path, data: Path, beside: Path, plan: Recipe, best: TrialResult) -> Path:
+    """Train on training and validation data together, for as many steps as were best; test data stay excluded."""
+    from geoseg.training.fit import train_variant
     from geoseg.training.source_files import find_names, split_names
 
-    metrics = json.loads((experiment.folder / best.folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / best.folder / "metrics.json").read_text(encoding="utf-8"))
     fit = replace(plan.fit, steps=int(metrics["step"]), epochs=0, minutes=1e6, early_stopping=0)
     if fit.schedule == "plateau":
-        log.info("fit.schedule = plateau waits for a validation; cosine takes its place")
+        log.info("fit.schedule = plateau needs validation data; cosine is used instead")
         fit = replace(fit, schedule="cosine")
     free: dict[str, Any] = {"validate": (), "validate_scenes": (), "validate_east": 0.0, "validate_px": 0, "fold": ()}
     free |= {"split": (), "split_file": ""}
@@ -242,13 +347,13 @@ def _retrain(experiment: Experiment, plan: Recipe, best: TrialResult) -> Path:
         if source.weight > 0 and source.areas:
             sources.append(replace(source, **free, train=(*source.train, *source.validate)))
         elif source.weight > 0:
-            names = find_names(source, experiment.data)
-            split = split_names(source, names, data=experiment.data, results=experiment.folder, seed=fit.seed)
+            names = find_names(source, data)
+            split = split_names(source, names, data=data, results=folder, seed=fit.seed)
             held = (*source.test_scenes, *map(escape, split["test"]))
             sources.append(replace(source, **free, test_scenes=held))
     threshold = float(metrics.get("best_threshold", plan.threshold))
     plan = replace(plan, fit=fit, threshold=threshold, sources=tuple(sources))
-    log.info("training on all the data for %d steps, those that were best; no validation figure is possible", fit.steps)
-    write_text(experiment.folder / "retrained.toml", recipe_text(plan))
-    experiment.train("retrained", plan, again=True)
-    return experiment.folder / "retrained" / f"{plan.name}.safetensors"
+    log.info("training on all the data for %d steps, as many as were best; there are no validation scores", fit.steps)
+    write_text(folder / "retrained.toml", recipe_text(plan))
+    train_variant(plan, "retrained", data=data, out=folder, beside=beside, again=True)
+    return folder / "retrained" / f"{plan.name}.safetensors"

@@ -1,4 +1,4 @@
-"""The files of a recipe's source: which there are, and which of them train, validate and test."""
+"""The files of a source: which there are, and which of them are for training, validation and testing."""
 
 import logging
 from collections import Counter
@@ -16,62 +16,63 @@ __all__ = ["SourcePart", "find_images", "find_names", "find_parts", "split_names
 
 log = logging.getLogger(__name__)
 
+_PAINTED = "painted_"
+"""How the names of painted scenes begin; their seeds follow."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """What an image of a source is for; a painted scene has a seed instead of an image.
+    """An image of a source, and one purpose of it.
 
     Attributes:
         source: The source.
         part: `train`, `validate` or `test`.
         name: Name of the image.
-        image: Its file.
-        labels: File of its truth; None where it has none.
+        image: Its file; None for a painted scene.
+        labels: File of its labels; None where it has none.
         areas: The source's file of areas.
-        seed: Seed of a painted scene.
     """
 
     source: Source
     part: str
     name: str
-    image: Path | None = None
-    labels: Path | None = None
-    areas: Path | None = None
-    seed: int = 0
+    image: Path | None
+    labels: Path | None
+    areas: Path | None
+
+    @property
+    def seed(self) -> int:
+        """The seed of a painted scene; 0 of others."""
+        return int(self.name.removeprefix(_PAINTED)) if self.image is None else 0
 
 
 def find_parts(source: Source, *, data: Path, results: Path, seed: int) -> list[SourcePart]:
     """Find a source's images, and what each of them is for; an image may both train and validate.
 
     Args:
-        source: what the recipe says.
-        data: folder that the source's paths start from.
-        results: folder of the results.
-        seed: draws shares and folds.
+        source: The source.
+        data: Folder that the source's paths are relative to.
+        results: Folder of the results, for a split that cannot be kept in `data`.
+        seed: Draws shares and folds.
 
     Raises:
-        RecipeError: there is no image, none to train on, or the split cannot be used.
-        LabelError: labels are missing.
+        RecipeError: There is no image, none to train on, or the split cannot be used.
+        LabelError: Labels are missing.
     """
-    if source.paint_seeds:
-        seeds = {f"painted_{number}": number for number in range(*source.paint_seeds)}
-        total, split = len(seeds), split_names(source, list(seeds), data=data, results=results, seed=seed)
-        parts = [SourcePart(source, part, name, seed=seeds[name]) for part in PARTS for name in split[part]]
-    else:
-        pairs, parts = find_images(source, data), []
-        free = [pair.name for pair in pairs if _is_free(pair)]
-        total, split = len(pairs), split_names(source, free, data=data, results=results, seed=seed)
-        areas = data / source.areas if source.areas else None
-        for part in PARTS:
-            chosen = set(split[part])
-            for pair in pairs:
-                serves = pair.name in chosen if _is_free(pair) else pair.split == part
-                if serves:
-                    parts.append(SourcePart(source, part, pair.name, pair.image, pair.labels, areas))
+    pairs, parts = find_images(source, data), list[SourcePart]()
+    free = [pair.name for pair in pairs if _is_free(pair)]
+    split = split_names(source, free, data=data, results=results, seed=seed)
+    areas = data / source.areas if source.areas else None
+    for part in PARTS:
+        chosen = set(split[part])
+        for pair in pairs:
+            if pair.name in chosen if _is_free(pair) else pair.split == part:
+                image = None if source.paint_seeds else pair.image
+                parts.append(SourcePart(source, part, pair.name, image, pair.labels, areas))
     counts = Counter(found.part for found in parts)
     if not counts["train"] and source.weight > 0:
-        held = f"{counts['validate']} validate, {counts['test']} test"
-        raise RecipeError(f"sources.{source.name} has no training scene; {held}, of {total} images")
+        held = f"{counts['validate']} for validation, {counts['test']} for testing"
+        raise RecipeError(f"sources.{source.name} has no training scene: of {len(pairs)} images, {held}")
     if source.validate_east:
         parts += [replace(found, part="validate") for found in parts if found.part == "train"]
     return parts
@@ -83,16 +84,14 @@ def _is_free(pair: Pair) -> bool:
 
 
 def find_images(source: Source, data: Path) -> list[Pair]:
-    """Find a source's images and the labels of each.
-
-    Args:
-        source: what the recipe says.
-        data: folder that the source's paths start from.
+    """Find a source's images and the labels of each; painted scenes have a name alone.
 
     Raises:
-        RecipeError: there is no image.
-        LabelError: labels are missing.
+        RecipeError: There is no image.
+        LabelError: Labels are missing.
     """
+    if source.paint_seeds:
+        return [Pair(f"{_PAINTED}{seed}", Path(), None) for seed in range(*source.paint_seeds)]
     root, what = data / source.root, f"images = {source.images!r}"
     if source.layout:
         pairs, what = find_pairs(root, LAYOUTS[source.layout], exclude=source.exclude), f"layout = {source.layout!r}"
@@ -101,7 +100,9 @@ def find_images(source: Source, data: Path) -> list[Pair]:
     else:
         pairs = _find_images_of_pattern(source, root)
     if not pairs:
-        raise RecipeError(f"sources.{source.name}.{what} finds nothing in {root}; give --data")
+        raise RecipeError(
+            f"sources.{source.name}.{what} finds nothing in {root}. Give the folder of the imagery as `data`."
+        )
     return pairs
 
 
@@ -126,37 +127,18 @@ def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
 
 
 def find_names(source: Source, data: Path) -> list[str]:
-    """Return the names that a split or folds deal out: of painted scenes too, without those held out for testing.
-
-    Args:
-        source: what the recipe says.
-        data: folder that the source's paths start from.
-
-    Raises:
-        RecipeError: there is no image.
-        LabelError: labels are missing.
-    """
-    if source.paint_seeds:
-        names = [f"painted_{seed}" for seed in range(*source.paint_seeds)]
-    else:
-        names = [pair.name for pair in find_images(source, data) if _is_free(pair)]
+    """Return the names that are divided among a split or folds, without those held out for testing."""
+    names = [pair.name for pair in find_images(source, data) if _is_free(pair)]
     return [name for name in names if not is_chosen(name, source.test_scenes)]
 
 
 def split_names(source: Source, names: Sequence[str], *, data: Path, results: Path, seed: int) -> Split:
-    """Return which names train, validate and test; with areas an image may do both.
+    """Divide `names` into training, validation and test; with areas an image may do both. Arguments as `find_parts`.
 
     A split that goes into a file is drawn once, and kept beside the data or else beside the results.
 
-    Args:
-        source: what the recipe says.
-        names: what is dealt out.
-        data: folder that the source's paths start from.
-        results: folder of the results.
-        seed: draws shares and folds.
-
     Raises:
-        RecipeError: the split cannot be drawn, read or written.
+        RecipeError: The split cannot be drawn, read or written.
     """
     held = tuple(name for name in names if is_chosen(name, source.test_scenes))
     left = [name for name in names if not is_chosen(name, source.test_scenes)]
@@ -193,5 +175,5 @@ def _kept_split(source: Source, names: Sequence[str], data: Path, results: Path,
         path = write_split(places[0], split)
     except RecipeError:
         path = write_split(places[1], split)
-    log.info("sources.%s: the split is drawn and kept in %s", source.name, path)
+    log.info("sources.%s: the split was drawn and written to %s", source.name, path)
     return split

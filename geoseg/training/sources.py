@@ -18,12 +18,12 @@ from geoseg.datasets.labels import IGNORED, UNSURE, Labels, rasterize_areas, rea
 from geoseg.datasets.prepared import is_known, is_prepared, write_prepared
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import LabelError, RecipeError
-from geoseg.grid import Grid, Lattice, Window, fit_lattice, reflect_indices
+from geoseg.grid import Grid, Window, fit_lattice, reflect_indices
 from geoseg.scene import Scene, open_scene
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.source_files import SourcePart, find_parts
 
-__all__ = ["PreparedSource", "TargetSpec", "prepare_source", "prepare_sources", "quiet_scenes"]
+__all__ = ["PreparedSource", "coding_of", "prepare_source", "prepare_sources", "quiet_scenes"]
 
 log = logging.getLogger(__name__)
 
@@ -41,79 +41,20 @@ _ELSEWHERE = (
 """Keys of a source that decide which files serve, not what they become."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetSpec:
-    """What every source is brought to: pixels of `gsd_m`, truth in `classes`, room for chips in validation.
+def coding_of(recipe: Recipe, source: Source) -> Coding:
+    """Return what the masks of a source mean.
 
-    Attributes:
-        gsd_m: Meters per pixel.
-        bands: The network's bands.
-        stretched: Bring pixels that are not 8-bit to 0-255, as `geoseg run` does; else their values stay.
-        classes: The network's classes.
-        target: The class that polygons burn.
-        colors: Class name to "#RRGGBB".
-        unscored: Classes that may be missing.
-        chip_px: Largest side of inference's chips.
-        halo_px: Context on each side of a chip.
-        stride_px: A chip's sides are multiples of this.
-        seed: Draws the split.
+    Raises:
+        RecipeError: The source's colors or values cannot be used.
     """
-
-    gsd_m: float
-    bands: tuple[str, ...]
-    stretched: bool
-    classes: tuple[str, ...]
-    target: str
-    colors: dict[str, str]
-    unscored: tuple[str, ...]
-    chip_px: int
-    halo_px: int
-    stride_px: int
-    seed: int
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> "TargetSpec":
-        """Return what a recipe asks of every source."""
-        from geoseg.networks import network_stride
-
-        network = recipe.network
-        return cls(
-            gsd_m=recipe.gsd_m,
-            bands=network.bands,
-            stretched=network.pixel_max == 255,
-            classes=network.classes,
-            target=network.target_class,
-            colors=network.colors,
-            unscored=recipe.fit.unscored,
-            chip_px=recipe.chip_px,
-            halo_px=recipe.halo_px,
-            stride_px=network_stride(network.name, network.builder_options),
-            seed=recipe.fit.seed,
-        )
-
-    def coding_of(self, source: Source) -> Coding:
-        """Return what the masks of a source mean.
-
-        Raises:
-            RecipeError: the source's colors or values cannot be used.
-        """
-        return plan_coding(
-            self.classes,
-            target=self.target,
-            colors=source.colors or self.colors,
-            also=source.also,
-            values=source.values,
-            where=f"sources.{source.name}.",
-        )
-
-    def lattice_of(self, shape: tuple[int, int]) -> Lattice:
-        """Return the chips that inference lays over a scene of this height and width."""
-        return fit_lattice(shape, chip_px=self.chip_px, halo_px=self.halo_px, multiple_px=self.stride_px)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all that decides the pixels of a part that is trained on."""
-        keys = ("gsd_m", "bands", "stretched", "classes", "target", "colors")
-        return {key: getattr(self, key) for key in keys}
+    return plan_coding(
+        recipe.network.classes,
+        target=recipe.network.target_class,
+        colors=source.colors or recipe.network.colors,
+        also=source.also,
+        values=source.values,
+        where=f"sources.{source.name}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -131,51 +72,36 @@ def prepare_sources(recipe: Recipe, *, data: Path, cache: Path, test: bool = Fal
     """Prepare every source of a recipe, and check that together they teach every class.
 
     Args:
-        recipe: the recipe.
-        data: folder that the sources' paths start from.
-        cache: folder of the prepared files; what is already there is used.
-        test: prepare what is held out for testing too.
+        recipe: The recipe.
+        data: Folder that the sources' paths are relative to.
+        cache: Folder of the prepared files; what is already there is used.
+        test: Prepare what is held out for testing too.
 
     Raises:
-        RecipeError: a source finds no image, or none for training.
-        LabelError: labels are missing, do not fit, hold unknown values, or lack a class.
+        RecipeError: A source finds no image, or none for training.
+        LabelError: Labels are missing, do not fit, have unknown values, or lack a class.
     """
     if not any(source.weight for source in recipe.sources):
         raise RecipeError("no source has a weight above 0; expected one at least to train on")
-    target = TargetSpec.of(recipe)
-    sources = [prepare_source(s, data=data, cache=cache, target=target, test=test) for s in recipe.sources]
-    _check_classes(sources, target)
+    sources = [prepare_source(source, recipe, data=data, cache=cache, test=test) for source in recipe.sources]
+    _check_classes(sources, recipe)
     return sources
 
 
-def prepare_source(
-    source: Source, *, data: Path, cache: Path, target: TargetSpec, test: bool = False
-) -> PreparedSource:
-    """Bring a source's imagery and truth to what a recipe asks for, once.
-
-    Args:
-        source: what the recipe says.
-        data: folder that the source's paths start from.
-        cache: folder of the prepared files; what is already there is used.
-        target: GSD, bands and classes.
-        test: prepare what is held out for testing too.
-
-    Raises:
-        RecipeError: the source finds no image, or none for training.
-        LabelError: labels are missing, do not fit, or hold unknown values.
-    """
-    target.coding_of(source)
-    parts = find_parts(source, data=data, results=cache.parent, seed=target.seed)
+def prepare_source(source: Source, recipe: Recipe, *, data: Path, cache: Path, test: bool = False) -> PreparedSource:
+    """Bring a source's imagery and labels to the GSD, bands and classes of a recipe, once; see `prepare_sources`."""
+    coding_of(recipe, source)
+    parts = find_parts(source, data=data, results=cache.parent, seed=recipe.fit.seed)
     parts = [part for part in parts if part.part != "test" or (test and part.labels)]
     files: dict[str, list[Path]] = {part: [] for part in PARTS}
     faults: list[LabelError] = []
     with quiet_scenes():
         for part in parts:
             name = "".join(c if c.isalnum() or c in "._-" else "_" for c in part.name)
-            path = cache / source.name / f"{name}-{part.part}-{_key(part, target)}.npy"
+            path = cache / source.name / f"{name}-{part.part}-{_key(part, recipe)}.npy"
             try:
                 if not is_prepared(path):
-                    _prepare(part, target, path)
+                    _prepare(part, recipe, path)
             except LabelError as err:
                 faults.append(err)
             else:
@@ -193,7 +119,7 @@ def prepare_source(
 
 @contextmanager
 def quiet_scenes() -> Iterator[None]:
-    """Leave out what a scene says of itself: hundreds of pictures would say it hundreds of times."""
+    """Silence the log lines of scenes: hundreds of images would repeat them hundreds of times."""
     logger = logging.getLogger("geoseg.scene")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -203,27 +129,27 @@ def quiet_scenes() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _key(part: SourcePart, target: TargetSpec) -> str:
+def _key(part: SourcePart, recipe: Recipe) -> str:
     """Hash all that decides the prepared pixels, the files' sizes and times included."""
+    network = recipe.network
     about = {k: v for k, v in asdict(part.source).items() if k not in _ELSEWHERE}
-    chips = (target.chip_px, target.halo_px, target.stride_px) if part.part == "validate" else ()
+    target = {"gsd_m": recipe.gsd_m, "bands": network.bands, "stretched": _is_stretched(recipe)}
+    target |= {"classes": network.classes, "target": network.target_class, "colors": network.colors}
+    chips = (recipe.chip_px, recipe.halo_px, network.stride_px) if part.part == "validate" else ()
     files = [path for path in (part.image, part.labels, part.areas) if path]
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
-    text = json.dumps([_VERSION, about, part.seed, part.part, target.to_dict(), chips, stamps], sort_keys=True)
+    text = json.dumps([_VERSION, about, part.seed, part.part, target, chips, stamps], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-@dataclass(frozen=True)
-class _PartPixels:
-    """What was read or painted of a part.
+def _is_stretched(recipe: Recipe) -> bool:
+    """Return True where pixels that are not 8-bit are brought to 0-255, as in `geoseg run`; else they are kept."""
+    return recipe.network.pixel_max == 255
 
-    Attributes:
-        image: (band, y, x) pixels.
-        truth: (y, x) labels.
-        valid: (y, x), False where the image has no pixels.
-        inside: (y, x), True in the part's area.
-        facts: Facts of the file.
-    """
+
+@dataclass(frozen=True, slots=True)
+class _PartPixels:
+    """The pixels of a part: image (band, y, x); truth (y, x); where it has data, and where it is in the part's area."""
 
     image: NDArray[Any]
     truth: Labels
@@ -232,25 +158,26 @@ class _PartPixels:
     facts: dict[str, Any]
 
 
-def _prepare(part: SourcePart, target: TargetSpec, path: Path) -> None:
-    """Read or paint a part, and write it with the counts of its pixels by class; `unknown` have no truth."""
+def _prepare(part: SourcePart, recipe: Recipe, path: Path) -> None:
+    """Read or paint a part, and write it with the counts of its pixels by class; `unknown` have no label."""
     source = part.source
-    read = _paint(part, target) if part.image is None else _read(part, part.image, target)
+    read = _paint(part, recipe) if part.image is None else _read(part, part.image, recipe)
     truth = read.truth
     if not source.complete:
-        truth = np.where(truth == target.coding_of(source).target[1], np.uint8(UNSURE), truth)
+        truth = np.where(truth == coding_of(recipe, source).target[1], np.uint8(UNSURE), truth)
     known = 100 * float(is_known(truth).mean())
     if not known:
-        log.warning("%s %s: no pixel of its %s part has truth", source.name, part.name, part.part)
+        log.warning("%s %s: no pixel of its %s part has a label", source.name, part.name, part.part)
     level = logging.INFO if truth.size > _LARGE_PX else logging.DEBUG
-    log.log(level, "prepared %s %s %s: %s px, %.0f %% known", source.name, part.name, part.part, truth.shape, known)
+    log.log(level, "prepared %s %s %s: %s px, %.0f %% labeled", source.name, part.name, part.part, truth.shape, known)
     found = np.bincount(truth[read.inside & read.valid], minlength=256)
+    indices = class_indices(recipe.network.classes)
     about = {
         "source": source.name,
         "scene": part.name,
         "part": part.part,
         **read.facts,
-        "counts": {name: int(found[i]) for name, i in class_indices(target.classes).items() if i != IGNORED},
+        "counts": {name: int(found[index]) for name, index in indices.items() if index != IGNORED},
         "unsure": int(found[UNSURE]),
         "unknown": int(found[IGNORED]),
         "nodata": int((read.inside & ~read.valid).sum()),
@@ -258,20 +185,20 @@ def _prepare(part: SourcePart, target: TargetSpec, path: Path) -> None:
     write_prepared(path, read.image, truth, about=about, valid=read.valid)
 
 
-def _read(part: SourcePart, image: Path, target: TargetSpec) -> _PartPixels:
+def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
     """Read a part, cut to its area; a validation part with the context of its chips."""
     assert part.labels is not None
     source = part.source
-    scene = _open(source, image, target)
+    scene = _open(source, image, recipe)
     inside = _mark_area(part, scene.grid)
     window = _hull(inside, source.name, part.part)
     if part.part == "validate":
-        window = _reach(window, scene.grid, target)
+        window = _reach(window, scene.grid, recipe)
     inside = inside[window.slices]
     truth = read_labels(
         part.labels,
         scene.grid.crop(window),
-        coding=target.coding_of(source),
+        coding=coding_of(recipe, source),
         native=scene.native,
         layer=source.layer,
         column=source.label_column,
@@ -298,12 +225,12 @@ def _read(part: SourcePart, image: Path, target: TargetSpec) -> _PartPixels:
     return _PartPixels(values, truth, pixels.valid, inside, facts)
 
 
-def _open(source: Source, image: Path, target: TargetSpec) -> Scene:
+def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
     """Open an image as inference would: its bands, its levels, its grid.
 
-    Bands follow the rule of `geoseg.inference.fit.choose_bands`.
+    Bands follow the rule of `geoseg.inference.choose_bands`.
     """
-    scene, wanted = open_scene(image, bands=source.bands or None), len(target.bands)
+    scene, wanted = open_scene(image, bands=source.bands or None), len(recipe.network.bands)
     found = scene.bands if source.bands or wanted <= len(scene.bands) else scene.data_bands
     if len(found) == 1:
         found *= wanted
@@ -315,10 +242,10 @@ def _open(source: Source, image: Path, target: TargetSpec) -> Scene:
         )
     scene = scene.with_bands(found[:wanted])
     if source.gsd_m and scene.native.crs is None:
-        height, width = (max(1, round(n * source.gsd_m / target.gsd_m)) for n in scene.native.shape)
+        height, width = (max(1, round(n * source.gsd_m / recipe.gsd_m)) for n in scene.native.shape)
         scene = scene.at_shape((height, width))
-    scene = scene.at_gsd(target.gsd_m) if scene.native.crs is not None else scene
-    return scene.with_levels() if target.stretched else scene
+    scene = scene.at_gsd(recipe.gsd_m) if scene.native.crs is not None else scene
+    return scene.with_levels() if _is_stretched(recipe) else scene
 
 
 def _mark_area(part: SourcePart, grid: Grid) -> NDArray[np.bool_]:
@@ -348,9 +275,11 @@ def _hull(inside: NDArray[np.bool_], name: str, part: str) -> Window:
     return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1))
 
 
-def _reach(window: Window, grid: Grid, target: TargetSpec) -> Window:
+def _reach(window: Window, grid: Grid, recipe: Recipe) -> Window:
     """Return the window of all pixels that chips over a window see, on inference's own lattice."""
-    lattice = target.lattice_of(grid.shape)
+    lattice = fit_lattice(
+        grid.shape, chip_px=recipe.chip_px, halo_px=recipe.halo_px, multiple_px=recipe.network.stride_px
+    )
     spans = []
     for side, core, size in zip(window.slices, lattice.core, grid.shape, strict=True):
         first, last = side.start // core, (side.stop - 1) // core
@@ -360,18 +289,19 @@ def _reach(window: Window, grid: Grid, target: TargetSpec) -> Window:
     return Window(row, col, height, width)
 
 
-def _paint(part: SourcePart, target: TargetSpec) -> _PartPixels:
+def _paint(part: SourcePart, recipe: Recipe) -> _PartPixels:
     """Paint a scene with its truth; all of it is valid."""
     from rasterio.features import rasterize
 
     from geoseg.testing import paint_scene
 
-    if len(target.bands) != 3:
+    bands = len(recipe.network.bands)
+    if bands != 3:
         raise RecipeError(
-            f"sources.{part.source.name} is painted in 3 bands; the network has {len(target.bands)}: leave it out"
+            f"sources.{part.source.name} is painted in 3 bands, and the network has {bands}. Remove this source."
         )
-    scene = paint_scene(part.seed, size_px=part.source.paint_size_px, gsd_m=target.gsd_m)
-    building, other = target.coding_of(part.source).target
+    scene = paint_scene(part.seed, size_px=part.source.paint_size_px, gsd_m=recipe.gsd_m)
+    building, other = coding_of(recipe, part.source).target
     shapes = [(shape, building) for shape in scene.footprints]
     truth = rasterize(shapes, scene.grid.shape, fill=other, transform=scene.grid.transform, dtype="uint8")
     facts = {"bands": 3, "dtype": "uint8", "file_shape": list(truth.shape), "shape": list(truth.shape)}
@@ -380,27 +310,29 @@ def _paint(part: SourcePart, target: TargetSpec) -> _PartPixels:
     return _PartPixels(scene.image, truth, everywhere, everywhere, facts | gsd)
 
 
-def _check_classes(sources: Sequence[PreparedSource], target: TargetSpec) -> None:
-    """Refuse truth that lacks a class which the network should learn, and warn where validation lacks one."""
+def _check_classes(sources: Sequence[PreparedSource], recipe: Recipe) -> None:
+    """Refuse training labels that lack a class that the network should learn; warn if validation lacks one."""
     trained = _total(path for source in sources if source.weight > 0 for path in source.train)
     pixels = max(1, sum(trained.values()))
     shares = ", ".join(f"{name} {100 * count / pixels:.1f} %" for name, count in trained.items() if count)
-    log.info("training truth: %.1f Mpx, %s", pixels / 1e6, shares)
-    missing = [name for name in target.classes if not trained[name]]
-    strict = [name for name in missing if name not in target.unscored]
+    log.info("training labels: %.1f Mpx, %s", pixels / 1e6, shares)
+    missing = [name for name in recipe.network.classes if not trained[name]]
+    strict = [name for name in missing if name not in recipe.fit.unscored]
     if missing and not strict:
-        log.warning("the class %s is nowhere in the training data; it is unscored and stays so", missing[0])
+        log.warning(
+            "the class %s is not in the training data; it is in fit.unscored, so training continues", missing[0]
+        )
     if strict:
         counts = ", ".join(f"{name} {count} px" for name, count in trained.items())
         raise LabelError(
-            f"the class {strict[0]} is nowhere in the training data ({counts}). Add images of it, leave it out of "
-            f"network.classes, or name it in fit.unscored; masks of 0 and 255 want values = "
-            f'{{"255" = "{target.target}"}}'
+            f"the class {strict[0]} is not in the training data ({counts}). Add images of it, leave it out of "
+            f"network.classes, or name it in fit.unscored; masks of 0 and 255 need values = "
+            f'{{"255" = "{recipe.network.target_class}"}}'
         )
     validated = _total(path for source in sources for path in source.validate)
-    absent = [name for name in target.classes if not validated[name] and name not in target.unscored]
+    absent = [name for name in recipe.network.classes if not validated[name] and name not in recipe.fit.unscored]
     if absent and any(source.validate for source in sources):
-        log.warning("the class %s is nowhere in the validation data: its scores say nothing", absent[0])
+        log.warning("the class %s is not in the validation data: it cannot be scored", absent[0])
 
 
 def _total(paths: Iterator[Path]) -> Counter[str]:

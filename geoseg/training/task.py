@@ -1,4 +1,4 @@
-"""What Lightning runs: crops to train on, chips to validate on, the steps, and the optimizer."""
+"""The Lightning module of a training: crops, validation chips, steps and optimizer."""
 
 import itertools
 import logging
@@ -19,6 +19,7 @@ from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene, is_known
 from geoseg.errors import RecipeError, TrainingError
 from geoseg.grid import Window, fit_lattice
+from geoseg.io.tables import name_some
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
@@ -41,22 +42,16 @@ class MixedCrops(Dataset[Sample]):
     """Windows of several scenes, by (scene's number, torchgeo query)."""
 
     def __init__(self, sources: Sequence[PreparedSource], *, window_px: int) -> None:
-        """Open the training scenes of `sources`; those without room or truth for a window are left out with a warning.
+        """Open the training scenes of `sources`; those without room or labels for a window are left out with a warning.
 
-        Attribute `pixels` is how many the scenes hold.
+        Attribute `pixels` is the total number of pixels.
         """
         opened = [(n, PreparedScene(p, crop_px=window_px)) for n, s in enumerate(sources) for p in s.train]
         kept = [(n, scene) for n, scene in opened if len(scene)]
         without = [scene.about.get("scene", scene.path.stem) for _, scene in opened if not len(scene)]
         if without:
-            log.warning(
-                "%d of %d training scenes have no room or too little truth for a window of %d px: %s%s are left out",
-                len(without),
-                len(opened),
-                window_px,
-                ", ".join(without[:3]),
-                f" and {len(without) - 3} more" if len(without) > 3 else "",
-            )
+            message = "%d of %d training scenes have no room or too few labels for a window of %d px; left out: %s"
+            log.warning(message, len(without), len(opened), window_px, name_some(without))
         if not kept:
             raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
         self.scenes = [scene for _, scene in kept]
@@ -73,7 +68,7 @@ class MixedCrops(Dataset[Sample]):
 
 
 class MixedSampler(Sampler[list[Any]]):
-    """Batches of `MixedCrops`: the source is drawn by its weight, the place by torchgeo's `RandomGeoSampler`."""
+    """Batches of `MixedCrops`: the source is drawn by weight, the position by torchgeo's `RandomGeoSampler`."""
 
     def __init__(self, crops: MixedCrops, *, window_px: int, batch: int, batches: int) -> None:
         """Draw `batches` batches per epoch; random numbers come from torch's global generator."""
@@ -93,13 +88,13 @@ class MixedSampler(Sampler[list[Any]]):
 
 
 class ValidationChips(Dataset[Sample]):
-    """All validation scenes in the chips that inference would cut: its lattice, its context, its mirrored borders.
+    """The chips of all validation scenes as in inference, with its lattice, context and mirrored borders.
 
-    The context's truth is `IGNORED`, so that each pixel counts once. Chips of one scene have one shape.
+    The context's labels are `IGNORED`, so that each pixel counts once. Chips of one scene have one shape.
     """
 
     def __init__(self, sources: Sequence[PreparedSource], *, chip_px: int, halo_px: int, stride_px: int = 32) -> None:
-        """Lay `geoseg.grid.fit_lattice` over the validation scenes of `sources`; chips without truth are left out."""
+        """Lay lattices over the validation scenes of `sources`; chips without labels are left out."""
         self.names = tuple(source.name for source in sources if source.validate)
         paths: list[tuple[int, Path]] = [(self.names.index(s.name), p) for s in sources for p in s.validate]
         self.scenes = [(source, PreparedScene(path)) for source, path in paths]
@@ -138,15 +133,9 @@ class ValidationChips(Dataset[Sample]):
 
 
 def settle_unsure(mask: Tensor, probability: Tensor | None, above: float) -> Tensor:
-    """Decide the pixels that incomplete labels leave open.
+    """Replace `UNSURE` in a mask (n, y, x): by `IGNORED` where a building may be missing, else by background.
 
-    Args:
-        mask: (n, y, x) labels with `UNSURE`.
-        probability: (n, y, x) what the network thinks now; None while it is too young to be asked.
-        above: from this probability on, an unsure pixel may be a building that the labels leave out.
-
-    Returns:
-        The mask without `UNSURE`: maybe-buildings are `IGNORED`, the others background.
+    A building may be missing where the network's `probability` (n, y, x) is at least `above`; anywhere if it is None.
     """
     unsure = mask == UNSURE
     maybe = unsure if probability is None else unsure & (probability >= above)
@@ -160,13 +149,13 @@ class SegmentationTask(lightning.LightningModule):
     std: Tensor
 
     def __init__(self, network: nn.Module, recipe: Recipe, validated: tuple[str, ...], *, steps: int) -> None:
-        """Train `network` as `recipe` says for at most `steps`; `validated` names the validation batches' sources."""
+        """Train `network` for at most `steps`; `validated` are the names of the validation sources."""
         super().__init__()
         fit, spec = recipe.fit, recipe.network
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
         self.run_progress = Progress(steps, fit.minutes)
-        # its optimizer has nothing to optimize: its learning rate is the factor by which the real one is multiplied
+        # of a dummy optimizer, whose learning rate is a factor of the real one
         self.plateau = ReduceLROnPlateau(
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
             factor=fit.plateau_factor,
@@ -185,13 +174,13 @@ class SegmentationTask(lightning.LightningModule):
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
+        """Return logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
         ready = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(ready)
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Augment, predict, settle what is unsure, and return the loss."""
+        """Augment, predict, settle unsure pixels, and return the loss."""
         fit, began = self.recipe.fit, time.perf_counter()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             image = batch["image"].float() / self.recipe.network.pixel_max
@@ -208,7 +197,7 @@ class SegmentationTask(lightning.LightningModule):
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.run_progress.step}; the checkpoints of the last validation "
-                "are kept: lower fit.learning_rate or fit.clip_norm, or use precision 32-true"
+                'are kept. Lower fit.learning_rate or fit.clip_norm, or use fit.precision = "32-true".'
             )
         return loss
 
@@ -218,18 +207,18 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
-        """Start a new mean of the losses; time spent on validation and on files does not count as waiting for data."""
+        """Reset the losses; time of validation and files does not count as waiting for data."""
         self.train_losses = LossMeans()
         self._ended = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate that the progress asks for."""
+        """Set the learning rate."""
         self.seconds["data"] += time.perf_counter() - self._ended
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["top_lr"] * self.learning_rate_factor()
 
     def learning_rate_factor(self) -> float:
-        """Return the factor of every group's learning rate now."""
+        """Return the present factor of every group's learning rate."""
         fit = self.recipe.fit
         factor = learning_rate_factor(
             self.run_progress.done, schedule=fit.schedule, warm_up=fit.warm_up, last=fit.last_learning_rate
@@ -237,7 +226,7 @@ class SegmentationTask(lightning.LightningModule):
         return factor * self.plateau.optimizer.param_groups[0]["lr"] if fit.schedule == "plateau" else factor
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count the step and its time; stop at the end of the schedule."""
+        """Count the step and its time; stop at the end."""
         now, progress = time.perf_counter(), self.run_progress
         progress.advance()
         self.seconds["step"] += now - self._ended
@@ -279,7 +268,7 @@ class SegmentationTask(lightning.LightningModule):
         self.scores.update(logits, batch["mask"], batch["source"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log what chooses the best checkpoints: the IoU over the sources, and the validation loss."""
+        """Log the IoU and the loss, which choose the best checkpoints."""
         threshold, row = self.recipe.threshold, self.scores.row(self.recipe.threshold)
         loss = weigh_means(self.recipe.loss, self.losses.means())
         self.log("iou", self.scores.headline(threshold))
@@ -290,7 +279,7 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimizer; biases and normalization layers get no weight decay, the encoder a rate of its own."""
+        """Return the optimizer; biases and normalization have no weight decay, the encoder its own learning rate."""
         fit = self.recipe.fit
         alike: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():

@@ -1,9 +1,10 @@
-"""Workers as SLURM jobs of their own, each started when there is room; scheduler and client here, on a login node.
+"""Run each worker as a SLURM job of its own; the scheduler and the client run here, on a login node.
 
     python jobqueue.py SCENE... --out OUT [any option of `geoseg run`, and those of this script: --help]
 
-A worker's job that is cancelled, preempted or out of time is submitted again while there is work left. Stopped itself
-(Ctrl-C, a lost connection: run it in tmux), the same command continues. Needs `pip install "geoseg[cluster]"`.
+A worker's job that is cancelled, preempted or out of time is submitted again as long as there is work. If this script
+is stopped (Ctrl-C, or a lost connection: run it in tmux), the same command continues. Requires
+`pip install "geoseg[cluster]"`.
 """
 
 import argparse
@@ -16,17 +17,17 @@ from pathlib import Path
 from dask_jobqueue import SLURMCluster
 
 # --- Change these, here or as options ---------------------------------------------------------------------------------
-JOBS = 8  # one worker each; those that wait in the queue do not hold up the others
-CORES = 2  # threads of a worker: two to four
-MEMORY = "4GB"  # of a worker; one of two threads takes about 1.5 GB
+JOBS = 8  # one worker each; jobs that wait in the queue do not delay the others
+CORES = 2  # threads per worker: two to four
+MEMORY = "4GB"  # per worker; one with two threads needs about 1.5 GB
 WALLTIME = "04:00:00"  # short jobs find gaps in the queue
 PARTITION = None
 ACCOUNT = None
-INTERFACE = None  # network that login node and nodes share, such as "ib0"
+INTERFACE = None  # network that the login node and the nodes share, such as "ib0"
 SCRATCH = os.environ.get("TMPDIR", "/tmp")  # a folder on each node
-LOGS = "geoseg-logs"  # what the workers say
-SETUP = [  # lines of shell before each worker, such as "module load python/3.11"
-    # dask neither spills nor pauses: a block's memory is given back when it is done.
+LOGS = "geoseg-logs"  # logs of the workers
+SETUP = [  # shell commands before each worker, such as "module load python/3.11"
+    # dask neither spills nor pauses, because the memory of a block is released when it is done.
     *(f"export DASK_DISTRIBUTED__WORKER__MEMORY__{what}=False" for what in ("TARGET", "SPILL", "PAUSE")),
     "export DASK_LOGGING__DISTRIBUTED=warning",
 ]
@@ -34,12 +35,12 @@ SETUP = [  # lines of shell before each worker, such as "module load python/3.11
 
 def main() -> int:
     """Start the cluster, run geoseg on it, return geoseg's exit code: 0 done, 2 input refused, 3 some blocks failed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # geoseg and the workers' jobs end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends geoseg and the workers' jobs, too
     options, geoseg_options = read_options()
     if not geoseg_options:
         sys.exit("Nothing to run. Give scenes and an --out folder: python jobqueue.py SCENE... --out OUT")
     with open_cluster(options) as cluster:
-        # Not scale(jobs=...): only adapt() submits a job again that was cancelled or ran out of time.
+        # Not scale(jobs=...): only adapt() resubmits a job that was cancelled or ran out of time.
         cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
         print(f"Scheduler {cluster.scheduler_address}, dashboard {cluster.dashboard_link}", file=sys.stderr)
         geoseg = [sys.executable, "-m", "geoseg", "run", *geoseg_options, "--scheduler", cluster.scheduler_address]
@@ -61,7 +62,7 @@ def open_cluster(options: argparse.Namespace) -> SLURMCluster:
         log_directory=str(Path(LOGS).resolve()),
         job_name="geoseg-worker",
         job_script_prologue=SETUP,
-        # A worker leaves a little before SLURM would kill it, not all at once, and hands its block back.
+        # Workers stop shortly before SLURM would kill them, not all at once, and return their blocks.
         worker_extra_args=["--lifetime", f"{0.9 * seconds:.0f}s", "--lifetime-stagger", f"{0.05 * seconds:.0f}s"],
         scheduler_options={"dashboard_address": ":0"},
     )

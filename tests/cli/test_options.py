@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli import app
-from geoseg.training.space import Choice, Range
+from geoseg.training.search import Choice, Range
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ COMMANDS = {
 }
 
 LAID_OVER: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("with_", "--with other --with short-run", {"over": ("other", "short-run")}),
+    ("over", "--with other --with short-run", {"over": ("other", "short-run")}),
     ("set_", "--set fit.batch=4 --set ' a.b =c=d '", {"overrides": {"fit.batch": "4", "a.b": "c=d "}}),
 )
 TRAINING: tuple[tuple[str, str, dict[str, Any]], ...] = (

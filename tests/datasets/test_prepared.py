@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torchgeo.samplers import RandomGeoSampler
 
-from geoseg.datasets.fill import fill_invalid
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, is_known, is_prepared, sampling_boxes, write_prepared
+from geoseg.datasets.scenes import fill_invalid
 from geoseg.grid import Window
 
 

@@ -62,9 +62,9 @@ def test_a_written_split_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"train": ["scene_0", "gone"], "validate": ["scene_1"]}, "names 1 files that are not there any more: gone"),
-        ({"train": ["scene_0"], "validate": ["scene_0"]}, "in more than one place: scene_0"),
-        ({"train": ["scene_0", "scene_0"]}, "in more than one place: scene_0"),
+        ({"train": ["scene_0", "gone"], "validate": ["scene_1"]}, "names 1 files that are missing: gone"),
+        ({"train": ["scene_0"], "validate": ["scene_0"]}, "listed twice: scene_0"),
+        ({"train": ["scene_0", "scene_0"]}, "listed twice: scene_0"),
         ({"training": ["scene_0"]}, "is not a split; expected"),
         (["scene_0"], "is not a split; expected"),
     ],
@@ -79,7 +79,7 @@ def test_a_split_that_does_not_fit_is_refused(tmp_path: Path, table: object, sai
 def test_files_that_a_split_does_not_name_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_split(tmp_path / "split.json", {"train": ("scene_0",), "validate": (), "test": ()})
     assert read_split(path, NAMES[:3])["train"] == ("scene_0",)
-    assert "says nothing of 2 of 3 files (scene_1, scene_2)" in caplog.text
+    assert "does not list 2 of 3 files (scene_1, scene_2)" in caplog.text
 
 
 def test_a_damaged_split_is_named(tmp_path: Path) -> None:

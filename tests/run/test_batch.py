@@ -175,5 +175,5 @@ def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
-    with pytest.raises(SceneMismatchError, match="without --mosaic"):
+    with pytest.raises(SceneMismatchError, match="without `mosaic`"):
         open_scene(pictures)

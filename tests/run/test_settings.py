@@ -146,6 +146,13 @@ def test_a_report_keeps_every_deciding_fact(runs: Runs) -> None:
     assert json.loads((runs.finished / "run.json").read_text())["facts"].keys() == {*DECIDING, "files"}
 
 
+def test_a_report_tells_the_networks_share_of_the_time_of_all_threads(runs: Runs) -> None:
+    report = json.loads((runs.finished / "run.json").read_text())
+    network, wall = report["thread_seconds_in_blocks"]["network"], report["seconds"]["total"]
+    assert report["threads"] > 1
+    assert report["network_share_of_wall"] == pytest.approx(network / report["threads"] / wall, rel=0.1, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", DECIDING)
 def test_what_decides_a_result_refuses_another_value_by_its_name(runs: Runs, name: str) -> None:
     for out in (runs.finished, runs.begun):

@@ -120,13 +120,13 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
     for key, value in others.items():
         if key not in ("name", "overrides"):  # are in the recipe; all others are refused before it is looked at
             shutil.rmtree(tmp_path / "out" / "training" / "checkpoints", ignore_errors=True)
-        with pytest.raises(GeosegError, match="--out"):
+        with pytest.raises(GeosegError, match="`out`"):
             tune(0.7, 0.6, **{key: value})
-    with pytest.raises(GeosegError, match="--out"):
+    with pytest.raises(GeosegError, match="`out`"):
         tune(0.8, 0.6)
-    with pytest.raises(GeosegError, match="--out"):
+    with pytest.raises(GeosegError, match="`out`"):
         tune(0.7, 0.6, "pq")
     labels = tmp_path / "labels" / "p.tif"
     os.utime(labels, ns=(1, labels.stat().st_mtime_ns + 1))  # of the same size, written since
-    with pytest.raises(GeosegError, match="--out"):
+    with pytest.raises(GeosegError, match="`out`"):
         tune(0.7, 0.6)

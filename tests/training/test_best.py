@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.bundle import load_bundle
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 
 Play = Callable[..., Path]
 

@@ -81,7 +81,7 @@ def test_the_card_says_what_it_is_and_how_to_run_it(recipe: Recipe, tmp_path: Pa
     assert row_of(card, "a pixel depends on") == ["pixels up to 120 px away"]
     assert row_of(card, "file") == ["`squares.safetensors`, 2.5 MB"]
     assert row_of(card, "trained")[0].startswith("8 steps, 2 minutes, weights of step 4, geoseg ")
-    assert row_of(card, "terms of the weights") == ["the recipe names none"]
+    assert row_of(card, "license of the weights") == ["not stated in the recipe"]
 
 
 def test_figures_of_sources_and_classes_are_those_of_the_scores(recipe: Recipe, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_several_classes_have_their_table_their_confusion_and_their_options(six:
     confusion = card[card.index("| truth, of which predicted as") :]
     assert row_of(confusion, "land") == ["50.0%", "50.0%", "0.0%", "0.0%", "0.0%", "0.0%"]
     assert row_of(confusion, "water") == ["-"] * 6
-    assert "No truth of road, vegetation, water, unlabelled was among the validation pixels." in card
-    assert "focal = { weight = 0.4, gamma = 1.5 }" in card
+    assert "Classes without any validation pixel: road, vegetation, water, unlabelled." in card
+    assert "focal = {weight = 0.4, gamma = 1.5}" in card
     assert "`classes.tif`" in card
 
 
@@ -134,7 +134,7 @@ def test_incomplete_labels_are_told(write_recipe: WriteRecipe, tmp_path: Path) -
 
 def test_without_validation_the_card_says_that_nothing_was_measured(recipe: Recipe, tmp_path: Path) -> None:
     card = write(recipe, tmp_path, {})
-    assert "how good this network is has not been measured" in card
+    assert "the quality of this network has not been measured" in card
     assert "Measured on nothing" in card
 
 

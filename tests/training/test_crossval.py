@@ -61,10 +61,10 @@ def test_a_finished_fold_is_not_trained_again_and_an_unfinished_one_is(
     assert again[0] == stamps[0]
     assert again[1] > stamps[1]
     assert second.folds == first.folds
-    with pytest.raises(RecipeError, match=r"sources\.streets\.fold\.1 was 2 and is 3.*--out"):
+    with pytest.raises(RecipeError, match=r"sources\.streets\.fold\.1 was 2 and is 3.*`out`"):
         run(write_script(), world, 3)
     shutil.copytree(world, tmp_path / "elsewhere" / "data")
-    with pytest.raises(RecipeError, match="--out"):
+    with pytest.raises(RecipeError, match="`out`"):
         cross_validate(write_script(), folds=2, data=tmp_path / "elsewhere" / "data", out=folder)
     assert run(write_script(), world, 2).folds == first.folds
 
@@ -119,11 +119,11 @@ def test_scenes_kept_for_the_test_are_not_cut_into_blocks(
 def test_too_little_ground_or_too_few_folds_are_refused(
     write_script: WriteScript, world: Path, kit: SimpleNamespace
 ) -> None:
-    with pytest.raises(UsageError, match="-k 1"):
+    with pytest.raises(UsageError, match="`folds=1`"):
         run(write_script(), world, 1)
     kit.write_tif(world / "big.tif", kit.squares(5, size=96)[0])
     kit.write_tif(world / "big_labels.tif", kit.squares(5, size=96)[1][None])
-    with pytest.raises(LabelError, match=r"1 blocks of 64 px.*-k"):
+    with pytest.raises(LabelError, match=r"1 blocks of 64 px.*`folds`"):
         run(write_script(BY_BLOCKS), world, 3)
     painted = (BY_BLOCKS[0], "paint_seeds = [0, 2]\npaint_size_px = 128")
     with pytest.raises(RecipeError, match="paints 2 scenes; expected 3"):

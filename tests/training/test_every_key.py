@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle
 from geoseg.errors import RecipeError
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 from geoseg.training.recipe import Augmentation, Fit, Network, Recipe, Source
 
 Play = Callable[..., Path]

@@ -18,7 +18,7 @@ from geoseg.errors import BundleError, LabelError, UnknownModelError, UsageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
 from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
-from geoseg.training.history import read_history
+from geoseg.training.folder import read_history
 
 pytestmark = pytest.mark.usefixtures("scripted")
 
@@ -163,9 +163,9 @@ def test_too_few_labels_say_how_much_is_needed(
     scene: Path, base: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     polygons = kit.write_polygons(scene.parent / "one.geojson", [kit.box_of(slice(10, 30), slice(10, 30))])
-    with pytest.raises(LabelError, match=r"1 of these hold 64 px of building. At least 4 labelled blocks are needed"):
+    with pytest.raises(LabelError, match=r"1 of these have 64 px of building. At least 4 labeled blocks are needed"):
         run(scene, base, polygons)
-    assert "say with --aoi what is" in caplog.text
+    assert "give the labeled areas as `aoi`" in caplog.text
 
 
 def test_a_shipped_models_name_is_never_taken(scene: Path, base: Path) -> None:

@@ -1,7 +1,8 @@
-"""A training folder belongs to one recipe."""
+"""A training folder: it belongs to one recipe; the table of its history."""
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from geoseg.errors import RecipeError
 from geoseg.training import load_recipe
-from geoseg.training.folder import claim_folder
+from geoseg.training.folder import claim_folder, read_history, write_row
 from geoseg.training.recipe import Recipe
 
 WriteRecipe = Callable[..., Path]
@@ -38,7 +39,7 @@ def test_a_new_folder_keeps_every_key_of_the_recipe(plan: Recipe, tmp_path: Path
 def test_another_recipe_is_refused_and_the_difference_named(plan: Recipe, tmp_path: Path) -> None:
     begin(plan, tmp_path / "out")
     other = dataclasses.replace(plan, fit=dataclasses.replace(plan.fit, learning_rate=0.5))
-    with pytest.raises(RecipeError, match=r"fit\.learning_rate was 0\.005 and is 0\.5.*--out"):
+    with pytest.raises(RecipeError, match=r"fit\.learning_rate was 0\.005 and is 0\.5.*`out`"):
         claim_folder(other, tmp_path / "out", DATA)
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["fit"]["learning_rate"] == 0.005
 
@@ -63,7 +64,7 @@ def test_other_data_is_refused(play: Callable[..., Path], tmp_path: Path) -> Non
     out = play()
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     before = (out / "recipe.json").read_text()
-    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*--out"):
+    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*`out`"):
         play(data=tmp_path / "copy", threshold=0.6)
     assert (out / "recipe.json").read_text() == before
     play(data=tmp_path / "copy" / ".." / "data", fit__steps=2)
@@ -76,3 +77,65 @@ def test_a_run_that_never_kept_a_checkpoint_may_begin_anew(plan: Recipe, tmp_pat
     claim_folder(plan, tmp_path / "out", DATA)
     claim_folder(dataclasses.replace(plan, gsd_m=1.0), tmp_path / "out", Path("other"))
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["gsd_m"] == 1.0
+
+
+ROW = {"step": 1, "minutes": 0.5, "learning_rate": 1e-3, "train_loss": 1.0, "validation_loss": 1.1, "iou": 0.5}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return tmp_path / "history.csv"
+
+
+def test_rows_come_back_as_columns_also_after_a_resumed_run(table: Path) -> None:
+    for step in (10, 20):
+        write_row(table, {"step": step, "loss": 1 / step, "iou_a": 0.5})
+    assert read_history(table) == {"step": [10, 20], "loss": [0.1, 0.05], "iou_a": [0.5, 0.5]}
+
+
+def test_a_resumed_run_replaces_the_rows_that_it_repeats(table: Path) -> None:
+    for step, loss in ((10, 1.0), (20, 0.9), (30, 0.8), (20, 0.7)):
+        write_row(table, {"step": step, "loss": loss})
+    assert read_history(table) == {"step": [10, 20], "loss": [1.0, 0.7]}
+
+
+def test_a_table_with_other_columns_is_kept_aside_and_not_mixed(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for names in ("ab", "cd", "ef"):
+        write_row(table, {"step": 1, **dict.fromkeys(names, 0.0)})
+    assert list(read_history(table)) == ["step", "e", "f"]
+    assert list(read_history(table.with_name("history-1.csv"))) == ["step", "a", "b"]
+    assert list(read_history(table.with_name("history-2.csv"))) == ["step", "c", "d"]
+    assert "kept as history-2.csv" in caplog.text
+
+
+def test_large_step_numbers_are_kept_to_the_unit(table: Path) -> None:
+    write_row(table, {"step": 12_345_678, "loss": 0.1234567891})
+    assert read_history(table) == {"step": [12_345_678], "loss": [0.123457]}
+
+
+def test_a_kill_while_a_row_is_written_leaves_the_table_of_before(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_row(table, ROW)
+    before = table.read_bytes()
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_row(table, {**ROW, "step": 2})
+    assert table.read_bytes() == before
+
+
+def test_a_row_that_was_cut_short_is_left_out_aloud(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table.write_text("step,loss,iou\n1,0.5,0.6\n2,0.4")
+    assert read_history(table) == {"step": [1], "loss": [0.5], "iou": [0.6]}
+    assert "1 of 2 rows are incomplete" in caplog.text
+
+
+def test_a_figure_that_does_not_exist_stays_none(table: Path) -> None:
+    write_row(table, {**ROW, "iou": math.nan})
+    assert math.isnan(read_history(table)["iou"][0])
+
+
+def test_there_is_no_history_before_the_first_row(table: Path) -> None:
+    assert read_history(table) == {}

@@ -25,7 +25,7 @@ def test_a_recipe_in_yaml_is_the_same_recipe(write_recipe: WriteRecipe, tmp_path
     ("name", "text", "said"),
     [
         ("a.yaml", "name: [", "is not YAML"),
-        ("a.yaml", "- 1\n- 2", "holds list; expected a table"),
+        ("a.yaml", "- 1\n- 2", "is a list; expected a table"),
         ("a.yaml", "!!python/object/apply:os.system ['true']", "is not YAML"),
         ("a.toml", "name = ", "is not TOML"),
         ("a.toml", "\x00\x01", "is not TOML"),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.errors import RecipeError
-from geoseg.training.losses import LOSSES, LossMeans, add_terms, check_losses, loss_terms, weigh_losses
+from geoseg.training.losses import LOSSES, LossMeans, add_terms, check_losses, loss_terms
 
 ONE, THREE = ("building",), ("land", "road", "water")
 
@@ -29,8 +29,12 @@ SEVERAL = sorted(set(LOSSES) - {"bce"})
 EVERY = [*((name, ONE) for name in BINARY), *((name, THREE) for name in SEVERAL)]
 
 
+def weigh(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> Tensor:
+    return add_terms(losses, loss_terms(losses, logits, mask))
+
+
 def value(name: str, logits: Tensor = LOGITS, mask: Tensor = MASK, **options: Any) -> float:
-    return float(weigh_losses({name: {"weight": 1.0, **options}}, logits, mask))
+    return float(weigh({name: {"weight": 1.0, **options}}, logits, mask))
 
 
 def random_batch(channels: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -141,7 +145,7 @@ def test_pixels_without_truth_change_neither_loss_nor_gradient(
     results = []
     for there in (0.0, wild):
         here = logits.masked_fill((mask == unknown)[:, None], there).requires_grad_()
-        loss = weigh_losses({name: 1.0}, here, mask)
+        loss = weigh({name: 1.0}, here, mask)
         loss.backward()  # type: ignore[no-untyped-call]
         assert here.grad is not None
         results.append((loss.detach(), here.grad))
@@ -162,7 +166,7 @@ def test_pixels_without_truth_are_as_if_cut_off(name: str, classes: tuple[str, .
 @pytest.mark.parametrize(("name", "classes"), EVERY)
 def test_a_batch_without_truth_trains_nothing(name: str, classes: tuple[str, ...]) -> None:
     logits = torch.ones(1, len(classes), 2, 2, requires_grad=True)
-    loss = weigh_losses({name: 1.0}, logits, torch.full((1, 2, 2), IGNORED, dtype=torch.uint8))
+    loss = weigh({name: 1.0}, logits, torch.full((1, 2, 2), IGNORED, dtype=torch.uint8))
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
@@ -176,7 +180,7 @@ def test_a_perfect_network_is_better_than_a_random_one_and_has_a_finite_gradient
     logits, mask = random_batch(len(classes))
     truth = mask[:, None] if len(classes) == 1 else functional.one_hot(mask.long(), 3).movedim(-1, 1)
     perfect = (40.0 * (2.0 * truth - 1)).requires_grad_()
-    loss = weigh_losses({name: {"gamma": 0.5} if "gamma" in LOSSES[name] else 1.0}, perfect, mask)
+    loss = weigh({name: {"gamma": 0.5} if "gamma" in LOSSES[name] else 1.0}, perfect, mask)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) < 0.01 < value(name, logits, mask)
     assert perfect.grad is not None
@@ -188,7 +192,7 @@ def test_half_precision_and_autocast_change_only_what_the_logits_lost(name: str,
     logits, mask = random_batch(len(classes))
     half = logits.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = weigh_losses({name: 1.0}, half, mask)
+        loss = weigh({name: 1.0}, half, mask)
     assert loss.dtype == torch.float32
     assert float(loss) == value(name, half.float(), mask)
 
@@ -207,7 +211,6 @@ def test_a_weighted_sum_with_options_is_the_sum_of_its_terms() -> None:
     assert float(terms["focal"]) == pytest.approx(value("focal", logits, mask, gamma=1.0))
     by_hand = 0.6 * float(terms["ce"]) + 0.4 * float(terms["focal"])
     assert float(add_terms(losses, terms)) == pytest.approx(by_hand)
-    assert float(weigh_losses(losses, logits, mask)) == pytest.approx(by_hand)
 
 
 def test_means_over_batches_count_pixels_and_not_batches() -> None:
@@ -241,8 +244,8 @@ def test_the_mean_over_no_truth_is_no_number() -> None:
         ({}, ONE, "at least one loss"),
         ({"dice": {"gamma": 2.0}}, ONE, r"unknown key loss\.dice\.gamma = 2\.0; expected among weight$"),
         ({"focal": {"gama": 2.0}}, ONE, r"loss\.focal\.gama = 2\.0; expected among weight, alpha, gamma"),
-        ({"bce": 1.0}, THREE, r"loss\.bce is of one class, and network\.classes = .*'road'.*; expected loss\.ce"),
-        ({"ce": 1.0}, ONE, r"loss\.ce is of several classes, .*'building'.*; expected loss\.bce, or \"background\""),
+        ({"bce": 1.0}, THREE, r"loss\.bce is for one class, and network\.classes = .*'road'.*; expected loss\.ce"),
+        ({"ce": 1.0}, ONE, r"loss\.ce is for several classes, .*'building'.*; expected loss\.bce, or \"background\""),
         ({"ce": {"class_weights": [1.0, 2.0]}}, THREE, r"class_weights = \[1\.0, 2\.0\]; expected 3 weights"),
         ({"ce": {"class_weights": "balanced"}}, THREE, r"class_weights = 'balanced'; expected 3 weights"),
         ({"ce": {"class_weights": [0, 0, 0]}}, THREE, r"class_weights = \[0, 0, 0\]"),
@@ -265,4 +268,4 @@ def test_every_loss_is_the_same_with_its_defaults_written_out(name: str, classes
     whole = value(name, logits, mask)
     for entry, weight in (({"weight": 0.5, **LOSSES[name]}, 0.5), (1, 1.0), ({}, 1.0), ({"weight": 2}, 2.0)):
         check_losses({name: entry}, classes)
-        assert float(weigh_losses({name: entry}, logits, mask)) == pytest.approx(weight * whole)
+        assert float(weigh({name: entry}, logits, mask)) == pytest.approx(weight * whole)

@@ -1,5 +1,6 @@
-"""Pictures of predictions: which chips are shown, and which color means what."""
+"""Pictures: which chips are shown, which color means what, and what curves there are."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from geoseg.datasets.labels import IGNORED, UNSURE
-from geoseg.training.pictures import Example, collect_examples, draw_predictions
+from geoseg.training.folder import write_row
+from geoseg.training.pictures import Example, collect_examples, draw_curves, draw_predictions
 
 DRAWS = True
 WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (128, 128, 128)
@@ -196,3 +199,70 @@ def test_red_green_and_blue_are_found_by_name(tmp_path: Path) -> None:
     sample = Example("", image, truth, truth)
     path = draw_predictions([sample], tmp_path / "p.png", classes=("building",), bands=bands)
     assert (read_picture(path) == (250, 0, 0)).all(axis=-1).sum() > 1000
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return tmp_path / "history.csv"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"step": 1, "loss": 1.0, "iou_a": 0.5},
+        {
+            "step": 1,
+            "train_loss": 1.0,
+            "validation_loss": 1.1,
+            "iou": 0.5,
+            "train_bce": 0.5,
+            "validation_bce": 0.6,
+            "iou_a": math.nan,
+            "dice": 0.3,
+            "learning_rate": 0.0,
+        },
+        {"step": 1, **{f"iou_class {n}": n / 9 for n in range(9)}},
+        {"step": 1},
+    ],
+)
+def test_curves_are_drawn_of_any_columns(tmp_path: Path, table: Path, row: dict[str, float]) -> None:
+    for step in (1, 2):
+        write_row(table, {**row, "step": step})
+    assert draw_curves(table, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "history.csv"]
+
+
+@pytest.fixture
+def panels(table: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, list[float]]]]:
+    """Draw columns that hold their number and twice it; return the panels of the figure: title, labels, heights."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: [figures.append(self), Path(path).touch()])
+
+    def draw(*names: str) -> dict[str, dict[str, list[float]]]:
+        for factor in (1, 2):
+            write_row(table, {"step": 100 * factor, **{name: factor * n / 32 for n, name in enumerate(names)}})
+        draw_curves(table, table.with_suffix(".png"))
+        axes = [axis for axis in figures.pop().axes if axis.axison]
+        assert all(list(line.get_xdata()) == [100, 200] for axis in axes for line in axis.lines)
+        return {
+            axis.get_title(): {str(line.get_label()): list(line.get_ydata()) for line in axis.lines} for axis in axes
+        }
+
+    return draw
+
+
+def test_training_and_validation_of_a_term_share_a_panel(panels: Callable[..., Any]) -> None:
+    names = ("learning_rate", "train_loss", "train_dice", "validation_loss", "validation_dice", "iou_a", "dice")
+    drawn = panels(*names, "minutes", "progress")
+    assert list(drawn) == ["loss", "loss: dice", "IoU", "scores", "learning rate"]
+    assert drawn["loss"] == {"training": [1 / 32, 2 / 32], "validation": [3 / 32, 6 / 32]}
+    assert drawn["loss: dice"] == {"training": [2 / 32, 4 / 32], "validation": [4 / 32, 8 / 32]}
+    assert drawn["IoU"] == {"a": [5 / 32, 10 / 32]}
+    assert drawn["scores"] == {"dice": [6 / 32, 12 / 32]}
+    assert drawn["learning rate"] == {"learning rate": [0, 0]}
+
+
+def test_the_mean_over_classes_is_an_iou_where_several_classes_are_scored(panels: Callable[..., Any]) -> None:
+    assert list(panels("iou_land", "iou_water", "mean_iou")["IoU"]) == ["land", "water", "mean of classes"]
+    drawn = panels("iou", "iou_accra", "mean_iou")
+    assert (list(drawn["IoU"]), list(drawn["scores"])) == (["mean", "accra"], ["mean of classes"])

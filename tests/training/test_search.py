@@ -1,6 +1,7 @@
 """Search: what varies, what is kept between calls, what the best becomes."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,16 @@ import pytest
 from geoseg.bundle import load_bundle
 from geoseg.errors import MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.training import load_recipe
-from geoseg.training.search import Search, SearchSettings, search_recipe
-from geoseg.training.space import Choice, Range, parse_dimension, read_space
+from geoseg.training.search import (
+    Choice,
+    Range,
+    Search,
+    SearchSettings,
+    parse_dimension,
+    read_space,
+    search_recipe,
+)
+from geoseg.training.source_files import find_names, split_names
 
 WriteRecipe = Callable[..., Path]
 
@@ -95,6 +104,24 @@ def test_the_last_training_has_as_many_steps_as_were_best_and_the_best_threshold
     assert no_training[-1] == retrained.fit.learning_rate == float(found.best.values["fit.learning_rate"])
 
 
+def test_the_last_training_leaves_out_what_was_split_off_for_testing(
+    write_script: WriteRecipe, world: Path, no_training: list[float]
+) -> None:
+    for folder in ("images", "labels"):
+        shutil.copy(world / folder / "a.tif", world / folder / "d.tif")
+    recipe = write_script(('validate_scenes = ["b"]', "split = [0.34, 0.33, 0.33]"))
+    assert run(recipe, world, "fit.learning_rate=0.01,0.02", retrain=True).bundle is not None
+    (source,), plan, out = (
+        load_recipe(world.parent / "search" / "retrained.toml").sources,
+        load_recipe(recipe),
+        world.parent,
+    )
+    names = find_names(plan.sources[0], world)
+    split = split_names(plan.sources[0], names, data=world, results=out / "search", seed=plan.fit.seed)
+    assert split["test"]
+    assert {*split["test"]} <= {*source.test_scenes}
+
+
 STOPPED: list[float] = []
 
 
@@ -126,9 +153,9 @@ def test_another_space_in_the_same_folder_is_refused(
     write_recipe: WriteRecipe, world: Path, no_training: list[float]
 ) -> None:
     run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=1)
-    with pytest.raises(RecipeError, match="--out"):
+    with pytest.raises(RecipeError, match="`out`"):
         run(write_recipe(), world, "fit.learning_rate=0.01,0.03", trials=1)
-    with pytest.raises(RecipeError, match="--out"):
+    with pytest.raises(RecipeError, match="`out`"):
         run(write_recipe(), world, "fit.learning_rate=0.01,0.02", trials=2, data=world / "images")
 
 
@@ -182,7 +209,7 @@ def test_a_file_says_the_same_as_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a", "a=", "a=1", "=1,2"])
 def test_text_that_varies_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--vary"):
+    with pytest.raises(UsageError, match="`vary"):
         parse_dimension(text)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,31 +21,24 @@ from geoseg.datasets.prepared import PreparedScene
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 from geoseg.training import load_recipe
-from geoseg.training.recipe import Source
-from geoseg.training.sources import PreparedSource, TargetSpec, prepare_source, prepare_sources
+from geoseg.training.recipe import Fit, Network, Recipe, Source
+from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
 
 
-def target(**wanted: Any) -> TargetSpec:
-    usual: dict[str, Any] = {
-        "gsd_m": 0.5,
-        "bands": ("red", "green", "blue"),
-        "stretched": True,
-        "classes": ("building",),
-        "target": "building",
-        "colors": {},
-        "unscored": (),
-        "chip_px": 96,
-        "halo_px": 16,
-        "stride_px": 32,
-        "seed": 0,
-    }
-    return TargetSpec(**{**usual, **wanted})
+def target(**wanted: Any) -> Recipe:
+    """Return a recipe by the keys that decide what is prepared, wherever they are in it."""
+    of_network = {"bands", "classes", "target", "colors", "pixel_max", "options"} & set(wanted)
+    of_fit = {"unscored", "seed"} & set(wanted)
+    network = Network(name="unet", mean=(0.0,) * 3, std=(1.0,) * 3, **{key: wanted.pop(key) for key in of_network})
+    fit = Fit(**{key: wanted.pop(key) for key in of_fit})
+    keys = {"name": "r", "gsd_m": 0.5, "chip_px": 96, "halo_px": 16, "loss": {}, "sources": ()}
+    return Recipe(**{**keys, "network": network, "fit": fit, **wanted})
 
 
 def prepare(source: Source, world: Path, **wanted: Any) -> PreparedSource:
-    return prepare_source(source, data=world, cache=world / "out" / "prepared", target=target(**wanted))
+    return prepare_source(source, target(**wanted), data=world, cache=world / "out" / "prepared")
 
 
 def truth_of(path: Path) -> NDArray[np.uint8]:
@@ -148,22 +141,21 @@ def test_what_is_prepared_is_not_prepared_again_until_the_image_changes(world: P
 OTHER = {
     "gsd_m": 1.0,
     "bands": ("blue", "green", "red"),
-    "stretched": False,
+    "pixel_max": 1.0,
     "classes": ("ground", "building"),
     "target": "roof",
     "colors": {"building": "#FFFFFF"},
     "chip_px": 128,
     "halo_px": 8,
-    "stride_px": 16,
+    "options": {"encoder_depth": 4},
     "unscored": ("building",),
     "seed": 4,
 }
 ALIKE = {"unscored", "seed"}
-OF_VALIDATION = {"chip_px", "halo_px", "stride_px"}
+OF_VALIDATION = {"chip_px", "halo_px", "options"}
 
 
 def test_pixels_prepared_for_another_target_or_of_files_changed_since_are_not_used(world: Path) -> None:
-    assert set(OTHER) == {f.name for f in fields(TargetSpec)}
     source = whole(validate_scenes=("b",), images="images/[ab].tif")
     first = prepare(source, world)
     for key, value in OTHER.items():
@@ -189,7 +181,7 @@ def test_a_pattern_that_finds_nothing_is_named(world: Path) -> None:
 
 
 def test_a_source_that_only_validates_cannot_train(world: Path) -> None:
-    with pytest.raises(RecipeError, match="no training scene; 3 validate"):
+    with pytest.raises(RecipeError, match="no training scene: of 3 images, 3 for validation"):
         prepare(whole(validate_scenes=("*",)), world)
 
 
@@ -199,7 +191,7 @@ def write_picture(path: Path, values: NDArray[Any]) -> None:
     driver = {".png": "PNG", ".jpg": "JPEG", ".tif": "GTiff"}[path.suffix]
     count, height, width = values.shape
     profile = {"driver": driver, "count": count, "height": height, "width": width, "dtype": values.dtype}
-    with quiet_georeference(), rasterio.open(path, "w", **profile) as file:
+    with allow_no_georeference(), rasterio.open(path, "w", **profile) as file:
         file.write(values)
 
 
@@ -312,7 +304,7 @@ def test_a_layouts_own_folders_split(tmp_path: Path, kit: SimpleNamespace) -> No
         kit.write_tif(tmp_path / "tiff" / folder / "a.tiff", image)
         kit.write_tif(tmp_path / "tiff" / f"{folder}_labels" / "a.tif", 255 * truth[None])
     source = Source(name="s", layout="split-folders", root="tiff", values={"255": "building"})
-    prepared = prepare_source(source, data=tmp_path, cache=tmp_path / "p", target=target(), test=True)
+    prepared = prepare_source(source, target(), data=tmp_path, cache=tmp_path / "p", test=True)
     for paths, seed in ((prepared.train, 0), (prepared.validate, 1), (prepared.test, 2)):
         assert np.array_equal(truth_of(paths[0]), kit.squares(seed)[1])
 
@@ -359,7 +351,7 @@ def test_16_bit_imagery_is_stretched_as_inference_does_or_kept(world: Path) -> N
     stretched = PreparedScene(prepare(source, world).train[0])
     expected = open_scene(world / "deep" / "a.tif").with_levels().read(Window(0, 0, 160, 160)).values
     assert np.array_equal(stretched.pixels[..., :3], expected.transpose(1, 2, 0))
-    kept = PreparedScene(prepare(source, world, stretched=False).train[0])
+    kept = PreparedScene(prepare(source, world, pixel_max=1.0).train[0])
     assert np.array_equal(kept.pixels[..., :3], values.transpose(1, 2, 0))
     sample = kept.read(Window(3, 4, 5, 6))
     assert sample["image"].dtype == torch.float32
@@ -372,13 +364,11 @@ def test_a_class_that_no_training_scene_holds_is_named(
     three = ("[network]", '[network]\nclasses = ["ground", "building", "water"]')
     loss = ("bce", "ce")
     recipe = load_recipe(write_recipe(loss, three))
-    with pytest.raises(
-        LabelError, match=r"the class water is nowhere in the training data \(ground \d+ px, .*water 0 px"
-    ):
+    with pytest.raises(LabelError, match=r"the class water is not in the training data \(ground \d+ px, .*water 0 px"):
         prepare_sources(recipe, data=world, cache=world / "cache")
     unscored = load_recipe(write_recipe(loss, three, ("[fit]", '[fit]\nunscored = ["water"]')))
     prepare_sources(unscored, data=world, cache=world / "cache")
-    assert "the class water is nowhere in the training data; it is unscored" in caplog.text
+    assert "the class water is not in the training data; it is in fit.unscored" in caplog.text
 
 
 def test_masks_of_255_alone_say_how_to_read_them(
@@ -387,7 +377,8 @@ def test_masks_of_255_alone_say_how_to_read_them(
     for seed, name in enumerate("abc"):
         kit.write_tif(world / "labels" / f"{name}.tif", 255 * kit.squares(seed)[1][None])
     with pytest.raises(
-        LabelError, match=r'building is nowhere.*masks of 0 and 255 want values = \{"255" = "building"\}'
+        LabelError,
+        match=r'building is not in .*masks of 0 and 255 need values = \{"255" = "building"\}',
     ):
         prepare_sources(load_recipe(write_recipe()), data=world, cache=world / "cache")
     said = ('labels = "labels"', 'labels = "labels"\nvalues = { 255 = "building" }')

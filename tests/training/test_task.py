@@ -44,9 +44,7 @@ def test_scenes_without_room_are_left_out_by_name_and_none_at_all_is_an_error(
 ) -> None:
     source = PreparedSource("s", 1.0, (scene(tmp_path, "a", 1), scene(tmp_path, "b", 2, (30, 300))), ())
     assert len(MixedCrops([source], window_px=48).scenes) == 1
-    assert (
-        "1 of 2 training scenes have no room or too little truth for a window of 48 px: b are left out" in caplog.text
-    )
+    assert "1 of 2 training scenes have no room or too few labels for a window of 48 px; left out: b" in caplog.text
     with pytest.raises(RecipeError, match=r"fit\.window_px"):
         MixedCrops([source], window_px=200)
 
