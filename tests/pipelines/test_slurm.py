@@ -165,7 +165,7 @@ def _free_port() -> int:
 
 def parts(out: Path) -> dict[str, int]:
     """Return the finished blocks of a run that goes on, and when each was written."""
-    return {part.name: part.stat().st_mtime_ns for part in out.rglob("parts/*.npz")}
+    return {part.name: part.stat().st_mtime_ns for part in out.rglob("parts/r*.npz")}
 
 
 def wait_for_parts(out: Path, at_least: int) -> dict[str, int]:

@@ -42,7 +42,7 @@ def working(stage: Any, place: Any, tmp_path: Path, until: Callable[..., None]) 
 
 
 def parts(folder: Path) -> set[str]:
-    return {path.stem for path in folder.glob(f"out/{WORK}/*/parts/*.npz")}
+    return {path.stem for path in folder.glob(f"out/{WORK}/*/parts/r*.npz")}
 
 
 def test_a_second_client_is_told_who_works_there(

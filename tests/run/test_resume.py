@@ -44,7 +44,7 @@ def stopped(place: Any, blocks: Any, tmp_path: Path, until: Callable[..., None])
 
 
 def parts(out: Path) -> list[Path]:
-    return sorted(out.glob(f"{WORK}/*/parts/*.npz"))
+    return sorted(out.glob(f"{WORK}/*/parts/r*.npz"))
 
 
 def files(out: Path) -> dict[str, bytes]:
