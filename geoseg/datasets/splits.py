@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from geoseg.errors import OutputError, RecipeError
@@ -39,8 +39,7 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     Raises:
         RecipeError: The shares do not add up, or there are fewer names than parts.
     """
-    for problem in check_shares(shares):
-        raise RecipeError(problem.removeprefix("."))
+    check_shares(shares)
     ranked = _ranked(names, seed)
     total, others = len(ranked), (*shares, 0.0)[1:3]
     fewer = [max(1, round(total * share)) if share > 0 else 0 for share in others]
@@ -54,10 +53,14 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     return _named(ranked[:first], ranked[first:second], ranked[second:])
 
 
-def check_shares(shares: Sequence[float]) -> Iterator[str]:
-    """Yield an error message if the shares of a split are not valid."""
+def check_shares(shares: Sequence[float], where: str = "") -> None:
+    """Check the shares of a split; `where` is the dotted name of the recipe's table.
+
+    Raises:
+        RecipeError: They are not two or three shares that add up to 1.
+    """
     if not 2 <= len(shares) <= 3 or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        yield f".split = {list(shares)}; expected two or three shares, train first, that add up to 1"
+        raise RecipeError(f"{where}split = {list(shares)}; expected two or three shares, train first, that add up to 1")
 
 
 def _named(train: Sequence[str], validate: Sequence[str], test: Sequence[str]) -> Split:

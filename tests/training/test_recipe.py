@@ -105,7 +105,7 @@ def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_rec
         ({}, "needs one of images, layout and paint_seeds; it has none"),
         ({"images": "i/*.tif"}, "labels is missing"),
         ({"layout": "area"}, "layout = 'area'; expected one of split-folders, suffix, paired, numbered, areas"),
-        ({"layout": "areas", "labels": "l"}, "labels = 'l' is of no use: layout says"),
+        ({"layout": "areas", "labels": "l"}, "labels = 'l' has no effect: layout says"),
         ({"images": "i/*.tif", "labels": "l/{name}.tif"}, "is a template; expected one in images too"),
         ({"paint_seeds": (1,)}, r"paint_seeds = \[1\]"),
         ({**PLAIN, "bands": (0, 1)}, r"bands = \[0, 1\]; expected band numbers from 1"),
@@ -115,7 +115,7 @@ def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_rec
         ({**PLAIN, "fold": (1, 2, 3)}, r"fold = \[1, 2, 3\]"),
         ({**PLAIN, "areas": "a.gpkg"}, "train and validate name none of them"),
         ({**PLAIN, "train": ("train",)}, "areas is missing"),
-        ({**PLAIN, "validate_east": 0.2, "fold": (0, 2)}, "validate_east takes .* expected no fold beside it"),
+        ({**PLAIN, "validate_east": 0.2, "fold": (0, 2)}, "validate_east takes .* expected no fold as well"),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(keys: dict[str, Any], said: str) -> None:
