@@ -150,7 +150,7 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
 
 
 def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
-    """Read the part of a label raster that lies under the grid, and bring it onto the grid."""
+    """Read the part of a label raster that the grid covers, and resample it to the grid."""
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -170,7 +170,7 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
                 f"the image's {format_bounds(native.bounds)} in its own. Check that both are of the same place"
             )
         values = _read_coded(path, source, coding, window)
-    return _bring(values, own.crop(window), grid, coding)
+    return _resample(values, own.crop(window), grid, coding)
 
 
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
@@ -229,8 +229,8 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labe
         raise UnknownLabelError(f"the mask {path} {err}") from err
 
 
-def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
-    """Bring label pixels onto the grid: by area when shrinking, by the nearest pixel when enlarging."""
+def _resample(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
+    """Resample labels to the grid: by area to larger pixels, by the nearest pixel to smaller ones."""
     offset = _offset(own, grid)
     if offset is not None:
         out = np.full(grid.shape, IGNORED, np.uint8)
@@ -247,7 +247,7 @@ def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
 
 
 def _offset(own: Grid, grid: Grid) -> Window | None:
-    """Return where the grid lies in label pixels that are its own; None where they are others."""
+    """Return the window of the grid in the label raster if both have the same pixels, else None."""
     if own.crs != grid.crs:
         return None
     col, row = ~own.transform @ (grid.transform.c, grid.transform.f)

@@ -1,4 +1,4 @@
-"""Which files are for training, validation and test: by shares, by folds, or as a JSON file says.
+"""Which files are for training, validation and test: by shares, by folds, or by a JSON file.
 
 Files are drawn by a hash of the seed and their name: neither the order of a folder nor the machine decides.
 """
@@ -47,7 +47,7 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     if any(share > 0 and not count for share, count in zip(shares, counts, strict=False)):
         raise RecipeError(
             f"split = {list(shares)} of {total} files leaves {' / '.join(map(str, counts))} for "
-            f"{' / '.join(PARTS)}; expected one file at least in each: give more files, or other shares"
+            f"{' / '.join(PARTS)}; expected at least one file in each: give more files, or other shares"
         )
     first, second = counts[0], counts[0] + counts[1]
     return _named(ranked[:first], ranked[first:second], ranked[second:])

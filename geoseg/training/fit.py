@@ -74,7 +74,7 @@ def train_recipe(
         The bundle's path: the weights of the highest validation IoU. docs/training.md lists the files beside it.
 
     Raises:
-        RecipeError: The recipe, or a file that it names, cannot be used, or `out` holds a run of others.
+        RecipeError: The recipe, or a file that it names, cannot be used, or `out` has a run of others.
         LabelError: Labels are missing or have unknown values.
         TrainingError: The loss is NaN or infinite.
     """
@@ -98,7 +98,7 @@ def train_plan(
     Args:
         plan: The recipe.
         data: Folder that its paths are relative to.
-        folder: Folder of the results; a run that it holds continues.
+        folder: Folder of the results, where an interrupted run continues.
         beside: Another folder where encoder weights may be.
         cache: Folder of the prepared scenes, to be shared by several runs; in `folder` by default.
         hidden: By source the areas that training must not see: a file, and their name in it.

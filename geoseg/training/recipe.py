@@ -206,7 +206,7 @@ def build_recipe(table: Mapping[str, Any]) -> Recipe:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what keys say together, and names in registries. No file of data is read.
+    """Check keys that depend on each other, and names in registries. No file of data is read.
 
     Raises:
         RecipeError: Names the keys, their values and what is allowed.

@@ -281,7 +281,7 @@ def _open_study(folder: Path, data: Path, plan: Recipe, settings: SearchSettings
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(data)}
     refusal = RecipeError(
-        f"{folder} holds a search of another recipe, space or data folder, whose scores are not comparable. "
+        f"{folder} has a search of another recipe, space or data folder, whose scores are not comparable. "
         "Continue it with the same, or choose another folder with `out`."
     )
     claim_inputs(folder, inputs, refusal)
