@@ -2,7 +2,7 @@
 
 Nothing is unpickled. The header holds `geoseg_spec` (JSON of `ModelSpec`), `geoseg_weights_sha256`, a checksum of the
 weights that is compared when they are loaded, and `geoseg_sha256`, one of both that is compared at once. Files that
-`geoseg models export` wrote from a bundle carry the specification too and are loaded like one (`geoseg.artifact`).
+`geoseg models export` wrote from a bundle carry the specification too and are loaded like one (`geoseg.model_file`).
 """
 
 import colorsys
@@ -17,16 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.artifact import SPEC_KEY, Form, file_sha256, read_header, recognize
 from geoseg.errors import BundleError, UnknownModelError
 from geoseg.io.aside import write_aside
+from geoseg.model_file import SPEC_KEY, ModelFormat, file_sha256, read_metadata, recognize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "geoseg-bundle-1"
 BUNDLE_MODE = 0o644
-"""safetensors makes files that their owner alone can read."""
+"""safetensors itself makes files that only their owner can read."""
 
 WEIGHTS_KEY = "geoseg_weights_sha256"
 CHECKSUM_KEY = "geoseg_sha256"
@@ -39,7 +39,7 @@ ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
 
 MAX_CLASSES = 254
-"""Class indices 0 to 253: label rasters keep 254 and 255 for what is unsure and unknown."""
+"""Class indices 0 to 253: in label rasters 254 and 255 mean unsure and unknown."""
 
 USUAL_COLORS = {
     "background": "#262626",
@@ -51,7 +51,7 @@ USUAL_COLORS = {
     "vegetation": "#3FA34D",
     "water": "#2F7FD6",
 }
-"""What classes of these names look like unless a model says otherwise; buildings as in the mask."""
+"""Colors of classes with these names unless a model has its own; buildings as in the mask."""
 
 US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimizer"}
 """Keys of specifications and recipes as geoseg 0.1 spelled them, which are still read."""
@@ -59,7 +59,7 @@ US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimize
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a network wants and gives.
+    """What a network takes and returns, and how it was trained.
 
     Attributes:
         name: Name of the model.
@@ -111,16 +111,9 @@ class ModelSpec:
         """Refuse a specification that contradicts itself; lists become tuples."""
         for name in ("bands", "mean", "std", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for found, expected, what in self._facts():
-            if not found:
-                raise BundleError(
-                    f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
-                )
-
-    def _facts(self) -> list[tuple[bool, str, str]]:
         core = self.chip_px - 2 * self.halo_px
         per_band = len(self.mean) == len(self.std) == len(self.bands) > 0
-        return [
+        facts = [
             (
                 self.name.isprintable() and len(self.name.strip()) > 0 and len(self.name) <= NAME_LENGTH,
                 f"a printable name of 1 to {NAME_LENGTH} characters",
@@ -147,11 +140,17 @@ class ModelSpec:
                 f"there are {len(self.classes)} classes",
             ),
             (
-                self.colors.keys() <= set(self.classes) and all(map(_is_color, self.colors.values())),
+                self.colors.keys() <= set(self.classes)
+                and all(re.fullmatch("#[0-9A-Fa-f]{6}", str(color)) for color in self.colors.values()),
                 f"#RRGGBB for some of {', '.join(self.classes)}",
                 f"colors are {self.colors}",
             ),
         ]
+        for found, expected, what in facts:
+            if not found:
+                raise BundleError(
+                    f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
+                )
 
     @property
     def target_index(self) -> int:
@@ -185,18 +184,11 @@ def us_spelling(table: Any) -> Any:
 
 def choose_colors(classes: Sequence[str], colors: Mapping[str, str]) -> tuple[str, ...]:
     """Return `#RRGGBB` of every class: as named, else the usual one of that name, else hues far from each other."""
-    others = (_hue(number) for number in itertools.count())
+    # steps of the golden ratio: hues never come near each other
+    hues = ((0.83 + number * (math.sqrt(5) - 1) / 2) % 1 for number in itertools.count())
+    bright = (colorsys.hsv_to_rgb(hue, 0.6, 0.9) for hue in hues)
+    others = ("#" + "".join(f"{round(255 * part):02X}" for part in rgb) for rgb in bright)
     return tuple(colors.get(name) or USUAL_COLORS.get(name.lower()) or next(others) for name in classes)
-
-
-def _hue(number: int) -> str:
-    """Return the number-th of a row of bright colors; steps of the golden ratio never come near each other."""
-    rgb = colorsys.hsv_to_rgb((0.83 + number * (math.sqrt(5) - 1) / 2) % 1, 0.6, 0.9)
-    return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)
-
-
-def _is_color(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch("#[0-9A-Fa-f]{6}", text) is not None
 
 
 @dataclass(frozen=True)
@@ -205,16 +197,16 @@ class Bundle:
 
     Attributes:
         spec: Its specification.
-        path: Where it lies.
+        path: The file.
         weights_sha256: Checksum of its weights; of an exported network that of the file.
-        form: Format of the file.
-        header: The texts that the file carries.
+        format: Format of the file.
+        header: The metadata in the file.
     """
 
     spec: ModelSpec
     path: Path
     weights_sha256: str
-    form: Form = Form.SAFETENSORS
+    format: ModelFormat = ModelFormat.SAFETENSORS
     header: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -227,14 +219,14 @@ class Bundle:
         """Load the weights as float32, after comparing their checksum.
 
         Raises:
-            BundleError: If the file is damaged, or an exported network, whose weights cannot be had any more.
+            BundleError: If the file is damaged, or is an exported network, which does not hold its weights.
         """
         from safetensors.torch import load_file
 
-        if self.form is not Form.SAFETENSORS:
+        if self.format is not ModelFormat.SAFETENSORS:
             raise BundleError(
-                f"{self.path} is an exported network ({self.form}): it can be run, but its weights cannot be taken out "
-                "again. Give the .safetensors bundle that it was exported from."
+                f"{self.path} is an exported network ({self.format}): geoseg can run it, but cannot read its weights. "
+                "Give the .safetensors bundle that it was exported from."
             )
         try:
             tensors = load_file(self.path)
@@ -276,7 +268,11 @@ def save_bundle(path: str | Path, spec: ModelSpec, state_dict: "Mapping[str, Ten
     from safetensors.torch import save_file
 
     path = Path(path)
-    tensors = {name: (_halved(t) if half else t).detach().contiguous().clone() for name, t in state_dict.items()}
+    tensors = {}
+    for name, tensor in state_dict.items():
+        halved = tensor.half() if half and tensor.is_floating_point() else tensor
+        kept = halved if halved.isfinite().all() else tensor
+        tensors[name] = kept.detach().contiguous().clone()
     header = {
         "format": FORMAT,
         SPEC_KEY: json.dumps(spec.to_dict(), sort_keys=True),
@@ -294,27 +290,21 @@ def _header_checksum(header: Mapping[str, str]) -> str:
     return hashlib.sha256(f"{header[SPEC_KEY]}\n{header[WEIGHTS_KEY]}".encode()).hexdigest()
 
 
-def _halved(tensor: "Tensor") -> "Tensor":
-    """Return a floating point tensor in half precision, unless a value would become infinite."""
-    half = tensor.half() if tensor.is_floating_point() else tensor
-    return half if half.isfinite().all() else tensor
-
-
 def list_models() -> list[str]:
     """Return the names of the shipped models."""
     return sorted(p.stem for p in ZOO.glob("*.safetensors"))
 
 
 def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
-    """Load a bundle's specification; the weights follow when they are asked for.
+    """Load a bundle's specification; its weights are loaded when they are needed.
 
     Args:
         model: Name of a shipped model, or path of a `.safetensors` bundle or of a network that was exported from one
             (`.onnx`, OpenVINO's `.xml`, `.pt2`).
 
     Raises:
-        UnknownModelError: If there is neither.
-        PickledModelError: If the file would run code when it is opened.
+        UnknownModelError: If there is no such model and no such file.
+        PickledModelError: If opening the file would run code.
         BundleError: If the file is not a bundle, or its specification does not fit.
     """
     path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)
@@ -324,12 +314,13 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
             f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "
             "Give one of these names or the path of a .safetensors bundle."
         )
-    form = recognize(path)
-    if form is not Form.SAFETENSORS:
-        header = read_header(path, form)
-        return Bundle(_parse_spec(path, header[SPEC_KEY]), path, file_sha256(path, form), form, header)
+    model_format = recognize(path)
+    if model_format is not ModelFormat.SAFETENSORS:
+        header = read_metadata(path, model_format)
+        sha256 = file_sha256(path, model_format)
+        return Bundle(_parse_spec(path, header[SPEC_KEY]), path, sha256, model_format, header)
     header = _read_header(path)
-    bundle = Bundle(_parse_spec(path, header[SPEC_KEY]), path, header[WEIGHTS_KEY], form, header)
+    bundle = Bundle(_parse_spec(path, header[SPEC_KEY]), path, header[WEIGHTS_KEY], model_format, header)
     if header.get(CHECKSUM_KEY, found := _header_checksum(header)) != found:
         raise _damaged(path, f"its specification and weights have checksum {found[:12]}, not what its header says")
     return bundle

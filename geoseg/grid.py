@@ -67,9 +67,13 @@ class Window:
         """Return the window with `px` more pixels on every side."""
         return Window(self.row - px, self.col - px, self.height + 2 * px, self.width + 2 * px)
 
+    def moved(self, rows: int, cols: int) -> "Window":
+        """Return the window moved down and to the right."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
     def relative_to(self, outer: "Window") -> "Window":
         """Return this window in the pixel coordinates of `outer`."""
-        return Window(self.row - outer.row, self.col - outer.col, self.height, self.width)
+        return self.moved(-outer.row, -outer.col)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,7 @@ def fit_lattice(shape: tuple[int, int], *, chip_px: int, halo_px: int, multiple_
         multiple_px: A chip's sides are multiples of this (the network's stride).
 
     Raises:
-        ValueError: If a chip of this size has no core left, or its side is no multiple of `multiple_px`.
+        ValueError: If a chip of this size has no core left, or its side is not a multiple of `multiple_px`.
     """
     if chip_px % multiple_px:
         raise ValueError(f"a chip's side is a multiple of {multiple_px} px, got {chip_px}")

@@ -13,40 +13,32 @@ from geoseg.run.report import package_versions
 def describe_installation() -> dict[str, Any]:
     """Return what a bug report needs."""
     import rasterio
+    import torch
 
+    devices = {"cpu": f"{usable_cores()} cores, {'OpenVINO' if importlib.util.find_spec('openvino') else 'torch'}"}
+    if torch.cuda.is_available():
+        devices["cuda"] = torch.cuda.get_device_name()
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    bundles = {name: load_bundle(name) for name in list_models()}
     return {
         "geoseg": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "gdal": rasterio.__gdal_version__,
         "packages": package_versions(),
-        "devices": _devices(),
-        "models": {name: _describe_model(name) for name in list_models()},
+        "devices": devices,
+        "models": {
+            name: {
+                "version": bundle.spec.version,
+                "gsd_m": bundle.spec.gsd_m,
+                "bands": bundle.spec.bands,
+                "key": bundle.key,
+                "what": bundle.spec.description,
+            }
+            for name, bundle in bundles.items()
+        },
     }
-
-
-def _describe_model(name: str) -> dict[str, Any]:
-    bundle = load_bundle(name)
-    spec = bundle.spec
-    return {
-        "version": spec.version,
-        "gsd_m": spec.gsd_m,
-        "bands": spec.bands,
-        "key": bundle.key,
-        "what": spec.description,
-    }
-
-
-def _devices() -> dict[str, str]:
-    engine = "OpenVINO" if importlib.util.find_spec("openvino") else "torch"
-    devices = {"cpu": f"{usable_cores()} cores, {engine}"}
-    import torch
-
-    if torch.cuda.is_available():
-        devices["cuda"] = torch.cuda.get_device_name()
-    if torch.backends.mps.is_available():
-        devices["mps"] = "Apple GPU"
-    return devices
 
 
 def format_installation(facts: dict[str, Any]) -> str:

@@ -10,38 +10,11 @@ from typing import NoReturn
 
 import typer
 
-from geoseg.cli import (  # each registers itself
-    crossval,
-    data,
-    evaluate,
-    finetune,
-    info,
-    models,
-    recipes,
-    run,
-    search,
-    status,
-    train,
-)
+from geoseg.cli import evaluate, finetune, models, run, status, train  # each registers its commands
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = [
-    "app",
-    "crossval",
-    "data",
-    "evaluate",
-    "finetune",
-    "info",
-    "main",
-    "models",
-    "recipes",
-    "run",
-    "search",
-    "status",
-    "train",
-]
-
+__all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "train"]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; after 3 the same command continues from what is done."""

@@ -3,11 +3,11 @@
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -63,26 +63,40 @@ app = typer.Typer(
 )
 
 
-class Device(StrEnum):
-    """Device on which the network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress and no log lines, only warnings and the result paths.")
 ]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="Name of a shipped model (see geoseg models list) or path to a bundle.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Device; auto uses a GPU if one is available.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Device; auto uses a GPU if one is available.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Total number of CPU threads; all cores by default.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
+CRS = Annotated[
+    str | None, typer.Option("--crs", help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
+]
+AOIWhere = Annotated[
+    str | None,
+    typer.Option(
+        "--aoi-where", help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Minimum probability of a building pixel; the model's by default.", show_default=False
+    ),
+]
+LabelLayer = Annotated[
+    str, typer.Option("--layer", help="Layer of the labels, if the file has several.", show_default=False)
+]
+LabelColumn = Annotated[
+    str, typer.Option("--column", help="Column with the class of each label polygon.", show_default=False)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -94,8 +108,6 @@ def version(
         typer.echo(f"geoseg {__version__}")
         raise typer.Exit
 
-
-QUOTES = "\"'"
 
 OldPath = Annotated[Path | None, typer.Option(hidden=True)]
 OldText = Annotated[str | None, typer.Option(hidden=True)]
@@ -109,6 +121,23 @@ def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:
         raise UsageError(f"{name} and {old_name} were given; {old_name} is the old name of {name}. Give {name} only.")
     logging.getLogger(__name__).warning("%s is now called %s; the old name will be removed.", old_name, name)
     return old_value
+
+
+CODE = "a code. Give a number or a color and a class: 255=building."
+PAIRS = {"--set": "key=value. Give for example --set fit.steps=2000.", "--code": CODE, "--mask-code": CODE}
+"""What an error says that the values of options should be."""
+
+
+def split_pairs(option: str, pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Split the key=value pairs of an option; the recipe itself parses the values of --set."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise UsageError(f"{option} {pair} is not {PAIRS[option]}")
+    found = [(key.strip(), value) for key, _, value in (pair.partition("=") for pair in pairs or ())]
+    return tuple(found if option == "--set" else [(key, name.strip()) for key, name in found])
+
+
+QUOTES = "\"'"
 
 
 @cache
@@ -156,11 +185,5 @@ def log_to_stderr(*, quiet: bool) -> None:
     logging.getLogger("geoseg").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in ("rasterio", "distributed", "pyogrio", "fontTools", "openvino"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _ignore_known_warnings()
-
-
-def _ignore_known_warnings() -> None:
-    import warnings
-
     # The scene logs this itself, with a message that names the next step.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")

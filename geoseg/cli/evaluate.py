@@ -6,18 +6,22 @@ from typing import Annotated
 import typer
 
 from geoseg.cli.app import (
+    CRS,
+    AOIWhere,
     Device,
-    DeviceOption,
+    LabelColumn,
+    LabelLayer,
     OldPath,
     OldText,
     Overwrite,
     Quiet,
     Threads,
+    Threshold,
     app,
     log_to_stderr,
     renamed,
+    split_pairs,
 )
-from geoseg.errors import UsageError
 
 
 @app.command("evaluate", no_args_is_help=True)
@@ -57,16 +61,17 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    code: Annotated[
+    codes: Annotated[
         list[str] | None,
         typer.Option(
+            "--code",
             help="Class of a number or color in the labels: 255=building, #3C1098=building, "
             "#000000=unknown. Repeatable.",
             show_default=False,
         ),
     ] = None,
-    mask_code: Annotated[
-        list[str] | None, typer.Option(help="The same for --mask. Repeatable.", show_default=False)
+    mask_codes: Annotated[
+        list[str] | None, typer.Option("--mask-code", help="The same for --mask. Repeatable.", show_default=False)
     ] = None,
     classes: Annotated[
         str | None,
@@ -80,22 +85,16 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Class to leave out of the means; unlabelled by default. Repeatable.", show_default=False),
     ] = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
-    no_buildings_here: Annotated[
+    layer: LabelLayer = "",
+    column: LabelColumn = "",
+    elsewhere: Annotated[
         bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area to score.", show_default=False)] = None,
-    aoi_where: Annotated[
-        str | None,
-        typer.Option(help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False),
-    ] = None,
+    aoi_where: AOIWhere = None,
     area: OldPath = None,
     where: OldText = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Minimum probability of a building pixel; the model's if omitted.", show_default=False),
-    ] = None,
+    threshold: Threshold = None,
     curve: Annotated[
         bool,
         typer.Option("--curve", help="Also score every threshold. Choose one on validation data, never on test data."),
@@ -108,16 +107,14 @@ def evaluate(
     pixels_only: Annotated[
         bool, typer.Option("--pixels-only", help="Skip the scores of individual buildings.")
     ] = False,
-    crs: Annotated[
-        str | None, typer.Option(help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
-    ] = None,
+    crs: CRS = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
     ] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write only metrics.json to --out.")] = False,
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighboring chips.")] = False,
-    device: DeviceOption = Device.AUTO,
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -129,17 +126,17 @@ def evaluate(
     docs/evaluation.md has the formula of every metric.
     """
     log_to_stderr(quiet=quiet)
-    codes, mask_codes = parse_codes(code, "--code"), parse_codes(mask_code, "--mask-code")
+    label_codes, codes_of_mask = split_pairs("--code", codes), split_pairs("--mask-code", mask_codes)
     from geoseg.evaluate import EvaluateSettings, LabelSettings, evaluate_scenes
 
     settings = EvaluateSettings(
         labels=labels,
-        label_settings=LabelSettings(codes=codes, layer=layer, column=column, elsewhere=no_buildings_here),
+        label_settings=LabelSettings(codes=label_codes, layer=layer, column=column, elsewhere=elsewhere),
         model=model,
         mask=mask,
         footprints=footprints,
         confidence=confidence,
-        mask_codes=mask_codes,
+        mask_codes=codes_of_mask,
         classes=tuple(classes.split(",")) if classes else (),
         target=target,
         target_only=target_only,
@@ -154,17 +151,9 @@ def evaluate(
         out=out,
         pictures=not no_pictures,
         blend=blend,
-        device=device.value,
+        device=device,
         threads=threads,
         overwrite=overwrite,
         crs=crs,
     )
     typer.echo(evaluate_scenes(scene or [], settings).table())
-
-
-def parse_codes(pairs: list[str] | None, option: str) -> tuple[tuple[str, str], ...]:
-    """Split the code=class pairs of an option."""
-    for pair in pairs or []:
-        if "=" not in pair:
-            raise UsageError(f"{option} {pair} is not a code. Give a number or a color and a class: 255=building.")
-    return tuple((key.strip(), name.strip()) for key, _, name in (pair.partition("=") for pair in pairs or []))

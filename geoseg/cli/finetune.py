@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import OldPath, OldText, Quiet, app, log_to_stderr, renamed
-from geoseg.cli.evaluate import parse_codes
-from geoseg.cli.train import Set, parse_overrides
+from geoseg.cli.app import LabelColumn, LabelLayer, OldPath, OldText, Quiet, app, log_to_stderr, renamed, split_pairs
+from geoseg.cli.train import Set
 
 
 @app.command("finetune", no_args_is_help=True)
@@ -45,11 +44,12 @@ def finetune(
     ] = None,
     areas: OldPath = None,
     where: OldText = None,
-    layer: Annotated[str, typer.Option(help="Layer of the labels, if the file has several.", show_default=False)] = "",
-    column: Annotated[str, typer.Option(help="Column with the class of each label polygon.", show_default=False)] = "",
-    code: Annotated[
+    layer: LabelLayer = "",
+    column: LabelColumn = "",
+    codes: Annotated[
         list[str] | None,
         typer.Option(
+            "--code",
             help="Class of a number or color in a label raster: 255=building, #000000=unknown. Repeatable.",
             show_default=False,
         ),
@@ -64,7 +64,7 @@ def finetune(
     never changed. The same command resumes.
     """
     log_to_stderr(quiet=quiet)
-    codes, overrides = parse_codes(code, "--code"), parse_overrides(set_)
+    label_codes, overrides = split_pairs("--code", codes), dict(split_pairs("--set", set_))
     from geoseg.training.finetune import FinetuneSettings
     from geoseg.training.finetune import finetune as run
 
@@ -78,7 +78,7 @@ def finetune(
         aoi_where=renamed(aoi_where, where, name="--aoi-where", old_name="--where"),
         layer=layer,
         column=column,
-        codes=codes,
+        codes=label_codes,
         seed=seed,
         overrides=overrides,
     )

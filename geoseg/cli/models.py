@@ -1,41 +1,24 @@
-"""`geoseg models list|show|export`."""
+"""`geoseg models list`, `models show`, `models export` and `geoseg info`: what is installed."""
 
 import json
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import Overwrite, Quiet, app, log_to_stderr
 
-models = typer.Typer(help="List, show and export models.", no_args_is_help=True)
-app.add_typer(models, name="models")
+models_app = typer.Typer(help="List, show and export models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path to a bundle or an exported file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
-class Target(StrEnum):
-    """Export formats."""
-
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-    PT2 = "pt2"
-    TENSORRT = "tensorrt"
-
-
-class Weights(StrEnum):
-    """Precision of the stored weights."""
-
-    F32 = "f32"
-    F16 = "f16"
-
-
-@models.command("list")
-def list_(as_json: AsJson = False) -> None:
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
     """List the shipped models."""
     from geoseg.export import describe_models, format_models
 
@@ -43,8 +26,8 @@ def list_(as_json: AsJson = False) -> None:
     typer.echo(json.dumps(found, indent=2) if as_json else format_models(found))
 
 
-@models.command("show")
-def show(
+@models_app.command("show")
+def show_model(
     model: ModelArgument = DEFAULT_MODEL,
     as_json: AsJson = False,
     stac: Annotated[
@@ -63,10 +46,13 @@ def show(
         typer.echo(json.dumps(facts, indent=2) if as_json else format_model(facts))
 
 
-@models.command("export", no_args_is_help=True)
+@models_app.command("export", no_args_is_help=True)
 def export(
     model: ModelArgument,
-    to: Annotated[Target, typer.Option("--to", help="Export format.", show_default=False)],
+    to: Annotated[
+        Literal["onnx", "openvino", "pt2", "tensorrt"],
+        typer.Option("--to", help="Export format.", show_default=False),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,9 +60,9 @@ def export(
         ),
     ] = None,
     weights: Annotated[
-        Weights,
+        Literal["f32", "f16"],
         typer.Option("--weights", help="f16 halves the OpenVINO file, and lets TensorRT compute in half precision."),
-    ] = Weights.F32,
+    ] = "f32",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,7 +75,7 @@ def export(
     log_to_stderr(quiet=quiet)
     from geoseg.export import export_model
 
-    done = export_model(model, to.value, out=out, weights=weights.value, overwrite=overwrite)
+    done = export_model(model, to, out=out, weights=weights, overwrite=overwrite)
     logging.getLogger(__name__).info(
         "checked against torch in %s: largest difference of a probability %.2g (allowed: %g)",
         done.check["runtime"],
@@ -98,3 +84,12 @@ def export(
     )
     for path in done.paths:
         typer.echo(path)
+
+
+@app.command("info")
+def info(as_json: AsJson = False) -> None:
+    """Print versions, devices and models, for bug reports."""
+    from geoseg.info import describe_installation, format_installation
+
+    facts = describe_installation()
+    typer.echo(json.dumps(facts, indent=2) if as_json else format_installation(facts))

@@ -1,51 +1,34 @@
 """`geoseg run`."""
 
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from geoseg.bundle import DEFAULT_MODEL
-from geoseg.cli.app import Device, DeviceOption, Model, Overwrite, Quiet, Threads, app, log_to_stderr
+from geoseg.cli.app import (
+    CRS,
+    AOIWhere,
+    Device,
+    Model,
+    Overwrite,
+    Quiet,
+    Threads,
+    Threshold,
+    app,
+    log_to_stderr,
+)
 from geoseg.errors import UsageError
+from geoseg.io.tables import plural
 
 if TYPE_CHECKING:
-    from geoseg.run import BatchResult, RunSettings
+    from geoseg.run import BatchResult
+
+log = logging.getLogger(__name__)
 
 SOME_FAILED = 3
 """Exit code of a batch in which some scenes failed."""
-
-
-class PrecisionOption(StrEnum):
-    """Precision of the network's arithmetic."""
-
-    F32 = "f32"
-    BF16 = "bf16"
-    F16 = "f16"
-
-
-class MosaicOption(StrEnum):
-    """Which scene counts where several overlap."""
-
-    FIRST = "first"
-    LATEST = "latest"
-    MEAN = "mean"
-
-
-class ErrorsOption(StrEnum):
-    """What happens to blocks that fail."""
-
-    STOP = "stop"
-    NODATA = "nodata"
-
-
-class GridOption(StrEnum):
-    """Pixel grid of the results."""
-
-    MODEL = "model"
-    SCENE = "scene"
 
 
 @app.command("run", no_args_is_help=True)
@@ -70,7 +53,7 @@ def run(
         ),
     ] = None,
     mosaic: Annotated[
-        MosaicOption | None,
+        Literal["first", "latest", "mean"] | None,
         typer.Option(
             help="Make one mosaic of all scenes. Where they overlap, use the first one given, the latest one, or the "
             "mean probability.",
@@ -82,14 +65,8 @@ def run(
     ] = None,
     asset: Annotated[str | None, typer.Option(help="Key of the STAC asset to read.", show_default=False)] = None,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the area of interest.", show_default=False)] = None,
-    aoi_where: Annotated[
-        str | None,
-        typer.Option(help="Filter on the features of --aoi, such as \"split = 'test'\".", show_default=False),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Minimum probability of a building pixel; the model's by default.", show_default=False),
-    ] = None,
+    aoi_where: AOIWhere = None,
+    threshold: Threshold = None,
     min_area_m2: Annotated[
         float | None,
         typer.Option(help="Minimum area of a footprint in square meters; the model's by default.", show_default=False),
@@ -101,20 +78,18 @@ def run(
         str | None,
         typer.Option(help="Bands of the scene in the order of the model's bands, such as 1,2,3.", show_default=False),
     ] = None,
-    crs: Annotated[
-        str | None, typer.Option(help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
-    ] = None,
+    crs: CRS = None,
     grid: Annotated[
-        GridOption, typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
-    ] = GridOption.MODEL,
+        Literal["model", "scene"], typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
+    ] = "model",
     blend: Annotated[
         bool, typer.Option("--blend", help="Blend neighboring chips, for networks that pool over the whole chip.")
     ] = False,
-    device: DeviceOption = Device.AUTO,
+    device: Device = "auto",
     precision: Annotated[
-        PrecisionOption,
+        Literal["f32", "bf16", "f16"],
         typer.Option(help="Precision; bf16 and f16 are faster on a GPU, with slightly different results."),
-    ] = PrecisionOption.F32,
+    ] = "f32",
     threads: Threads = None,
     workers: Annotated[
         int | None,
@@ -135,11 +110,11 @@ def run(
         ),
     ] = None,
     errors: Annotated[
-        ErrorsOption,
+        Literal["stop", "nodata"],
         typer.Option(
             help="If blocks still cannot be read after several attempts: stop without a result, or make them nodata."
         ),
-    ] = ErrorsOption.STOP,
+    ] = "stop",
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,7 +139,7 @@ def run(
     cannot be used, and 3 that some blocks or scenes failed: the message says why.
     """
     log_to_stderr(quiet=quiet)
-    from geoseg.run import RunSettings
+    from geoseg.run import BatchResult, RunSettings, run_inputs
 
     settings = RunSettings(
         model=model,
@@ -176,36 +151,32 @@ def run(
         simplify_px=simplify_px,
         bands=_parse_bands(bands),
         crs=crs,
-        grid=grid.value,
+        grid=grid,
         blend=blend,
-        device=device.value,
-        precision=precision.value,
+        device=device,
+        precision=precision,
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,
         also=tuple(also or ()),
         picture=picture,
-        mosaic=mosaic.value if mosaic is not None else None,
+        mosaic=mosaic,
         target_crs=target_crs,
         asset=asset,
-        errors=errors.value,
+        errors=errors,
         scheduler=scheduler,
         workers=workers,
     )
-    _run(scene, settings, quiet=quiet)
-
-
-def _run(inputs: list[str], settings: "RunSettings", *, quiet: bool) -> None:
-    """Run one scene, one mosaic or many scenes; print the results."""
-    from geoseg.run import BatchResult, run_inputs
-
-    result = run_inputs(inputs, settings, quiet=quiet)
+    result = run_inputs(scene, settings, quiet=quiet)
     if isinstance(result, BatchResult):
         _report_batch(result)
         return
-    counts, seconds = result.report["counts"], result.report["seconds"]
     if result.is_new:
-        logging.getLogger(__name__).info("%s", _summary(counts, seconds, result.report["peak_memory_mb"]))
+        counts, peak_mb = result.report["counts"], result.report["peak_memory_mb"]
+        stages = ", ".join(f"{name} {value:.1f} s" for name, value in result.report["seconds"].items())
+        memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
+        buildings, mpx = plural(counts["buildings"], "building"), counts["valid_pixels"] / 1e6
+        log.info("%s on %.1f Mpx; %s%s", buildings, mpx, stages, memory)
     for path in result.paths:
         typer.echo(path)
 
@@ -216,19 +187,11 @@ def _report_batch(result: "BatchResult") -> None:
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
     outside = f", {len(result.outside)} outside the AOI" if result.outside else ""
-    logging.getLogger(__name__).info(
-        "%d scenes segmented, %d finished before, %d failed%s", done, skipped, failed, outside
-    )
+    log.info("%s segmented, %d finished before, %d failed%s", plural(done, "scene"), skipped, failed, outside)
     for file, message in result.failed.items():
         typer.echo(f"Failed: {file}: {message}", err=True)
     if result.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _summary(counts: dict[str, int], seconds: dict[str, float], peak_mb: float | None) -> str:
-    stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
-    return f"{counts['buildings']:,} buildings on {counts['valid_pixels'] / 1e6:.1f} Mpx; {stages}{memory}"
 
 
 def _parse_bands(text: str | None) -> list[int] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg.cli.app import app, with_flags
+from geoseg.io.tables import plural
 
 if TYPE_CHECKING:
     from geoseg.run import RunStatus
@@ -32,34 +33,34 @@ def status(
     found = read_status(run)
     most = len(found) + sum(len(each.failed) for each in found) if every else MOST
     if len(found) == 1:
-        _say_one(found[0], most)
+        _print_one(found[0], most)
     else:
-        _say_many(found, most)
+        _print_many(found, most)
 
 
-def _say_one(found: "RunStatus", most: int) -> None:
+def _print_one(found: "RunStatus", most: int) -> None:
     """Print one run."""
     typer.echo(f"{found.name}: {found.state}, {_progress(found)}")
     typer.echo(f"run folder: {found.url}")
     if found.holder and found.state == "working":
         holder = found.holder
-        typer.echo(f"worked on by: process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}")
+        typer.echo(f"client: process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}")
     if found.dashboard:
         typer.echo(f"dashboard: {found.dashboard}")
     if found.state == "stopped":
-        typer.echo("Nobody works on it. The same command that began it goes on from here.")
+        typer.echo("No client is working on this run. To continue it, run the same command again.")
     for name, error in list(found.failed.items())[:most]:
         typer.echo(f"failed: {name}: {with_flags(error)}")
     if len(found.failed) > most:
-        typer.echo(f"and {len(found.failed) - most} more failed blocks: --all lists them")
+        typer.echo(f"and {plural(len(found.failed) - most, 'more failed block')}: --all lists them")
 
 
-def _say_many(found: "list[RunStatus]", most: int) -> None:
+def _print_many(found: "list[RunStatus]", most: int) -> None:
     """Print a batch: totals, then the scenes that are not finished."""
     states = Counter(each.state for each in found)
     typer.echo(f"{len(found)} scenes: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
     blocks, done = sum(each.blocks for each in found), sum(each.done for each in found)
-    typer.echo(f"{done:,} of {blocks:,} blocks done in the scenes that were begun")
+    typer.echo(f"{done:,} of {blocks:,} blocks done in the scenes that have been started")
     for address in sorted({each.dashboard for each in found if each.dashboard}):
         typer.echo(f"dashboard: {address}")
     open_scenes = [each for each in found if each.state in ("working", "stopped") or each.failed]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import RecipeError, UnknownLabelError
-from geoseg.io.tables import list_names
+from geoseg.io.tables import name_some
 
 __all__ = ["BINARY", "IGNORED", "UNKNOWN", "Coding", "UNSURE", "class_indices", "plan_coding"]
 
@@ -72,7 +72,7 @@ def _translate(
     if left.any():
         found, counts = np.unique(values[left], return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        listed = list_names([f"{name(found[i])} ({counts[i]} px)" for i in order], shown=5)
+        listed = name_some([f"{name(found[i])} ({counts[i]} px)" for i in order], most=5)
         raise UnknownLabelError(f"has {listed}; expected {', '.join(map(name, table))}")
     return out
 

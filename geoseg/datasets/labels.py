@@ -17,7 +17,7 @@ from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -136,7 +136,7 @@ def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels
 
     if not shapes:
         return np.full(grid.shape, around, np.uint8)
-    with quiet_georeference():
+    with allow_no_georeference():
         burnt: Labels = rasterize(shapes, grid.shape, fill=around, transform=grid.transform, dtype="uint8")
     return burnt
 
@@ -155,7 +155,7 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
     from rasterio.errors import RasterioError
 
     try:
-        with quiet_georeference():
+        with allow_no_georeference():
             opened = rasterio.open(path)
     except RasterioError as err:
         raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from geoseg.errors import LabelError
 from geoseg.io.suffixes import SCENE_SUFFIXES
-from geoseg.io.tables import list_names
+from geoseg.io.tables import name_some
 
 __all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
 
@@ -99,13 +99,13 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
         missing = [str(path) for name, path in images.items() if name not in labels]
         if missing:
             raise LabelError(
-                f"{len(missing)} of {len(images)} images ({list_names(missing)}) have no mask at {place}; add the "
+                f"{len(missing)} of {len(images)} images ({name_some(missing)}) have no mask at {place}; add the "
                 "masks, or leave the images out with exclude"
             )
         orphans = [str(path) for name, path in labels.items() if name not in images]
         if orphans:
             raise LabelError(
-                f"{len(orphans)} of {len(labels)} masks ({list_names(orphans)}) have no image at "
+                f"{len(orphans)} of {len(labels)} masks ({name_some(orphans)}) have no image at "
                 f"{root / rule.images}; add the images, or leave the masks out with exclude"
             )
         pairs += [Pair(name, image, labels[name], rule.split) for name, image in images.items()]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from geoseg.errors import OutputError, RecipeError
 from geoseg.io.aside import write_json
-from geoseg.io.tables import list_names
+from geoseg.io.tables import name_some
 
 __all__ = ["PARTS", "Split", "check_shares", "draw_fold", "draw_split", "read_split", "write_split"]
 
@@ -111,11 +111,11 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
     for names_of, fault in ((twice, "listed twice"), (sorted(set(listed) - there), "missing")):
         if names_of:
             raise RecipeError(
-                f"{path} names {len(names_of)} files that are {fault}: {list_names(names_of)}. Fix or delete it."
+                f"{path} names {len(names_of)} files that are {fault}: {name_some(names_of)}. Fix or delete it."
             )
     left = sorted(there - set(listed))
     if left:
-        log.warning("%s does not list %d of %d files (%s): left out", path, len(left), len(there), list_names(left))
+        log.warning("%s does not list %d of %d files (%s): left out", path, len(left), len(there), name_some(left))
     return split
 
 

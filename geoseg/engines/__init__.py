@@ -1,9 +1,8 @@
 """Engines run a network: pixel values in, probabilities out."""
 
-from geoseg.engines.fakes import ClassSegmenter, IdentitySegmenter, ThresholdSegmenter
 from geoseg.engines.onnx import ONNX_CACHE_ENV
-from geoseg.engines.open import choose_device, load_engine, worker_threads
-from geoseg.engines.protocol import Engine, usable_cores
+from geoseg.engines.protocol import ClassSegmenter, Engine, IdentitySegmenter, ThresholdSegmenter, usable_cores
+from geoseg.engines.registry import choose_device, load_engine, worker_threads
 
 __all__ = [
     "ONNX_CACHE_ENV",

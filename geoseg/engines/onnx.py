@@ -1,14 +1,14 @@
-"""A bundle's network as ONNX, made on this machine once and kept."""
+"""A bundle's network as ONNX, exported once on this machine and cached."""
 
 import os
 import sys
 from pathlib import Path
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle
 from geoseg.errors import NetworkExportError, OutputError
 from geoseg.io.aside import write_aside
-from geoseg.silence import quiet
+from geoseg.model_file import ModelFormat
+from geoseg.third_party import ignore_warnings
 
 ONNX_CACHE_ENV = "GEOSEG_CACHE_DIR"
 OPSET = 18
@@ -17,7 +17,7 @@ EXPORT_VERSION = 1
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that can be made again: `$GEOSEG_CACHE_DIR`, else the user's cache folder."""
+    """Return the cache folder: `$GEOSEG_CACHE_DIR`, else the user's cache folder."""
     if own := os.environ.get(ONNX_CACHE_ENV):
         return Path(own)
     if sys.platform == "win32":
@@ -38,7 +38,7 @@ def onnx_path(bundle: Bundle) -> Path:
     Raises:
         OutputError: If the cache folder cannot be written.
     """
-    if bundle.form in (Form.ONNX, Form.OPENVINO):
+    if bundle.format in (ModelFormat.ONNX, ModelFormat.OPENVINO):
         return bundle.path
     folder = cache_folder()
     path = folder / f"{bundle.spec.slug}-{bundle.key}-v{EXPORT_VERSION}.onnx"
@@ -59,7 +59,7 @@ def export_onnx(bundle: Bundle, path: Path) -> None:
     """Write a bundle's network, normalization and activation included, as one ONNX file.
 
     Raises:
-        NetworkExportError: If ONNX cannot say what the network does.
+        NetworkExportError: If the network cannot be expressed in ONNX.
     """
     import torch
 
@@ -69,7 +69,7 @@ def export_onnx(bundle: Bundle, path: Path) -> None:
     model = load_segmenter(bundle)
     chip = torch.zeros(1, len(spec.bands), 4 * spec.stride_px, 4 * spec.stride_px)
     axes = {0: "n", 2: "y", 3: "x"}
-    with quiet():
+    with ignore_warnings():
         try:
             torch.onnx.export(
                 model,

@@ -1,4 +1,4 @@
-"""ONNX files on a CUDA GPU, and on the CPU where OpenVINO is missing."""
+"""ONNX files on a CUDA GPU, and on the CPU if OpenVINO is not installed."""
 
 import importlib.util
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DeviceError, MissingPackageError
-from geoseg.telemetry import import_onnxruntime
+from geoseg.third_party import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,7 +23,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 class OnnxRuntimeEngine:
-    """Runs batches of a fixed size in full precision; a short batch is filled up with its last chip."""
+    """Run batches of a fixed size in full precision; a short batch is filled up with its last chip."""
 
     def __init__(self, session: "InferenceSession", device: str) -> None:
         """Wrap a session; see `load`."""
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
         if (found := session.get_providers()[0]) != PROVIDERS[device][0]:
             raise DeviceError(
                 f"ONNX Runtime cannot run {bundle.path} on {device}: it would fall back to {found}. Check that its "
-                "version fits the CUDA and cuDNN installed, or use --device cpu."
+                "version fits the CUDA and cuDNN installed, or use `device='cpu'`."
             )
         return cls(session, device)
 

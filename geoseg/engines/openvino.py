@@ -10,7 +10,7 @@ from geoseg.bundle import Bundle
 from geoseg.engines.onnx import onnx_path
 from geoseg.engines.protocol import usable_cores
 from geoseg.errors import BundleError, DeviceError
-from geoseg.telemetry import import_openvino
+from geoseg.third_party import import_openvino
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -50,7 +50,7 @@ class OpenVINOEngine:
 
         Raises:
             DeviceError: If OpenVINO is not installed.
-            NetworkExportError: If ONNX cannot say what the network does.
+            NetworkExportError: If the network cannot be expressed in ONNX.
             BundleError: If an exported network does not fit its specification.
         """
         if importlib.util.find_spec("openvino") is None:
@@ -86,7 +86,7 @@ class OpenVINOEngine:
 
 
 def _check_network(model: "Model", bundle: Bundle) -> None:
-    """Refuse an exported network whose ends are not those of its specification."""
+    """Refuse an exported network whose inputs and outputs are not those of its specification."""
     found = [end.partial_shape for end in (*model.inputs, *model.outputs)]
     counts = [len(bundle.spec.bands), len(bundle.spec.classes)]
     is_fitting = len(found) == 2 and all(

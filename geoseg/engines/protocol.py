@@ -1,16 +1,16 @@
-"""What every engine promises, what it declares before it is loaded, and the cores that it may use."""
+"""The protocol of engines, what an engine declares before it is loaded, and engines without a network for tests."""
 
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle
+from geoseg.model_file import ModelFormat
 
 
 class Engine(Protocol):
@@ -20,10 +20,10 @@ class Engine(Protocol):
     """Library, version and device, for logs and `run.json`."""
 
     batch_size: int
-    """Chips that the engine takes best at a time."""
+    """Best number of chips per call."""
 
     threads: int
-    """Threads that should call it at a time."""
+    """Threads that should call it at the same time."""
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn chips into probabilities.
@@ -56,23 +56,23 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What an engine runs; nothing of its library is imported for it.
+    """What an engine runs, without importing its library.
 
     Attributes:
         name: The library, for messages.
         package: What `import` calls it.
-        forms: Formats of models.
+        formats: Formats of models.
         devices: Where it runs them, the preferred ones first.
-        load: Loads a bundle; raises what the user should do where the library or a device does not serve.
+        load: Loads a bundle; raises an error that says what to do if the library or a device cannot be used.
         precisions: What it computes in on a GPU.
-        is_parallel: True where one thread per core should call it on the CPU; False where it uses the cores by itself.
-        has_gpu: Returns True where a device other than the CPU is present; asked only about those in `devices`.
-        no_gpu: Message of the error where such a device was asked for and is absent, with `{device}` to fill in.
+        is_parallel: True if one thread per core should call it on the CPU; False if it uses the cores by itself.
+        has_gpu: Returns True if a device other than the CPU is present; called only with one of `devices`.
+        no_gpu: Error message if such a device was requested and is absent, with `{device}` to fill in.
     """
 
     name: str
     package: str
-    forms: tuple[Form, ...]
+    formats: tuple[ModelFormat, ...]
     devices: tuple[str, ...]
     load: Callable[[Bundle, EngineOptions], Engine]
     precisions: tuple[str, ...] = ("f32",)
@@ -80,15 +80,59 @@ class Support:
     has_gpu: Callable[[str], bool] = lambda device: False
     no_gpu: str = ""
 
-    def supports(self, form: Form, device: str) -> bool:
-        """Return True where the engine runs this format on this device, if both are there."""
-        return form in self.forms and device in self.devices
+    def supports(self, model_format: ModelFormat, device: str) -> bool:
+        """Return True if the engine runs this format on this device."""
+        return model_format in self.formats and device in self.devices
 
     def is_installed(self) -> bool:
-        """Return True where its library can be imported."""
+        """Return True if its library can be imported."""
         return importlib.util.find_spec(self.package) is not None
 
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySegmenter:
+    """Return the first band divided by 254 as the probability: stored values 0-254 come back unchanged, 255 as 254."""
+
+    name: str = "identity"
+    batch_size: int = 4
+    threads: int = 1
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, 1, y, x)`: the first band of `(n, band, y, x)` divided by 254."""
+        return np.asarray(np.minimum(chips[:, :1].astype(np.float32) / np.float32(254), np.float32(1)))
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSegmenter:
+    """Call a pixel a building with probability 1 where the first band is at least `threshold`."""
+
+    threshold: float = 128
+    name: str = "threshold"
+    batch_size: int = 4
+    threads: int = 1
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, 1, y, x)`: 1 where the first band of `(n, band, y, x)` reaches the threshold, else 0."""
+        return (chips[:, :1] >= self.threshold).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSegmenter:
+    """Call a pixel class `value * classes // 256` of its first band, with probability `share`."""
+
+    classes: int = 4
+    share: float = 0.75
+    name: str = "classes"
+    batch_size: int = 4
+    threads: int = 1
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, class, y, x)`: equal steps of the first band of `(n, band, y, x)` as classes."""
+        found = chips[:, :1].astype(np.int64) * self.classes // 256
+        is_found = found == np.arange(self.classes)[:, None, None]
+        return np.where(is_found, self.share, (1 - self.share) / (self.classes - 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The torch engine: CUDA, Apple's MPS, `.pt2` files, and the CPU where OpenVINO is missing."""
+"""The torch engine: CUDA, Apple's MPS, `.pt2` files, and the CPU if OpenVINO is not installed."""
 
 import threading
 
@@ -6,20 +6,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoseg.artifact import Form, check_archive
 from geoseg.bundle import Bundle
 from geoseg.errors import BundleError, DeviceError
+from geoseg.model_file import ModelFormat
 from geoseg.networks import load_segmenter
+from geoseg.pt2_archive import check_archive
 
 BATCH_CHIPS = {"cuda": 16, "mps": 4, "cpu": 1}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class TorchEngine:
-    """Runs fixed-size batches, channels last; a short batch is filled up with its last chip.
+    """Run fixed-size batches, channels last; a short batch is filled up with its last chip.
 
     A fixed batch size keeps the choice of kernels, and so the result of a chip, the same for every block. Full
-    precision unless asked otherwise, and then really full: TF32, which rounds to 10 bits of mantissa, stays off.
+    precision is really full: TF32, which rounds to 10 bits of mantissa, stays off.
     Pixels travel as they are (8 bits) through pinned memory and become floats on the device.
     """
 
@@ -53,7 +54,7 @@ class TorchEngine:
             raise DeviceError(f"{torch.cuda.get_device_name()} does not compute in bf16. Use f16 or f32.")
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        model = load_exported(bundle, device) if bundle.form is Form.PT2 else load_segmenter(bundle)
+        model = load_exported(bundle, device) if bundle.format is ModelFormat.PT2 else load_segmenter(bundle)
         return cls(model, device, precision)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,10 +63,10 @@ class TorchEngine:
         return np.concatenate(parts)
 
     def _predict_batch(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predict one batch; only the launch is one thread's alone.
+        """Predict one batch; the lock covers only the launch.
 
         On a GPU all threads share torch's default stream, which runs what is launched in that order: while one thread
-        waits for its result, the next has its pixels copied and its network launched, and the GPU does not wait.
+        waits for its result, the next copies its pixels and launches its network, and the GPU does not wait.
         """
         index = np.minimum(np.arange(self.batch_size), len(chips) - 1)
         is_mixed = self._dtype != torch.float32
@@ -81,10 +82,10 @@ class TorchEngine:
 
 
 def load_exported(bundle: Bundle, device: str) -> torch.nn.Module:
-    """Load a `.pt2` network onto a device, after looking through the archive.
+    """Load a `.pt2` network onto a device, after inspecting the archive.
 
     Raises:
-        PickledModelError: If loading it would run code of its maker.
+        PickledModelError: If loading it would run code.
         BundleError: If this torch cannot read it.
     """
     from torch.export.passes import move_to_device_pass

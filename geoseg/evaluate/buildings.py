@@ -1,4 +1,4 @@
-"""Building by building: which were found, how confidently, and how well their outlines are drawn."""
+"""Scores of individual buildings: detection, average precision, and the quality of outlines."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,25 +11,26 @@ from geoseg.evaluate.pixels import ratio
 from geoseg.evaluate.polygons import PolygonArray, Shapes, count_vertices
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-"""COCO's: 0.50, 0.55 ... 0.95 (https://cocodataset.org/#detection-eval)."""
+"""The thresholds of COCO: 0.50, 0.55 ... 0.95 (https://cocodataset.org/#detection-eval)."""
 
 RECALLS = 101
-"""Recalls at which COCO reads the precision: 0, 0.01 ... 1."""
+"""Number of recalls at which COCO samples the precision: 0, 0.01 ... 1."""
 
-RIGHT, WRONG, IGNORED = 1, 0, -1
+TP, FP, IGNORED = 1, 0, -1
+"""Outcomes of a predicted building: true positive, false positive, or neither."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlines:
-    """Sums over the pairs of a building and its prediction at IoU 0.5 that the border of the scored area leaves whole.
+    """Sums over the pairs of true and predicted buildings, matched at IoU 0.5, that lie inside the scored area.
 
     Attributes:
-        pairs: How many.
+        pairs: Number of pairs.
         iou: Sum of IoU.
         c_iou: Sum of C-IoU.
-        polis: Sum of PoLiS, meters.
-        true_vertices: Corners of the true polygons.
-        found_vertices: Corners of the predicted ones.
+        polis: Sum of PoLiS in meters.
+        true_vertices: Vertices of the true polygons.
+        found_vertices: Vertices of the predicted polygons.
     """
 
     pairs: int = 0
@@ -40,22 +41,22 @@ class Outlines:
     found_vertices: int = 0
 
     def __add__(self, other: "Outlines") -> "Outlines":
-        """Pool the pairs of two areas."""
+        """Add the pairs of two areas."""
         return Outlines(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BuildingCounts:
-    """What became of the buildings of an area; areas add up.
+    """Counts of true and predicted buildings in an area; counts of areas can be added.
 
     Attributes:
         truths: True buildings that count.
         predictions: Predicted buildings that count.
-        true_vertices: Corners of the true buildings that count.
-        found_vertices: Corners of the predicted buildings that count.
-        confidence: Of every predicted building that is not left out, `(building,)`; None where it is unknown.
-        outcome: `RIGHT`, `WRONG` or `IGNORED` at each IoU threshold, `(threshold, building)`.
-        outlines: How well matched buildings are drawn.
+        true_vertices: Vertices of the true buildings that count.
+        found_vertices: Vertices of the predicted buildings that count.
+        confidence: Confidence of every predicted building, `(building,)`; None if unknown.
+        outcome: `TP`, `FP` or `IGNORED` at each IoU threshold, `(threshold, building)`.
+        outlines: Quality of the outlines of matched buildings.
     """
 
     truths: int = 0
@@ -67,7 +68,7 @@ class BuildingCounts:
     outlines: Outlines = field(default_factory=Outlines)
 
     def __add__(self, other: "BuildingCounts") -> "BuildingCounts":
-        """Pool the buildings of two areas; confidence is lost where one side has none."""
+        """Add the buildings of two areas; the confidence is lost if one of them has none."""
         both = self.confidence is not None and other.confidence is not None
         return BuildingCounts(
             self.truths + other.truths,
@@ -80,8 +81,8 @@ class BuildingCounts:
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Return counts, precision, recall and F1 at IoU 0.5, average precision, and how well buildings are drawn."""
-        right, wrong = (int(np.count_nonzero(self.outcome[0] == kind)) for kind in (RIGHT, WRONG))
+        """Return counts, precision, recall and F1 at IoU 0.5, average precision, and the quality of outlines."""
+        tp, fp = (int(np.count_nonzero(self.outcome[0] == kind)) for kind in (TP, FP))
         ap = dict.fromkeys(("ap", "ap50", "ap75"), float("nan"))
         if self.confidence is not None:
             each = [average_precision(self.confidence, row, self.truths) for row in self.outcome]
@@ -90,12 +91,12 @@ class BuildingCounts:
         return {
             "truth": self.truths,
             "predicted": self.predictions,
-            "right": right,
-            "wrong": wrong,
-            "missed": self.truths - right,
-            "precision": ratio(right, right + wrong),
-            "recall": ratio(right, self.truths),
-            "f1": ratio(2 * right, right + wrong + self.truths),
+            "right": tp,
+            "wrong": fp,
+            "missed": self.truths - tp,
+            "precision": ratio(tp, tp + fp),
+            "recall": ratio(tp, self.truths),
+            "f1": ratio(2 * tp, tp + fp + self.truths),
             "count_error": ratio(self.predictions - self.truths, self.truths),
             **ap,
             "matched_iou": ratio(o.iou, o.pairs),
@@ -107,12 +108,12 @@ class BuildingCounts:
 
 
 def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
-    """Match predicted buildings with true ones.
+    """Match predicted buildings with true buildings.
 
-    As in COCO's own code (pycocotools, `COCOeval.evaluateImg`): predictions are taken by falling confidence, each takes
-    the free true building with the largest IoU, if that reaches the threshold; one that counts goes before one that
-    does not. A prediction that takes a true building that does not count, or takes none and does not count itself, is
-    neither right nor wrong. Without confidence, predictions are taken by falling IoU.
+    As in COCO's own code (pycocotools, `COCOeval.evaluateImg`), predictions are matched in order of decreasing
+    confidence, each with the free true building of the largest IoU of at least the threshold; true buildings that
+    count come first. A prediction that is matched with a true building that does not count, or is not matched and does
+    not count itself, is ignored. Without confidence, predictions are matched in order of decreasing IoU.
     """
     pairs = overlapping_pairs(truth.polygons, predicted.polygons, at_least=IOU_THRESHOLDS[0])
     rank = predicted.confidence
@@ -123,9 +124,9 @@ def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
     chosen = [match_greedily(pairs, order, truth.counts, at) for at in IOU_THRESHOLDS]
     outcome = np.empty((len(chosen), len(predicted)), np.int8)
     for row, choice in zip(outcome, chosen, strict=True):
-        takes_one = choice >= 0
-        row[:] = np.where(predicted.counts & ~takes_one, WRONG, IGNORED)
-        row[takes_one] = np.where(truth.counts[pairs.truth[choice[takes_one]]], RIGHT, IGNORED)
+        is_matched = choice >= 0
+        row[:] = np.where(predicted.counts & ~is_matched, FP, IGNORED)
+        row[is_matched] = np.where(truth.counts[pairs.truth[choice[is_matched]]], TP, IGNORED)
     return BuildingCounts(
         truths=int(truth.counts.sum()),
         predictions=int(predicted.counts.sum()),
@@ -139,7 +140,7 @@ def compare_buildings(truth: Shapes, predicted: Shapes) -> BuildingCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Predicted and true buildings that overlap: positions in both and IoU, `(pair,)`."""
+    """Overlapping predicted and true buildings: indices of both and IoU, `(pair,)`."""
 
     predicted: NDArray[np.int64]
     truth: NDArray[np.int64]
@@ -147,9 +148,9 @@ class Pairs:
 
 
 def overlapping_pairs(truth: PolygonArray, predicted: PolygonArray, *, at_least: float = 0.0) -> Pairs:
-    """Return the pairs of polygons whose IoU, to the millionth, is above 0 and reaches `at_least`.
+    """Return the pairs of polygons with an IoU above 0 and of at least `at_least`.
 
-    Coordinates of a file carry rounding of their own; an IoU of exactly one half must not hang on it.
+    The IoU is rounded to six decimals, so that the rounded coordinates of a file do not decide about an IoU of 0.5.
     """
     i, j = shapely.STRtree(truth).query(predicted, predicate="intersects")
     own, other = shapely.area(predicted)[i], shapely.area(truth)[j]
@@ -164,16 +165,16 @@ def overlapping_pairs(truth: PolygonArray, predicted: PolygonArray, *, at_least:
 def match_greedily(
     pairs: Pairs, order: NDArray[np.int64], counts: NDArray[np.bool_], at_least: float
 ) -> NDArray[np.int64]:
-    """Give each prediction, in order, the free true building with the largest IoU.
+    """Match each prediction, in order, with the free true building of the largest IoU.
 
     Args:
-        pairs: Overlaps.
-        order: Predictions in the order of their choice, `(prediction,)`.
-        counts: True buildings that count; they are chosen before the others, `(truth,)`.
-        at_least: Smallest IoU.
+        pairs: Overlapping buildings.
+        order: Indices of the predictions in the order of matching, `(prediction,)`.
+        counts: True buildings that count, which come before the others, `(truth,)`.
+        at_least: Minimum IoU.
 
     Returns:
-        Position in `pairs` of every prediction's choice, -1 for none, `(prediction,)`.
+        Index in `pairs` of the match of every prediction, -1 for none, `(prediction,)`.
     """
     found = np.full(len(order), -1, np.int64)
     taken = np.zeros(len(counts), bool)
@@ -181,7 +182,7 @@ def match_greedily(
     rank[order] = np.arange(len(order))
     kept = np.flatnonzero(pairs.iou >= at_least)
     i, j, iou = pairs.predicted[kept], pairs.truth[kept], pairs.iou[kept]
-    # Best first; of equal ones the last, as pycocotools does.
+    # Best first; the last of equal ones, as in pycocotools.
     for k in np.lexsort((-j, -iou, ~counts[j], rank[i])).tolist():
         if found[i[k]] < 0 and not taken[j[k]]:
             found[i[k]], taken[j[k]] = kept[k], True
@@ -189,23 +190,23 @@ def match_greedily(
 
 
 def average_precision(confidence: NDArray[np.float64], outcome: NDArray[np.int8], truths: int) -> float:
-    """Return the average precision as COCO defines it; NaN without true buildings.
+    """Return the average precision as defined by COCO; NaN without true buildings.
 
     Lin et al., "Microsoft COCO: common objects in context", ECCV 2014, and pycocotools, `COCOeval.accumulate`: the
     mean, over the recalls 0, 0.01 ... 1, of the largest precision at this recall or a higher one; 0 beyond the last
     recall.
 
     Args:
-        confidence: Of each predicted building, `(building,)`.
-        outcome: `RIGHT`, `WRONG` or `IGNORED`, `(building,)`.
-        truths: True buildings that count.
+        confidence: Confidence of each predicted building, `(building,)`.
+        outcome: `TP`, `FP` or `IGNORED`, `(building,)`.
+        truths: Number of true buildings that count.
     """
     if truths == 0:
         return float("nan")
     order = np.argsort(-confidence, kind="stable")
     ranked = outcome[order][outcome[order] != IGNORED]
-    right = np.cumsum(ranked == RIGHT)
-    recall, precision = right / truths, right / np.arange(1, len(ranked) + 1)
+    tp = np.cumsum(ranked == TP)
+    recall, precision = tp / truths, tp / np.arange(1, len(ranked) + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, np.linspace(0, 1, RECALLS), side="left")
     return float(np.append(best_from_here, 0.0)[at].sum() / RECALLS)
@@ -231,11 +232,10 @@ def _measure_outlines(truth: Shapes, predicted: Shapes, pairs: Pairs, choice: ND
 
 
 def vertex_likeness(a: Any, b: Any) -> Any:
-    """Return `1 - |a - b| / (a + b)` of two numbers of vertices, the factor of C-IoU.
+    """Return `1 - |a - b| / (a + b)` for two numbers of vertices, the factor of C-IoU.
 
     Zorzi, Bazrafkan, Habenschuss and Fraundorfer, "PolyWorld: polygonal building extraction with graph neural networks
-    in satellite images", CVPR 2022 (arXiv:2111.15491): as many vertices as the truth give 1, far too many or too few
-    tend to 0.
+    in satellite images", CVPR 2022 (arXiv:2111.15491): 1 for equal numbers, close to 0 for very different ones.
     """
     return 1 - np.abs(a - b) / (a + b)
 
@@ -244,8 +244,8 @@ def polis(a: PolygonArray, b: PolygonArray) -> NDArray[np.float64]:
     """Return the PoLiS distance of every pair of polygons.
 
     Avbelj, Mueller and Bamler, "A metric for polygon comparison and building extraction evaluation", IEEE Geoscience
-    and Remote Sensing Letters 12(1), 2015: the mean distance of the vertices of `a` from the outline of `b`, and
-    the other way round, and the mean of both. Holes have vertices and outlines like every ring.
+    and Remote Sensing Letters 12(1), 2015: the mean distance of the vertices of `a` from the outline of `b`, the
+    same with `a` and `b` exchanged, and the mean of both. The vertices and outlines of holes count like all others.
 
     Args:
         a: Polygons, `(pair,)`.

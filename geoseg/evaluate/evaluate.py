@@ -1,8 +1,8 @@
-"""Score models, runs and other tools' files on scenes with labels."""
+"""Score models, runs and files of other tools on scenes with labels, and report the scores."""
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,27 +17,39 @@ from geoseg.evaluate.polygons import outline_buildings
 from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, ScoredRun, is_run_folder
 from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, score_scene
 from geoseg.evaluate.settings import EvaluateSettings
-from geoseg.evaluate.table import building_table, class_table, curve_table, pixel_table, several_table
 from geoseg.inference import read_aoi
 from geoseg.io.aside import write_record
 from geoseg.io.pairs import find_labels
+from geoseg.io.tables import write_table
 from geoseg.scene import Paths, close_readers, list_files
 
 log = logging.getLogger(__name__)
 
 METRICS_FILE, PICTURES = "metrics.json", "pictures"
 UNLABELLED = ("unlabelled", "unlabeled")
-"""Classes left out of means by default."""
+"""Classes excluded from means by default."""
+
+FIGURES = {"IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall"}
+ONE_CLASS = FIGURES | {"boundary IoU": "boundary_iou", "accuracy": "pixel_accuracy", "ECE": "calibration_error"}
+SEVERAL_CLASSES = {"mean IoU": "mean_iou", "mean Dice": "mean_dice", "accuracy": "pixel_accuracy"}
+SEVERAL_CLASSES |= {"mean boundary IoU": "mean_boundary_iou"}
+BUILDINGS = {"truth": "truth", "found": "predicted", "precision": "precision", "recall": "recall", "F1": "f1"}
+BUILDINGS |= {"AP50": "ap50", "AP": "ap", "count error": "count_error", "PoLiS": "polis", "C-IoU": "c_iou"}
+BUILDINGS |= {"vertex ratio": "vertex_ratio"}
+"""Columns of tables, and their keys in `metrics.json`."""
+
+CURVE_STEP = 0.05
+"""Distance of the thresholds in the table of the curve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Counts per scene, and how they were made.
+    """Scores of all scenes.
 
     Attributes:
-        scenes: Counts by name of the scene.
-        facts: What was scored, by name of the scene: model or files, threshold, width of the boundary.
-        curve: Figures at every threshold, over all scenes; empty unless asked for.
+        scenes: Scores by name of the scene.
+        facts: What was scored, by name of the scene: model or files, threshold, boundary width.
+        curve: Scores of all scenes together at every threshold; empty unless asked for.
     """
 
     scenes: dict[str, SceneScores]
@@ -46,17 +58,17 @@ class Evaluation:
 
     @property
     def total(self) -> SceneScores:
-        """All scenes' pixels and buildings pooled."""
+        """Scores of all scenes together."""
         return pool(list(self.scenes.values()))
 
     @property
     def threshold(self) -> float | None:
-        """The threshold, where all scenes have the same."""
+        """The threshold, if all scenes have the same."""
         found = {facts.get("threshold") for facts in self.facts.values()}
         return found.pop() if len(found) == 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for `metrics.json`."""
+        """Return the contents of `metrics.json`."""
         first = next(iter(self.facts.values()), {})
         common = {key: first.get(key) for key in ("model", "key")}
         total = self.total
@@ -74,35 +86,62 @@ class Evaluation:
         }
 
     def table(self) -> str:
-        """Return Markdown tables: a row of pixel figures per scene and one for all, classes, buildings, thresholds."""
-        metrics = {name: scores.metrics() for name, scores in self.scenes.items()}
+        """Return Markdown tables of the scores: per scene and of all, per class, of buildings, per threshold."""
         total = self.total
-        rows = metrics | ({"all": total.metrics()} if len(metrics) > 1 else {})
+        figures, rows = total.metrics(), {name: scores.metrics() for name, scores in self.scenes.items()}
+        rows |= {"all": figures} if len(rows) > 1 else {}
         if len(total.confusion.classes) > 2:
-            parts = [several_table(rows), class_table(total.metrics(), total.unscored)]
+            classes = {
+                f"{name} (not in the mean)" if name in total.unscored else name: found
+                for name, found in figures["classes"].items()
+            }
+            per_class = FIGURES | {"boundary IoU": "boundary_iou"}
+            parts = [_table("scene", SEVERAL_CLASSES, rows), _table("class", per_class, classes)]
         else:
-            parts = [pixel_table(rows)]
-        parts += [building_table(rows)] if any("buildings" in m for m in rows.values()) else []
-        parts += [curve_table(self.curve)] if self.curve else []
+            parts = [_table("scene", ONE_CLASS, rows)]
+        buildings = {name: found["buildings"] for name, found in rows.items() if "buildings" in found}
+        parts += [_table("buildings", BUILDINGS, buildings)] if buildings else []
+        parts += [_curve_table(self.curve)] if self.curve else []
         return "\n\n".join(parts)
 
 
+def _table(first: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table with one row per scene or class, and megapixels last if the rows have pixels."""
+    cells = [
+        [name, *(row.get(key, float("nan")) for key in columns.values())]
+        + ([f"{row['pixels'] / 1e6:.2f}"] if "pixels" in row else [])
+        for name, row in rows.items()
+    ]
+    head = [first, *columns, "Mpx"]
+    return write_table(head[: len(cells[0])], cells)
+
+
+def _curve_table(curve: Sequence[Mapping[str, float]]) -> str:
+    """Return a table with the scores at every twentieth of a threshold, and at the threshold with the largest IoU."""
+    picked = [min(curve, key=lambda row: abs(row["threshold"] - step * CURVE_STEP)) for step in range(1, 20)]
+    best = max(curve, key=lambda row: row["iou"] if row["iou"] == row["iou"] else -1.0)
+    shown = sorted([*(row for row in picked if row is not best), best], key=lambda row: row["threshold"])
+    keys = ("threshold", *FIGURES.values())
+    rows = [[*(row[key] for key in keys), "best" if row is best else ""] for row in shown]
+    return write_table(("threshold", *FIGURES, ""), rows)
+
+
 def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
-    """Score a model on scenes, or finished runs, or the files of any tool.
+    """Score a model on scenes, finished runs, or files of any tool.
 
     Args:
-        paths: Rasters, URLs or folders; or result folders of `geoseg run`. With a folder of labels every file is a
-            scene of its own; with one label file all files are one scene.
+        paths: Rasters, URLs or folders, or result folders of `geoseg run`. If the labels are a folder, every raster is
+            a scene; if they are a file, all rasters form one scene.
         settings: See `EvaluateSettings`.
 
     Raises:
         LabelError: If labels are missing or do not fit.
-        GeosegError: If scene, model, files or area do not fit.
+        GeosegError: If scene, model, files or AOI do not fit.
     """
     out = settings.out
     if out is not None and (out / METRICS_FILE).exists() and not settings.overwrite:
         raise ExistingResultError(
-            f"{out / METRICS_FILE} is already there. Choose another folder with --out, or replace it with --overwrite."
+            f"{out / METRICS_FILE} exists. Choose another folder with `out`, or replace it with `overwrite=True`."
         )
     scores: dict[str, SceneScores] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -112,21 +151,25 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
     if settings.curve:
         levels = evaluation.total.levels
         if levels is None:
-            raise UsageError("--curve needs probabilities, which what is scored has not. Score a model.")
+            raise UsageError("`curve` requires probabilities, and these files have none. Score a model.")
         evaluation = replace(evaluation, curve=levels.curve())
     if out is not None:
-        _write(evaluation, out, settings.pictures)
+        out.mkdir(parents=True, exist_ok=True)
+        if settings.pictures:
+            _draw_diagrams(evaluation, out)
+        write_record(out / METRICS_FILE, evaluation.to_dict())
+        log.info("%s", out / METRICS_FILE)
     return evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredScene:
-    """A scene to be scored.
+    """A scene to score.
 
     Attributes:
-        name: Name of the scene, unique among all.
+        name: Unique name of the scene.
         labels: Its labels.
-        scored: What is scored on it; it opens itself.
+        scored: What is scored.
     """
 
     name: str
@@ -135,18 +178,18 @@ class ScoredScene:
 
 
 def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list[ScoredScene]:
-    """Find out what is scored and pair it with its labels, from names, before anything is opened.
+    """Determine what is scored and pair it with its labels by name, before anything is opened.
 
     Args:
-        paths: Scenes, or result folders of `geoseg run`; may be empty where a mask or footprints are scored.
+        paths: Scenes, or result folders of `geoseg run`; may be empty if a mask or footprints are scored.
         settings: See `EvaluateSettings`.
 
     Raises:
-        UsageError: If the options contradict each other.
+        UsageError: If arguments contradict each other.
         LabelError: If a scene has no labels.
     """
     if not paths and not settings.has_files:
-        raise UsageError("Nothing to score was named. Name a scene, a result folder, or --mask or --footprints.")
+        raise UsageError("There is nothing to score. Give a scene, a result folder, `mask` or `footprints`.")
     runs = [] if settings.has_files else [_run_folders(Path(path)) for path in paths]
     found: list[tuple[str, ScoredModel | ScoredRun | ScoredFiles]] = []
     if settings.has_files:
@@ -154,19 +197,17 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         images = list_files(list(paths)) if paths else []
         if len(masks) > 1 and settings.footprints is not None:
             raise UsageError(
-                f"{settings.mask} holds {len(masks)} masks, --footprints is one file. Score them one by one."
+                f"{settings.mask} contains {len(masks)} masks, but `footprints` is one file. Score them one by one."
             )
         for file in masks or [str(settings.footprints)]:
             beside = images if len(masks) < 2 else [image for image in images if Path(image).stem == Path(file).stem]
             found.append((file, ScoredFiles(Path(file) if masks else None, tuple(beside))))
     elif any(runs):
         if not all(runs):
-            raise UsageError("Some of what was named are result folders and some are scenes. Score them one by one.")
+            raise UsageError("Some inputs are result folders and some are scenes. Score them separately.")
         folders = [folder for inner in runs for folder in inner]
         if settings.model is not None:
-            raise UsageError(
-                f"{folders[0]} is a finished run with its own model. Leave out --model, or name the scene."
-            )
+            raise UsageError(f"{folders[0]} is a finished run with its own model. Omit `model`, or give the scene.")
         found = [(str(folder), ScoredRun(folder)) for folder in folders]
     else:
         bundle, files = load_bundle(settings.model or DEFAULT_MODEL), list_files(paths)
@@ -181,14 +222,14 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
 
 
 def _run_folders(path: Path) -> list[Path]:
-    """Return a path that is a result folder, or the result folders in it."""
+    """Return the path itself if it is a result folder, or the result folders in it."""
     if is_run_folder(path):
         return [path]
     return sorted(inner for inner in path.iterdir() if is_run_folder(inner)) if path.is_dir() else []
 
 
 def _name_scenes(files: Sequence[str]) -> list[str]:
-    """Return the stem of every file; with what tells their folders apart where stems are the same."""
+    """Return the stem of every file, preceded by its folders if stems are not unique."""
     stems = [Path(file).stem for file in files]
     if len(set(stems)) == len(stems):
         return stems
@@ -234,10 +275,10 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
 
 
 def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the classes left out of means: as asked, else the model's and those called unlabelled."""
+    """Return the classes excluded from means: as given, or the model's and those called unlabelled."""
     strange = [name for name in asked or () if name not in prediction.classes]
     if strange:
-        raise UsageError(f"--unscored {strange[0]} is none of the classes {', '.join(prediction.classes)}.")
+        raise UsageError(f"`unscored={strange[0]}` is not one of the classes {', '.join(prediction.classes)}.")
     if asked is not None:
         return asked
     usual = (*prediction.unscored, *UNLABELLED)
@@ -245,7 +286,7 @@ def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> t
 
 
 def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
-    """Draw a scene; of several classes in the model's colors, else those of the labels' codes."""
+    """Draw a scene; several classes in the colors of the model, or else of the codes of the labels."""
     from geoseg.evaluate.pictures import draw_scene, scored_window
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,17 +298,13 @@ def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
     draw_scene(folder / f"{stack.name}.png", stack, scored_window(stack), colors=colors)
 
 
-def _write(evaluation: Evaluation, out: Path, pictures: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    if pictures:
-        from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
+def _draw_diagrams(evaluation: Evaluation, folder: Path) -> None:
+    from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
 
-        total = evaluation.total
-        if total.levels is not None:
-            draw_reliability(out / "reliability.png", total.levels, total.target)
-        if len(total.confusion.classes) > 2:
-            draw_confusion(out / "confusion.png", total.confusion)
-        if evaluation.curve:
-            draw_curve(out / "curve.png", evaluation.curve, evaluation.threshold)
-    write_record(out / METRICS_FILE, evaluation.to_dict())
-    log.info("%s", out / METRICS_FILE)
+    total = evaluation.total
+    if total.levels is not None:
+        draw_reliability(folder / "reliability.png", total.levels, total.target)
+    if len(total.confusion.classes) > 2:
+        draw_confusion(folder / "confusion.png", total.confusion)
+    if evaluation.curve:
+        draw_curve(folder / "curve.png", evaluation.curve, evaluation.threshold)

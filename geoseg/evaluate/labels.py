@@ -1,8 +1,7 @@
-"""Labels of the scored scenes: their classes on the scored grid."""
+"""Reference labels on the scored grid."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,42 +11,26 @@ from geoseg.datasets.labels import read_labels
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.evaluate.polygons import BuildingPolygons, read_buildings, say_elsewhere
 from geoseg.evaluate.rasters import Bytes, Scratch
+from geoseg.evaluate.settings import LabelSettings
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelSettings:
-    """How a label file is to be read.
-
-    Attributes:
-        codes: Number or `#RRGGBB` of a raster to class name, or to `unknown`; class indices and 255 by default.
-        layer: Layer of a vector file that has several.
-        column: Attribute of polygons that names their class; all are buildings by default.
-        elsewhere: Accept polygons none of which touches the scene.
-    """
-
-    codes: tuple[tuple[str, str], ...] = ()
-    layer: str = ""
-    column: str = ""
-    elsewhere: bool = False
-
-
 def plan_labels(
     classes: tuple[str, ...], target: str, codes: tuple[tuple[str, str], ...], colors: Mapping[str, str] | None = None
 ) -> Coding:
-    """Make a coding of the classes, with the numbers and colors of the command line.
+    """Return the coding of the classes that results from the codes of a user.
 
     Args:
         classes: Names of the classes by index.
-        target: The class that polygons burn.
+        target: The class of polygons.
         codes: Number or `#RRGGBB` to class name, or to `unknown`.
-        colors: Usual `#RRGGBB` by class name, where no color is among the codes.
+        colors: Default `#RRGGBB` by class name, if no code is a color.
 
     Raises:
-        UsageError: If a code cannot be used.
+        UsageError: If a code is not valid.
     """
     named = {key: name for key, name in codes if key.startswith("#")}
     named = named or {color: name for name, color in (colors or {}).items()}
@@ -57,27 +40,27 @@ def plan_labels(
     try:
         return plan_coding(classes, target=target, also=named, values=values or None)
     except RecipeError as err:
-        raise UsageError(f"--code cannot be used: {err}") from err
+        raise UsageError(f"`codes` cannot be used: {err}") from err
 
 
 def open_labels(
     path: Path, grid: Grid, native: Grid, coding: Coding, settings: LabelSettings, scratch: Path
 ) -> tuple[Scratch, BuildingPolygons | None]:
-    """Bring a label file onto a grid.
+    """Read a label file on a grid.
 
     Args:
         path: Raster or vector file.
         grid: The scored grid.
         native: Grid of the scene's own pixels; a label raster without georeference has its shape.
-        coding: What a raster's numbers and colors mean.
+        coding: Meaning of the numbers and colors of a raster.
         settings: See `LabelSettings`.
-        scratch: The file to keep the pixels in.
+        scratch: Path of a temporary file for the pixels.
 
     Returns:
-        Class indices, 255 where nothing is known; and the buildings of polygons without classes, else None.
+        Class indices, 255 where unknown; and the buildings, if the labels are polygons without classes, else None.
 
     Raises:
-        LabelError: If the labels are missing, cannot be read, have unknown values or lie elsewhere.
+        LabelError: If the labels are missing, cannot be read, have unknown values or do not overlap the grid.
     """
     if not path.exists():
         raise LabelError(f"There are no labels at {path}. Give a raster of class indices and 255, or polygons.")
@@ -91,15 +74,15 @@ def open_labels(
         return Scratch.fill(scratch, grid.shape, read), None
     if not coding.is_binary:
         raise LabelError(
-            f"{path} holds polygons without classes, but {len(coding.indices) - 1} classes are scored. Name the column "
-            "with the class with --column, or score one class with --target-only."
+            f"{path} contains polygons without classes, but {len(coding.indices) - 1} classes are scored. Give the "
+            "`column` with the class, or score a single class with `target_only=True`."
         )
     buildings = read_buildings(path, grid, what="labels", error=LabelError, layer=settings.layer)
     if not buildings.is_on(grid):
         message = say_elsewhere(path, grid, "labels", settings.layer)
         if not settings.elsewhere:
-            raise LabelError(f"{message} If there truly is no building here, say so with --no-buildings-here.")
-        log.warning("%s Everything found counts as wrong.", message)
+            raise LabelError(f"{message} If the scene really has no buildings, give `elsewhere=True`.")
+        log.warning("%s All predicted buildings count as false positives.", message)
     target, other = coding.target
 
     def burn(window: Window) -> Bytes:

@@ -1,4 +1,4 @@
-"""Pictures of a score: right and wrong on the map, probabilities against shares, which classes mix."""
+"""Pictures of an evaluation: errors on the map, reliability, confusion and the curve of thresholds."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ from geoseg.evaluate.rasters import STRIP_PIXELS
 from geoseg.evaluate.scores import Stack
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA
+from geoseg.outputs.picture import NODATA_GRAY, draw_image
 from geoseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -25,23 +26,23 @@ Colors = NDArray[np.uint8]
 """`(y, x, 3)`."""
 
 LONGEST_PX = 2048
-"""Longest side of a picture."""
+"""Maximum side of a picture."""
 
 SMALLEST_PX = 256
-"""Panels of small scenes are enlarged to about this."""
+"""Panels of small scenes are enlarged to about this side."""
 
 TITLE_PX, GAP_PX, LEGEND_PX = 28, 8, 30
 DPI = 100
 
-UNKNOWN = (96, 96, 96)
+UNKNOWN = (NODATA_GRAY,) * 3
 DARK = (38, 38, 38)
 WHITE = (255, 255, 255)
 FALSE_ALARM, MISS = (213, 94, 0), (86, 180, 233)
-"""Vermilion and sky blue, which color-blind people tell apart (Okabe and Ito, "Color universal design", 2008)."""
+"""Vermilion and sky blue, distinguishable by color-blind people (Okabe and Ito, "Color universal design", 2008)."""
 
 
 def scored_window(stack: Stack) -> Window:
-    """Return the window around the scored pixels."""
+    """Return the bounding window of the scored pixels."""
     height, width = stack.prediction.grid.shape
     rows, cols = np.zeros(height, bool), np.zeros(width, bool)
     for window in stack.windows():
@@ -55,30 +56,32 @@ def scored_window(stack: Stack) -> Window:
 def draw_scene(path: Path, stack: Stack, window: Window, *, colors: Sequence[str] = ()) -> Path:
     """Draw image, truth, prediction and errors of a window.
 
-    Long scenes have their panels side by side, wide ones below each other.
+    Panels are side by side for tall scenes, below each other for wide ones, and two by two otherwise.
 
     Args:
         path: Path of the PNG.
-        stack: Truth and prediction; without the scene's image there is no such panel.
-        window: What to draw.
-        colors: `#RRGGBB` of every class; black and white for two by default.
+        stack: Truth and prediction; the image is drawn if the prediction has one.
+        window: The window to draw.
+        colors: `#RRGGBB` of every class; by default the target is white and others are dark.
     """
     image = stack.prediction.image
     count = 3 if image is None else 4
     ratio = window.width / window.height
     columns = 1 if ratio > 2 else count if ratio < 0.5 else 2
     rows = math.ceil(count / columns)
-    # How many pixels of the grid become one of the picture, along an axis.
+    # Pixels of the grid per pixel of the picture, along an axis.
     width, height = LONGEST_PX / columns - GAP_PX, (LONGEST_PX - LEGEND_PX) / rows - GAP_PX - TITLE_PX
     factor = max(1, math.ceil(max(window.width / width, window.height / height)))
     panels = _panels(stack, window, factor, colors)
     if image is not None and _covers(image, stack.prediction.grid):
-        panels = {"image": _draw_image(image, stack.prediction.grid, window, factor)} | panels
+        height, width = (max(1, round(n / factor)) for n in stack.prediction.grid.shape)
+        place = Window(window.row // factor, window.col // factor, *panels["truth"].shape[:2])
+        panels = {"image": draw_image(image, (height, width), place)} | panels
     return _save(_lay_out(panels, columns, _legend(stack, colors)), path)
 
 
 def _panels(stack: Stack, window: Window, factor: int, colors: Sequence[str]) -> dict[str, Colors]:
-    """Draw truth, prediction and errors, strip by strip; each pixel is the mean color of what it covers."""
+    """Draw truth, prediction and errors, strip by strip; each pixel is the mean color of the pixels it covers."""
     table = _color_table(stack, colors)
     drawn: dict[str, list[Colors]] = {"truth": [], "prediction": [], "errors": []}
     rows = max(1, STRIP_PIXELS // 8 // (window.width * factor)) * factor  # whole rows of the picture
@@ -101,20 +104,20 @@ def _color_table(stack: Stack, colors: Sequence[str]) -> Colors:
 
 
 def _errors(stack: Stack, predicted: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]) -> Colors:
-    """Color the errors: of two classes false alarms and misses, of several every wrong pixel."""
+    """Color the errors: false positives and negatives of two classes, every wrong pixel of several."""
     out = np.full((*known.shape, 3), UNKNOWN, np.uint8)
     out[known] = DARK
     if len(stack.prediction.classes) > 2:
         out[known & (predicted != truth)] = FALSE_ALARM
         return out
     target = stack.prediction.target
-    found, there = known & (predicted == target), known & (truth == target)
-    out[found & there], out[found & ~there], out[there & ~found] = WHITE, FALSE_ALARM, MISS
+    found, true = known & (predicted == target), known & (truth == target)
+    out[found & true], out[found & ~true], out[true & ~found] = WHITE, FALSE_ALARM, MISS
     return out
 
 
 def _average(pixels: Colors, factor: int) -> Colors:
-    """Shrink `(y, x, 3)` colors by a whole factor; what hangs over the end repeats the last pixel."""
+    """Shrink `(y, x, 3)` colors by an integer factor; the last rows and columns are repeated if needed."""
     if factor == 1:
         return pixels
     pad = [(0, -n % factor) for n in pixels.shape[:2]]
@@ -125,33 +128,13 @@ def _average(pixels: Colors, factor: int) -> Colors:
 
 
 def _covers(image: Scene, grid: Grid) -> bool:
-    """Return True where image and grid have the same extent, to half a pixel."""
+    """Return True if image and grid have the same extent, to half a pixel."""
     step = max(abs(grid.transform.a), abs(grid.transform.b))
     corners = zip(image.grid.corners, grid.corners, strict=True)
     same = all(abs(a - b) < step / 2 for one, other in corners for a, b in zip(one, other, strict=True))
     if not same:
-        log.info("The picture will be without the image: %s has another extent than what is scored.", image.name)
+        log.info("The picture will not show the image: the extent of %s is not that of the scored pixels", image.name)
     return same
-
-
-def _draw_image(image: Scene, grid: Grid, window: Window, factor: int) -> Colors:
-    """Draw the image below a window, part by part, at the size of the other panels."""
-    height, width = (max(1, round(n / factor)) for n in grid.shape)
-    small = image.at_shape((height, width)).with_levels()
-    out = np.full((math.ceil(window.height / factor), math.ceil(window.width / factor), 3), UNKNOWN, np.uint8)
-    row, col = window.row // factor, window.col // factor
-    wanted = Window(row, col, *out.shape[:2]).intersect(small.grid.window)
-    if wanted is None:
-        return out
-    rows = max(1, STRIP_PIXELS // 8 // (wanted.width * factor * factor))
-    for first in range(wanted.row, wanted.rows.stop, rows):
-        part = Window(first, wanted.col, min(rows, wanted.rows.stop - first), wanted.width)
-        pixels = small.read(part)
-        bands = pixels.values[:3] if len(pixels.values) >= 3 else pixels.values[[0, 0, 0]]
-        out[Window(first - row, 0, *part.shape).slices] = np.where(
-            pixels.valid[..., None], bands.transpose(1, 2, 0), UNKNOWN
-        )
-    return out
 
 
 def _legend(stack: Stack, colors: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
@@ -170,7 +153,7 @@ def _legend(stack: Stack, colors: Sequence[str]) -> list[tuple[str, tuple[int, .
 
 
 def _lay_out(panels: dict[str, Colors], columns: int, legend: list[tuple[str, tuple[int, ...]]]) -> "Figure":
-    """Put panels with titles on a page, pixel for pixel, and the legend below."""
+    """Lay out panels with titles, pixel for pixel, and a legend below."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -179,7 +162,7 @@ def _lay_out(panels: dict[str, Colors], columns: int, legend: list[tuple[str, tu
     h, w = first.shape[0] * zoom, first.shape[1] * zoom
     rows = math.ceil(len(panels) / columns)
     width, height = columns * (w + GAP_PX), rows * (h + TITLE_PX + GAP_PX) + LEGEND_PX
-    width = max(width, 560)  # the legend's
+    width = max(width, 560)  # for the legend
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     for index, (title, pixels) in enumerate(panels.items()):
         row, col = divmod(index, columns)
@@ -197,7 +180,7 @@ def _lay_out(panels: dict[str, Colors], columns: int, legend: list[tuple[str, tu
 
 
 def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
-    """Draw the share of target pixels against their mean probability, and how many pixels there are."""
+    """Draw the share of target pixels against their mean probability, and a histogram of the probabilities."""
     from matplotlib.figure import Figure
 
     bins = [b for b in levels.bins() if b.pixels]
@@ -214,7 +197,7 @@ def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
 
 
 def draw_confusion(path: Path, confusion: Confusion) -> Path:
-    """Draw which share of each true class became which predicted one."""
+    """Draw the share of each predicted class among the pixels of each true class."""
     from matplotlib.figure import Figure
 
     rows = confusion.counts.sum(axis=1, keepdims=True)

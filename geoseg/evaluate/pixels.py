@@ -1,4 +1,4 @@
-"""Counts of pixels, and the metrics that follow from them: by class, near outlines, by probability."""
+"""Counts of pixels and their metrics: by class, near outlines, and by probability."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,34 +10,34 @@ from numpy.typing import NDArray
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
 BINARY = ("background", "building")
-"""Classes of a binary truth, in the order of its values."""
+"""Names of two classes, in the order of their indices."""
 
 BOUNDARY_M = 1.0
-"""Width of the boundary on the ground, meters: `docs/evaluation.md` says why."""
+"""Default boundary width in meters; `docs/evaluation.md` gives the reason."""
 
 BOUNDARY_PX = 3
-"""Width of the boundary in a picture whose pixels have no size on the ground."""
+"""Default boundary width in pixels for a picture without a CRS."""
 
 BINS = 15
-"""Bins of the calibration error, as in Guo et al. 2017."""
+"""Number of bins of the calibration error, as in Guo et al. 2017."""
 
 LEVELS = PROBABILITY_ONE + 1
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return a share, NaN of nothing."""
+    """Return `part / whole`; NaN if `whole` is 0."""
     return part / whole if whole else float("nan")
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean of the figures that exist, NaN where none does."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = [value for value in values if value == value]
     return sum(known) / len(known) if known else float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Confusion:
-    """Pixels by truth and prediction; only pixels with data and label count.
+    """Pixels by true and predicted class; only valid pixels with a label count.
 
     Attributes:
         counts: `(true class, predicted class)` int64.
@@ -48,37 +48,37 @@ class Confusion:
     classes: tuple[str, ...] = BINARY
 
     def __post_init__(self) -> None:
-        """Refuse counts that are not one row and one column per class."""
+        """Check that there are one row and one column per class."""
         if self.counts.shape != (len(self.classes),) * 2:
             raise ValueError(f"counts of shape {self.counts.shape} for {len(self.classes)} classes")
 
     @classmethod
     def zeros(cls, classes: Sequence[str] = BINARY) -> "Confusion":
-        """Return no pixels."""
+        """Return counts of 0."""
         return cls(np.zeros((len(classes),) * 2, np.int64), tuple(classes))
 
     @classmethod
     def count(
         cls, predicted: NDArray[np.uint8], truth: NDArray[np.uint8], classes: Sequence[str] = BINARY
     ) -> "Confusion":
-        """Count the pixels of `(y, x)` class indices; indices that are not a class are unknown and do not count."""
+        """Count the pixels of `(y, x)` class indices; other indices are unknown and do not count."""
         n = len(classes)
         known = (predicted < n) & (truth < n)
         pairs = truth[known].astype(np.uint16) * np.uint16(n) + predicted[known]
         return cls(np.bincount(pairs, minlength=n * n).reshape(n, n).astype(np.int64), tuple(classes))
 
     def __add__(self, other: "Confusion") -> "Confusion":
-        """Pool the pixels of two areas.
+        """Add the pixels of two areas.
 
         Raises:
             ValueError: If the classes are not the same.
         """
         if self.classes != other.classes:
-            raise ValueError(f"pixels of the classes {self.classes} and of {other.classes} do not pool")
+            raise ValueError(f"pixels of the classes {self.classes} and of {other.classes} cannot be added")
         return Confusion(self.counts + other.counts, self.classes)
 
     def __eq__(self, other: object) -> bool:
-        """Return True for the same counts of the same classes."""
+        """Return True if counts and classes are the same."""
         return (
             isinstance(other, Confusion) and self.classes == other.classes and np.array_equal(self.counts, other.counts)
         )
@@ -87,33 +87,33 @@ class Confusion:
 
     @property
     def pixels(self) -> int:
-        """Pixels counted."""
+        """Number of counted pixels."""
         return int(self.counts.sum())
 
     def of_class(self, name: str) -> dict[str, float | int]:
-        """Return IoU, Dice (F1), precision and recall of a class, each NaN where it does not exist, and its pixels."""
+        """Return IoU, Dice (F1), precision and recall of a class, NaN if not defined, and its number of true pixels."""
         index = self.classes.index(name)
-        hits = int(self.counts[index, index])
-        there, found = int(self.counts[index].sum()), int(self.counts[:, index].sum())
+        tp = int(self.counts[index, index])
+        true, found = int(self.counts[index].sum()), int(self.counts[:, index].sum())
         return {
-            "iou": ratio(hits, there + found - hits),
-            "dice": ratio(2 * hits, there + found),
-            "precision": ratio(hits, found),
-            "recall": ratio(hits, there),
-            "pixels": there,
+            "iou": ratio(tp, true + found - tp),
+            "dice": ratio(2 * tp, true + found),
+            "precision": ratio(tp, found),
+            "recall": ratio(tp, true),
+            "pixels": true,
         }
 
     def metrics(self, *, target: str = BINARY[1], unscored: Collection[str] = ()) -> dict[str, Any]:
         """Return all metrics.
 
         Args:
-            target: The class whose IoU, Dice, precision and recall stand by themselves.
-            unscored: Classes that the means leave out; their own figures are there all the same.
+            target: The class whose IoU, Dice, precision and recall are at the top level.
+            unscored: Classes excluded from means; their own metrics are still returned.
 
         Returns:
-            The target's figures, `pixel_accuracy`, `mean_iou`, `mean_dice`, `pixels`, `classes` with the figures of
-            each, and `confusion`: rows are the truth, columns the prediction. Means are over the scored classes whose
-            figure exists: a class that neither truth nor prediction has does not count as zero.
+            The metrics of the target, `pixel_accuracy`, `mean_iou`, `mean_dice`, `pixels`, `classes` with the metrics
+            of each class, and `confusion`, whose rows are true and whose columns are predicted classes. Means are over
+            the scored classes with a defined metric: a class that is neither true nor predicted does not count as 0.
         """
         per_class = {name: self.of_class(name) for name in self.classes}
         scored = [figures for name, figures in per_class.items() if name not in unscored]
@@ -133,8 +133,8 @@ class BoundaryCounts:
     """Boundary pixels of truth and prediction, per class.
 
     Attributes:
-        common: In both, `(class,)` int64.
-        either: In any of them, `(class,)` int64.
+        common: Pixels in both, `(class,)` int64.
+        either: Pixels in at least one, `(class,)` int64.
     """
 
     common: NDArray[np.int64]
@@ -142,15 +142,15 @@ class BoundaryCounts:
 
     @classmethod
     def zeros(cls, classes: int) -> "BoundaryCounts":
-        """Return no pixels."""
+        """Return counts of 0."""
         return cls(np.zeros(classes, np.int64), np.zeros(classes, np.int64))
 
     def __add__(self, other: "BoundaryCounts") -> "BoundaryCounts":
-        """Pool the pixels of two areas."""
+        """Add the pixels of two areas."""
         return BoundaryCounts(self.common + other.common, self.either + other.either)
 
     def iou(self) -> list[float]:
-        """Return the boundary IoU of each class, NaN where neither truth nor prediction has it."""
+        """Return the boundary IoU of each class; NaN for a class that is neither true nor predicted."""
         pairs = zip(self.common.tolist(), self.either.tolist(), strict=True)
         return [ratio(common, either) for common, either in pairs]
 
@@ -162,15 +162,15 @@ def count_boundary(
 
     Boundary IoU (Cheng, Girshick, Dollar, Berg and Kirillov, "Boundary IoU: improving object-centric image segmentation
     evaluation", CVPR 2021) is `|Gd & Pd| / |Gd | Pd|`, where `Gd` and `Pd` are the pixels of truth and prediction that
-    lie within `d` of their outline. As in its authors' code, `Gd` is what `d` erosions by a square of 3 x 3 pixels take
-    away. Unlike there, the border of the known pixels is not an outline: an object continues beyond it.
+    lie within `d` of their outline. As in the authors' code, `Gd` is what `d` erosions by a square of 3 x 3 pixels
+    remove. Unlike there, the border of the known pixels is not an outline, as objects continue beyond it.
 
     Args:
-        predicted: Class indices with a halo of `width_px` around the inner pixels, as far as the scene goes, `(y, x)`.
-        truth: The same of the truth; indices that are not a class are unknown in either.
+        predicted: Predicted class indices, with a halo of `width_px` around `inner` as far as the scene goes, `(y, x)`.
+        truth: True class indices, likewise. Indices that are not a class are unknown.
         inner: The pixels to count.
-        classes: How many classes there are.
-        width_px: The distance `d`, pixels.
+        classes: Number of classes.
+        width_px: The distance `d` in pixels.
     """
     unknown = (predicted >= classes) | (truth >= classes)
     counts = BoundaryCounts.zeros(classes)
@@ -181,7 +181,7 @@ def count_boundary(
 
 
 def rim_of(mask: NDArray[np.bool_], unknown: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
-    """Return the pixels of a mask that have a known pixel outside it within `width_px` rows and columns."""
+    """Return the pixels of a mask with a known pixel outside the mask within `width_px` rows and columns."""
     known = mask & ~unknown
     if not known.any():
         return known
@@ -190,11 +190,11 @@ def rim_of(mask: NDArray[np.bool_], unknown: NDArray[np.bool_], width_px: int) -
 
 
 def _spread(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
-    """Return where a mask has a True within `px` rows, by doubling steps."""
+    """Return where a mask is True within `px` rows, computed in doubling steps."""
     done, step = mask, 0
     while step < px:
         move = min(max(step, 1), px - step)
-        wider = done.copy(order="K")  # the layout of a transposed mask is kept: its columns are as fast as its rows
+        wider = done.copy(order="K")  # keeps the layout of a transposed mask, so that columns are as fast as rows
         wider[move:] |= done[:-move]
         wider[:-move] |= done[move:]
         done, step = wider, step + move
@@ -203,14 +203,14 @@ def _spread(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Pixels whose probability lies in `(low, high]`; the first bin holds 0 too.
+    """Pixels whose probability lies in `(low, high]`; the first bin includes 0.
 
     Attributes:
-        low: Lower border.
-        high: Upper border.
-        pixels: How many.
-        confidence: Their mean probability, NaN where there are none.
-        frequency: Share of them that is the target, NaN where there are none.
+        low: Lower bound.
+        high: Upper bound.
+        pixels: Number of pixels.
+        confidence: Mean probability; NaN without pixels.
+        frequency: Share of the target; NaN without pixels.
     """
 
     low: float
@@ -222,7 +222,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Levels:
-    """Pixels by truth and stored probability of the target; every threshold and every bin follow from it exactly.
+    """Pixels by truth and stored probability of the target, from which all thresholds and bins follow exactly.
 
     Attributes:
         counts: `(not target, target; stored probability)` int64, `(2, 255)`.
@@ -232,7 +232,7 @@ class Levels:
 
     @classmethod
     def zeros(cls) -> "Levels":
-        """Return no pixels."""
+        """Return counts of 0."""
         return cls(np.zeros((2, LEVELS), np.int64))
 
     @classmethod
@@ -244,19 +244,19 @@ class Levels:
         """
         pairs = truth[known] * np.uint16(LEVELS) + probability[known]
         if pairs.size and int(probability[known].max()) > PROBABILITY_ONE:
-            raise ValueError("a pixel to be counted has no probability")
+            raise ValueError("a known pixel has no probability")
         return cls(np.bincount(pairs, minlength=2 * LEVELS).reshape(2, LEVELS).astype(np.int64))
 
     def __add__(self, other: "Levels") -> "Levels":
-        """Pool the pixels of two areas."""
+        """Add the pixels of two areas."""
         return Levels(self.counts + other.counts)
 
     def confusion(self, threshold: float) -> Confusion:
-        """Return the counts at a threshold."""
+        """Return the confusion at a threshold."""
         return self._confusion(stored_threshold(threshold))
 
     def curve(self) -> list[dict[str, float]]:
-        """Return threshold, IoU, Dice, precision and recall of the target at every stored probability above 0."""
+        """Return threshold, IoU, Dice, precision and recall of the target for every stored probability above 0."""
         values = range(1, LEVELS)
         figures = [self._confusion(value).of_class("building") for value in values]
         keys = ("iou", "dice", "precision", "recall")
@@ -266,7 +266,7 @@ class Levels:
         ]
 
     def bins(self, count: int = BINS) -> list[Bin]:
-        """Return the reliability table: equal bins over 0 to 1."""
+        """Return the reliability table: bins of equal width from 0 to 1."""
         probability = np.arange(LEVELS) / PROBABILITY_ONE
         edges = np.linspace(0, 1, count + 1)
         index = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, count - 1)

@@ -1,4 +1,4 @@
-"""Buildings as polygons: read from a file, outlined from a raster, and cut to the area that is scored."""
+"""Building polygons: read from a file, outlined from a raster, and clipped to the scored area."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +14,23 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.vectorize import join_seams, polygonize_block
-from geoseg.vectorize.footprints import pixel_areas
+from geoseg.vectorize.footprints import keep_large
 from geoseg.vectorize.generalize import Simplify, generalize
-from geoseg.vectorize.ground import Ground
 
 PolygonArray = NDArray[Any]
 """Shapely polygons and multipolygons, `(building,)`; one item is one building."""
 
 CONFIDENCE_COLUMNS = ("confidence", "score", "probability")
-"""Columns that are taken for the confidence of a footprint where none is named, in this order."""
+"""Columns used as the confidence of footprints by default, in order of preference."""
 
 SIMPLIFY_PX = 1.0
-"""Tolerance for outlines of rasters, as in a run; pixel corners would count as vertices otherwise."""
+"""Simplification tolerance for outlines of rasters, as in a run; otherwise pixel corners would count as vertices."""
 
 HALF = 0.5
-"""A polygon counts where at least this share of its area lies in the scored area."""
+"""A polygon counts if at least this share of its area lies in the scored area."""
 
 WHOLE = 1.0
-"""From this share, to the millionth, on a polygon lies inside."""
+"""A polygon lies inside if its share, rounded to six decimals, is at least this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,30 +38,30 @@ class BuildingPolygons:
     """Buildings of a scene, true or predicted.
 
     Attributes:
-        polygons: In pixels of the scored grid, x = column and y = row, valid, `(building,)`.
-        confidence: From 0 to 1, `(building,)`, or None where the file says none.
+        polygons: Valid polygons in pixels of the scored grid, x = column and y = row, `(building,)`.
+        confidence: From 0 to 1, `(building,)`; None if unknown.
     """
 
     polygons: PolygonArray
     confidence: NDArray[np.float64] | None = None
 
     def burn(self, window: Window) -> Bytes:
-        """Return 1 where a building covers a pixel's center, else 0, `(y, x)`."""
+        """Return 1 where a building covers the center of a pixel, else 0, `(y, x)`."""
         from affine import Affine
         from rasterio.features import rasterize
 
-        from geoseg.silence import quiet_georeference
+        from geoseg.third_party import allow_no_georeference
 
         box = shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop)
         here = self.polygons[np.sort(shapely.STRtree(self.polygons).query(box))]
         if not len(here):
             return np.zeros(window.shape, np.uint8)
         place = Affine.translation(window.col, window.row)
-        with quiet_georeference():
+        with allow_no_georeference():
             return np.asarray(rasterize(here.tolist(), window.shape, transform=place, dtype="uint8"), np.uint8)
 
     def is_on(self, grid: Grid) -> bool:
-        """Return True where any building touches the grid."""
+        """Return True if any building touches the grid."""
         extent = shapely.box(0, 0, grid.width, grid.height)
         return bool(shapely.intersects(self.polygons, extent).any())
 
@@ -70,22 +69,22 @@ class BuildingPolygons:
 def read_buildings(
     path: Path, grid: Grid, *, what: str, error: type[GeosegError], layer: str = "", confidence: str | None = None
 ) -> BuildingPolygons:
-    """Read the buildings of a vector file that lie around a grid.
+    """Read the buildings of a vector file near a grid.
 
     Args:
         path: GeoPackage, GeoJSON, Shapefile, GeoParquet or whatever GDAL reads, in any CRS.
         grid: The scored grid.
-        what: What the file is, for messages.
-        error: Which error to raise.
-        layer: Layer of a file that has several with geometry.
+        what: Noun for the file in messages.
+        error: Class of the error to raise.
+        layer: Layer of a file that has several.
         confidence: Column with the confidence; one of `CONFIDENCE_COLUMNS` by default.
 
     Raises:
-        GeosegError: `error`, if the file cannot be read, has no CRS where the grid has one, or lacks the column.
+        GeosegError: `error`, if the file cannot be read, has no CRS although the grid has one, or lacks the column.
     """
     frame = read_polygons(path, what=what, error=error, layer=layer, near=grid)
     if frame.crs is None and grid.crs is not None:
-        raise error(f"The {what} {path} have no CRS, the scene has {grid.crs}. Say which with `ogr2ogr -a_srs`.")
+        raise error(f"The {what} {path} have no CRS, but the scene has {grid.crs}. Assign one with `ogr2ogr -a_srs`.")
     if confidence is not None and confidence not in frame.columns:
         raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
     usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
@@ -95,10 +94,10 @@ def read_buildings(
 
 
 def say_elsewhere(path: Path, grid: Grid, what: str, layer: str = "") -> str:
-    """Return the message that a file lies elsewhere, with both extents."""
+    """Return the message that a file does not overlap the scene, with both extents."""
     frame = read_polygons(path, what=what, error=LabelError, layer=layer)
     extent = f"its extent is {format_bounds(frame.total_bounds)} in {frame.crs}"
-    found = extent if len(frame) else "it holds no polygon"
+    found = extent if len(frame) else "it contains no polygon"
     return (
         f"No polygon of the {what} {path} touches the scene: {found}; the scene's extent is "
         f"{format_bounds(grid.bounds)} in {grid.crs or 'pixels'}. Check that both show the same place."
@@ -106,10 +105,10 @@ def say_elsewhere(path: Path, grid: Grid, what: str, layer: str = "") -> str:
 
 
 def tidy_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:
-    """Make geometry valid and keep what is a polygon with an area.
+    """Make geometries valid and keep polygons with an area.
 
     Returns:
-        Polygons and multipolygons, and the position of each in `geometry`.
+        Polygons and multipolygons, and the index of each in `geometry`.
     """
     present = np.flatnonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry)))
     valid = shapely.make_valid(shapely.force_2d(geometry[present]))
@@ -135,16 +134,16 @@ def outline_buildings(
     simplify_px: float = SIMPLIFY_PX,
     block_px: int = BLOCK_PX,
 ) -> BuildingPolygons:
-    """Outline the connected pixels of a class by the same steps as a run: blocks, seams, simplification.
+    """Outline the connected pixels of a class in the same way as a run.
 
     Args:
         classes: Class indices.
         grid: Their grid.
         target: Index of the class.
-        probability: Stored probabilities, for the confidence; there is none without them.
-        min_area_m2: Smallest building.
-        simplify_px: Tolerance of the simplification, pixels; 0 keeps every pixel corner.
-        block_px: Height and width of what is outlined at once; the result does not depend on it.
+        probability: Stored probabilities, from which the confidence is computed.
+        min_area_m2: Minimum area of a building.
+        simplify_px: Simplification tolerance in pixels; 0 keeps every pixel corner.
+        block_px: Height and width of the windows, on which the result does not depend.
     """
     blocks = []
     for window in cut_grid(grid.shape, block_px):
@@ -154,7 +153,7 @@ def outline_buildings(
         weights = probability.read(around) if probability is not None else np.zeros(around.shape, np.uint8)
         blocks.append(polygonize_block(values == target, weights, values != NODATA, window, scene_shape=grid.shape))
     joined = join_seams(blocks)
-    kept = joined.take(~(pixel_areas(joined, grid, Ground.of(grid.crs)) < min_area_m2))
+    kept = keep_large(joined, grid, min_area_m2)
     confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
     new, clashing = generalize(kept.polygons, Simplify(simplify_px))
     outlines = np.where(clashing, kept.polygons, new)
@@ -162,11 +161,11 @@ def outline_buildings(
 
 
 def outline_area(known: NDArray[np.bool_], around: Window, window: Window, shape: tuple[int, int]) -> PolygonArray:
-    """Return the known pixels of a window as polygons, in pixels of the grid.
+    """Return the known pixels of a window as polygons in pixels of the grid.
 
     Args:
         known: `(y, x)` pixels of `around`.
-        around: The window, or more.
+        around: A window that contains `window`.
         window: The window to outline.
         shape: Height and width of the grid.
     """
@@ -184,12 +183,12 @@ def outline_area(known: NDArray[np.bool_], around: Window, window: Window, shape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shapes:
-    """Buildings of one side, truth or prediction, in one plane and cut to the scored area.
+    """True or predicted buildings, clipped to the scored area.
 
     Attributes:
-        polygons: What of them lies in the scored area, in meters (pixels where the ground is unknown), `(building,)`.
-        share: How much of their area that is, 0 to 1, `(building,)`.
-        confidence: From 0 to 1, `(building,)`; None where it is unknown.
+        polygons: Their parts inside the scored area, in meters or, without a CRS, in pixels, `(building,)`.
+        share: Share of their area that lies inside, 0 to 1, `(building,)`.
+        confidence: From 0 to 1, `(building,)`; None if unknown.
     """
 
     polygons: PolygonArray
@@ -197,7 +196,7 @@ class Shapes:
     confidence: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse columns of different length."""
+        """Check that all columns have the same length."""
         sizes = {len(column) for column in (self.polygons, self.share, self.confidence) if column is not None}
         if len(sizes) > 1:
             raise ValueError(f"columns must have the same length, got {sorted(sizes)}")
@@ -208,44 +207,44 @@ class Shapes:
 
     @classmethod
     def of(cls, polygons: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Self:
-        """Return buildings that lie wholly in the scored area."""
+        """Return buildings that lie entirely in the scored area."""
         return cls(polygons, np.ones(len(polygons)), confidence)
 
     def take(self, index: NDArray[Any]) -> Self:
-        """Return the buildings of an index or a boolean array."""
+        """Select buildings by indices or a boolean array."""
         confidence = None if self.confidence is None else self.confidence[index]
         return type(self)(self.polygons[index], self.share[index], confidence)
 
     @property
     def counts(self) -> NDArray[np.bool_]:
-        """True for buildings that lie in the scored area by half or more."""
+        """True for buildings of which at least half lies in the scored area."""
         return np.asarray(self.share >= HALF)
 
     @property
     def is_whole(self) -> NDArray[np.bool_]:
-        """True for buildings that the border of the scored area leaves whole."""
+        """True for buildings that lie entirely in the scored area."""
         return np.asarray(self.share >= WHOLE)
 
     @property
     def vertices(self) -> NDArray[np.int64]:
-        """Corners of each building, those of its holes too; a ring's closing point is not counted again."""
+        """Number of vertices of each building, including holes, without the closing points of rings."""
         return count_vertices(self.polygons)
 
 
 def count_vertices(polygons: PolygonArray) -> NDArray[np.int64]:
-    """Count the corners of polygons and multipolygons, without the closing points of their rings."""
+    """Count the vertices of polygons and multipolygons, without the closing points of rings."""
     parts, owner = shapely.get_parts(polygons, return_index=True)
     corners = shapely.get_num_coordinates(parts) - shapely.get_num_interior_rings(parts) - 1
     return np.bincount(owner, weights=corners, minlength=len(polygons)).astype(np.int64)
 
 
 def cut_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Shapes:
-    """Cut polygons to the scored area; those that do not touch it are left out.
+    """Clip polygons to the scored area; those that do not overlap it are omitted.
 
     Args:
         polygons: Valid polygons, `(building,)`.
-        area: Valid polygons without overlaps that together are the scored area.
-        confidence: Of each polygon, or None.
+        area: The scored area as valid polygons that do not overlap.
+        confidence: Confidence of each polygon, or None.
     """
     which, piece = shapely.STRtree(area).query(polygons, predicate="intersects")
     shapely.prepare(area)

@@ -1,4 +1,4 @@
-"""What is scored: a model on a scene, the folder of a finished run, or the files of any tool."""
+"""The predictions that are scored: of a model on a scene, of a finished run, or of any tool."""
 
 import json
 import logging
@@ -17,10 +17,10 @@ from geoseg.evaluate.polygons import SIMPLIFY_PX, BuildingPolygons, outline_buil
 from geoseg.evaluate.rasters import Bytes, Chosen, Raster, Scratch, StoredRaster, Thresholded
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.grid import Block, Grid, Window
-from geoseg.inference import InferenceOptions, Plan, plan_inference, predict_block, stored_threshold
+from geoseg.inference import InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.suffixes import is_raster
 from geoseg.scene import Scene, open_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +29,23 @@ RUN_RASTERS = ("classes.tif", "mask.tif", "probability.tif")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What was predicted for one scene, on its own grid.
+    """The prediction for one scene, on its own grid.
 
     Attributes:
         grid: Grid of the rasters.
         native: Grid of the scene's own pixels.
         classes: Names of the classes, in the order of their indices.
         target: Index of the class whose buildings and probability are scored.
-        predicted: Class indices, 255 where nothing is predicted.
+        predicted: Class indices; 255 for nodata.
         probability: Stored probability of the target, or None.
-        threshold: Probability from which a pixel is the target, or None.
-        buildings: Predicted buildings, or None where they are to be outlined.
-        min_area_m2: Smallest building where they are.
-        simplify_px: Tolerance of their simplification.
+        threshold: Minimum probability of a target pixel, or None.
+        buildings: Predicted buildings; None if they must be outlined.
+        min_area_m2: Minimum area of outlined buildings.
+        simplify_px: Simplification tolerance of outlined buildings.
         image: The scene, for pictures, or None.
         colors: `#RRGGBB` by class name.
-        unscored: Classes left out of means.
-        facts: What it is, for `metrics.json`.
+        unscored: Classes excluded from means.
+        facts: Facts for `metrics.json`.
     """
 
     grid: Grid
@@ -64,7 +64,7 @@ class Prediction:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def outline(self) -> BuildingPolygons:
-        """Return the predicted buildings; outlined as a run does it where there is no file of them."""
+        """Return the predicted buildings; without a file of them, outline them in the same way as a run."""
         if self.buildings is not None:
             return self.buildings
         classes, target = self.predicted, self.target
@@ -82,21 +82,21 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
-    """A model and the files of a scene that it is run on."""
+    """A model, to be run on the files of a scene."""
 
     files: tuple[str, ...]
     bundle: Bundle
 
     def open(self, settings: EvaluateSettings, labels: Path, scratch: Path) -> Prediction:
-        """Run the model on the scene and keep its pixels.
+        """Run the model on the scene.
 
         Args:
             settings: See `EvaluateSettings`.
-            labels: The labels that it is compared with.
-            scratch: Folder to keep pixels in.
+            labels: The reference labels.
+            scratch: Temporary folder for the pixels.
 
         Raises:
-            GeosegError: If scene, model or area do not fit.
+            GeosegError: If scene, model or AOI do not fit.
         """
         from dask.base import compute
         from dask.delayed import delayed
@@ -118,7 +118,14 @@ class ScoredModel:
         classes = Scratch.create(scratch / "classes", plan.scene.grid.shape) if several else None
         threads = plan.open_engine().threads
         blocks = plan.blocks(plan.choose_block_px(threads))
-        tasks = [delayed(_predict_block)(plan, block, probability, classes) for block in blocks]
+
+        def predict(block: Block) -> None:
+            pixels = predict_block(plan, block)
+            probability.write(block.window, pixels.probability)
+            if classes is not None and pixels.classes is not None:
+                classes.write(block.window, pixels.classes)
+
+        tasks = [delayed(predict)(block) for block in blocks]
         compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
         threshold = spec.threshold if settings.threshold is None else settings.threshold
         names = spec.classes if several else two_classes(spec.classes, spec.target)
@@ -139,34 +146,27 @@ class ScoredModel:
         )
 
 
-def _predict_block(plan: Plan, block: Block, probability: Scratch, classes: Scratch | None) -> None:
-    pixels = predict_block(plan, block)
-    probability.write(block.window, pixels.probability)
-    if classes is not None and pixels.classes is not None:
-        classes.write(block.window, pixels.classes)
-
-
 def is_run_folder(path: Path) -> bool:
-    """Return True for the result folder of `geoseg run`."""
+    """Return True if a path is a result folder of `geoseg run`."""
     return (path / "run.json").is_file() and any((path / name).is_file() for name in RUN_RASTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
-    """The result folder of `geoseg run`."""
+    """A result folder of `geoseg run`."""
 
     folder: Path
 
     def open(self, settings: EvaluateSettings, labels: Path, scratch: Path) -> Prediction:
-        """Open the results; at another threshold than the run's, buildings are outlined anew.
+        """Open the results; at another threshold than the run's, buildings are outlined again.
 
         Args:
             settings: See `EvaluateSettings`.
-            labels: The labels that they are compared with.
-            scratch: Not used: the results are read where they are.
+            labels: The reference labels.
+            scratch: Not used, as the results are read in place.
 
         Raises:
-            ScoredFileError: If the folder lacks what is needed.
+            ScoredFileError: If a required file is missing or damaged.
         """
         folder, threshold = self.folder, settings.threshold
         try:
@@ -181,7 +181,7 @@ class ScoredRun:
         probability = StoredRaster(str(probabilities)) if probabilities.is_file() else None
         if threshold is not None and probability is None:
             raise ScoredFileError(
-                f"{folder} has no probability.tif, so no other threshold can be scored. Run it again."
+                f"{folder} has no probability.tif, which another threshold requires. Run the scene again."
             )
         grid = grid_of(raster if raster.is_file() else probabilities)
         used = report.get("threshold", 0.5) if threshold is None else threshold
@@ -220,19 +220,19 @@ class ScoredRun:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """Return the category names that GDAL keeps beside the class raster."""
+    """Return the category names that GDAL stores beside the class raster."""
     path = folder / "classes.tif.aux.xml"
     try:
         found = [category.text or "" for category in ElementTree.parse(path).iter("Category")]
     except (OSError, ElementTree.ParseError) as err:
         raise ScoredFileError(f"The class names in {path} cannot be read ({err}). Run the scene again.") from err
     if len(found) < 2:
-        raise ScoredFileError(f"{path} names {len(found)} classes, several are expected. Run the scene again.")
+        raise ScoredFileError(f"{path} has {len(found)} class names; several are expected. Run the scene again.")
     return tuple(found)
 
 
 def _image_of(report: dict[str, Any]) -> Scene | None:
-    """Open the scene of a run for the picture, where it is still there."""
+    """Open the scene of a run for the picture; None if it no longer exists."""
     scene = report.get("scene", {})
     if not scene.get("paths"):
         return None
@@ -240,17 +240,17 @@ def _image_of(report: dict[str, Any]) -> Scene | None:
         found = open_scene(scene["paths"], crs=report.get("settings", {}).get("crs"))
         return found.with_bands(scene["bands"]) if scene.get("bands") else found
     except GeosegError as err:
-        log.info("The picture will be without the image: %s", err)
+        log.info("The picture will not show the image: %s", err)
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredFiles:
-    """A mask, or footprints, or both, as any tool writes them.
+    """A mask, footprints or both, written by any tool.
 
     Attributes:
-        mask: Raster of class indices, or None where footprints alone are scored.
-        images: Files of the scene: for the picture, and where there is no mask for the grid; may be empty.
+        mask: Class raster; None if only footprints are scored.
+        images: Files of the scene, for the picture and, without a mask, for the grid; may be empty.
     """
 
     mask: Path | None
@@ -261,12 +261,12 @@ class ScoredFiles:
 
         Args:
             settings: See `EvaluateSettings`.
-            labels: The labels that they are compared with.
-            scratch: Folder to keep pixels in.
+            labels: The reference labels.
+            scratch: Temporary folder for the pixels.
 
         Raises:
-            ScoredFileError: If a file cannot be read or lies elsewhere.
-            UsageError: If there is no grid, or the target is none of the classes.
+            ScoredFileError: If a file cannot be read or does not overlap the scene.
+            UsageError: If there is no grid, or the target is not one of the classes.
         """
         mask, footprints = self.mask, settings.footprints
         image = open_scene(list(self.images), crs=settings.crs) if self.images else None
@@ -279,8 +279,8 @@ class ScoredFiles:
             grid = grid_of(labels)
         else:
             raise UsageError(
-                "Footprints and labels are both polygons, which have no pixels. Name the scene too: its extent is "
-                "scored, on its pixels."
+                "Footprints and labels are both polygons, which have no pixels. Give the scene too: its pixels and its "
+                "extent are used for the scores."
             )
         buildings = None
         if footprints is not None:
@@ -311,11 +311,11 @@ class ScoredFiles:
 
 
 def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...], int]:
-    """Return the names of a mask's classes, and the index of the target: as asked, else `building`, else the last."""
+    """Return the classes of a mask and the index of the target: as given, or else `building`, or else the last."""
     if len(classes) < 2:
         return two_classes((), target or (classes[0] if classes else "building")), 1
     if target and target not in classes:
-        raise UsageError(f"--target {target} is none of the classes {', '.join(classes)}.")
+        raise UsageError(f"`target={target}` is not one of the classes {', '.join(classes)}.")
     return tuple(classes), classes.index(target or ("building" if "building" in classes else classes[-1]))
 
 
@@ -323,11 +323,11 @@ def _read_mask(path: Path, grid: Grid, window: Window, coding: Coding) -> Bytes:
     try:
         return read_labels(path, grid.crop(window), coding=coding, native=grid)
     except LabelError as err:
-        raise ScoredFileError(f"The mask cannot be scored: {err}. Say what its values mean with --mask-code.") from err
+        raise ScoredFileError(f"The mask cannot be scored: {err}. Explain its values in `mask_codes`.") from err
 
 
 def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
-    """Return the names of what is not the target and of the target."""
+    """Return the names of the other class and of the target."""
     others = [name for name in classes if name != target]
     return (others[0] if len(others) == 1 else "background", target)
 
@@ -337,7 +337,7 @@ def _open(path: Path) -> Any:
     from rasterio.errors import RasterioError
 
     try:
-        with quiet_georeference():
+        with allow_no_georeference():
             return rasterio.open(path)
     except RasterioError as err:
         raise ScoredFileError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
@@ -347,7 +347,7 @@ def grid_of(path: Path) -> Grid:
     """Return the grid of a raster.
 
     Raises:
-        ScoredFileError: If GDAL reads no raster from it.
+        ScoredFileError: If GDAL cannot open it.
     """
     with _open(path) as src:
         return Grid(src.crs, src.transform, src.shape)

@@ -15,10 +15,10 @@ from geoseg.inference import NODATA
 Bytes = NDArray[np.uint8]
 
 BLOCK_PX = 2048
-"""Height and width of what is scored at once, without its halo; figures do not depend on it."""
+"""Height and width of the windows that are scored, without halo; scores do not depend on it."""
 
 STRIP_PIXELS = 2**24
-"""Pixels of a strip of whole rows that is read at once."""
+"""Number of pixels in a strip of whole rows that is read at a time."""
 
 
 class Raster(Protocol):
@@ -31,13 +31,13 @@ class Raster(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scratch:
-    """Pixels kept in a file of a temporary folder, so that memory does not grow with the scene."""
+    """Pixels in a temporary file, so that memory does not grow with the scene."""
 
     pixels: Bytes
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int]) -> "Scratch":
-        """Make the file; pixels are unknown until they are written."""
+        """Create the file; all pixels are nodata."""
         pixels: Bytes = np.memmap(path, np.uint8, "w+", shape=shape)
         for strip in strips(shape):
             pixels[strip.slices] = NODATA
@@ -45,7 +45,7 @@ class Scratch:
 
     @classmethod
     def fill(cls, path: Path, shape: tuple[int, int], read: Callable[[Window], Bytes]) -> "Scratch":
-        """Make the file and keep in it what `read` returns for each strip of the grid."""
+        """Create the file and write the pixels that `read` returns for each strip of the grid."""
         scratch = cls.create(path, shape)
         for strip in strips(shape):
             scratch.write(strip, read(strip))
@@ -56,13 +56,13 @@ class Scratch:
         return np.array(self.pixels[window.slices])
 
     def write(self, window: Window, values: Bytes) -> None:
-        """Keep the `(y, x)` pixels of a window."""
+        """Write the `(y, x)` pixels of a window."""
         self.pixels[window.slices] = values
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRaster:
-    """The first band of a raster file on the scored grid, as it is stored."""
+    """The first band of a raster file that is on the scored grid."""
 
     path: str
 
@@ -82,7 +82,7 @@ class StoredRaster:
             with open_reader(self.path) as reader:
                 return np.asarray(reader.read(1, window=part), np.uint8)
         except RasterioError as err:
-            raise ReadError(f"{self.path} cannot be read ({err}). The file may be damaged; make it again.") from err
+            raise ReadError(f"{self.path} cannot be read ({err}). The file may be damaged; create it again.") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +93,20 @@ class Thresholded:
     value: int
 
     def read(self, window: Window) -> Bytes:
-        """Return 1 where the probability reaches the value, 0 below, 255 where there is none."""
+        """Return 1 where the probability is at least `value`, 0 below, 255 for nodata."""
         found = self.probability.read(window)
         return np.where(found == NODATA, NODATA, found >= self.value).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One class of several against the others."""
+    """One class of several, as 1, and all others, as 0."""
 
     classes: Raster
     index: int
 
     def read(self, window: Window) -> Bytes:
-        """Return 1 for pixels of the class, 0 for those of another, 255 where there is none."""
+        """Return 1 for pixels of the class, 0 for other classes, 255 for nodata."""
         found = self.classes.read(window)
         return np.where(found == NODATA, NODATA, found == self.index).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Score one scene, window by window, and all counts that come of it; figures do not depend on how it was cut."""
+"""Scores of a scene, counted window by window; they do not depend on the windows."""
 
 import logging
 import math
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A prediction and its truth on one grid.
+    """A prediction and its reference labels on one grid.
 
     Attributes:
         name: Name of the scene.
-        prediction: What was predicted.
-        truth: Class indices; 254 or 255 where nothing is known.
-        area: The area that is scored; None is everywhere.
+        prediction: The prediction.
+        truth: True class indices; 254 or 255 where unknown.
+        area: The area to score; None for the whole scene.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Stack:
     area: AOI | None = None
 
     def read(self, window: Window) -> tuple[Bytes, Bytes, NDArray[np.bool_]]:
-        """Read a window inside the grid; there is no truth outside the area.
+        """Read a window inside the grid.
 
         Returns:
-            Class indices of prediction and truth, 255 where there is none, and True where both have a class: the
-            pixels that are scored; `(y, x)` each.
+            Predicted and true class indices, and True for the pixels that are scored, where both have a class; each
+            `(y, x)`. Outside the area to score, the true class is unknown.
         """
         predicted, truth = self.prediction.predicted.read(window), self.truth.read(window)
         if self.area is not None:
@@ -52,14 +52,14 @@ class Stack:
         return predicted, truth, (predicted < classes) & (truth < classes)
 
     def windows(self, block_px: int = BLOCK_PX) -> list[Window]:
-        """Return disjoint windows that cover the area."""
+        """Return disjoint windows that cover the area to score."""
         windows = cut_grid(self.prediction.grid.shape, block_px)
         return [window for window in windows if self.area is None or self.area.touches(window)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SceneScores:
-    """Counts of a scene, or of several together.
+    """Scores of a scene, or of several scenes together.
 
     Attributes:
         confusion: Pixels by true and predicted class.
@@ -89,7 +89,7 @@ class SceneScores:
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Return every figure; NaN where one does not exist."""
+        """Return all metrics; NaN for those that are not defined."""
         found = self.confusion.metrics(target=self.target, unscored=self.unscored)
         rims = dict(zip(self.confusion.classes, self.boundary.iou(), strict=True))
         for name, value in rims.items():
@@ -101,7 +101,7 @@ class SceneScores:
             found["reliability"] = [asdict(row) for row in self.levels.bins()]
         counts = self.buildings
         if counts is not None:
-            # C-IoU as PolyWorld's own code takes it: pixels and vertices of the whole picture at once.
+            # C-IoU as in the code of PolyWorld: from the pixels and vertices of the whole picture.
             c_iou = float("nan")
             if counts.true_vertices + counts.found_vertices > 0:
                 c_iou = float(found["iou"] * vertex_likeness(counts.true_vertices, counts.found_vertices))
@@ -110,12 +110,12 @@ class SceneScores:
 
 
 def pool(scores: Sequence[SceneScores]) -> SceneScores:
-    """Return the counts of several scenes together."""
+    """Return the scores of several scenes together."""
     return sum(scores[1:], start=scores[0])
 
 
 def boundary_width(grid: Grid, width_m: float | None, width_px: int | None) -> int:
-    """Return the width of the boundary in pixels: as asked, else `BOUNDARY_M`, or `BOUNDARY_PX` without a CRS."""
+    """Return the boundary width in pixels: as given, or else `BOUNDARY_M`, or `BOUNDARY_PX` without a CRS."""
     if width_px is not None:
         return width_px
     if grid.gsd_m is None:
@@ -136,9 +136,9 @@ def score_scene(
 
     Args:
         stack: Prediction and truth.
-        buildings: True and predicted ones in pixels of the grid; None leaves them out.
-        width_px: Width of the boundary, pixels.
-        unscored: Classes left out of means.
+        buildings: True and predicted buildings in pixels of the grid; None to score only pixels.
+        width_px: Boundary width in pixels.
+        unscored: Classes excluded from means.
         threads: CPU threads.
         labels: Name of the labels, for messages.
 
@@ -148,15 +148,15 @@ def score_scene(
     pixels = score_pixels(stack, width_px=width_px, threads=threads)
     if pixels.confusion.pixels == 0:
         raise LabelError(
-            f"No pixel of {stack.name} has data, a label of {labels} and lies in the area asked for. "
+            f"No pixel of {stack.name} has data, has a label of {labels} and lies in the AOI. "
             "Check that labels and scene show the same place."
         )
     prediction = stack.prediction
     target = prediction.classes[prediction.target]
     if pixels.confusion.counts[prediction.target].sum() == 0:
         log.warning(
-            "%s: %s has no %s in the area that is scored. Is it of this place? A raster in which 255 means %s is read "
-            "with --code 255=%s.",
+            "%s: %s has no %s in the scored area. Check that it shows this place. If 255 means %s in this raster, give "
+            "255=%s in `codes`.",
             *(stack.name, labels, target, target, target),
         )
     counts = score_buildings(*buildings, pixels.area, prediction.grid) if buildings else None
@@ -165,7 +165,7 @@ def score_scene(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelScores:
-    """Counts of the pixels of an area, and those that are scored as polygons in pixels of the grid, `(polygon,)`."""
+    """Counts of the pixels of an area, and the scored pixels as polygons in pixels of the grid, `(polygon,)`."""
 
     confusion: Confusion
     boundary: BoundaryCounts
@@ -178,9 +178,9 @@ def score_pixels(stack: Stack, *, width_px: int, block_px: int = BLOCK_PX, threa
 
     Args:
         stack: Prediction and truth.
-        width_px: Width of the boundary, pixels.
-        block_px: Height and width of what is counted at once.
-        threads: How many windows are counted at a time.
+        width_px: Boundary width in pixels.
+        block_px: Height and width of the windows.
+        threads: Number of windows that are counted at the same time.
     """
     from dask.base import compute
     from dask.delayed import delayed
@@ -218,7 +218,7 @@ def _score_window(stack: Stack, window: Window, width_px: int) -> PixelScores:
 def score_buildings(
     truth: BuildingPolygons, predicted: BuildingPolygons, area: PolygonArray, grid: Grid
 ) -> BuildingCounts:
-    """Compare buildings in the scored area, in meters at the middle of the grid; in pixels without a CRS."""
+    """Compare buildings in the scored area, in meters at the center of the grid, or in pixels without a CRS."""
     scale = np.array(grid.gsd_m or (1.0, 1.0))
     true, found, scored = (
         np.asarray(shapely.transform(polygons, lambda xy: xy * scale), object)

@@ -1,45 +1,57 @@
-"""What a user may choose for a score, checked before any work."""
+"""The settings of an evaluation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.errors import UsageError
-from geoseg.evaluate.labels import LabelSettings
 from geoseg.io.suffixes import is_raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateSettings:
-    """What to score, and on what.
+class LabelSettings:
+    """How to read a label file.
 
     Attributes:
-        labels: Raster or vector file of the truth, or a folder of files named like the scenes.
-        label_settings: How it is to be read.
-        model: Name of a shipped model, or path of a bundle; the default model where nothing else is scored.
-        mask: Raster of classes to score instead of a model, or a folder of them.
-        footprints: Vector file of buildings to score, instead of a model or beside a mask.
+        codes: Number or `#RRGGBB` of a raster to class name, or to `unknown`; class indices and 255 by default.
+        layer: Layer of a vector file that has several.
+        column: Column with the class of each polygon; all polygons are buildings by default.
+        elsewhere: Accept polygons even if none of them touches the scene.
+    """
+
+    codes: tuple[tuple[str, str], ...] = ()
+    layer: str = ""
+    column: str = ""
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """What to score, and how.
+
+    Attributes:
+        labels: Raster or vector file with reference labels, or a folder of files named like the scenes.
+        label_settings: How to read the labels.
+        model: Name of a shipped model, or path to a bundle; the default model if nothing else is scored.
+        mask: Class raster to score instead of a model, or a folder of them.
+        footprints: Vector file of buildings to score, alone or together with a mask.
         mask_codes: Number or `#RRGGBB` of the mask to class name.
-        confidence: Column of the footprints; found by itself where it is called confidence, score or probability.
+        confidence: Column of the footprints; found automatically if called confidence, score or probability.
         classes: Names of the mask's classes by index.
         target: The class whose buildings are scored.
-        target_only: Score the target alone where there are several classes.
-        unscored: Classes left out of means; the model's own, or `unlabelled`, by default.
-        aoi: Vector file with the area to score; everywhere by default.
-        aoi_where: OGR attribute filter on it.
-        threshold: Probability from which a pixel is a building; the model's by default.
-        boundary_m: Width of the boundary on the ground, meters.
-        boundary_px: Width of the boundary, pixels, instead.
-        buildings: Also score buildings one by one.
+        target_only: Score only the target if there are several classes.
+        unscored: Classes excluded from means; those of the model, or `unlabelled`, by default.
+        aoi: Vector file with the area to score; the whole scene by default.
+        aoi_where: OGR attribute filter on the AOI.
+        threshold: Minimum probability of a building pixel; the model's by default.
+        boundary_m: Boundary width in meters.
+        boundary_px: Boundary width in pixels, instead.
+        buildings: Also score individual buildings.
         curve: Also score every threshold.
         out: Folder for `metrics.json` and pictures.
-        pictures: Also draw pictures there.
-        blend: Blend chips over their halos.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        threads: CPU threads in all.
+        pictures: Also draw pictures.
         overwrite: Replace existing results.
-        crs: CRS of a scene that has none.
-        chip_px: Another chip size than the model's.
-        halo_px: Another halo than the model's.
+
+    `blend`, `device`, `threads`, `crs`, `chip_px` and `halo_px` are those of `InferenceOptions`.
     """
 
     labels: Path
@@ -71,43 +83,43 @@ class EvaluateSettings:
     halo_px: int | None = None
 
     def __post_init__(self) -> None:
-        """Take paths as strings, too; refuse values that make no sense."""
+        """Convert strings to paths, and check the values."""
         for name in ("labels", "mask", "footprints", "aoi", "out"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
         rules = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
-                f"--threshold {self.threshold} is not a probability. Give a number between 0 and 1, such as 0.5.",
+                f"`threshold={self.threshold}` is not a probability. Give a number between 0 and 1, such as 0.5.",
             ),
             (
                 self.threads is None or self.threads > 0,
-                f"--threads {self.threads} is below 1. Give a number of threads.",
+                f"`threads={self.threads}` is below 1. Give a number of threads.",
             ),
             (
                 self.boundary_m is None or self.boundary_m > 0,
-                f"--boundary-m {self.boundary_m} is not above 0. Give meters, such as 1.",
+                f"`boundary_m={self.boundary_m}` is not above 0. Give meters, such as 1.",
             ),
             (
                 self.boundary_px is None or self.boundary_px > 0,
-                f"--boundary-px {self.boundary_px} is below 1. Give pixels, such as 3.",
+                f"`boundary_px={self.boundary_px}` is below 1. Give pixels, such as 3.",
             ),
             (
                 self.boundary_m is None or self.boundary_px is None,
-                "--boundary-m and --boundary-px say the same twice. Give one of them.",
+                "`boundary_m` and `boundary_px` are alternatives. Give one of them.",
             ),
             (
                 self.aoi_where is None or self.aoi is not None,
-                f"--aoi-where {self.aoi_where} chooses features of --aoi, which is not given. Give both.",
+                "`aoi_where` chooses features of `aoi`, which is not given. Give both.",
             ),
             (
                 not self.has_files or (self.model is None and self.threshold is None),
-                "What --mask or --footprints names is scored as it is: leave out --model and --threshold, or leave out "
-                "--mask and --footprints.",
+                "`mask` and `footprints` are scored as they are. Omit `model` and `threshold`, or omit `mask` and "
+                "`footprints`.",
             ),
             (
                 not self.has_files or not self.curve,
-                "--curve needs probabilities, which --mask and --footprints have not. Score a model or a run folder.",
+                "`curve` requires probabilities, which `mask` and `footprints` lack. Score a model or a run folder.",
             ),
         ]
         for fits, message in rules:
@@ -116,9 +128,9 @@ class EvaluateSettings:
 
     @property
     def has_files(self) -> bool:
-        """True where files of some tool are scored instead of a model."""
+        """True if files of another tool are scored instead of a model."""
         return self.mask is not None or self.footprints is not None
 
     def scores_target_only(self, labels: Path) -> bool:
-        """Return True where that is asked, or where labels are polygons without classes: they are the target."""
+        """Return True if that is asked for, or if the labels are polygons without classes."""
         return self.target_only or not (is_raster(labels) or self.label_settings.column)

@@ -1,14 +1,17 @@
 """Models as a person reads them: a table of the shipped ones, a page about one."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from geoseg.artifact import BUNDLE_KEY, file_sha256
-from geoseg.artifact.header import model_files
 from geoseg.bundle import Bundle, list_models, load_bundle
-from geoseg.export.parameters import count_parameters
 from geoseg.io.tables import align_columns
+from geoseg.model_file import BUNDLE_KEY, MLM_KEY, ModelFormat, file_sha256, model_files
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch normalization keeps beside its parameters."""
 
 
 def describe_models() -> list[dict[str, Any]]:
@@ -22,10 +25,10 @@ def describe_model(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.spec.name,
         "version": bundle.spec.version,
         "path": str(bundle.path),
-        "format": str(bundle.form),
-        "bytes": sum(path.stat().st_size for path in model_files(bundle.path, bundle.form)),
+        "format": str(bundle.format),
+        "bytes": sum(path.stat().st_size for path in model_files(bundle.path, bundle.format)),
         "key": bundle.key,
-        "sha256": file_sha256(bundle.path, bundle.form),
+        "sha256": file_sha256(bundle.path, bundle.format),
         "exported_from": bundle.header.get(BUNDLE_KEY),
         "parameters": count_parameters(bundle),
         "figure": headline(bundle.spec.metrics),
@@ -34,7 +37,7 @@ def describe_model(bundle: Bundle) -> dict[str, Any]:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """Return the one figure of a model for a table: IoU on test areas, else on validation areas."""
+    """Return one score of a model for a table: IoU on test areas, else on validation areas."""
     for split in ("test", "validation"):
         inner = metrics.get(split)
         numbers = list(_numbers(metrics.get(f"{split}_iou", inner.get("iou") if isinstance(inner, Mapping) else None)))
@@ -51,24 +54,28 @@ def _numbers(value: Any) -> Iterator[float]:
         yield float(value)
 
 
+def count_parameters(bundle: Bundle) -> int:
+    """Return the number of parameters, without statistics of batch normalization; 0 if an export does not say."""
+    if bundle.format is not ModelFormat.SAFETENSORS:
+        properties = json.loads(bundle.header.get(MLM_KEY, "{}"))
+        return int(properties.get("mlm:total_parameters", 0))
+    from safetensors import safe_open
+
+    with safe_open(bundle.path, framework="np") as file:
+        names = [name for name in file.keys() if not name.endswith(STATISTICS)]  # noqa: SIM118 (no mapping)
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+
+
 def format_models(models: Sequence[Mapping[str, Any]]) -> str:
     """Return a table of models."""
-    head = ("name", "version", "GSD", "bands", "classes", "size", "license", "figure")
-    return align_columns([head, *map(_row, models)]) if models else "No model is shipped."
-
-
-def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    spec = model["spec"]
-    return (
-        model["name"],
-        model["version"],
-        f"{spec['gsd_m']:g} m",
-        " ".join(spec["bands"]),
-        " ".join(spec["classes"]),
-        f"{model['bytes'] / 1e6:.1f} MB",
-        spec["license"] or "-",
-        model["figure"],
-    )
+    if not models:
+        return "No model is shipped."
+    rows: list[Sequence[str]] = [("name", "version", "GSD", "bands", "classes", "size", "license", "figure")]
+    for model in models:
+        spec, size = model["spec"], f"{model['bytes'] / 1e6:.1f} MB"
+        names, gsd = (" ".join(spec["bands"]), " ".join(spec["classes"])), f"{spec['gsd_m']:g} m"
+        rows.append((model["name"], model["version"], gsd, *names, size, spec["license"] or "-", model["figure"]))
+    return align_columns(rows)
 
 
 def format_model(model: Mapping[str, Any]) -> str:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,10 +40,6 @@ class Check:
     tolerance: float
     shapes: tuple[tuple[int, ...], ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values."""
-        return asdict(self)
-
 
 def check_export(bundle: Bundle, predict: Predict, *, runtime: str, weights: str = "f32") -> Check:
     """Compare an exported network with torch on noise and on pixels like a scene's, at two sizes.
@@ -59,8 +54,18 @@ def check_export(bundle: Bundle, predict: Predict, *, runtime: str, weights: str
         ExportError: If a probability differs by more than the tolerance, or a shape does.
     """
     model, tolerance = load_segmenter(bundle), TOLERANCES[weights]
-    pixels = [paint(bundle.spec, shape) for shape in check_shapes(bundle.spec) for paint in (_noise, _scene)]
-    differences = [_difference(model, predict, chips) for chips in pixels]
+    pixels = [draw(bundle.spec, shape) for shape in check_shapes(bundle.spec) for draw in (_noise, _scene)]
+    differences = []
+    for chips in pixels:
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(chips)).numpy()
+        found = predict(chips)
+        if found.shape != expected.shape:
+            raise ExportError(
+                f"The exported network gives {found.shape} for pixels of {chips.shape}; expected {expected.shape}. The "
+                "export froze the sizes: export to another format, and please report it."
+            )
+        differences.append(np.asarray(np.abs(found - expected), np.float32))
     largest = max(float(difference.max()) for difference in differences)
     if not largest <= tolerance:  # NaN is refused too
         raise ExportError(
@@ -80,18 +85,6 @@ def check_shapes(spec: ModelSpec) -> tuple[tuple[int, int, int, int], ...]:
     odd = 2 * math.ceil(SMALLEST_CHECK_PX / stride / 2) + 1
     large = max(odd, min(spec.chip_px, LARGEST_CHECK_PX) // stride) * stride
     return (2, bands, odd * stride, (odd + 2) * stride), (1, bands, large, large)
-
-
-def _difference(model: torch.nn.Module, predict: Predict, chips: NDArray[np.float32]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        expected = model(torch.from_numpy(chips)).numpy()
-    found = predict(chips)
-    if found.shape != expected.shape:
-        raise ExportError(
-            f"The exported network gives {found.shape} for pixels of {chips.shape}; expected {expected.shape}. Sizes "
-            "were frozen on the way: export to another format, and please report it."
-        )
-    return np.asarray(np.abs(found - expected), np.float32)
 
 
 def _noise(spec: ModelSpec, shape: tuple[int, ...]) -> NDArray[np.float32]:

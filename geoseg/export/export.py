@@ -3,21 +3,20 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.artifact import BUNDLE_KEY, MLM_KEY, SPEC_KEY, Form
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import ExistingResultError, ExportError, UsageError
 from geoseg.export.stac import describe_item, describe_properties
 from geoseg.io.aside import output_error, write_all_aside
+from geoseg.model_file import BUNDLE_KEY, MLM_KEY, SPEC_KEY, ModelFormat
 
 log = logging.getLogger(__name__)
 
 TARGETS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "pt2": (".pt2",), "tensorrt": (".engine",)}
-"""Suffixes of the files of every format, the network first."""
+"""Suffixes of the files of each format, the network first."""
 
 HALF_TARGETS = ("openvino", "tensorrt")
 """Formats whose weights can be stored in half precision."""
@@ -51,44 +50,49 @@ def export_model(
         to: `onnx`, `openvino`, `pt2` or `tensorrt`.
         out: File or folder; the model's name in the working folder by default.
         weights: `f32`, or `f16` for OpenVINO and TensorRT.
-        overwrite: Replace files that are there.
+        overwrite: Replace existing files.
 
     Raises:
         UsageError: If the format does not exist or has no such weights.
         ExportError: If the network cannot be exported, or its export gives other results; nothing is written then.
-        MissingPackageError: If TensorRT is asked for and not installed.
-        ExistingResultError: If a file is there already.
+        MissingPackageError: If TensorRT is needed and not installed.
+        ExistingResultError: If a file exists already.
     """
-    _check_choice(to, weights)
-    if to == "tensorrt":
-        from geoseg.export.tensorrt import require_tensorrt
-
-        require_tensorrt()
-    bundle = load_bundle(model)
-    if bundle.form is not Form.SAFETENSORS:
-        raise ExportError(f"{bundle.path} is an export itself. Give the .safetensors bundle that it was made from.")
-    targets = plan_targets(bundle, to, out)
-    _check_free(targets, overwrite=overwrite)
-    try:
-        targets[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise output_error(targets[0], str(err)) from err
-    with write_all_aside(targets[::-1]) as aside:  # the network last: it names the others
-        check = _write(bundle, to, aside[-1], weights)
-        _write_item(bundle, to, aside[::-1], weights, check)
-    return ExportedModel(targets, check)
-
-
-def _check_choice(to: str, weights: str) -> None:
     if to not in TARGETS:
         raise UsageError(f"There is no format {to!r}. Choose one of {', '.join(TARGETS)}.")
     if weights not in ("f32", "f16"):
         raise UsageError(f"There are no weights {weights!r}. Choose f32 or f16.")
     if weights == "f16" and to not in HALF_TARGETS:
-        raise UsageError(f"--weights f16 is for {' and '.join(HALF_TARGETS)}; {to} keeps f32. Leave it out.")
+        raise UsageError(f"`weights='f16'` is for {' and '.join(HALF_TARGETS)}; {to} keeps f32. Omit `weights`.")
+    if to == "tensorrt":
+        from geoseg.export.tensorrt import require_tensorrt
+
+        require_tensorrt()
+    bundle = load_bundle(model)
+    if bundle.format is not ModelFormat.SAFETENSORS:
+        raise ExportError(f"{bundle.path} is an export itself. Give the .safetensors bundle that it was made from.")
+    targets = _plan_targets(bundle, to, out)
+    there = [str(path) for path in targets if path.exists()]
+    if there and not overwrite:
+        raise ExistingResultError(f"{there[0]} is already there. Choose another `out`, or give `overwrite=True`.")
+    try:
+        targets[0].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(targets[0], str(err)) from err
+    with write_all_aside(targets[::-1]) as aside:  # the network last: it names the others
+        item_path, *weight_files, network = aside
+        check = _write_network(bundle, to, network, weights)
+        files = [network, *weight_files[::-1]]
+        checksums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        item = describe_item(bundle, model_format=to, assets=checksums)
+        item["properties"] |= {"geoseg:weights": weights, "geoseg:check": check}
+        if to == "tensorrt":  # an engine cannot hold metadata
+            item["properties"]["geoseg:spec"] = bundle.spec.to_dict()
+        item_path.write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+    return ExportedModel(targets, check)
 
 
-def plan_targets(bundle: Bundle, to: str, out: str | Path | None) -> list[Path]:
+def _plan_targets(bundle: Bundle, to: str, out: str | Path | None) -> list[Path]:
     """Return the files that an export makes: the network first, the STAC Item last."""
     suffixes = TARGETS[to]
     first = Path(out) if out is not None else Path(bundle.spec.slug + suffixes[0])
@@ -96,46 +100,29 @@ def plan_targets(bundle: Bundle, to: str, out: str | Path | None) -> list[Path]:
         first = first / (bundle.spec.slug + suffixes[0])
     if first.suffix.lower() != suffixes[0]:
         raise UsageError(
-            f"--out {out} does not end in {suffixes[0]}, as files of {to} do. Give such a name, or an existing folder."
+            f"`out={str(out)!r}` does not end in {suffixes[0]}, as {to} files do. Give such a name, or an "
+            "existing folder."
         )
     return [*(first.with_suffix(suffix) for suffix in suffixes), first.with_name(f"{first.name}.stac.json")]
 
 
-def _check_free(targets: list[Path], *, overwrite: bool) -> None:
-    there = [str(path) for path in targets if path.exists()]
-    if there and not overwrite:
-        raise ExistingResultError(f"{there[0]} is already there. Choose another --out, or replace it with --overwrite.")
-
-
-def _write(bundle: Bundle, to: str, path: Path, weights: str) -> dict[str, Any]:
-    """Write the network and check it; return the figures of the check."""
+def _write_network(bundle: Bundle, to: str, path: Path, weights: str) -> dict[str, Any]:
+    """Write the network with its metadata and check it; return the figures of the check."""
     from geoseg.export import writers
 
-    texts = describe_texts(bundle)
+    properties = describe_properties(bundle, is_exported=True)
+    metadata = {
+        SPEC_KEY: json.dumps(bundle.spec.to_dict(), sort_keys=True),
+        BUNDLE_KEY: bundle.key,
+        MLM_KEY: json.dumps(properties, sort_keys=True),
+    }
     if to != "tensorrt":
         write = {"onnx": writers.write_onnx, "openvino": writers.write_openvino, "pt2": writers.write_pt2}[to]
-        return write(bundle, path, texts, weights).to_dict()
+        return asdict(write(bundle, path, metadata, weights))
     from geoseg.export.tensorrt import build_engine
 
     onnx = path.with_suffix(".onnx")
-    check = writers.write_onnx(bundle, onnx, texts, "f32").to_dict()
+    check = writers.write_onnx(bundle, onnx, metadata, "f32")
     build_engine(bundle, onnx.read_bytes(), path, weights=weights)
     log.warning("The ONNX network was checked against torch; the TensorRT engine made of it was not run.")
-    return check | {"engine": "not run"}
-
-
-def describe_texts(bundle: Bundle) -> dict[str, str]:
-    """Return the texts that an exported file carries."""
-    properties = describe_properties(bundle, is_exported=True)
-    spec = json.dumps(bundle.spec.to_dict(), sort_keys=True)
-    return {SPEC_KEY: spec, BUNDLE_KEY: bundle.key, MLM_KEY: json.dumps(properties, sort_keys=True)}
-
-
-def _write_item(bundle: Bundle, to: str, files: list[Path], weights: str, check: Mapping[str, Any]) -> None:
-    """Write the STAC Item, the last of `files`, about the others."""
-    checksums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files[:-1]}
-    item = describe_item(bundle, form=to, assets=checksums)
-    item["properties"] |= {"geoseg:weights": weights, "geoseg:check": dict(check)}
-    if to == "tensorrt":  # an engine holds no texts
-        item["properties"]["geoseg:spec"] = bundle.spec.to_dict()
-    files[-1].write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+    return asdict(check) | {"engine": "not run"}

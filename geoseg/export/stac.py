@@ -9,14 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle, ModelSpec
-from geoseg.export.parameters import count_parameters
+from geoseg.export.catalog import count_parameters
+from geoseg.model_file import ModelFormat, file_sha256
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 STAC_VERSION = "1.1.0"
 TASK = "semantic-segmentation"
+
+HYPERPARAMETERS = (
+    *("gsd_m", "pixel_max", "mean", "std", "chip_px", "halo_px", "stride_px", "threshold", "min_area_m2"),
+    "network_options",
+)
 
 SHA256_MULTIHASH = "1220"
 """Prefix of a SHA-256 of 32 bytes: file:checksum is a multihash, https://github.com/multiformats/multihash."""
@@ -53,7 +58,7 @@ def describe_properties(bundle: Bundle, *, is_exported: bool) -> dict[str, Any]:
         bundle: The model.
         is_exported: Whether normalization and activation are part of the network, as in every exported file.
     """
-    spec = bundle.spec
+    spec, values = bundle.spec, bundle.spec.to_dict()
     return {
         "mlm:name": mlm_name(spec.name),
         "mlm:architecture": spec.network,
@@ -62,7 +67,7 @@ def describe_properties(bundle: Bundle, *, is_exported: bool) -> dict[str, Any]:
         "mlm:total_parameters": count_parameters(bundle),
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
-        "mlm:hyperparameters": _hyperparameters(spec),
+        "mlm:hyperparameters": {name: values[name] for name in HYPERPARAMETERS},
         "mlm:input": [_input(spec, is_exported=is_exported)],
         "mlm:output": [_output(spec)],
     }
@@ -74,14 +79,11 @@ def mlm_name(name: str) -> str:
     return text if re.fullmatch(r"[A-Za-z].+", text) else f"geoseg-{text or 'model'}"
 
 
-def _hyperparameters(spec: ModelSpec) -> dict[str, Any]:
-    names = ("gsd_m", "pixel_max", "mean", "std", "chip_px", "halo_px", "stride_px", "threshold", "min_area_m2")
-    values = spec.to_dict()
-    return {name: values[name] for name in names} | {"network_options": values["network_options"]}
-
-
 def _input(spec: ModelSpec, *, is_exported: bool) -> dict[str, Any]:
-    scaling = None if is_exported else [_z_score(spec, i) for i in range(len(spec.bands))]
+    statistics = zip(spec.mean, spec.std, strict=True)
+    scaling = [
+        {"type": "z-score", "mean": mean * spec.pixel_max, "stddev": std * spec.pixel_max} for mean, std in statistics
+    ]
     where = "inside the network" if is_exported else "as value_scaling says, band by band"
     return {
         "name": "pixels",
@@ -95,19 +97,22 @@ def _input(spec: ModelSpec, *, is_exported: bool) -> dict[str, Any]:
             f"Pixel values 0 to {spec.pixel_max:g} at {spec.gsd_m:g} m; height and width are multiples of "
             f"{spec.stride_px}. They are normalized {where}."
         ),
-        "value_scaling": scaling,
+        "value_scaling": None if is_exported else scaling,
         "resize_type": None,
         "pre_processing_function": None,
     }
 
 
-def _z_score(spec: ModelSpec, band: int) -> dict[str, Any]:
-    mean, std = spec.mean[band] * spec.pixel_max, spec.std[band] * spec.pixel_max
-    return {"type": "z-score", "mean": mean, "stddev": std}
-
-
 def _output(spec: ModelSpec) -> dict[str, Any]:
-    how = "sigmoid" if len(spec.classes) == 1 else "softmax"
+    is_binary = len(spec.classes) == 1
+    activation = "sigmoid" if is_binary else "softmax"
+    names = ("background", *spec.classes) if is_binary else spec.classes  # by their values in a class raster
+    colors = dict(zip(spec.classes, spec.class_colors, strict=True))
+    classes = [
+        {"value": value, "name": re.sub(r"[^0-9A-Za-z-_]+", "-", name), "description": name}
+        | ({"color_hint": colors[name].removeprefix("#").upper()} if name in colors else {})
+        for value, name in enumerate(names)
+    ]
     return {
         "name": "probabilities",
         "tasks": [TASK],
@@ -116,36 +121,25 @@ def _output(spec: ModelSpec) -> dict[str, Any]:
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "description": f"Probabilities 0 to 1 ({how}); {spec.target} from {spec.threshold:g}.",
-        "classification:classes": _classes(spec),
+        "description": f"Probabilities 0 to 1 ({activation}); {spec.target} from {spec.threshold:g}.",
+        "classification:classes": classes,
         "post_processing_function": None,
     }
 
 
-def _classes(spec: ModelSpec) -> list[dict[str, Any]]:
-    """Return the classes by the value that a class raster has; a network of one class has a background besides."""
-    names = ("background", *spec.classes) if len(spec.classes) == 1 else spec.classes
-    colors = dict(zip(spec.classes, spec.class_colors, strict=True))
-    return [
-        {"value": value, "name": re.sub(r"[^0-9A-Za-z-_]+", "-", name), "description": name}
-        | ({"color_hint": colors[name].removeprefix("#").upper()} if name in colors else {})
-        for value, name in enumerate(names)
-    ]
-
-
-def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path, str] | None = None) -> dict[str, Any]:
+def describe_item(
+    bundle: Bundle, *, model_format: str | None = None, assets: dict[Path, str] | None = None
+) -> dict[str, Any]:
     """Return a model as a STAC Item.
 
     Args:
         bundle: The model.
-        form: Its format, a key of `ARTIFACTS`; that of the bundle's file by default.
+        model_format: Its format, a key of `ARTIFACTS`; that of the bundle's file by default.
         assets: SHA-256 by file, the network first; the bundle's own file by default.
     """
-    form = form or str(bundle.form)
+    model_format = model_format or str(bundle.format)
     if assets is None:
-        from geoseg.artifact import file_sha256
-
-        assets = {bundle.path: file_sha256(bundle.path, Form.SAFETENSORS)}
+        assets = {bundle.path: file_sha256(bundle.path, ModelFormat.SAFETENSORS)}
     spec = bundle.spec
     bands = [{"name": name} for name in spec.bands]
     return {
@@ -164,10 +158,10 @@ def describe_item(bundle: Bundle, *, form: str | None = None, assets: dict[Path,
             "geoseg:version": spec.version,
             "geoseg:key": bundle.key,
             "geoseg:metrics": spec.metrics,
-            **describe_properties(bundle, is_exported=form != Form.SAFETENSORS),
+            **describe_properties(bundle, is_exported=model_format != ModelFormat.SAFETENSORS),
         },
         "links": [],
-        "assets": _assets(form, assets, bands),
+        "assets": _assets(model_format, assets, bands),
     }
 
 
@@ -180,9 +174,9 @@ def _date(bundle: Bundle) -> str:
     return day.astimezone(UTC).isoformat() if day.tzinfo else f"{day.isoformat()}Z"
 
 
-def _assets(form: str, files: dict[Path, str], bands: list[dict[str, str]]) -> dict[str, Any]:
+def _assets(model_format: str, files: dict[Path, str], bands: list[dict[str, str]]) -> dict[str, Any]:
     """Return the files; the network has bands: MLM asks for them in the Item, and STAC 1.1 then in an asset too."""
-    kind = ARTIFACTS[form]
+    kind = ARTIFACTS[model_format]
     assets: dict[str, Any] = {}
     for number, (path, sha256) in enumerate(files.items()):
         is_network = number == 0

@@ -1,8 +1,8 @@
 """TensorRT engines, built from ONNX where NVIDIA's `tensorrt` is installed.
 
-An engine fits one kind of GPU and one version of TensorRT: build it where it shall run. Written after the documentation
+An engine fits one type of GPU and one version of TensorRT: build it where it will run. Written after the documentation
 of TensorRT 10 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html) and tested
-with a stand-in of its API; on a GPU it was not run yet.
+with a fake of its API; it has not been run on a GPU yet.
 """
 
 import importlib.util
@@ -45,8 +45,8 @@ def require_tensorrt() -> Any:
     """
     if importlib.util.find_spec("tensorrt") is None:
         raise MissingPackageError(
-            "TensorRT is not installed here. An engine is built on the kind of GPU that it shall run on: there, with "
-            "NVIDIA's driver, `pip install tensorrt`; or export --to onnx and build the engine with trtexec."
+            "TensorRT is not installed. An engine is built on the type of GPU that it will run on: there, with "
+            "NVIDIA's driver, `pip install tensorrt`; or export with `to='onnx'` and build the engine with trtexec."
         )
     import tensorrt
 
@@ -69,33 +69,24 @@ def build_engine(bundle: Bundle, onnx: bytes, path: Path, *, weights: str = "f32
     trt = require_tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
+    explicit_batch = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)  # needed until TensorRT 10
+    network = builder.create_network(0 if explicit_batch is None else 1 << int(explicit_batch))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise ExportError(f"TensorRT {trt.__version__} does not understand the network: {errors}. Nothing was written.")
-    engine = builder.build_serialized_network(network, _configure(trt, builder, bundle.spec, weights))
-    if engine is None:
-        raise ExportError(
-            f"TensorRT {trt.__version__} could not build an engine; its messages above say why. Nothing was written."
-        )
-    path.write_bytes(engine)
-
-
-def _network_flags(trt: Any) -> int:
-    """Return the flag for dynamic batches that TensorRT asked for until version 10."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
-def _configure(trt: Any, builder: Any, spec: ModelSpec, weights: str) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; it rounds to 10 bits of mantissa
     if weights == "f16":
         config.set_flag(trt.BuilderFlag.FP16)
-    shapes = plan_profile(spec)
+    shapes = plan_profile(bundle.spec)
     profile = builder.create_optimization_profile()
     profile.set_shape("pixels", shapes.smallest, shapes.best, shapes.largest)
     config.add_optimization_profile(profile)
-    return config
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ExportError(
+            f"TensorRT {trt.__version__} could not build an engine; its messages above say why. Nothing was written."
+        )
+    path.write_bytes(engine)

@@ -1,11 +1,19 @@
 """Chips of one block -> stitched probabilities; a whole scene as one lazy array."""
 
 from geoseg.inference.aoi import AOI, Area, read_aoi, read_aoi_bounds
+from geoseg.inference.array import open_probability, predict_scene
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block, stored_threshold
-from geoseg.inference.fit import GridChoice, choose_bands, fit_scene
 from geoseg.inference.mosaic import RULES, Rule, plan_mosaic
-from geoseg.inference.plan import BLOCK_PX, EngineRecipe, InferenceOptions, Plan, plan_inference
-from geoseg.inference.scene import open_probability, predict_scene
+from geoseg.inference.plan import (
+    BLOCK_PX,
+    EngineRecipe,
+    GridChoice,
+    InferenceOptions,
+    Plan,
+    choose_bands,
+    fit_scene,
+    plan_inference,
+)
 
 __all__ = [
     "AOI",

@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame, GeoSeries
@@ -37,17 +37,13 @@ class AOI:
         """Return `(y, x)`, True for the pixels whose center lies in the area."""
         from rasterio.features import geometry_mask
 
-        here = _polygons(self.polygons.intersection(_box(window)))
+        parts = shapely.get_parts(self.polygons.intersection(_box(window)), return_index=False)
+        here = [part for part in parts if part.geom_type == "Polygon"]  # where the area only touches: lines and points
         if not here:
             return np.zeros(window.shape, bool)
         shift = Affine.translation(window.col, window.row)
-        with quiet_georeference():
+        with allow_no_georeference():
             return np.asarray(geometry_mask(here, window.shape, shift, invert=True), bool)
-
-
-def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
-    """Return the polygons of a geometry; lines and points, where an area only touches, would burn pixels."""
-    return [part for part in shapely.get_parts(geometry, return_index=False) if part.geom_type == "Polygon"]
 
 
 def _box(window: Window) -> BaseGeometry:
@@ -99,7 +95,7 @@ def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
     else:
         rows = geopandas.GeoSeries([area]) if isinstance(area, BaseGeometry) else area.geometry
         if where is not None:
-            raise AOIError(f"aoi_where = {where!r} selects rows of a file. Select those of a GeoDataFrame yourself.")
+            raise AOIError(f"`aoi_where={where}` selects features of a file. Filter a GeoDataFrame before the call.")
         frame, name = rows[rows.geom_type.isin(["Polygon", "MultiPolygon"])].to_frame("geometry"), ""
     if frame.empty:
         raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Semaphore
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from geoseg.errors import PredictionError
 from geoseg.grid import Block, Lattice, Window
 from geoseg.inference.plan import Plan
-from geoseg.inference.stitch import Blended, Cropped, Probabilities
 from geoseg.mosaic import Composite, CountedMask
 from geoseg.scene import Scene
 
@@ -37,16 +36,11 @@ def stored_threshold(threshold: float) -> int:
 ROUNDING = 1e-5
 """How far a probability may lie outside 0 to 1 by rounding."""
 
+Probabilities = NDArray[np.float32]
+"""`(class, y, x)` in [0, 1]."""
 
 Predicted = tuple[Probabilities | None, NDArray[np.bool_]]
-"""`(class, y, x)` probabilities of a block, None where none was asked for, and where they count: one pixel more."""
-
-
-class ValidReader(Protocol):
-    """Says where pixels count."""
-
-    def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Return the `(y, x)` mask of a window that may hang over the border, where it is False."""
+"""`(class, y, x)` probabilities of a block, None if nothing in it is valid; the valid mask with one pixel around it."""
 
 
 @dataclass(slots=True)
@@ -92,44 +86,13 @@ def predict_block(plan: Plan, block: Block) -> BlockPixels:
     """
     watch, passes = Stopwatch(), plan.passes(block.window.expand(1))
     stitched, valid = mean_of_passes(passes, lambda scene: _predict_pass(plan, scene, block, watch))
-    return _finish(plan, stitched, valid, watch)
-
-
-def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> Predicted:
-    """Predict the pixels of one block from one scene."""
-    from geoseg.datasets import SceneDataset
-
-    start = time.perf_counter()
-    chips = _chips(plan, block)
-    reach = _reach(plan.lattice, chips, block)
-    dataset = SceneDataset(scene, cached=reach)
-    mask = counted(scene, dataset, reach)
-    valid = _valid(plan, mask, block)
-    start = watch.add("read", start)
-    if not valid[1:-1, 1:-1].any():
-        return None, valid
-    stitch = (Blended if plan.blend else Cropped)(plan.lattice, block.window, len(plan.channels))
-    engine = plan.open_engine()
-    wanted = [chip for chip in chips if _is_wanted(plan, mask, chip)]
-    for batch, pixels in _batches(plan, dataset, wanted, engine, watch):
-        predicted = _predict(engine, pixels, plan, watch)
-        start = time.perf_counter()
-        for chip, probabilities in zip(batch, predicted, strict=True):
-            stitch.add(chip, probabilities)
-        watch.add("stitch", start)
-        watch.chips += len(batch)
-    return stitch.result(), valid
-
-
-def _finish(plan: Plan, stitched: Probabilities | None, valid: NDArray[np.bool_], watch: Stopwatch) -> BlockPixels:
-    """Quantize the target's probability and choose the likeliest class, where there is anything valid."""
     inside = valid[1:-1, 1:-1]
     if stitched is None:
         empty = np.broadcast_to(np.uint8(NODATA), inside.shape)
         return BlockPixels(empty, valid, watch, empty if plan.has_class_raster else None, is_empty=True)
     target = stitched[plan.channels.index(plan.channel)]
     classes = _where(inside, stitched.argmax(axis=0)) if plan.has_class_raster else None
-    target *= PROBABILITY_ONE  # in place, as nobody wants the probabilities any more
+    target *= PROBABILITY_ONE  # in place: the probabilities are not needed any more
     probability = _where(inside, np.round(target, out=target))
     return BlockPixels(probability, valid, watch, classes)
 
@@ -141,116 +104,11 @@ def _where(valid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.uint8]:
     return stored
 
 
-def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatch) -> NDArray[np.float32]:
-    """Return the plan's channels of a batch's probabilities, `(n, class, y, x)`.
-
-    Raises:
-        PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
-    """
-    with engine_semaphore(engine) as waited:
-        start = time.perf_counter()
-        found = engine.predict(pixels)
-    probabilities = _checked(found, pixels.shape, engine.name, plan)
-    watch.add("network", start)
-    if waited:
-        watch.seconds["wait"] = watch.seconds.get("wait", 0.0) + waited
-    return probabilities
-
-
-def _checked(found: NDArray[np.float32], chips: tuple[int, ...], engine: str, plan: Plan) -> NDArray[np.float32]:
-    count = len(plan.classes)
-    if found.shape != (chips[0], count, *chips[2:]):
-        raise PredictionError(
-            f"{engine} gave an array of {found.shape} for chips of {chips}; expected (n, class, y, x) with "
-            f"{count} classes ({', '.join(plan.classes)}). The model does not fit its specification: export or train "
-            "it again."
-        )
-    probabilities = found[:, plan.channels.start : plan.channels.stop]
-    if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
-        raise PredictionError(
-            f"{engine} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
-            "1. The weights are damaged or overflow: train the model again."
-        )
-    return probabilities
-
-
-def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
-    """Return the chips that a block needs: its own, and with blending the neighbors whose halo reaches into it."""
-    halo = plan.lattice.halo_px if plan.blend else 0
-    rows, cols = (
-        range(max(0, own.start - math.ceil(halo / core)), min(count, own.stop + math.ceil(halo / core)))
-        for own, count, core in zip(
-            (block.chip_rows, block.chip_cols), plan.lattice.counts, plan.lattice.core, strict=True
-        )
-    )
-    return [(i, j) for i in rows for j in cols]
-
-
-def _reach(lattice: Lattice, chips: list[tuple[int, int]], block: Block) -> Window:
-    """Return the window that holds every chip, and the block with one pixel around it."""
-    first, last = lattice.chip_window(*chips[0]), lattice.chip_window(*chips[-1])
-    ring = block.window.expand(1)
-    row, col = min(first.row, ring.row), min(first.col, ring.col)
-    bottom, right = max(last.rows.stop, ring.rows.stop), max(last.cols.stop, ring.cols.stop)
-    return Window(row, col, bottom - row, right - col)
-
-
-def _valid(plan: Plan, mask: ValidReader, block: Block) -> NDArray[np.bool_]:
-    """Return the valid mask of a block and one pixel around it, AOI included."""
-    ring = block.window.expand(1)
-    valid = mask.read_valid(ring)
-    return valid if plan.aoi is None else valid & plan.aoi.mask(ring)
-
-
-def _batches(
-    plan: Plan, dataset: "SceneDataset", wanted: list[tuple[int, int]], engine: "Engine", watch: Stopwatch
-) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.generic]]]:
-    """Yield the wanted chips in batches of the engine's size, as torchgeo's sampler orders them."""
-    from geoseg.datasets import LatticeSampler
-
-    batch: list[NDArray[np.generic]] = []
-    for index, query in enumerate(LatticeSampler(dataset, plan.lattice, wanted), 1):
-        start = time.perf_counter()
-        batch.append(dataset[query]["image"].numpy())
-        if len(batch) == engine.batch_size or index == len(wanted):
-            pixels = np.stack(batch)
-            watch.add("read", start)
-            yield wanted[index - len(batch) : index], pixels
-            batch = []
-        else:
-            watch.add("read", start)
-
-
-def _is_wanted(plan: Plan, mask: ValidReader, chip: tuple[int, int]) -> bool:
-    """Return True where a chip gives any pixel that is valid and asked for.
-
-    A chip with nothing valid in what it gives is left out whatever block asks, so blending stays a function of the
-    scene alone.
-    """
-    core = plan.lattice.core_window(*chip)
-    gives = core.expand(plan.lattice.halo_px).intersect(plan.scene.grid.window) if plan.blend else core
-    assert gives is not None
-    wanted = plan.aoi is None or plan.aoi.touches(gives)
-    return wanted and bool(mask.read_valid(gives).any())
-
-
-def counted(scene: Scene, dataset: ValidReader, reach: Window) -> ValidReader:
-    """Return what says which pixels a pass gives: those of the scene on top, where there is one, else all valid ones.
-
-    Args:
-        scene: The pass.
-        dataset: Its pixels.
-        reach: The window inside which it will be asked.
-    """
-    on_top = scene.counted if isinstance(scene, Composite) else None
-    return CountedMask(on_top, reach) if on_top is not None else dataset
-
-
 def mean_of_passes(passes: Sequence[Scene], predict: Callable[[Scene], Predicted]) -> Predicted:
-    """Predict every pass and average the probabilities of those that count, pixel by pixel, in the order given.
+    """Predict every pass and average the valid probabilities, pixel by pixel, in the order given.
 
-    Every step is one operation per pixel, so neither blocks nor libraries change a result; where one pass counts, the
-    mean is what it gave.
+    Every step is one operation per pixel, so neither blocks nor libraries change a result. Where one pass counts, the
+    mean is its value.
     """
     if len(passes) == 1:
         return predict(passes[0])
@@ -270,9 +128,102 @@ def mean_of_passes(passes: Sequence[Scene], predict: Callable[[Scene], Predicted
     return total, valid
 
 
+def _predict_pass(plan: Plan, scene: Scene, block: Block, watch: Stopwatch) -> Predicted:
+    """Predict the pixels of one block from one scene, chip by chip, as torchgeo's sampler orders them."""
+    from geoseg.datasets import LatticeSampler, SceneDataset
+
+    start = time.perf_counter()
+    chips, ring = _chips(plan, block), block.window.expand(1)
+    first, last = plan.lattice.chip_window(*chips[0]), plan.lattice.chip_window(*chips[-1])
+    row, col = min(first.row, ring.row), min(first.col, ring.col)
+    bottom, right = max(last.rows.stop, ring.rows.stop), max(last.cols.stop, ring.cols.stop)
+    reach = Window(row, col, bottom - row, right - col)
+    dataset = SceneDataset(scene, cached=reach)
+    on_top = scene.counted if isinstance(scene, Composite) else None
+    mask = dataset if on_top is None else CountedMask(on_top, reach)  # only pixels of the scene on top count
+    valid = mask.read_valid(ring)
+    if plan.aoi is not None:
+        valid = valid & plan.aoi.mask(ring)
+    watch.add("read", start)
+    if not valid[1:-1, 1:-1].any():
+        return None, valid
+    stitch = (Blended if plan.blend else Cropped)(plan.lattice, block.window, len(plan.channels))
+    engine = plan.open_engine()
+    wanted = [chip for chip in chips if _is_wanted(plan, mask, chip)]
+    batch: list[NDArray[np.generic]] = []
+    for done, query in enumerate(LatticeSampler(dataset, plan.lattice, wanted), 1):
+        start = time.perf_counter()
+        batch.append(dataset[query]["image"].numpy())
+        if len(batch) < engine.batch_size and done < len(wanted):
+            watch.add("read", start)
+            continue
+        pixels = np.stack(batch)
+        watch.add("read", start)
+        predicted = _predict(engine, pixels, plan, watch)
+        start = time.perf_counter()
+        for chip, probabilities in zip(wanted[done - len(batch) : done], predicted, strict=True):
+            stitch.add(chip, probabilities)
+        watch.add("stitch", start)
+        watch.chips += len(batch)
+        batch = []
+    return stitch.result(), valid
+
+
+def _chips(plan: Plan, block: Block) -> list[tuple[int, int]]:
+    """Return the chips that a block needs: its own, and with blending the neighbors whose halo reaches into it."""
+    halo = plan.lattice.halo_px if plan.blend else 0
+    rows, cols = (
+        range(max(0, own.start - math.ceil(halo / core)), min(count, own.stop + math.ceil(halo / core)))
+        for own, count, core in zip(
+            (block.chip_rows, block.chip_cols), plan.lattice.counts, plan.lattice.core, strict=True
+        )
+    )
+    return [(i, j) for i in rows for j in cols]
+
+
+def _is_wanted(plan: Plan, mask: "SceneDataset | CountedMask", chip: tuple[int, int]) -> bool:
+    """Return True if a chip contributes any pixel that is valid and inside the AOI.
+
+    A chip that contributes no valid pixel is left out of every block, so blending stays a function of the scene alone.
+    """
+    core = plan.lattice.core_window(*chip)
+    gives = core.expand(plan.lattice.halo_px).intersect(plan.scene.grid.window) if plan.blend else core
+    assert gives is not None
+    wanted = plan.aoi is None or plan.aoi.touches(gives)
+    return wanted and bool(mask.read_valid(gives).any())
+
+
+def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatch) -> NDArray[np.float32]:
+    """Return the plan's channels of a batch's probabilities, `(n, class, y, x)`.
+
+    Raises:
+        PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
+    """
+    with engine_semaphore(engine) as waited:
+        start = time.perf_counter()
+        found = engine.predict(pixels)
+    count = len(plan.classes)
+    if found.shape != (len(pixels), count, *pixels.shape[2:]):
+        raise PredictionError(
+            f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, class, y, x) with "
+            f"{count} classes ({', '.join(plan.classes)}). The model does not fit its specification: export or train "
+            "it again."
+        )
+    probabilities = found[:, plan.channels.start : plan.channels.stop]
+    if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
+        raise PredictionError(
+            f"{engine.name} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
+            "1. The weights are damaged or overflow: train the model again."
+        )
+    watch.add("network", start)
+    if waited:
+        watch.seconds["wait"] = watch.seconds.get("wait", 0.0) + waited
+    return probabilities
+
+
 @contextmanager
 def engine_semaphore(engine: "Engine") -> Iterator[float]:
-    """Let as many threads of this process predict at once as an engine wants; the others read meanwhile.
+    """Limit the threads of this process that predict at the same time to `engine.threads`; the others read meanwhile.
 
     Yields:
         Seconds waited; 0 where there was room.
@@ -291,5 +242,62 @@ def engine_semaphore(engine: "Engine") -> Iterator[float]:
 
 @lru_cache(maxsize=16)
 def _semaphore_of(name: str, threads: int) -> Semaphore:
-    """Return the semaphore of an engine; by its name, as small engines travel with their task and are many objects."""
+    """Return the semaphore of an engine, by name: small engines are pickled with every task and so are many objects."""
     return Semaphore(max(1, threads))
+
+
+class Cropped:
+    """Every pixel from the one chip that owns it."""
+
+    def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
+        """Allocate `classes` channels of a window."""
+        self.lattice, self.window = lattice, window
+        self.out = np.zeros((classes, *window.shape), np.float32)
+
+    def add(self, chip: tuple[int, int], probabilities: Probabilities) -> None:
+        """Keep the core of a chip."""
+        core, halo = self.lattice.core_window(*chip), self.lattice.halo_px
+        own = probabilities[:, halo : halo + core.height, halo : halo + core.width]
+        self.out[:, *core.relative_to(self.window).slices] = own
+
+    def result(self) -> Probabilities:
+        """Return the cores side by side."""
+        return self.out
+
+
+class Blended:
+    """Every pixel from the chips that see it, weighted by a ramp over the halos that adds up to one."""
+
+    def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
+        """Allocate `classes` channels of a window."""
+        self.lattice, self.window = lattice, window
+        self.out = np.zeros((classes, *window.shape), np.float32)
+        self.weight = np.zeros(window.shape, np.float32)
+
+    def add(self, chip: tuple[int, int], probabilities: Probabilities) -> None:
+        """Add what a chip sees of the window."""
+        seen = self.lattice.chip_window(*chip)
+        here = seen.intersect(self.window)
+        if here is None:
+            return
+        ramps = [_ramp(self.lattice, chip[axis], axis) for axis in (0, 1)]
+        part, place = here.relative_to(seen), here.relative_to(self.window).slices
+        weight = ramps[0][part.rows, None] * ramps[1][None, part.cols]
+        self.out[:, *place] += weight * probabilities[:, *part.slices]
+        self.weight[place] += weight
+
+    def result(self) -> Probabilities:
+        """Return the weighted mean, in the place of the sums."""
+        self.out /= np.maximum(self.weight, np.float32(1e-6))
+        return self.out
+
+
+def _ramp(lattice: Lattice, index: int, axis: int) -> NDArray[np.float32]:
+    """Return a chip's weights along one axis: a ramp over two halos at each inner border, 1 at the scene's border."""
+    size, core, halo = lattice.chip_shape[axis], lattice.core[axis], lattice.halo_px
+    if halo == 0:
+        return np.ones(size, np.float32)
+    rise = np.clip((np.arange(size) + 0.5) / (2 * halo), 0, 1)
+    fall = np.clip((size - np.arange(size) - 0.5) / (2 * halo), 0, 1)
+    is_first, is_last = index == 0, (index + 1) * core >= lattice.shape[axis]
+    return (np.where(is_first, 1, rise) * np.where(is_last, 1, fall)).astype(np.float32)

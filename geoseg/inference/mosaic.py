@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Literal
 
 import rasterio
@@ -14,19 +14,18 @@ from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
-from geoseg.inference.fit import fit_scene
-from geoseg.inference.plan import InferenceOptions, Plan, check_chips, lay_chips
+from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
-from geoseg.silence import quiet_georeference
 from geoseg.sources import SceneSource
+from geoseg.third_party import allow_no_georeference
 
 Rule = Literal["first", "latest", "mean"]
-"""Where scenes overlap: the first named, the newest, or the mean of the probabilities of all."""
+"""What counts where scenes overlap: the first one given, the newest, or the mean of all probabilities."""
 
 RULES: tuple[Rule, ...] = ("first", "latest", "mean")
 OPENERS = 16
-"""Headers read at a time: of remote files most of it is waiting."""
+"""Headers read at a time: reading those of remote files is mostly waiting."""
 
 
 def plan_mosaic(
@@ -39,13 +38,13 @@ def plan_mosaic(
 ) -> Plan:
     """Open scenes for a model, put them on one grid and lay chips over it; reads headers, and levels like one scene.
 
-    Scenes that are sheets of one grid become what the one whole file would be. Others are warped to the mosaic's own.
+    Scenes that are sheets of one grid give what one file of them all would. Others are warped to the mosaic's grid.
 
     Args:
         sources: The scenes; under `first` an earlier one lies over a later one.
         bundle: The model.
-        options: See `InferenceOptions`. `bands` and `crs` are those of scenes whose source does not say; `grid` chooses
-            between the model's GSD and that of the finest scene; the mosaic reaches no further than `aoi`.
+        options: See `InferenceOptions`. `bands` and `crs` apply to scenes whose source does not give them; `grid`
+            chooses between the model's GSD and that of the finest scene; the mosaic reaches no further than `aoi`.
         rule: What counts where scenes overlap: `first`, `latest` (by datetime), `mean` (of the probabilities).
         target_crs: CRS of the mosaic. Else that of the first scene if it is projected, else its UTM zone.
 
@@ -62,7 +61,14 @@ def plan_mosaic(
     check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec
     wanted_crs = parse_crs(target_crs) if target_crs is not None else None
-    opened = _open_all(sources, spec, options)
+
+    def open_one(source: SceneSource) -> Scene:
+        """Open a scene with its own pixels, the model's bands and levels."""
+        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
+        return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
+
+    with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
+        opened = list(pool.map(open_one, sources))
     named = {scene.name: scene for scene in opened}
     order = [named[source.name] for source in ranked]
     scene = _as_one(ranked, order, spec, rule, options, wanted_crs)
@@ -83,49 +89,39 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
 
     Raises:
         MissingDatetimeError: If the newest is wanted and a scene has no datetime.
-        UsageError: If there is no such rule.
+        UsageError: If the rule is unknown.
     """
     if rule not in RULES:
-        raise UsageError(f"There is no rule {rule} for overlaps. Choose one of {', '.join(RULES)}.")
+        raise UsageError(f"The rule {rule} for overlaps is unknown. Choose one of {', '.join(RULES)}.")
     if rule != "latest":
         return list(sources)
     missing = [source.name for source in sources if source.datetime is None]
     if missing:
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise MissingDatetimeError(
-            f"{len(missing)} of {len(sources)} scenes have no datetime, so nobody knows which is the latest: {named}. "
+            f"{len(missing)} of {len(sources)} scenes have no datetime, so the latest is not known: {named}. "
             "Give it in a manifest's column `datetime` or a STAC item, or choose the rule first or mean."
         )
-    return sorted(sources, key=lambda source: -_seconds(source.datetime))
 
+    def seconds(source: SceneSource) -> float:
+        """Return seconds since 1970; without a time zone it counts as UTC."""
+        moment = source.datetime
+        assert moment is not None
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
-def _seconds(moment: datetime | None) -> float:
-    """Return seconds since 1970; without a time zone it counts as UTC."""
-    assert moment is not None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _open_all(sources: Sequence[SceneSource], spec: ModelSpec, options: InferenceOptions) -> list[Scene]:
-    """Open every scene with its own pixels, the model's bands and levels."""
-
-    def open_one(source: SceneSource) -> Scene:
-        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
-        return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
-
-    with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
-        return list(pool.map(open_one, sources))
+    return sorted(sources, key=seconds, reverse=True)
 
 
 def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
-    """Return the CRS said of a source, or of all, where its file has none of its own."""
-    said = source.crs or crs
-    if said is None:
+    """Return the CRS given for a source, or for all, if its file has no CRS of its own."""
+    given = source.crs or crs
+    if given is None:
         return None
     try:
-        with quiet_georeference(), rasterio.open(source.paths[0]) as src:
-            return said if src.crs is None else None
-    except rasterio.errors.RasterioError:  # a folder, or no raster: open_scene says which
-        return said
+        with allow_no_georeference(), rasterio.open(source.paths[0]) as src:
+            return given if src.crs is None else None
+    except rasterio.errors.RasterioError:  # a folder, or not a raster: open_scene reports it
+        return given
 
 
 def _as_one(
@@ -136,10 +132,9 @@ def _as_one(
     options: InferenceOptions,
     target_crs: rasterio.crs.CRS | None,
 ) -> Scene | None:
-    """Return the scene that sheets of one grid are together; None where they are not."""
-    first, grids = sources[0], [scene.native for scene in scenes]
-    said = options.crs
-    plain = all(s.bands == first.bands and (s.crs or said) == (first.crs or said) for s in sources)
+    """Return sheets of one grid as one scene; None if they are not sheets of one grid."""
+    first, grids, crs = sources[0], [scene.native for scene in scenes], options.crs
+    plain = all(s.bands == first.bands and (s.crs or crs) == (first.crs or crs) for s in sources)
     wants_other = target_crs is not None and target_crs != grids[0].crs
     if wants_other or not plain or not shares_lattice(grids) or (rule == "mean" and overlap(grids)):
         return None
@@ -157,14 +152,10 @@ def _clip(grid: Grid, options: InferenceOptions) -> tuple[Grid, AOI | None]:
     if options.aoi is None:
         return grid, None
     polygons = read_aoi(options.aoi, grid, where=options.aoi_where).polygons
-    window = _around(polygons.bounds).intersect(grid.window)
+    left, top, right, bottom = polygons.bounds
+    col, row = math.floor(left), math.floor(top)
+    around = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
+    window = around.intersect(grid.window)
     assert window is not None, "the area touches the grid"
     moved = shapely.transform(polygons, lambda xy: xy - (window.col, window.row))
     return crop_grid(grid, window), AOI(moved)
-
-
-def _around(bounds: tuple[float, float, float, float]) -> Window:
-    """Return the whole pixels around bounds in pixel coordinates."""
-    left, top, right, bottom = bounds
-    col, row = math.floor(left), math.floor(top)
-    return Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))

@@ -1,24 +1,33 @@
-"""What is to be predicted, decided before any pixel is read. Everything here pickles as its recipe."""
+"""What is to be predicted, decided before any pixel is read: bands, grid, chips. All of it pickles as its recipe."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from geoseg.bundle import Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
-from geoseg.errors import UsageError
+from geoseg.errors import BandMismatchError, UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, Area, read_aoi
-from geoseg.inference.fit import GridChoice, fit_scene
 from geoseg.mosaic import Composite, find_meeting
 from geoseg.scene import Paths, Scene, data_windows, open_scene
 
+log = logging.getLogger(__name__)
+
+GridChoice = Literal["model", "scene"]
+"""`model` resamples a scene to the model's GSD; `scene` keeps the scene's own pixels."""
+
+COARSE_FACTOR = 3.0
+"""A scene whose pixels are this many times larger than the model's gets a warning."""
+
 BLOCK_PX = 2048
-"""Largest block chosen by itself: its pixels, probabilities and polygons take about 100 MB per thread."""
+"""Largest block by default: its pixels, probabilities and polygons take about 100 MB per thread."""
 
 BLOCK_VALUES = 4 * BLOCK_PX**2
-"""Most probabilities in one block chosen by itself (64 MB): more than four classes make blocks smaller."""
+"""Most probabilities in one block by default (64 MB): more than four classes make blocks smaller."""
 
 BLOCKS_PER_THREAD = 4
 """A small scene is cut into at least this many blocks per thread, so that every core has work until the end."""
@@ -116,7 +125,7 @@ class InferenceOptions:
     """What a caller may choose for inference, made once and passed whole.
 
     Attributes:
-        bands: One-based bands of the scene that serve the model's, in its order.
+        bands: One-based bands of the scene, one for each of the model's, in its order.
         crs: CRS of a scene that has none.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: The area asked for: a vector file in any CRS, or a GeoDataFrame, or a geometry in the scene's CRS.
@@ -161,15 +170,15 @@ def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | Non
 
 
 def check_chips(spec: ModelSpec, options: InferenceOptions) -> tuple[int, int]:
-    """Return side and halo of a chip: those asked for, else the model's.
+    """Return side and halo of a chip in pixels: those of the options, else the model's.
 
     Raises:
-        UsageError: If such chips keep nothing or do not fit the network.
+        UsageError: If the halo leaves nothing of a chip, or chips do not fit the network.
     """
     chip = spec.chip_px if options.chip_px is None else options.chip_px
     halo = spec.halo_px if options.halo_px is None else options.halo_px
     if halo < 0 or chip <= 2 * halo:
-        raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side keep nothing. Make them larger.")
+        raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side have no core. Make them larger.")
     if chip % spec.stride_px:
         raise UsageError(f"Chips of {chip} px do not fit the network. Give a multiple of {spec.stride_px}.")
     return chip, halo
@@ -182,3 +191,51 @@ def lay_chips(scene: Scene, area: AOI | None, bundle: Bundle, options: Inference
     engine = EngineRecipe(str(bundle.path), lattice.chip_shape, options.device, options.threads, options.precision)
     covered = () if isinstance(scene, Composite) else data_windows(scene)
     return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered)
+
+
+def fit_scene(
+    scene: Scene, spec: ModelSpec, *, bands: Sequence[int] | None = None, grid: GridChoice = "model"
+) -> Scene:
+    """Return the scene with a model's bands, range of pixel values and grid.
+
+    The rule for bands: `bands` if given; else red, green and blue as the file marks them, then its other bands in their
+    order, never alpha. A single band is used for all of the model's (a panchromatic scene). Bands beyond the model's
+    number are left out.
+
+    Args:
+        scene: The scene as it was opened.
+        spec: The model's specification.
+        bands: One-based bands to use.
+        grid: `model` for the model's GSD, `scene` for the scene's own pixels.
+
+    Raises:
+        BandMismatchError: If the scene's bands do not fit the model.
+    """
+    scene = scene.with_bands(choose_bands(scene, spec, bands))
+    if spec.pixel_max == 255:
+        scene = scene.with_levels()
+        if scene.levels:
+            levels = ", ".join(f"{low:.6g}-{high:.6g}" for low, high in scene.levels)
+            log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
+    gsd_m = scene.native.gsd_m
+    if gsd_m and max(gsd_m) > COARSE_FACTOR * spec.gsd_m:
+        message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."
+        log.warning(message, scene.name, max(gsd_m), spec.name, spec.gsd_m)
+    return scene.at_gsd(spec.gsd_m) if grid == "model" else scene
+
+
+def choose_bands(scene: Scene, spec: ModelSpec, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the scene's band for each of the model's."""
+    wanted, found = len(spec.bands), tuple(bands) if bands else scene.bands
+    if not bands and wanted > len(found):
+        found = scene.data_bands if len(scene.data_bands) >= wanted else found
+    if len(found) == 1 and wanted > 1:
+        log.warning("One band is used as %s of the model %s.", ", ".join(spec.bands), spec.name)
+        return found * wanted
+    if len(found) < wanted or (bands and len(found) != wanted):
+        raise BandMismatchError(
+            f"{scene.name} gives {len(found)} bands ({', '.join(map(str, found))} of {scene.band_count}); the model "
+            f"{spec.name} wants {wanted}: {', '.join(spec.bands)}. Name them in this order with `bands`, such as "
+            f"{','.join(map(str, range(1, wanted + 1)))}, or give one band for all."
+        )
+    return found[:wanted]

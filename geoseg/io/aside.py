@@ -13,7 +13,7 @@ from typing import Any
 from geoseg.errors import OutputError
 
 ASIDE = ".tmp-"
-"""How the names of folders begin in which files are under construction."""
+"""Prefix of folders in which files are under construction."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def write_all_aside(paths: Sequence[str | Path], *, shared: bool = False) -> Ite
         A path for each file, with the same name, where nothing lies yet.
 
     Raises:
-        OutputError: If the folder is missing, or a file cannot be put in its place.
+        OutputError: If the folder is missing or a file cannot be renamed.
     """
     targets = [Path(path) for path in paths]
     first = targets[0]
@@ -111,19 +111,19 @@ def _plain(value: Any) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Have a file's bytes on the disk: a power failure could otherwise leave its name without them."""
+    """Flush a file's bytes to the disk: a power failure could otherwise leave its name without them."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def put_in_place(aside: Path, target: Path) -> None:
-    """Rename a file whose bytes are on the disk, and have its name there too."""
+    """Rename a file whose bytes are on the disk, and flush its new name too."""
     aside.replace(target)
     sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk; Windows and some network file systems know no such call."""
+    """Flush a folder's names to the disk; Windows and some network file systems have no such call."""
     with suppress(OSError):
         names = os.open(folder, os.O_RDONLY)
         try:
@@ -148,15 +148,13 @@ def reported(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def output_error(path: str | Path, found: str) -> OutputError:
-    """Return an error that says that a file could not be written: why, the room left, what to do next."""
-    return OutputError(
-        f"{path} cannot be written ({found}; {_free_room(Path(path))}). Make room or get permission to write there, "
-        "and run the same command again, or name another place with --out."
-    )
-
-
-def _free_room(path: Path) -> str:
-    for folder in path.parents:
+    """Return an error for a file that could not be written: why, the room left, what to do next."""
+    room = "free space unknown"
+    for folder in Path(path).parents:
         with suppress(OSError):
-            return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
-    return "free space unknown"
+            room = f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free"
+            break
+    return OutputError(
+        f"{path} cannot be written ({found}; {room}). Make room or get permission to write there, and run the same "
+        "command again, or choose another place with `out`."
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geoseg.errors import LabelError
 from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES
-from geoseg.io.tables import list_names
+from geoseg.io.tables import name_some
 
 LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
 """What may follow a scene's name in the name of its labels."""
@@ -62,14 +62,14 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
             found.append(first)
     if missing:
         raise LabelError(
-            f"{labels} holds no labels for {len(missing)} of {len(scenes)} images ({list_names(missing)}). "
+            f"{labels} holds no labels for {len(missing)} of {len(scenes)} images ({name_some(missing)}). "
             "Expected a raster or vector file with the name of the image there. Add it, or leave the image out."
         )
     return found
 
 
 def _stems(scene: Path) -> list[str]:
-    """Return the names that the labels of a scene may begin with; a dot in a folder's name begins no suffix."""
+    """Return the names that the labels of a scene may begin with; a dot in a folder's name does not begin a suffix."""
     name = scene.name.removesuffix("_geoseg")
     stem = Path(name).stem
     if Path(name).suffix.lower() in SCENE_SUFFIXES:
@@ -83,5 +83,5 @@ def _nearest(scene: Path, paths: Sequence[Path]) -> Path | None:
     shared = {path: length for path, length in shared.items() if path.absolute().parent != scene.parent}
     best = [path for path, length in shared.items() if length == max(shared.values())]
     if len(best) > 1:
-        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Name a folder with one.")
+        raise LabelError(f"{best[0]} and {best[1]} may both be the labels of {scene.name}. Name the folder of one.")
     return best[0] if best else None

@@ -24,13 +24,13 @@ from geoseg.io.aside import put_in_place, reported, sync, sync_folder
 HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 30.0
 S3_ATTEMPTS = 8
-"""A bucket that is busy answers 503 for seconds; boto3 waits longer after every attempt."""
+"""A busy bucket answers 503 for seconds; boto3 waits longer after every attempt."""
 
 REMOVALS = 8
 """Objects removed at a time: a run leaves thousands of parts, and not every bucket takes a list of them."""
 
 ASIDE = ".aside-"
-"""How the names of files under construction begin."""
+"""Prefix of files under construction."""
 
 
 class Store(Protocol):
@@ -41,7 +41,7 @@ class Store(Protocol):
         """The place, as a user names it."""
 
     def read(self, name: str) -> bytes:
-        """Return an object; raise `MissingFileError` where there is none, `ReadError` where it cannot be had."""
+        """Return an object; raise `MissingFileError` where there is none, `ReadError` where it cannot be read."""
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object, whole or not at all, in the place of an older one; raise `OutputError` where it cannot."""
@@ -59,7 +59,7 @@ class Store(Protocol):
         """Tell whether there is such an object."""
 
     def remove(self, prefix: str) -> None:
-        """Remove an object, or a folder with everything below; nothing there is no error."""
+        """Remove an object, or a folder with everything below; it is not an error if there is none."""
 
 
 def open_store(location: str | Path) -> Store:
@@ -74,7 +74,7 @@ def open_store(location: str | Path) -> Store:
         _require_boto3(str(location))
         return S3Store(str(location).rstrip("/"))
     if "://" in str(location):
-        raise OutputError(f"{location} is no place that geoseg can write to. Give a folder or s3://bucket/prefix.")
+        raise OutputError(f"{location} is not a place that geoseg can write to. Give a folder or s3://bucket/prefix.")
     return LocalStore(Path(location))
 
 
@@ -98,10 +98,12 @@ class LocalStore:
         try:
             return (self.folder / name).read_bytes()
         except FileNotFoundError as err:
-            raise _missing(f"{self.folder / name}") from err
+            raise MissingFileError(
+                f"There is no {self.folder / name}. Check the path; the working folder is {Path.cwd()}."
+            ) from err
         except OSError as err:
             raise ReadError(
-                f"{self.folder / name} cannot be read ({err.strerror}). Get permission to read it, or see to its disk."
+                f"{self.folder / name} cannot be read ({err.strerror}). Get permission to read it, or check its disk."
             ) from err
 
     def write(self, name: str, data: bytes) -> None:
@@ -119,7 +121,11 @@ class LocalStore:
             except FileExistsError:
                 return False
             except OSError:  # a file system without hard links
-                return _create_exclusively(target, data)
+                try:
+                    _write_through(target, data, mode="xb")
+                except FileExistsError:
+                    return False
+                return True
             sync_folder(target.parent)
             return True
 
@@ -132,8 +138,8 @@ class LocalStore:
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`."""
-        found = (self.folder / prefix).rglob("*")
-        return sorted(p.relative_to(self.folder).as_posix() for p in found if p.is_file() and _is_whole(p.name))
+        found = (p for p in (self.folder / prefix).rglob("*") if p.is_file() and not p.name.startswith(ASIDE))
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def has(self, name: str) -> bool:
         """See `Store.has`."""
@@ -158,14 +164,6 @@ class LocalStore:
                 yield aside, target
         finally:
             aside.unlink(missing_ok=True)
-
-
-def _create_exclusively(target: Path, data: bytes) -> bool:
-    try:
-        _write_through(target, data, mode="xb")
-    except FileExistsError:
-        return False
-    return True
 
 
 def _write_through(path: Path, data: bytes, mode: str = "wb") -> None:
@@ -286,12 +284,11 @@ def read_range(location: str, start: int, stop: int) -> bytes:
     Raises:
         MissingFileError: If it is not there or cannot be reached.
     """
-    asked = f"bytes={start}-{stop - 1}"
     if urlparse(location).scheme != "s3":
         return _read_http(location, (start, stop))
     bucket, key = split_s3(location)
     with _s3_errors(location):
-        return _read_object({"Bucket": bucket, "Key": key, "Range": asked})[: stop - start]
+        return _read_object({"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"})[: stop - start]
 
 
 def list_names(location: str) -> list[str]:
@@ -304,16 +301,13 @@ def list_names(location: str) -> list[str]:
 
 def glob(pattern: str) -> list[str]:
     """Return the objects of a bucket that match a pattern; `*` stays within a folder, `**` crosses folders."""
-    fixed = pattern[: min(i for i in map(pattern.find, "*?[") if i >= 0)]
-    return [name for name in list_names(fixed.rpartition("/")[0] + "/") if _matches(name, pattern)]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Match part by part, as a path: `**` stands for any number of folders."""
-    return _match_parts(PurePosixPath(name).parts, PurePosixPath(pattern).parts)
+    fixed, parts = pattern[: min(i for i in map(pattern.find, "*?[") if i >= 0)], PurePosixPath(pattern).parts
+    names = list_names(fixed.rpartition("/")[0] + "/")
+    return [name for name in names if _match_parts(PurePosixPath(name).parts, parts)]
 
 
 def _match_parts(name: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Match part by part, as a path: `**` stands for any number of folders."""
     if not pattern:
         return not name
     if pattern[0] == "**":
@@ -322,15 +316,28 @@ def _match_parts(name: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def stamp(location: str) -> list[Any]:
-    """Return what tells one version of a file from the next: name, size, time or the server's ETag.
+    """Return what distinguishes versions of a file: name, size, time or the server's ETag.
 
-    A server that says nothing leaves the location alone; a local file's folder does not count, as data may be moved.
+    The location alone where a server tells nothing. A local file's folder does not count, as data may be moved.
     """
     scheme = urlparse(location).scheme
     if scheme in ("http", "https"):
-        return [location, *_http_stamp(location)]
+        try:
+            request = urllib.request.Request(location, method="HEAD")
+            with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+                found = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
+        except (OSError, http.client.HTTPException):
+            return [location]
+        return [location, *(value for value in found if value)]
     if scheme == "s3":
-        return [location, *_s3_stamp(location)]
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = split_s3(location)
+        try:
+            head = s3_client().head_object(Bucket=bucket, Key=key)
+        except (ClientError, BotoCoreError):
+            return [location]
+        return [location, head["ETag"], str(head["ContentLength"])]
     try:
         stat = Path(location).stat()
     except OSError:
@@ -389,14 +396,11 @@ def _s3_errors(url: str, *, writing: bool = False) -> Iterator[None]:
     except (ClientError, BotoCoreError, Boto3Error) as err:
         if writing:
             raise OutputError(f"{url} cannot be written ({err}). Check bucket, credentials and endpoint.") from err
-        kind = MissingFileError if _is_missing(err) else ReadError
+        # A missing object is distinguished from one that cannot be read now: a run would otherwise start over.
+        answer = (getattr(err, "response", None) or {}).get("ResponseMetadata", {})
+        is_missing = answer.get("HTTPStatusCode") == http.HTTPStatus.NOT_FOUND
+        kind = MissingFileError if is_missing else ReadError
         raise kind(f"{url} cannot be read ({err}). Check bucket, credentials and endpoint.") from err
-
-
-def _is_missing(err: Exception) -> bool:
-    """Tell an object that is not there from one that cannot be had now: a run would otherwise begin again."""
-    answer = (getattr(err, "response", None) or {}).get("ResponseMetadata", {})
-    return bool(answer.get("HTTPStatusCode") == http.HTTPStatus.NOT_FOUND)
 
 
 def _require_boto3(location: str) -> None:
@@ -407,7 +411,7 @@ def _require_boto3(location: str) -> None:
 
 
 def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
-    """Read an object, or a span of its bytes: a server that knows no spans sends all of it."""
+    """Read an object, or a span of its bytes: a server without support for ranges sends all of it."""
     headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
     for attempt in range(HTTP_ATTEMPTS):
         try:
@@ -421,32 +425,3 @@ def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
                 raise MissingFileError(f"{url} cannot be read ({err}). Check the address and the connection.") from err
             time.sleep(0.5 * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def _http_stamp(url: str) -> list[str]:
-    try:
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
-            found = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
-    except (OSError, http.client.HTTPException):
-        return []
-    return [value for value in found if value]
-
-
-def _s3_stamp(url: str) -> list[str]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, key = split_s3(url)
-    try:
-        head = s3_client().head_object(Bucket=bucket, Key=key)
-    except (ClientError, BotoCoreError):
-        return []
-    return [head["ETag"], str(head["ContentLength"])]
-
-
-def _missing(location: str) -> MissingFileError:
-    return MissingFileError(f"There is no {location}. Check the path; the working folder is {Path.cwd()}.")
-
-
-def _is_whole(name: str) -> bool:
-    return not name.startswith(ASIDE)

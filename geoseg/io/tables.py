@@ -1,4 +1,4 @@
-"""Tables as text, for the terminal and for Markdown files."""
+"""Tables and lists as text, for the terminal and for Markdown files."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,10 +22,15 @@ def align_columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in _pad(rows))
 
 
-def list_names(names: Sequence[object], *, shown: int = 3) -> str:
+def name_some(names: Sequence[object], *, most: int = 3) -> str:
     """Return the first names, separated by commas, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(str, names[:shown])) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 scene`, `1,200 scenes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _pad(lines: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -43,7 +43,7 @@ def read_polygons(
         any_layer: Read the first of several layers, with a warning, where none is named.
 
     Raises:
-        GeosegError: `error`, if the file is not there or cannot be read, or several layers leave open which is meant.
+        GeosegError: `error`, if the file is not there or cannot be read, or has several layers and none is named.
     """
     import geopandas
 
@@ -95,7 +95,7 @@ def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:
     if layer or len(names) < 2:
         return layer or "".join(names)
     if not any_layer:
-        raise ValueError(f"it has the layers {', '.join(names)}; name one of them with --layer")
+        raise ValueError(f"it has the layers {', '.join(names)}; name one of them with `layer`")
     log.warning("%s has the layers %s: the first one is read", path, ", ".join(names))
     return names[0]
 

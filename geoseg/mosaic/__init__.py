@@ -1,8 +1,17 @@
 """Several scenes of different CRS and GSD as one image on one grid."""
 
 from geoseg.mosaic.composite import Composite, CountedMask, compose
-from geoseg.mosaic.grid import check_size, choose_grid, crop_grid, utm_zone
-from geoseg.mosaic.placement import find_meeting, overlap, place, shares_lattice, sheet_windows
+from geoseg.mosaic.grid import (
+    check_size,
+    choose_grid,
+    crop_grid,
+    find_meeting,
+    overlap,
+    place,
+    shares_lattice,
+    sheet_windows,
+    utm_zone,
+)
 from geoseg.mosaic.warp import Warped
 
 __all__ = [

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from geoseg.errors import BandMismatchError, SceneMismatchError
 from geoseg.grid import Grid, Window
-from geoseg.mosaic.placement import place
+from geoseg.mosaic.grid import place
 from geoseg.mosaic.warp import Warped
 from geoseg.scene import Pixels, Scene
 
@@ -38,7 +40,7 @@ class Composite(Scene):
         return tuple(replace(self, top=k) for k in meeting) or (self,)
 
     def read(self, window: Window) -> Pixels:
-        """Read a window: from the first scene, then from each next one what is missing still."""
+        """Read a window: from the first scene, then from each next one what is still missing."""
         values, valid = np.zeros((len(self.bands), *window.shape), self.dtype), np.zeros(window.shape, bool)
         for part in self._ranked(window):
             here = _missing(valid, window, part.window)
@@ -59,7 +61,7 @@ class Composite(Scene):
         return valid
 
     def may_hold_data(self, window: Window) -> bool:
-        """Return False where no scene has anything valid in a window, as far as a look at their masks tells."""
+        """Return False where no scene has anything valid in a window, as far as their masks tell."""
         shared = ((part, part.window.intersect(window)) for part in self.parts if _meet(part.window, window))
         return any(here is not None and part.may_hold_data(here) for part, here in shared)
 
@@ -85,10 +87,10 @@ class Composite(Scene):
         """Return the mosaic as it is: bands are chosen scene by scene.
 
         Raises:
-            BandMismatchError: If others are asked for.
+            BandMismatchError: If others are requested.
         """
         if tuple(bands) != self.bands:
-            raise BandMismatchError(f"A mosaic has bands {self.bands}; choose others where it is planned.")
+            raise BandMismatchError(f"A mosaic has bands {self.bands}; choose others when the mosaic is planned.")
         return self
 
     def with_levels(self) -> "Composite":
@@ -108,11 +110,23 @@ def compose(scenes: Sequence[Scene], grid: Grid, *, mean: bool = False, name: st
     Raises:
         SceneMismatchError: If the scenes differ in bands or type, or none of them meets the grid.
     """
-    grids = _Shared()
-    placed = [place(replace(s, native=grids(s.native), grid=grids(s.grid)), grid) for s in scenes]
+    crs_of: dict[str, CRS] = {}
+
+    def shared(grid: Grid) -> Grid:
+        """Make equal CRSs one object, so that a thousand scenes pickle with one."""
+        return replace(grid, crs=crs_of.setdefault(grid.crs.to_wkt(), grid.crs)) if grid.crs is not None else grid
+
+    placed = (place(replace(s, native=shared(s.native), grid=shared(s.grid)), grid) for s in scenes)
     parts = tuple(part for part in placed if part is not None)
     if not parts:
         raise SceneMismatchError(f"None of {len(scenes)} scenes meets the mosaic's grid {grid.bounds} in {grid.crs}.")
+    types = {"uint8" if p.scene.levels else p.scene.dtype: p.scene.name for p in reversed(parts)}
+    if len(types) > 1:
+        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(types.items()))
+        raise SceneMismatchError(
+            f"The scenes have pixels of types {found}; the model takes them as they are, so a mosaic needs one type. "
+            "Convert them with `gdal_translate -ot`, or run each on its own."
+        )
     bands = tuple(range(1, len(parts[0].scene.bands) + 1))
     return Composite(
         name=name,
@@ -122,7 +136,7 @@ def compose(scenes: Sequence[Scene], grid: Grid, *, mean: bool = False, name: st
         grid=grid,
         bands=bands,
         band_count=len(bands),
-        dtype=_one_dtype([part.scene for part in parts]),
+        dtype=next(iter(types)),
         nodata=None,
         has_mask=True,
         data_bands=bands,
@@ -131,30 +145,8 @@ def compose(scenes: Sequence[Scene], grid: Grid, *, mean: bool = False, name: st
     )
 
 
-class _Shared:
-    """Makes equal CRSs one object, so that a thousand scenes pickle with one."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, Grid] = {}
-
-    def __call__(self, grid: Grid) -> Grid:
-        crs = self.seen.setdefault(grid.crs.to_wkt(), grid).crs if grid.crs is not None else None
-        return Grid(crs, grid.transform, grid.shape)
-
-
-def _one_dtype(scenes: Sequence[Scene]) -> str:
-    types = {"uint8" if scene.levels else scene.dtype: scene.name for scene in reversed(scenes)}
-    if len(types) > 1:
-        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(types.items()))
-        raise SceneMismatchError(
-            f"The scenes have pixels of types {found}; the model takes them as they are, so a mosaic needs one type. "
-            "Convert them with `gdal_translate -ot`, or run each on its own."
-        )
-    return next(iter(types))
-
-
 def _meet(a: Window, b: Window) -> bool:
-    """Return True where two windows share a pixel; asked of every scene for every window, so it makes no objects."""
+    """Return True where two windows share a pixel; called for every scene and window, so it creates no objects."""
     rows = a.row < b.row + b.height and b.row < a.row + a.height
     return rows and a.col < b.col + b.width and b.col < a.col + a.width
 
@@ -176,17 +168,15 @@ class CountedMask:
     """Where one scene of a mosaic is valid: what a pass about it gives."""
 
     def __init__(self, part: Warped, reach: Window) -> None:
-        """Read the mask of a scene inside a window, which may hang over the mosaic's border."""
+        """Remember a scene and a window, which may hang over the mosaic's border; nothing is read yet."""
         self.part, self.reach = part, reach
-        self._mask: NDArray[np.bool_] | None = None
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
         """Return the `(y, x)` mask of a window inside the reach; False where the scene is not."""
-        if self._mask is None:
-            self._mask = self._read()
         return self._mask[window.relative_to(self.reach).slices]
 
-    def _read(self) -> NDArray[np.bool_]:
+    @cached_property
+    def _mask(self) -> NDArray[np.bool_]:
         mask = np.zeros(self.reach.shape, bool)
         here = self.part.window.intersect(self.reach)
         if here is not None:

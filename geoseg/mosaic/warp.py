@@ -1,21 +1,21 @@
 """One scene read on the grid of a mosaic: in another CRS, turned, or at another GSD.
 
-What a pixel holds is a function of the scene and the mosaic's grid alone, never of the window it is read through:
+A pixel's value is a function of the scene and the mosaic's grid alone, never of the window it is read through:
 
 - places are exact at nodes, every `step_px` pixels of the grid's world coordinates, and interpolated in between in
   whole numbers: nodes are rounded to 1/4096 of the scene's pixel, and weights are whole numbers over a power of two, so
   the sums are exact in float64;
 - the scene is first averaged to about the grid's GSD (`Scene.at_gsd`, exact too), where it is finer;
-- values are bilinear with weights of 1/256; 8-bit ones are whole-number sums, others the same few operations per pixel.
+- values are bilinear with weights of 1/256, by the same few operations per pixel.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import Transformer
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid, Window
@@ -37,7 +37,6 @@ ALIGNED_PX = 1 / (2 * ONE)
 SLACK = 1
 """1/256 pixels by which a place may lie beyond the scene's border: rounding leaves no gap between neighbors."""
 
-OUTLINE_POINTS = 64
 CHUNK_PX = 512
 """Side of the part of a window that is sampled at a time: its arrays stay in the processor's cache."""
 
@@ -75,78 +74,75 @@ class Warped:
         needed = self._needed(window)
         if needed is None:
             return out
-        if self.shift is not None:
-            self._copy(needed, needed.relative_to(_shifted(window, self.shift)), out)
-        else:
-            self._sample(needed, window, out)
-        return out
-
-    def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read the `(y, x)` valid mask of a window; where the scene has no mask, from places alone."""
-        valid, needed = np.zeros(window.shape, bool), self._needed(window)
-        if needed is not None:
-            mask = self._mask(needed)
-            if self.shift is not None:
-                valid[needed.relative_to(_shifted(window, self.shift)).slices] = mask
-                return valid
-            for part in _chunks(window.shape):
-                places = self._places(_within(part, window))
-                inside = places.inside(self.scene.grid.shape, SLACK)
-                valid[part.slices] = sample_mask(mask, places.moved(needed.row, needed.col), inside)
-        return valid
-
-    def may_hold_data(self, window: Window) -> bool:
-        """Return False where nothing in a window is valid, as far as a look at the scene's mask tells."""
-        needed = self._needed(window)
-        return needed is not None and self.scene.may_hold_data(needed)
-
-    def _needed(self, window: Window) -> Window | None:
-        """Return the pixels of the scene that a window depends on; None where there are none."""
-        if self.shift is not None:
-            return _shifted(window, self.shift).intersect(self.scene.grid.window)
-        return self._hull(window).span(self.scene.grid.shape)
-
-    def _mask(self, window: Window) -> NDArray[np.bool_]:
-        """Return the valid mask of a window of the scene."""
-        if not self.scene.may_hold_data(window):
-            return np.zeros(window.shape, bool)
-        has_mask = self.scene.has_mask or self.scene.dtype.startswith("float")
-        return self.scene.read(window).valid if has_mask else np.broadcast_to(np.True_, window.shape)
-
-    def _copy(self, needed: Window, part: Window, out: Pixels) -> None:
         pixels = self.scene.read(needed)
-        out.values[:, *part.slices] = np.where(pixels.valid, pixels.values, 0)
-        out.valid[part.slices] = pixels.valid
-
-    def _sample(self, needed: Window, window: Window, out: Pixels) -> None:
-        """Read what a window needs of the scene at once, and sample it part by part."""
-        pixels = self.scene.read(needed)
-        for part in _chunks(window.shape):
-            places = self._places(_within(part, window))
+        if self.shift is not None:
+            part = needed.relative_to(window.moved(*self.shift)).slices
+            out.values[:, *part] = np.where(pixels.valid, pixels.values, 0)
+            out.valid[part] = pixels.valid
+            return out
+        for chunk in _chunks(window):
+            places = self._places(chunk)
             inside = places.inside(self.scene.grid.shape, SLACK)
             region = places.moved(needed.row, needed.col).span(needed.shape)
             if region is None or not inside.any():
                 continue
             cut = Pixels(pixels.values[:, *region.slices], pixels.valid[region.slices])
             found = sample(cut, places.moved(needed.row + region.row, needed.col + region.col), inside)
-            out.values[:, *part.slices], out.valid[part.slices] = found.values, found.valid
+            part = chunk.relative_to(window).slices
+            out.values[:, *part], out.valid[part] = found.values, found.valid
+        return out
+
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Read the `(y, x)` valid mask of a window; where the scene has no mask, from places alone."""
+        valid, needed = np.zeros(window.shape, bool), self._needed(window)
+        if needed is None or not self.scene.may_hold_data(needed):
+            return valid
+        has_mask = self.scene.has_mask or self.scene.dtype.startswith("float")
+        mask = self.scene.read(needed).valid if has_mask else np.broadcast_to(np.True_, needed.shape)
+        if self.shift is not None:
+            valid[needed.relative_to(window.moved(*self.shift)).slices] = mask
+            return valid
+        for chunk in _chunks(window):
+            places = self._places(chunk)
+            inside = places.inside(self.scene.grid.shape, SLACK)
+            part = chunk.relative_to(window).slices
+            valid[part] = sample_mask(mask, places.moved(needed.row, needed.col), inside)
+        return valid
+
+    def may_hold_data(self, window: Window) -> bool:
+        """Return False where nothing in a window is valid, as far as the scene's mask tells."""
+        needed = self._needed(window)
+        return needed is not None and self.scene.may_hold_data(needed)
+
+    def _needed(self, window: Window) -> Window | None:
+        """Return the pixels of the scene that a window depends on; None where there are none."""
+        if self.shift is not None:
+            return window.moved(*self.shift).intersect(self.scene.grid.window)
+        knots = []  # all places of a window lie between those at its nodes and along its border
+        for span, first in zip(window.slices, origin(self.grid), strict=True):
+            pixels = np.arange(span.start, span.stop)
+            keep = (pixels + first) % self.step_px == 0
+            keep[[0, -1]] = True
+            knots.append(pixels[keep])
+        return self._places_at(*knots).span(self.scene.grid.shape)
 
     def _places(self, window: Window) -> Places:
         """Return where the centers of a window's pixels lie on the scene."""
         return self._places_at(*(np.arange(s.start, s.stop) for s in window.slices))
 
-    def _hull(self, window: Window) -> Places:
-        """Return the places between which all those of a window lie: at the nodes and along its border."""
-        spans = zip(window.slices, origin(self.grid), strict=True)
-        return self._places_at(*(_knots(span, first, self.step_px) for span, first in spans))
-
     def _places_at(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Places:
         """Return the places of pixels in these rows and these columns of the grid."""
         first_row, first_col = origin(self.grid)
-        down, across = _Nodes.of(rows + first_row, self.step_px), _Nodes.of(cols + first_col, self.step_px)
-        x, y = _world(self.grid, down.numbers[:, None], across.numbers[None, :])
-        col, row = places_of(self.scene.grid, self.grid.crs, x, y)
-        return Places(*(_interpolate(_rounded(nodes), down, across) for nodes in (row, col)))
+        down, across = Nodes.of(rows + first_row, self.step_px), Nodes.of(cols + first_col, self.step_px)
+        # Counted from the zero of the CRS, a pixel's coordinates do not depend on the corner of the grid.
+        t = self.grid.transform
+        x = (across.numbers + 0.5) * t.a + (t.c - first_col * t.a)
+        y = (down.numbers + 0.5) * t.e + (t.f - first_row * t.e)
+        places = []
+        for nodes in reversed(places_of(self.scene.grid, self.grid.crs, *np.meshgrid(x, y))):
+            rounded = np.where(np.isfinite(nodes), np.round(nodes * NODE_ONE), NOWHERE)
+            places.append(_interpolate(rounded, down, across))
+        return Places(*places)
 
 
 def origin(grid: Grid) -> tuple[int, int]:
@@ -154,21 +150,10 @@ def origin(grid: Grid) -> tuple[int, int]:
     return round(grid.transform.f / grid.transform.e), round(grid.transform.c / grid.transform.a)
 
 
-def _world(grid: Grid, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return x and y of the centers of pixels, by their numbers from the zero of the CRS.
-
-    On a grid whose corner is a whole number of pixels from there, a pixel's coordinates do not depend on the corner.
-    """
-    t, (first_row, first_col) = grid.transform, origin(grid)
-    x = (cols + 0.5) * t.a + (t.c - first_col * t.a)
-    y = (rows + 0.5) * t.e + (t.f - first_row * t.e)
-    return np.broadcast_arrays(x, y)  # type: ignore[return-value]
-
-
 def places_of(
     grid: Grid, crs: CRS | None, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return columns and rows of world coordinates on a grid of another CRS; infinite where it has no such place."""
+    """Return columns and rows of world coordinates on a grid of another CRS; infinite where there is none."""
     if crs != grid.crs:
         assert crs is not None
         assert grid.crs is not None
@@ -179,43 +164,29 @@ def places_of(
 
 
 @lru_cache(maxsize=64)
-def _transformer(source: str, target: str):  # type: ignore[no-untyped-def]  # pyproj is imported here alone
+def _transformer(source: str, target: str) -> Transformer:
     """Return what transforms coordinates; shared by threads (https://pyproj4.github.io/pyproj/stable/advanced_examples.html)."""
-    from pyproj import Transformer
-
     return Transformer.from_crs(source, target, always_xy=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Nodes:
+class Nodes:
     """The nodes along one axis of a window: their pixel numbers, and for each pixel its node and the steps from it."""
 
-    numbers: NDArray[np.int64]
+    numbers: NDArray[np.float64]
     before: NDArray[np.int64]
     steps: NDArray[np.float64]
     step_px: int
 
     @classmethod
-    def of(cls, pixels: NDArray[np.int64], step_px: int) -> "_Nodes":
+    def of(cls, pixels: NDArray[np.int64], step_px: int) -> "Nodes":
         """Return the nodes around pixels, by their numbers from the zero of the CRS, in rising order."""
         before = pixels // step_px
-        numbers = np.arange(before[0], before[-1] + 2) * step_px
+        numbers = np.arange(before[0], before[-1] + 2, dtype=np.float64) * step_px
         return cls(numbers, before - before[0], (pixels % step_px).astype(np.float64), step_px)
 
 
-def _knots(span: slice, first: int, step_px: int) -> NDArray[np.int64]:
-    """Return the pixels of a span that are nodes, its first and its last."""
-    pixels = np.arange(span.start, span.stop)
-    keep = (pixels + first) % step_px == 0
-    keep[[0, -1]] = True
-    return np.asarray(pixels[keep])
-
-
-def _rounded(nodes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isfinite(nodes), np.round(nodes * NODE_ONE), NOWHERE)
-
-
-def _interpolate(nodes: NDArray[np.float64], rows: _Nodes, cols: _Nodes) -> NDArray[np.int64]:
+def _interpolate(nodes: NDArray[np.float64], rows: Nodes, cols: Nodes) -> NDArray[np.int64]:
     """Interpolate between `(node, node)` places: `(y, x)`, rounded to whole 1/256 pixels; every sum is exact."""
     left, right = nodes[:, cols.before], nodes[:, cols.before + 1]
     across = left * cols.step_px + (right - left) * cols.steps
@@ -229,35 +200,8 @@ def _interpolate(nodes: NDArray[np.float64], rows: _Nodes, cols: _Nodes) -> NDAr
     return np.asarray(np.floor(above, out=above), np.int64)
 
 
-def _chunks(shape: tuple[int, int]) -> Iterator[Window]:
-    for row in range(0, shape[0], CHUNK_PX):
-        for col in range(0, shape[1], CHUNK_PX):
-            yield Window(row, col, min(CHUNK_PX, shape[0] - row), min(CHUNK_PX, shape[1] - col))
-
-
-def _within(part: Window, window: Window) -> Window:
-    """Return a part of a window in the window's own coordinates."""
-    return Window(window.row + part.row, window.col + part.col, part.height, part.width)
-
-
-def _shifted(window: Window, shift: tuple[int, int]) -> Window:
-    return Window(window.row + shift[0], window.col + shift[1], window.height, window.width)
-
-
-def outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return world coordinates along the border of a grid, `OUTLINE_POINTS` to a side."""
-    t = np.linspace(0, 1, OUTLINE_POINTS)
-    zero, one = np.zeros_like(t), np.ones_like(t)
-    col, row = np.concatenate((t, one, t, zero)) * grid.width, np.concatenate((zero, t, one, t)) * grid.height
-    m = grid.transform
-    return m.a * col + m.b * row + m.c, m.d * col + m.e * row + m.f
-
-
-def extent(scene: Grid, grid: Grid) -> tuple[float, float, float, float] | None:
-    """Return first and last row, first and last column of a scene's extent on another grid; None where it has none."""
-    col, row = places_of(grid, scene.crs, *outline(scene))
-    known = np.isfinite(col) & np.isfinite(row)
-    if not known.any():
-        return None
-    col, row = col[known], row[known]
-    return float(row.min()), float(row.max()), float(col.min()), float(col.max())
+def _chunks(window: Window) -> Iterator[Window]:
+    for row in range(window.rows.start, window.rows.stop, CHUNK_PX):
+        for col in range(window.cols.start, window.cols.stop, CHUNK_PX):
+            height, width = min(CHUNK_PX, window.rows.stop - row), min(CHUNK_PX, window.cols.stop - col)
+            yield Window(row, col, height, width)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.networks.decoder import EncoderUnet, convolve
+from geoseg.networks.registry import encoder_stride_px, register_network
 
 __all__ = ["AtrousBlock", "AtrousUnet"]
 
@@ -31,11 +32,12 @@ class AtrousBlock(nn.Module):
         self.branches = nn.ModuleList([convolve(between, part, 1), *wide])
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give (n, width, y, x) of (n, channel, y, x)."""
+        """Return (n, width, y, x) of (n, channel, y, x)."""
         squeezed = self.squeeze(features)
         return torch.cat([branch(squeezed) for branch in self.branches], dim=1)
 
 
+@register_network("unet-atrous", stride_px=encoder_stride_px)
 class AtrousUnet(EncoderUnet):
     """U-Net (Ronneberger et al. 2015) with a bridge and atrous blocks (Chen et al. 2017, 2018) in its decoder.
 
@@ -60,15 +62,15 @@ class AtrousUnet(EncoderUnet):
         """Build the network.
 
         Args:
-            encoder_name: encoder of segmentation-models-pytorch, or "tu-" and a timm model.
-            bands: input bands.
-            classes: output channels.
-            encoder_depth: how often the encoder halves its input.
-            encoder_options: further arguments of a timm encoder.
-            decoder_channels: width of each stage, deepest first; multiples of the number of dilations; one per halving,
+            encoder_name: Encoder of segmentation-models-pytorch, or "tu-" and a timm model.
+            bands: Input bands.
+            classes: Output channels.
+            encoder_depth: How often the encoder halves its input.
+            encoder_options: Further arguments of a timm encoder.
+            decoder_channels: Width of each stage, deepest first; multiples of the number of dilations; one per halving,
                 or fewer.
-            dilations: dilation of each parallel convolution; the first is the 1x1's, where it has no effect.
-            squeeze: the dilated convolutions read 1/squeeze of a stage's channels; 1: all of them, as published, for
+            dilations: Dilation of each parallel convolution; the first is the 1x1's, where it has no effect.
+            squeeze: The dilated convolutions read 1/squeeze of a stage's channels; 1: all of them, as published, for
                 about twice the operations.
             attention: "scse", "gate", or none.
         """

@@ -1,4 +1,4 @@
-"""The U-Net around any encoder: skips, stages that climb from the deepest features to the pixels, and a head.
+"""The U-Net around any encoder: skips, attention, stages from the deepest features to the pixels, and a head.
 
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation" (2015), with the
 contracting path replaced by a classifier's trunk.
@@ -11,9 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoseg.networks.attention import check_attention, gate_skip, refine_features
+__all__ = [
+    "AttentionGate",
+    "ChannelSpatialAttention",
+    "DecoderStage",
+    "EncoderUnet",
+    "check_attention",
+    "convolve",
+    "gate_skip",
+    "initialize",
+    "refine_features",
+]
 
-__all__ = ["DecoderStage", "EncoderUnet", "convolve", "initialize"]
+ATTENTIONS = ("gate", "scse")
 
 Block = Callable[[int, int], nn.Module]
 """Makes a block of convolutions from its numbers of input and output channels."""
@@ -33,6 +43,70 @@ def initialize(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+class ChannelSpatialAttention(nn.Module):
+    """Concurrent spatial and channel squeeze and excitation: scSE of Roy, Navab and Wachinger (2018), summed.
+
+    The channel half averages over the whole input, so a pixel's result depends on all of the chip.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        """Attend to `channels`; the channel half squeezes them by `reduction`."""
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.channel = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, channels, 1)
+        )
+        self.spatial = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weight features (n, channel, y, x) by channel and by pixel."""
+        weights: Tensor = self.channel(features).sigmoid() + self.spatial(features).sigmoid()
+        return features * weights
+
+
+class AttentionGate(nn.Module):
+    """Additive attention gate on a skip: Oktay et al., Attention U-Net (2018), equations 1 and 2.
+
+    A skip's pixels are weighted in [0, 1] by what the deeper level, enlarged to the skip's size, sees there.
+    """
+
+    def __init__(self, deep_channels: int, skip_channels: int) -> None:
+        """Gate a skip by the deeper features."""
+        super().__init__()
+        between = max(1, skip_channels // 2)
+        self.deep = nn.Conv2d(deep_channels, between, 1)
+        self.skip = nn.Conv2d(skip_channels, between, 1, bias=False)
+        self.psi = nn.Conv2d(between, 1, 1)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """Weight skip (n, channel, y, x) by deep (n, deep channel, y, x)."""
+        weight: Tensor = self.psi(torch.relu(self.deep(deep) + self.skip(skip))).sigmoid()
+        return skip * weight
+
+
+def check_attention(attention: str | None) -> str | None:
+    """Return the attention's name, None for "" and "none" too.
+
+    Raises:
+        ValueError: If there is no attention of this name.
+    """
+    if attention in (None, "", "none"):
+        return None
+    if attention not in ATTENTIONS:
+        raise ValueError(f"found attention {attention!r}; expected one of {', '.join(ATTENTIONS)}, none")
+    return attention
+
+
+def gate_skip(attention: str | None, deep_channels: int, skip_channels: int) -> AttentionGate | None:
+    """Make the gate of a skip; None if there is no skip or no gate is wanted."""
+    return AttentionGate(deep_channels, skip_channels) if attention == "gate" and skip_channels else None
+
+
+def refine_features(attention: str | None, channels: int) -> nn.Module:
+    """Make what follows a decoder's block: scSE or nothing."""
+    return ChannelSpatialAttention(channels) if attention == "scse" else nn.Identity()
 
 
 class DecoderStage(nn.Module):
@@ -100,7 +174,7 @@ class EncoderUnet(nn.Module):
             initialize(part)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
+        """Return logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
         *skips, deep = self.encoder(pixels)[1:]
         deep = self.bridge(deep)
         padded = [*reversed(skips), None]

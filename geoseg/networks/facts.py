@@ -1,11 +1,11 @@
 """What a network costs, and how far it looks."""
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 __all__ = ["NetworkFacts", "network_facts"]
 
 EFFECTIVE_SHARE = 0.9
-"""Share of a pixel's squared gradient that `effective_px` holds; for the shipped network this gives the halo that was
-found by measuring seams (docs/benchmarks.md)."""
+"""Share of a pixel's squared gradient within `effective_px`; for the shipped network this gives the halo that was found
+by measuring seams (docs/benchmarks.md)."""
 
 _SIDE_PX = 512
 _NARROWEST_PX, _WIDEST_PX = 1024, 8192
@@ -57,10 +57,10 @@ def network_facts(network: nn.Module, bands: int = 3) -> NetworkFacts:
     """Measure a network in evaluation mode, on the CPU; it stays as it is.
 
     Args:
-        network: a network of `build_network`, trained where `effective_px` is to count.
-        bands: its input bands.
+        network: A network of `build_network`, trained where `effective_px` is to count.
+        bands: Its input bands.
     """
-    stride = _stride_of(network)
+    stride = int(network.stride_px)  # type: ignore[arg-type]
     measured = copy.deepcopy(network).cpu().float().eval()
     local = _measure_reach(measured, bands, stride)
     return NetworkFacts(
@@ -71,14 +71,6 @@ def network_facts(network: nn.Module, bands: int = 3) -> NetworkFacts:
         effective_px=_measure_effective(measured, bands, stride),
         stride_px=stride,
     )
-
-
-def _stride_of(network: Any) -> int:
-    """Return the sides' common divisor: the network's own word, or its encoder's stride."""
-    if hasattr(network, "stride_px"):
-        return int(network.stride_px)
-    further = 8 if isinstance(network, smp.PAN) else 2 if isinstance(network, smp.DPT) else 1
-    return int(network.encoder.output_stride) * further
 
 
 def _side(stride: int) -> int:
@@ -116,19 +108,14 @@ class _NoPooling(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         if "group_norm" in str(func):
             return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]
-        return out.nan_to_num() if _is_pooled(func, args, out) else out
-
-
-def _is_pooled(func: Any, args: Any, out: Any) -> bool:
-    """Tell whether an operation pools over a chip: adaptively, or to one value per channel."""
-    if not args or not isinstance(args[0], Tensor) or not isinstance(out, Tensor):
-        return False
-    shrinks = args[0].ndim == 4 and args[0].shape[-1] > 1 and out.shape == (*args[0].shape[:2], 1, 1)
-    return shrinks or "adaptive" in str(func)
+        if not args or not isinstance(args[0], Tensor) or not isinstance(out, Tensor):
+            return out
+        shrinks = args[0].ndim == 4 and args[0].shape[-1] > 1 and out.shape == (*args[0].shape[:2], 1, 1)
+        return out.nan_to_num() if shrinks or "adaptive" in str(func) else out
 
 
 def _measure_reach(network: nn.Module, bands: int, stride: int) -> int | None:
-    """Measure how far NaN spreads, to the right and to the left; None when it is everywhere."""
+    """Measure how far NaN spreads, to the right and to the left; None if it is everywhere."""
     width = _NARROWEST_PX
     while width <= _WIDEST_PX:
         reaches = [_longest_reach(_spread(network, bands, stride, width, flip), width, stride) for flip in (0, 1)]
@@ -140,7 +127,7 @@ def _measure_reach(network: nn.Module, bands: int, stride: int) -> int | None:
 
 @torch.inference_mode()
 def _sees_beyond(network: nn.Module, bands: int, stride: int, local_px: int) -> bool:
-    """Tell whether a pixel is changed by one that is farther than its convolutions reach."""
+    """Return True if a pixel is changed by one that is farther away than its convolutions reach."""
     width = (local_px // stride + 4) * stride
     strip = torch.zeros(1, bands, stride, width)
     strip[..., 0] = torch.nan
@@ -178,15 +165,7 @@ def _longest_reach(last_dirty: Callable[[int], int], width: int, stride: int) ->
         last = last_dirty(column)
         if last >= width - stride:
             return None
-        first = _first_column(last_dirty, last, column - stride, column)
+        first = bisect_left(range(column), last, lo=column - stride + 1, key=last_dirty)
         reach = max(reach, last - first)
         column = first - 1
     return reach
-
-
-def _first_column(last_dirty: Callable[[int], int], last: int, low: int, high: int) -> int:
-    """Find the smallest column above `low` that leaves the output's last dirty column at `last`, by bisection."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if last_dirty(middle) == last else (middle, high)
-    return high

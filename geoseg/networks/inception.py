@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoseg.networks.decoder import EncoderUnet, convolve
+from geoseg.networks.registry import encoder_stride_px, register_network
 
 __all__ = ["InceptionBlock", "InceptionUnet"]
 
@@ -40,7 +41,7 @@ class InceptionBlock(nn.Module):
         self.five = nn.Sequential(convolve(part, part, 3), convolve(part, part, 3))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give (n, width, y, x) of (n, channel, y, x)."""
+        """Return (n, width, y, x) of (n, channel, y, x)."""
         reduced, pooled = torch.split(self.entry(features), [3 * self.part, self.part], dim=1)
         pooled = F.avg_pool2d(pooled, 3, stride=1, padding=1, count_include_pad=False)
         reduced = torch.relu(self.norm(torch.cat([reduced, pooled], dim=1)))
@@ -48,6 +49,7 @@ class InceptionBlock(nn.Module):
         return torch.cat([one, self.three(three), self.five(five), pooled], dim=1)
 
 
+@register_network("unet-inception", stride_px=encoder_stride_px)
 class InceptionUnet(EncoderUnet):
     """U-Net (Ronneberger et al. 2015) with a decoder of inception blocks (Szegedy et al. 2015, 2016).
 
@@ -69,13 +71,13 @@ class InceptionUnet(EncoderUnet):
         """Build the network.
 
         Args:
-            encoder_name: encoder of segmentation-models-pytorch, or "tu-" and a timm model.
-            bands: input bands.
-            classes: output channels.
-            encoder_depth: how often the encoder halves its input.
-            encoder_options: further arguments of a timm encoder.
-            decoder_channels: width of each stage, deepest first; multiples of 4; one per halving, or fewer.
-            decoder_blocks: inception blocks per stage.
+            encoder_name: Encoder of segmentation-models-pytorch, or "tu-" and a timm model.
+            bands: Input bands.
+            classes: Output channels.
+            encoder_depth: How often the encoder halves its input.
+            encoder_options: Further arguments of a timm encoder.
+            decoder_channels: Width of each stage, deepest first; multiples of 4; one per halving, or fewer.
+            decoder_blocks: Inception blocks per stage.
             attention: "scse", "gate", or none.
         """
 

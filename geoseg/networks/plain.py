@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoseg.networks.attention import check_attention, gate_skip, refine_features
-from geoseg.networks.decoder import initialize
+from geoseg.networks.decoder import check_attention, gate_skip, initialize, refine_features
+from geoseg.networks.registry import register_network
 
 __all__ = ["PlainUnet"]
 
 UPSAMPLINGS = ("transposed", "interpolated")
 
 
+@register_network("unet-plain", stride_px=lambda options: int(2 ** options["depth"]))
 class PlainUnet(nn.Module):
     """U-Net of Ronneberger, Fischer and Brox (2015), with 'same' padding and, by default, batch normalization.
 
@@ -38,22 +39,31 @@ class PlainUnet(nn.Module):
         """Build the network; sides of its input must be multiples of 2**depth.
 
         Args:
-            bands: input bands.
-            classes: output channels.
-            depth: poolings, and as many skips; 0 to 8.
-            filters: width of the first level, doubled at each deeper one; or the depth + 1 widths.
+            bands: Input bands.
+            classes: Output channels.
+            depth: Poolings, and as many skips; 0 to 8.
+            filters: Width of the first level, doubled at each deeper one; or the depth + 1 widths.
             convolutions: 3x3 convolutions per level and path.
             upsampling: "transposed" (2x2 convolution, stride 2) or "interpolated" (1x1, then bilinear).
-            norm: batch normalization between convolution and ReLU.
-            dropout: share of channels dropped after each level of the contracting path, in training.
+            norm: Batch normalization between convolution and ReLU.
+            dropout: Share of channels dropped after each level of the contracting path, in training.
             attention: "gate" (on the skips), "scse" (after each level of the expanding path), or none.
 
         Raises:
-            ValueError: an option has a value that is not allowed.
+            ValueError: If an option has a value that is not allowed.
         """
         super().__init__()
-        widths = _spread_widths(filters, depth)
-        _check(upsampling=upsampling, convolutions=convolutions, dropout=dropout)
+        if not 0 <= depth <= 8:
+            raise ValueError(f"found depth {depth}; expected 0 to 8")
+        widths = [filters * 2**level for level in range(depth + 1)] if isinstance(filters, int) else list(filters)
+        if len(widths) != depth + 1 or min(widths) < 1:
+            raise ValueError(f"found filters {widths} with depth {depth}; expected {depth + 1} widths of 1 or more")
+        if upsampling not in UPSAMPLINGS:
+            raise ValueError(f"found upsampling {upsampling!r}; expected one of {', '.join(UPSAMPLINGS)}")
+        if convolutions < 1:
+            raise ValueError(f"found {convolutions} convolutions per level; expected 1 or more")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"found dropout {dropout}; expected a share from 0 to below 1")
         kind = check_attention(attention)
         ways = zip([bands, *widths[:-1]], widths, strict=True)
         self.down = nn.ModuleList(_level(a, b, convolutions, norm, dropout) for a, b in ways)
@@ -69,7 +79,7 @@ class PlainUnet(nn.Module):
         initialize(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
+        """Return logits (n, class, y, x) of normalized pixels (n, band, y, x)."""
         features: Tensor = self.down[0](pixels)
         skips = []
         for level in list(self.down)[1:]:
@@ -81,25 +91,6 @@ class PlainUnet(nn.Module):
             features = merge(torch.cat([features, kept], dim=1))
         logits: Tensor = self.head(features)
         return logits
-
-
-def _spread_widths(filters: int | Sequence[int], depth: int) -> list[int]:
-    """Give the depth + 1 widths, from the full size down."""
-    if not 0 <= depth <= 8:
-        raise ValueError(f"found depth {depth}; expected 0 to 8")
-    widths = [filters * 2**level for level in range(depth + 1)] if isinstance(filters, int) else list(filters)
-    if len(widths) != depth + 1 or min(widths) < 1:
-        raise ValueError(f"found filters {widths} with depth {depth}; expected {depth + 1} widths of 1 or more")
-    return widths
-
-
-def _check(*, upsampling: str, convolutions: int, dropout: float) -> None:
-    if upsampling not in UPSAMPLINGS:
-        raise ValueError(f"found upsampling {upsampling!r}; expected one of {', '.join(UPSAMPLINGS)}")
-    if convolutions < 1:
-        raise ValueError(f"found {convolutions} convolutions per level; expected 1 or more")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"found dropout {dropout}; expected a share from 0 to below 1")
 
 
 def _level(channels: int, width: int, convolutions: int, norm: bool, dropout: float) -> nn.Sequential:

@@ -11,7 +11,7 @@ __all__ = ["PartsPool", "PyramidBranch", "replace_pools"]
 
 
 class PartsPool(nn.Module):
-    """`nn.AdaptiveAvgPool2d` of several parts; traced for ONNX, which has no such thing, as two matrix products."""
+    """`nn.AdaptiveAvgPool2d` to several parts; traced for ONNX, which has no such operator, as two matrix products."""
 
     def __init__(self, parts: int) -> None:
         """Pool y and x to `parts` means each."""
@@ -19,7 +19,7 @@ class PartsPool(nn.Module):
         self.parts = parts
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give (n, channel, parts, parts) of (n, channel, y, x)."""
+        """Return (n, channel, parts, parts) of (n, channel, y, x)."""
         if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return F.adaptive_avg_pool2d(features, self.parts)
         rows, columns = (_share(features, axis, self.parts) for axis in (2, 3))
@@ -27,7 +27,7 @@ class PartsPool(nn.Module):
 
 
 def _share(features: Tensor, axis: int, parts: int) -> Tensor:
-    """Give the share (part, position) of each position in each part's mean; parts may overlap by one."""
+    """Return the share (part, position) of each position in each part's mean; parts may overlap by one."""
     length = features.shape[axis]
     position, part = torch.arange(length)[None, :], torch.arange(parts)[:, None]
     first = torch.div(part * length, parts, rounding_mode="floor")
@@ -39,31 +39,27 @@ def _share(features: Tensor, axis: int, parts: int) -> Tensor:
 class PyramidBranch(nn.Module):
     """One branch of PSPNet's pyramid (Zhao et al. 2017): pooled to parts, convolved, enlarged to what it was.
 
-    The same as segmentation-models-pytorch's block, whose own way round the pooling exports at fixed sizes alone.
+    The same as segmentation-models-pytorch's block, whose own workaround can be exported only at fixed sizes.
     """
 
     def __init__(self, pool: nn.Module) -> None:
-        """Branch with the block's pooling and convolution, under the name that its weights have."""
+        """Wrap the block's pooling and convolution, under the name that its weights have."""
         super().__init__()
         self.pool = pool
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give (n, branch, y, x) of (n, channel, y, x)."""
+        """Return (n, branch, y, x) of (n, channel, y, x)."""
         return F.interpolate(self.pool(features), size=features.shape[2:], mode="bilinear", align_corners=True)
 
 
 def replace_pools(network: nn.Module) -> None:
-    """Put pooling that exports in the place of adaptive pooling to several parts; weights keep their names."""
+    """Replace adaptive pooling to several parts with pooling that can be exported; weights keep their names."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.AdaptiveAvgPool2d) and (parts := _parts(child)) > 1:
-                setattr(parent, name, PartsPool(parts))
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                size: Any = child.output_size
+                parts = {size} if isinstance(size, int) else set(size)
+                if len(parts) == 1 and (number := int(parts.pop() or 0)) > 1:
+                    setattr(parent, name, PartsPool(number))
             elif isinstance(child, PSPBlock):
                 setattr(parent, name, PyramidBranch(child.get_submodule("pool")))
-
-
-def _parts(pool: nn.AdaptiveAvgPool2d) -> int:
-    """Return the number of parts along each axis; 0 where they differ."""
-    size: Any = pool.output_size
-    sizes = {size} if isinstance(size, int) else set(size)
-    return int(sizes.pop() or 0) if len(sizes) == 1 else 0

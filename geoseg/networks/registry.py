@@ -1,59 +1,120 @@
-"""Build a network from its name and options; the names are those a recipe and a bundle carry."""
+"""Networks by name, as recipes and bundles have it; each registers itself with its stride."""
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import segmentation_models_pytorch as smp
-import timm
 from torch import nn
 
 from geoseg.errors import EncoderWeightsError, UnknownNetworkError
-from geoseg.networks.atrous import AtrousUnet
-from geoseg.networks.encoder_weights import load_encoder_weights
-from geoseg.networks.inception import InceptionUnet
-from geoseg.networks.plain import PlainUnet
+from geoseg.networks.encoder import check_encoder, load_encoder_weights, move_strides
 from geoseg.networks.pooling import replace_pools
-from geoseg.networks.strides import move_strides
 
-__all__ = ["OWN_NETWORKS", "build_network", "default_encoder", "network_names", "network_stride"]
+__all__ = [
+    "NETWORKS",
+    "build_network",
+    "default_encoder",
+    "encoder_stride_px",
+    "network_names",
+    "network_stride",
+    "register_network",
+]
 
-Builder = Callable[..., nn.Module]
+Build = TypeVar("Build", bound=Callable[..., nn.Module])
+Stride = Callable[[Mapping[str, Any]], int]
 
-_SMP: dict[str, Builder] = {
-    "unet": smp.Unet,
-    "unetplusplus": smp.UnetPlusPlus,
-    "manet": smp.MAnet,
-    "linknet": smp.Linknet,
-    "fpn": smp.FPN,
-    "pspnet": smp.PSPNet,
-    "deeplabv3": smp.DeepLabV3,
-    "deeplabv3plus": smp.DeepLabV3Plus,
-    "pan": smp.PAN,
-    "upernet": smp.UPerNet,
-    "segformer": smp.Segformer,
-    "dpt": smp.DPT,
-}
-OWN_NETWORKS: dict[str, Builder] = {
-    "unet-atrous": AtrousUnet,
-    "unet-inception": InceptionUnet,
-    "unet-plain": PlainUnet,
-}
-"""Networks besides those of segmentation-models-pytorch: by name a callable of `bands`, `classes` and options.
 
-`encoder_depth` among its parameters is how often it halves its input; the module says the same as `stride_px`.
-"""
-_POOLS_FURTHER = {"pan": 8, "dpt": 2}
-"""Networks whose decoder makes what the encoder gives smaller still, and by how much."""
-_HINTS = {"dpt": "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'"}
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A network before it is built.
+
+    Attributes:
+        build: Builds it from `bands`, `classes` and options; the network has a `stride_px`.
+        defaults: The options' default values by name; `encoder_name` among them if it has an encoder.
+        stride_px: Returns the stride for given options; None if only the built network knows it.
+        hint: Added to the message if it cannot be built.
+    """
+
+    build: Callable[..., nn.Module]
+    defaults: Mapping[str, Any]
+    stride_px: Stride | None = None
+    hint: str = ""
+
+
+NETWORKS: dict[str, Architecture] = {}
+
 _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "classes", "activation", "aux_params"}
+
+
+def register_network(name: str, *, stride_px: Stride | None = None) -> Callable[[Build], Build]:
+    """Make a decorator that registers a network's class under a name.
+
+    Args:
+        name: The name in recipes and bundles.
+        stride_px: Returns the number of pixels of which the input's sides must be multiples, from all options of the
+            network, default values included. If it is missing, the network is built and its `stride_px` is read.
+
+    The class takes `bands`, `classes` and its options as keyword arguments, and `encoder_name` if it has an encoder,
+    which is then its attribute `encoder`. A new network is a module with such a class, imported in
+    `geoseg/networks/__init__.py`.
+    """
+
+    def register(build: Build) -> Build:
+        NETWORKS[name] = Architecture(build, _defaults(build), stride_px)
+        return build
+
+    return register
+
+
+def encoder_stride_px(options: Mapping[str, Any]) -> int:
+    """Return the stride of a network whose decoder gives logits of the encoder's input size."""
+    halved = 2 ** options["encoder_depth"]
+    return int(min(options.get("encoder_output_stride", halved), halved))
+
+
+def _register_smp(name: str, build_smp: Callable[..., nn.Module], *, pools: int = 0) -> None:
+    """Register a network of segmentation-models-pytorch, whose decoder halves the encoder's output `pools` times."""
+
+    def build(
+        *, bands: int, classes: int, encoder_options: Mapping[str, Any] | None = None, **options: Any
+    ) -> nn.Module:
+        further = {"dynamic_img_size": True} if is_vit else {}  # chips of any size, not only the classifier's
+        arguments = options | further | dict(encoder_options or {})
+        network: Any = build_smp(**arguments, encoder_weights=None, in_channels=bands, classes=classes)
+        network.stride_px = int(network.encoder.output_stride) * 2**pools
+        return network  # type: ignore[no-any-return]
+
+    is_vit = name == "dpt"  # a vision transformer's patch, which only the model itself knows
+    stride_px = None if is_vit else lambda options: encoder_stride_px(options) * 2**pools
+    hint = "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'" if is_vit else ""
+    NETWORKS[name] = Architecture(build, _defaults(build_smp), stride_px, hint)
+
+
+def _defaults(build: Callable[..., nn.Module]) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
+
+
+_register_smp("unet", smp.Unet)
+_register_smp("unetplusplus", smp.UnetPlusPlus)
+_register_smp("manet", smp.MAnet)
+_register_smp("linknet", smp.Linknet)
+_register_smp("fpn", smp.FPN)
+_register_smp("pspnet", smp.PSPNet)
+_register_smp("deeplabv3", smp.DeepLabV3)
+_register_smp("deeplabv3plus", smp.DeepLabV3Plus)
+_register_smp("pan", smp.PAN, pools=3)
+_register_smp("upernet", smp.UPerNet)
+_register_smp("segformer", smp.Segformer)
+_register_smp("dpt", smp.DPT, pools=1)
 
 
 def network_names() -> tuple[str, ...]:
     """Name the networks that `build_network` knows, sorted."""
-    return tuple(sorted(_SMP | OWN_NETWORKS))
+    return tuple(sorted(NETWORKS))
 
 
 def build_network(
@@ -68,112 +129,89 @@ def build_network(
     """Build a segmentation network that maps (n, band, y, x) normalized pixels to (n, class, y, x) logits.
 
     Args:
-        name: one of `network_names()`.
-        bands: number of input bands; a pretrained first convolution is adapted when it is not 3.
-        classes: number of output channels; 1 for a binary network.
-        encoder_weights: None for random weights; "imagenet" to fetch them from the model hub; or the path of
-            a safetensors file.
-        encoder: an encoder of segmentation-models-pytorch, or "tu-" and the name of a timm model; None or "" for the
+        name: One of `network_names()`.
+        bands: Number of input bands; a pretrained first convolution is adapted when it is not 3.
+        classes: Number of output channels; 1 for a binary network.
+        encoder_weights: None for random weights; or what `geoseg.networks.encoder.load_encoder_weights` takes.
+        encoder: An encoder of segmentation-models-pytorch, or "tu-" and the name of a timm model; None or "" for the
             network's own default.
-        **options: further options of the architecture, such as `decoder_channels`; and of its encoder:
-            `encoder_stride_at` ("conv1" or "conv2", see `geoseg.networks.strides`) and `encoder_options`, a table of
-            further arguments of a timm model.
+        **options: Further options of the architecture, such as `decoder_channels`; and of its encoder:
+            `encoder_stride_at` ("conv1" or "conv2", see `geoseg.networks.encoder.move_strides`) and `encoder_options`,
+            a table of further arguments of a timm model.
 
     Returns:
-        The network; y and x of its input must be multiples of `network_stride(name, options)`.
+        The network; y and x of its input must be multiples of its `stride_px`.
 
     Raises:
-        UnknownNetworkError: the name, the encoder or an option does not exist, or an option's value is not allowed.
-        EncoderWeightsError: the weights cannot be fetched, or are not those of the encoder.
+        UnknownNetworkError: If the name, the encoder or an option does not exist, or a value is not allowed.
+        EncoderWeightsError: If the weights cannot be fetched, or are not those of the encoder.
     """
-    builder = _find_builder(name)
-    _check_options(name, options)
-    encoder = _choose_encoder(name, encoder)
-    _check_encoder(encoder)
+    architecture = _check_options(name, options)
+    default = default_encoder(name)
+    if encoder and default is None:
+        raise UnknownNetworkError(f"found encoder {encoder!r}; network {name!r} has none: omit it")
+    encoder = encoder or default
+    if encoder is not None:
+        check_encoder(encoder)
     stride_at = options.pop("encoder_stride_at", None)
-    arguments = _as_arguments(name, options, bands, classes) | ({"encoder_name": encoder} if encoder else {})
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    if encoder is not None:
+        arguments["encoder_name"] = encoder
     try:
-        network = builder(**arguments)
+        network = architecture.build(bands=bands, classes=classes, **arguments)
         replace_pools(network)
         if stride_at is not None:
             move_strides(network.get_submodule("encoder"), stride_at)
     except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as err:
-        hint = _HINTS.get(name, "")
-        raise UnknownNetworkError(f"cannot build {name!r} with encoder {encoder!r} and {options}: {err}{hint}") from err
+        raise UnknownNetworkError(
+            f"cannot build {name!r} with encoder {encoder!r} and {options}: {err}{architecture.hint}"
+        ) from err
     if encoder_weights is not None:
         if encoder is None:
-            raise EncoderWeightsError(f"network {name!r} has no encoder for {encoder_weights}; give no encoder_weights")
+            raise EncoderWeightsError(f"network {name!r} has no encoder for {encoder_weights}; omit `encoder_weights`")
         load_encoder_weights(network, encoder, encoder_weights, bands=bands)
     return network
 
 
 def default_encoder(name: str) -> str | None:
-    """Name the encoder that a network has where none is chosen; None for a network without encoder.
+    """Name the encoder that a network has if none is chosen; None for a network without an encoder.
 
     Raises:
-        UnknownNetworkError: no network has this name.
+        UnknownNetworkError: If no network has this name.
     """
-    parameter = inspect.signature(_find_builder(name)).parameters.get("encoder_name")
-    return None if parameter is None else str(parameter.default)
+    encoder = _find(name).defaults.get("encoder_name")
+    return None if encoder is None else str(encoder)
 
 
 def network_stride(name: str, options: Mapping[str, Any]) -> int:
     """Return the number of pixels of which a network's input sides must be multiples.
 
     Args:
-        name: one of `network_names()`.
-        options: the options of `build_network`, `encoder` among them if it is chosen.
+        name: One of `network_names()`.
+        options: The options of `build_network`, `encoder` among them if it is chosen.
 
     Raises:
-        UnknownNetworkError: the name or an option does not exist.
+        UnknownNetworkError: If the name or an option does not exist.
     """
     own = {key: value for key, value in options.items() if key != "encoder"}
-    _check_options(name, own)
-    if name == "dpt":  # a vision transformer's patch, which only the model itself knows
-        encoder: Any = build_network(name, bands=3, classes=1, **options).get_submodule("encoder")
-        return int(encoder.output_stride) * _POOLS_FURTHER[name]
-    parameters = inspect.signature(_find_builder(name)).parameters
-    values = {key: parameter.default for key, parameter in parameters.items()} | own
-    halvings = values["depth"] if name == "unet-plain" else values["encoder_depth"]
-    return min(int(values.get("encoder_output_stride", 2**halvings)), int(2**halvings)) * _POOLS_FURTHER.get(name, 1)
+    architecture = _check_options(name, own)
+    if architecture.stride_px is None:
+        network: Any = build_network(name, bands=3, classes=1, **options)
+        return int(network.stride_px)
+    return architecture.stride_px({**architecture.defaults, **own})
 
 
-def _find_builder(name: str) -> Builder:
-    builder = OWN_NETWORKS.get(name) or _SMP.get(name)
-    if builder is None:
+def _find(name: str) -> Architecture:
+    if name not in NETWORKS:
         raise UnknownNetworkError(f"found network {name!r}; expected one of {', '.join(network_names())}")
-    return builder
+    return NETWORKS[name]
 
 
-def _choose_encoder(name: str, encoder: str | None) -> str | None:
-    default = default_encoder(name)
-    if encoder and default is None:
-        raise UnknownNetworkError(f"found encoder {encoder!r}; network {name!r} has none: leave it out")
-    return encoder or default
-
-
-def _check_encoder(encoder: str | None) -> None:
-    """Refuse the name of an encoder that neither library knows."""
-    if encoder is None:
-        return
-    model = encoder.removeprefix("tu-")
-    if encoder.startswith("tu-") and timm.is_model(model.split(".")[0]):
-        return
-    names = smp.encoders.get_encoder_names()
-    if encoder in names:
-        return
-    everything = [*names, *(f"tu-{timm_name}" for timm_name in timm.list_models())]
-    near = get_close_matches(encoder, everything, n=4) or [f"tu-{model}"] * timm.is_model(model)
-    meant = f"; did you mean {' or '.join(repr(found) for found in near)}?" if near else ""
-    raise UnknownNetworkError(
-        f"found encoder {encoder!r}; expected an encoder of segmentation-models-pytorch, or 'tu-' and the name of a "
-        f"timm model{meant}"
-    )
-
-
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    allowed = set(inspect.signature(_find_builder(name)).parameters) - {"kwargs"} - _NOT_OPTIONS
-    if default_encoder(name) is not None:
+def _check_options(name: str, options: Mapping[str, Any]) -> Architecture:
+    """Return the architecture if it has these options."""
+    architecture = _find(name)
+    allowed = set(architecture.defaults) - {"kwargs"} - _NOT_OPTIONS
+    if "encoder_name" in architecture.defaults:
         allowed |= {"encoder_options", "encoder_stride_at"}
     unknown = sorted(set(options) - allowed)
     if unknown:
@@ -182,14 +220,4 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
         raise UnknownNetworkError(
             f"network {name!r} has no option {unknown[0]!r}{meant}; expected among {', '.join(sorted(allowed))}"
         )
-
-
-def _as_arguments(name: str, options: Mapping[str, Any], bands: int, classes: int) -> dict[str, Any]:
-    """Turn options into the arguments that a builder takes; the lists of TOML and JSON become tuples."""
-    values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}
-    if name in OWN_NETWORKS:
-        return {**values, "bands": bands, "classes": classes}
-    further: dict[str, Any] = values.pop("encoder_options", {})
-    if name == "dpt":  # for any chip, not the classifier's own size alone
-        further = {"dynamic_img_size": True, **further}
-    return {**values, **further, "encoder_weights": None, "in_channels": bands, "classes": classes}
+    return architecture

@@ -1,27 +1,13 @@
-"""From raw pixels to probabilities: what an engine runs and what is exported."""
-
-from typing import Protocol
+"""From a bundle to a network of raw pixels to probabilities: what an engine runs and what is exported."""
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Segmenter"]
+from geoseg.bundle import Bundle, ModelSpec
+from geoseg.errors import BundleError
+from geoseg.networks.registry import build_network
 
-
-class Normalization(Protocol):
-    """The part of a `ModelSpec` that a `Segmenter` needs."""
-
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-
-    @property
-    def std(self) -> tuple[float, ...]: ...
-
-    @property
-    def pixel_max(self) -> float: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
+__all__ = ["Segmenter", "load_segmenter"]
 
 
 class Segmenter(nn.Module):
@@ -34,7 +20,7 @@ class Segmenter(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, spec: Normalization) -> None:
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         """Wrap `network` with the mean, std, pixel_max and classes of `spec`."""
         super().__init__()
         self.network = network
@@ -45,6 +31,24 @@ class Segmenter(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give probabilities (n, class, y, x) of raw pixels (n, band, y, x)."""
+        """Return probabilities (n, class, y, x) of raw pixels (n, band, y, x)."""
         logits: Tensor = self.network(pixels * self.scale + self.shift)
         return logits.sigmoid() if self.is_binary else logits.softmax(dim=1)
+
+
+def load_segmenter(bundle: Bundle) -> Segmenter:
+    """Build a bundle's network with its weights, normalization and activation, ready to predict.
+
+    Raises:
+        BundleError: If the weights do not fit the network that the specification names.
+    """
+    spec = bundle.spec
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.classes), **spec.network_options)
+    try:
+        network.load_state_dict(bundle.weights())
+    except RuntimeError as err:
+        raise BundleError(
+            f"The weights of {bundle.path} do not fit the network {spec.network!r} that its specification names: "
+            f"{str(err).splitlines()[0]} Give a bundle written by `geoseg train`."
+        ) from err
+    return Segmenter(network, spec).eval()

@@ -7,15 +7,14 @@ are 0 ("sparse files", https://gdal.org/drivers/raster/gtiff.html).
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.outputs.encoding import TILE_PX
-from geoseg.outputs.spool import TileTable
+from geoseg.outputs.tiles import TILE_PX, TileTable
 
 CLASSIC_LIMIT = 2**32
 """A file of this size or more is a BigTIFF: 32 bits are not enough for its places."""
@@ -73,8 +72,11 @@ def write_cog(
     head, size = _plan_file(sorted(entries), tables, predict=predict)
     with path.open("wb", buffering=2**20) as file:
         file.write(head)
-        for tile in _framed_tiles(tables, read):
-            file.write(tile)
+        for table in reversed(tables):
+            stored = table.sizes > 0
+            for offset, length in zip(table.offsets[stored].tolist(), table.sizes[stored].tolist(), strict=True):
+                data = read(offset, length)
+                file.write(b"".join((struct.pack("<I", length), data, data[-4:])))  # as GHOST promises
         file.flush()
         os.fsync(file.fileno())
         if file.tell() != size:
@@ -85,46 +87,29 @@ def read_entries(tiff: bytes, codes: Iterable[int]) -> list[Entry]:
     """Return the wanted entries of the first directory of a classic little-endian TIFF."""
     (start,) = struct.unpack_from("<4xI", tiff)
     (count,) = struct.unpack_from("<H", tiff, start)
-    found = (_read_entry(tiff, start + 2 + 12 * number) for number in range(count))
-    return [entry for entry in found if entry.code in set(codes)]
-
-
-def _read_entry(tiff: bytes, at: int) -> Entry:
-    code, kind, count = struct.unpack_from("<HHI", tiff, at)
-    size = count * {1: 1, 2: 1, SHORT: 2, LONG: 4, 5: 8, 12: 8, LONG8: 8}[kind]
-    place = at + 8 if size <= 4 else struct.unpack_from("<I", tiff, at + 8)[0]
-    return Entry(code, kind, count, tiff[place : place + size])
-
-
-def _framed_tiles(tables: Sequence[TileTable], read: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """Yield the tiles in the order of the file, each between its size and its last four bytes again."""
-    for table in reversed(tables):
-        stored = table.sizes > 0
-        for offset, size in zip(table.offsets[stored].tolist(), table.sizes[stored].tolist(), strict=True):
-            data = read(offset, size)
-            yield b"".join((struct.pack("<I", size), data, data[-4:]))
+    wanted, found = set(codes), []
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        code, kind, length = struct.unpack_from("<HHI", tiff, at)
+        size = length * {1: 1, 2: 1, SHORT: 2, LONG: 4, 5: 8, 12: 8, LONG8: 8}[kind]
+        place = at + 8 if size <= 4 else struct.unpack_from("<I", tiff, at + 8)[0]
+        if code in wanted:
+            found.append(Entry(code, kind, length, tiff[place : place + size]))
+    return found
 
 
 def _plan_file(entries: Sequence[Entry], tables: Sequence[TileTable], *, predict: bool) -> tuple[bytes, int]:
     """Return everything before the first tile, and the size of the whole file."""
     for is_big in (False, True):
         places = [np.zeros(table.sizes.shape, np.int64) for table in tables]
-        start = len(_head(_directories(entries, tables, places, predict=predict, is_big=is_big), is_big=is_big))
-        places, end = _place_tiles(tables, start)
+        end = len(_head(_directories(entries, tables, places, predict=predict, is_big=is_big), is_big=is_big))
+        for level, table in reversed(list(enumerate(tables))):
+            room = np.where(table.sizes > 0, table.sizes.astype(np.int64) + 8, 0)
+            ends = end + np.cumsum(room).reshape(room.shape)
+            places[level] = np.where(table.sizes > 0, ends - room + 4, 0)
+            end = int(ends[-1, -1])
         if is_big or end < CLASSIC_LIMIT:
             break
     return _head(_directories(entries, tables, places, predict=predict, is_big=is_big), is_big=is_big), end
-
-
-def _place_tiles(tables: Sequence[TileTable], start: int) -> tuple[list[NDArray[np.int64]], int]:
-    """Return where every level's tiles begin, 0 for those not stored, and where the last one ends."""
-    places = []
-    for table in reversed(tables):
-        room = np.where(table.sizes > 0, table.sizes.astype(np.int64) + 8, 0)
-        ends = start + np.cumsum(room).reshape(room.shape)
-        places.append(np.where(table.sizes > 0, ends - room + 4, 0))
-        start = int(ends[-1, -1])
-    return places[::-1], start
 
 
 def _directories(
@@ -136,26 +121,19 @@ def _directories(
     is_big: bool,
 ) -> list[list[Entry]]:
     """Return the entries of every level's directory, in the order of their codes."""
-    return [
-        sorted(
-            [
-                *(entry for entry in entries if level == 0 or entry.code in COMMON),
-                *([_numbers(SUBFILE, LONG, 1)] if level else []),
-                *_shape_entries(table.shape, predict=predict),
-                _numbers(OFFSETS, LONG8 if is_big else LONG, place),
-                _numbers(SIZES, LONG, table.sizes),
-            ]
-        )
-        for level, (table, place) in enumerate(zip(tables, places, strict=True))
-    ]
-
-
-def _shape_entries(shape: tuple[int, int], *, predict: bool) -> list[Entry]:
-    """Return what TIFF asks of a tiled picture of one band of uint8, compressed by DEFLATE (8)."""
+    # Tiles of one band of uint8, compressed by DEFLATE (8).
     values = {BITS: 8, COMPRESSION: 8, SAMPLES: 1, PLANAR: 1, PREDICTOR: 2 if predict else 1, FORMAT: 1}
     values |= {TILE_WIDTH: TILE_PX, TILE_HEIGHT: TILE_PX}
-    sides = [_numbers(WIDTH, LONG, shape[1]), _numbers(HEIGHT, LONG, shape[0])]
-    return sides + [_numbers(code, SHORT, value) for code, value in values.items()]
+    directories = []
+    for level, (table, place) in enumerate(zip(tables, places, strict=True)):
+        height, width = table.shape
+        directory = [entry for entry in entries if level == 0 or entry.code in COMMON]
+        directory += [_numbers(code, SHORT, value) for code, value in values.items()]
+        directory += [_numbers(WIDTH, LONG, width), _numbers(HEIGHT, LONG, height)]
+        directory += [_numbers(OFFSETS, LONG8 if is_big else LONG, place), _numbers(SIZES, LONG, table.sizes)]
+        directory += [_numbers(SUBFILE, LONG, 1)] if level else []
+        directories.append(sorted(directory))
+    return directories
 
 
 def _numbers(code: int, kind: int, values: int | NDArray[np.int64] | NDArray[np.uint32]) -> Entry:
@@ -165,43 +143,29 @@ def _numbers(code: int, kind: int, values: int | NDArray[np.int64] | NDArray[np.
 
 def _head(directories: Sequence[Sequence[Entry]], *, is_big: bool) -> bytes:
     """Return header, promises, all directories, and behind them the tables of the tiles, which only few tiles need."""
+    room, count, number, fixed, each = (8, "<Q", "<Q", 16, 20) if is_big else (4, "<H", "<I", 6, 12)
     ghost = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(GHOST) + GHOST
     first = _aligned((16 if is_big else 8) + len(ghost))
     header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if is_big else struct.pack("<2sHI", b"II", 42, first)
     head, starts = (header + ghost).ljust(first, b"\0"), [first]
     for directory in directories:
-        starts.append(starts[-1] + _directory_size(directory, is_big=is_big))
+        outside = [len(e.data) for e in directory if len(e.data) > room and e.code not in (OFFSETS, SIZES)]
+        starts.append(starts[-1] + _aligned(fixed + each * len(directory)) + sum(map(_aligned, outside)))
     tables = bytearray()
     for directory, start, following in zip(directories, starts, [*starts[1:-1], 0], strict=False):
-        head += _directory(directory, start, following, tables, starts[-1], is_big=is_big)
+        listed, values = struct.pack(count, len(directory)), bytearray()
+        values_start = start + _aligned(fixed + each * len(directory))
+        for entry in directory:
+            value = entry.data
+            if len(value) > room:
+                target, origin = (tables, starts[-1]) if entry.code in (OFFSETS, SIZES) else (values, values_start)
+                value = struct.pack(number, origin + len(target))
+                target += entry.data.ljust(_aligned(len(entry.data)), b"\0")
+            listed += struct.pack("<HHQ" if is_big else "<HHI", entry.code, entry.kind, entry.length)
+            listed += value.ljust(room, b"\0")
+        listed += struct.pack(number, following)
+        head += listed.ljust(values_start - start, b"\0") + bytes(values)
     return head + bytes(tables)
-
-
-def _directory_size(directory: Sequence[Entry], *, is_big: bool) -> int:
-    outside = [len(e.data) for e in directory if len(e.data) > (8 if is_big else 4) and e.code not in (OFFSETS, SIZES)]
-    fixed = 16 + 20 * len(directory) if is_big else 6 + 12 * len(directory)
-    return _aligned(fixed) + sum(_aligned(size) for size in outside)
-
-
-def _directory(
-    directory: Sequence[Entry], start: int, following: int, tables: bytearray, tables_start: int, *, is_big: bool
-) -> bytes:
-    """Return a directory and its values; the tables of its tiles go to the end of `tables`."""
-    room, number = (8, "<Q") if is_big else (4, "<I")
-    fixed = struct.pack("<Q" if is_big else "<H", len(directory))
-    values = bytearray()
-    values_start = start + _aligned(16 + 20 * len(directory) if is_big else 6 + 12 * len(directory))
-    for entry in directory:
-        value = entry.data
-        if len(value) > room:
-            target, origin = (tables, tables_start) if entry.code in (OFFSETS, SIZES) else (values, values_start)
-            value = struct.pack(number, origin + len(target))
-            target += entry.data.ljust(_aligned(len(entry.data)), b"\0")
-        fixed += struct.pack("<HHQ" if is_big else "<HHI", entry.code, entry.kind, entry.length) + value.ljust(
-            room, b"\0"
-        )
-    fixed += struct.pack(number, following)
-    return fixed.ljust(values_start - start, b"\0") + bytes(values)
 
 
 def _aligned(size: int) -> int:

@@ -6,16 +6,15 @@ are written from that file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from geoseg.io.aside import write_all_aside
 from geoseg.outputs.batches import frame_batch, rebatch, to_batch
-from geoseg.outputs.flatgeobuf import FlatGeobuf
-from geoseg.outputs.gdal import LAYER
-from geoseg.outputs.geopackage import GeoPackage
+from geoseg.outputs.gdal import LAYER, FlatGeobuf, GeoPackage
 from geoseg.outputs.geoparquet import GeoParquet, read_batches
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 if TYPE_CHECKING:
     import pyarrow
@@ -85,14 +84,12 @@ def write_footprint_files(
     """
     others = [name for name in FORMATS if name in formats and name != "parquet"]
     targets = [stem.with_suffix(FORMATS[name].suffix) for name in ("parquet", *others)]
-    with write_all_aside(targets) as asides, quiet(UserWarning, "'crs' was not provided"):  # told when the scene opens
-        first = next(batches)
-
-        def chain() -> Iterator["pyarrow.RecordBatch"]:
-            yield first
-            yield from batches
-
-        FORMATS["parquet"].write(chain(), first.schema, crs, asides[0])
+    first = next(batches)
+    with (
+        write_all_aside(targets) as asides,
+        ignore_warnings(UserWarning, "'crs' was not provided"),
+    ):  # the scene's log says so
+        FORMATS["parquet"].write(chain([first], batches), first.schema, crs, asides[0])
         for name, aside in zip(others, asides[1:], strict=True):
             FORMATS[name].write(read_batches(asides[0]), first.schema, crs, aside)
     return targets
@@ -111,7 +108,7 @@ def add_format(parquet: Path, crs: object, name: str) -> Path:
     """
     writer = FORMATS[name]
     target, first = parquet.with_suffix(writer.suffix), next(read_batches(parquet))
-    with write_all_aside([target]) as (aside,), quiet(UserWarning, "'crs' was not provided"):
+    with write_all_aside([target]) as (aside,), ignore_warnings(UserWarning, "'crs' was not provided"):
         writer.write(read_batches(parquet), first.schema, crs, aside)
     return target
 
@@ -131,7 +128,7 @@ def write_footprints(footprints: "GeoDataFrame", path: str | Path, writer: Footp
         OutputError: If the file cannot be written; nothing of it is left then.
     """
     batch = frame_batch(footprints)
-    with write_all_aside([path]) as (aside,), quiet(UserWarning, "'crs' was not provided"):
+    with write_all_aside([path]) as (aside,), ignore_warnings(UserWarning, "'crs' was not provided"):
         writer.write(rebatch([batch]), batch.schema, footprints.crs, aside)
     return Path(path)
 

@@ -1,18 +1,83 @@
-"""Record batches of footprints into GDAL's vector drivers."""
+"""Vector formats that GDAL writes: GeoPackage, with the style that QGIS draws it in, and FlatGeobuf."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.io.aside import output_error, reported
+from geoseg.outputs.styles import footprint_qml
+from geoseg.vectorize.ground import official_crs
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyproj import CRS
 
 LAYER = "buildings"
 """Name of the layer of footprints."""
+
+DESCRIPTION = "Building footprints. area_m2 and perimeter_m on the ellipsoid; confidence: mean probability inside."
+STYLE_TABLE = "layer_styles"
+"""Where QGIS looks for styles in a GeoPackage; its columns are those that QGIS makes itself."""
+
+VERSION = "1.2"
+"""GDAL before 3.7, which QGIS 3.22 ships with, warns at newer versions."""
+
+UNDEFINED_CARTESIAN_SRID = -1
+"""The GeoPackage standard's own number for coordinates without a CRS (OGC 12-128r18, requirement 11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeoPackage:
+    """For people and their GIS: see `geoseg.outputs.footprints.FootprintWriter`.
+
+    Attributes:
+        layer: Name of the layer.
+    """
+
+    layer: str = LAYER
+    suffix: ClassVar[str] = ".gpkg"
+
+    def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
+        """Write footprints and their style."""
+        from pandas import DataFrame
+        from pyogrio import write_dataframe
+        from pyogrio.errors import DataLayerError, DataSourceError
+
+        options = {"GEOMETRY_NAME": "geom", "DESCRIPTION": DESCRIPTION}
+        if crs is None:
+            options["SRID"] = str(UNDEFINED_CARTESIAN_SRID)
+        version = {"VERSION": VERSION}
+        count = write_layer(
+            batches, schema, crs, path, "GPKG", layer=self.layer, dataset_options=version, layer_options=options
+        )
+        style = {
+            "f_table_catalog": "",
+            "f_table_schema": "",
+            "f_table_name": self.layer,
+            "f_geometry_column": "geom",
+            "styleName": "geoseg buildings",
+            "styleQML": footprint_qml(),
+            "styleSLD": "",
+            "useAsDefault": True,
+            "description": "Confidence by color, dashed outline at the edge of the data",
+            "owner": "",
+            "ui": "",
+            "update_time": datetime.now(UTC).replace(microsecond=0),
+        }
+        with reported(path, DataLayerError, DataSourceError):
+            write_dataframe(DataFrame([style]), path, layer=STYLE_TABLE, append=True, layer_options={"FID": "id"})
+        return count
+
+
+class FlatGeobuf:
+    """For the web and for reading parts over HTTP: see `geoseg.outputs.footprints.FootprintWriter`."""
+
+    suffix = ".fgb"
+
+    def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
+        """Write footprints with a packed Hilbert R-tree: GDAL sorts them along a space-filling curve."""
+        return write_layer(batches, schema, crs, path, "FlatGeobuf", layer_options={"SPATIAL_INDEX": "YES"})
 
 
 def write_layer(
@@ -36,11 +101,15 @@ def write_layer(
     """
     import pyarrow as pa
     from pyogrio import read_info, write_arrow
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError
+    from pyogrio.errors import DataLayerError, DataSourceError
 
+    known, name = official_crs(crs), None
+    if known is not None:  # as pyogrio's own writer of frames passes it on
+        code = known.to_epsg()
+        name = f"EPSG:{code}" if code is not None else str(known.to_wkt("WKT1_GDAL"))
     stream = _Stream(batches)
     plain = schema.remove(schema.get_field_index("bbox"))
-    with reported(path, DataLayerError, DataSourceError, FeatureError, FieldError):
+    with reported(path, DataLayerError, DataSourceError):
         try:
             write_arrow(
                 pa.RecordBatchReader.from_batches(plain, stream.select(plain.names)),
@@ -49,7 +118,7 @@ def write_layer(
                 driver=driver,
                 geometry_name="geometry",
                 geometry_type="Polygon",
-                crs=_name_for_gdal(official(crs)),
+                crs=name,
                 dataset_options=dict(dataset_options or {}),
                 layer_options=dict(layer_options or {}),
             )
@@ -80,18 +149,3 @@ class _Stream:
         except BaseException as err:
             self.failure = err
             raise
-
-
-def official(crs: object) -> "CRS | None":
-    """Return pyproj's CRS, in the EPSG registry's words where it has the same."""
-    from geoseg.vectorize.ground import official_crs
-
-    return None if crs is None else official_crs(crs)
-
-
-def _name_for_gdal(crs: "CRS | None") -> str | None:
-    """Return a CRS as pyogrio's own writer of frames passes it on."""
-    if crs is None:
-        return None
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code is not None else str(crs.to_wkt("WKT1_GDAL"))

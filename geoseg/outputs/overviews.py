@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-NODATA = 255
+from geoseg.inference import NODATA
 
 Pixels = NDArray[np.uint8]
 Halving = Callable[[Pixels], Pixels]
@@ -44,36 +44,21 @@ def halve_majority(pixels: Pixels) -> Pixels:
     Args:
         pixels: `(2y, 2x)` uint8, 255 = no data.
     """
-    a, b, c, d = _split_cells(pixels)
-    winner = a.copy()
-    _elect(winner, (a != b) & (a != c), (a, b, c, d), _vote)
-    if (pixels == NODATA).any():
-        _elect(winner, (a == NODATA) | (b == NODATA) | (c == NODATA) | (d == NODATA), (a, b, c, d), _vote_with_gaps)
-    return winner
-
-
-def _elect(
-    winner: Pixels, where: NDArray[np.bool_], corners: tuple[Pixels, ...], vote: Callable[[Pixels], Pixels]
-) -> None:
-    """Put the winners of some cells in their places; most cells hold one value, and the first wins."""
-    cells = np.flatnonzero(where)
-    winner.flat[cells] = vote(np.stack([corner.ravel()[cells] for corner in corners]))
-
-
-def _vote(corners: Pixels) -> Pixels:
-    """Elect among `(4, cell)` values that all count and of which the first differs from the second and the third."""
+    pairs = np.ascontiguousarray(pixels).view("<u2")
+    corners = [side.astype(np.uint8) for row in (pairs[0::2], pairs[1::2]) for side in (row, row >> 8)]
     a, b, c, d = corners
-    winner: Pixels = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
-    return winner
-
-
-def _vote_with_gaps(corners: Pixels) -> Pixels:
-    """Elect among `(4, cell)` values of which those without data do not count."""
-    order = np.argsort(corners == NODATA, axis=0, kind="stable")
-    ranked = np.take_along_axis(corners, order, axis=0)
-    first, second, third, _ = ranked
-    has_pair = (second == third) & (second != first) & (second != NODATA)
-    winner: Pixels = np.where(has_pair, second, first)
+    winner = a.copy()
+    cells = np.flatnonzero((a != b) & (a != c))  # most cells hold one value, and elsewhere the first wins too
+    first, second, third, fourth = (corner.ravel()[cells] for corner in corners)
+    is_pair = (second == third) | (second == fourth)
+    winner.flat[cells] = np.where(is_pair, second, np.where(third == fourth, third, first))
+    if (pixels == NODATA).any():
+        cells = np.flatnonzero((a == NODATA) | (b == NODATA) | (c == NODATA) | (d == NODATA))
+        values = np.stack([corner.ravel()[cells] for corner in corners])
+        order = np.argsort(values == NODATA, axis=0, kind="stable")
+        first, second, third, _ = np.take_along_axis(values, order, axis=0)
+        is_pair = (second == third) & (second != first) & (second != NODATA)
+        winner.flat[cells] = np.where(is_pair, second, first)
     return winner
 
 
@@ -82,15 +67,3 @@ def _sum_cells(pixels: Pixels) -> NDArray[np.uint16]:
     pairs = np.ascontiguousarray(pixels).view("<u2")
     sums: NDArray[np.uint16] = (pairs & 0xFF) + (pairs >> 8)
     return sums[0::2] + sums[1::2]
-
-
-def _split_cells(pixels: Pixels) -> tuple[Pixels, Pixels, Pixels, Pixels]:
-    """Return upper left, upper right, lower left and lower right of every two by two pixels."""
-    pairs = np.ascontiguousarray(pixels).view("<u2")
-    upper, lower = pairs[0::2], pairs[1::2]
-    return (
-        upper.astype(np.uint8),
-        (upper >> 8).astype(np.uint8),
-        lower.astype(np.uint8),
-        (lower >> 8).astype(np.uint8),
-    )

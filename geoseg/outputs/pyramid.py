@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.outputs.encoding import TILE_PX, encode_tile, encode_uniform
-from geoseg.outputs.overviews import NODATA, Halving
-from geoseg.outputs.spool import Key, PendingTiles, Spool, TileTable
+from geoseg.inference import NODATA
+from geoseg.outputs.overviews import Halving
+from geoseg.outputs.tiles import TILE_PX, Key, PendingTiles, Spool, TileTable, encode_tile, encode_uniform
 
 Pixels = NDArray[np.uint8]
 Derivation = Callable[[Pixels, int, int], Pixels]
@@ -30,7 +30,7 @@ MOST_THREADS = 8
 """Blocks are read by one thread; more than a few that compress would wait for it."""
 
 TASKS_PER_THREAD = 3
-"""Tiles under way: enough that no thread waits for the blocks, few enough to be small."""
+"""Tiles in progress: enough that no thread waits for blocks, few enough to use little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,13 @@ class Pyramid:
         self._shape, self._layers, self._derive = shape, layers, derive
         shapes = [(-(-shape[0] // 2**n), -(-shape[1] // 2**n)) for n in range(levels)]
         self._counts = [(-(-height // TILE_PX), -(-width // TILE_PX)) for height, width in shapes]
-        self.tables = [[_empty_table(*sizes) for sizes in zip(shapes, self._counts, strict=True)] for _ in layers]
+        self.tables = [
+            [
+                TileTable(size, np.zeros(count, np.int64), np.zeros(count, np.uint32))
+                for size, count in zip(shapes, self._counts, strict=True)
+            ]
+            for _ in layers
+        ]
         self._done = np.zeros(self._counts[0], bool)
         self._uniform: dict[tuple[int, int], int] = {}
         self._tasks: deque[tuple[Key, Future[list[MadeTile]]]] = deque()
@@ -127,7 +133,7 @@ class Pyramid:
         self._drain(0)
 
     def close(self) -> None:
-        """Stop the threads and give the files back."""
+        """Stop the threads and close the files."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.spool.close()
         for store in self._pending:
@@ -157,11 +163,8 @@ class Pyramid:
         if stack is None:
             stack = np.full(self._stacks[0], NODATA, np.uint8)
         stack[:, *part.relative_to(frame).slices] = pixels[:, *part.relative_to(window).slices]
-        self._keep_or_start(key, stack, missing)
-
-    def _keep_or_start(self, key: Key, stack: Pixels, missing: int) -> None:
         if missing:
-            self._pending[key.level > 0].keep(key, stack, missing)
+            self._pending[0].keep(key, stack, missing)
         else:
             self._start(key, stack)
             self._drain(self._most_tasks)
@@ -172,7 +175,7 @@ class Pyramid:
         self._tasks.append((key, self._pool.submit(self._make, key, stack)))
 
     def _drain(self, limit: int) -> None:
-        """Store finished tiles, the oldest first, until no more than `limit` are under way."""
+        """Store finished tiles, the oldest first, until no more than `limit` are in progress."""
         while len(self._tasks) > limit:
             key, task = self._tasks.popleft()
             tiles = task.result()
@@ -196,10 +199,14 @@ class Pyramid:
     def _put_quarter(self, key: Key, tiles: Sequence[MadeTile]) -> None:
         """Copy a tile, halved, into the tile above it."""
         above = Key(key.level + 1, key.row // 2, key.col // 2)
-        stack, missing = self._pending[1].take(above) or (
-            np.full(self._stacks[1], NODATA, np.uint8),
-            self._below(above),
-        )
+        taken = self._pending[1].take(above)
+        if taken is None:
+            rows, cols = self._counts[key.level]  # of up to four tiles; fewer at the last row and column
+            taken = (
+                np.full(self._stacks[1], NODATA, np.uint8),
+                min(2, rows - 2 * above.row) * min(2, cols - 2 * above.col),
+            )
+        stack, missing = taken
         half = TILE_PX // 2
         row, col = key.row % 2 * half, key.col % 2 * half
         for raster, tile in zip(stack, tiles, strict=True):
@@ -209,24 +216,16 @@ class Pyramid:
         else:
             self._start(above, stack)
 
-    def _below(self, key: Key) -> int:
-        """Count the tiles that a tile of an overview is made of: four, or fewer at the last row and column."""
-        rows, cols = self._counts[key.level - 1]
-        return int(min(2, rows - 2 * key.row) * min(2, cols - 2 * key.col))
-
     def _make(self, key: Key, stack: Pixels) -> list[MadeTile]:
         """Derive, halve and compress the tiles of one place; runs in a thread."""
         if key.level == 0 and self._derive is not None:
             stack = self._derive(stack, key.row, key.col)
-        return [_make_tile(layer, pixels) for layer, pixels in zip(self._layers, stack, strict=True)]
-
-
-def _make_tile(layer: Layer, pixels: Pixels) -> MadeTile:
-    value = int(pixels[0, 0])
-    if (pixels != value).any():
-        return MadeTile(encode_tile(pixels, predict=layer.predict), None, layer.halve(pixels))
-    return MadeTile(b"" if value == NODATA else encode_uniform(value, predict=layer.predict), value, value)
-
-
-def _empty_table(shape: tuple[int, int], count: tuple[int, int]) -> TileTable:
-    return TileTable(shape, np.zeros(count, np.int64), np.zeros(count, np.uint32))
+        made = []
+        for layer, pixels in zip(self._layers, stack, strict=True):
+            value = int(pixels[0, 0])
+            if (pixels != value).any():
+                made.append(MadeTile(encode_tile(pixels, predict=layer.predict), None, layer.halve(pixels)))
+            else:
+                data = b"" if value == NODATA else encode_uniform(value, predict=layer.predict)
+                made.append(MadeTile(data, value, value))
+        return made

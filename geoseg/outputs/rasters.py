@@ -11,21 +11,19 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetWriter, MemoryFile
+from rasterio.io import MemoryFile
 
 from geoseg.grid import Grid, Window
+from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.aside import reported, write_aside, write_text
 from geoseg.outputs.cog import Entry, read_entries, write_cog
-from geoseg.outputs.overviews import NODATA, halve_average, halve_majority
+from geoseg.outputs.overviews import halve_average, halve_majority
 from geoseg.outputs.pyramid import Derivation, Layer, Pyramid
 from geoseg.outputs.styles import category_xml, class_qml
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
 """Disjoint windows of a scene with their `(y, x)` uint8 pixels, in any order."""
-
-PROBABILITY_STEPS = 254
-"""A probability p is stored as the integer `254 * p`; 255 means no data."""
 
 MASK_NAMES = ("background", "building")
 MASK_COLORS = ("#262626", "#ff7a1a")
@@ -64,61 +62,65 @@ class RasterFile:
     beside: Mapping[Path, str] = field(default_factory=dict)
 
 
-PROBABILITY_LAYER = Layer(halve_average, predict=True)
-CLASS_LAYER = Layer(halve_majority, predict=False)
-
-
-def probability_file(
-    path: str | Path, *, description: str = "building probability", tags: Mapping[str, str] | None = None
-) -> RasterFile:
+def probability_file(path: str | Path, *, description: str = "building probability") -> RasterFile:
     """Describe a raster of probabilities: values 0 to 254 with scale 1/254 in the file, averaged overviews."""
-    return RasterFile(Path(path), PROBABILITY_LAYER, description, tags or {}, scale=1 / PROBABILITY_STEPS)
+    return RasterFile(Path(path), Layer(halve_average, predict=True), description, scale=1 / PROBABILITY_ONE)
 
 
-def mask_file(
-    path: str | Path,
-    *,
-    names: Sequence[str] = MASK_NAMES,
-    description: str | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> RasterFile:
-    """Describe a mask: 0 and 1 by name, with a color table, overviews by majority and a QGIS style beside it."""
-    target = Path(path)
-    said = description or f"{names[1]} mask: 0 {names[0]}, 1 {names[1]}"
-    beside = {target.with_suffix(".qml"): class_qml(names, MASK_COLORS)}
-    return RasterFile(target, CLASS_LAYER, said, tags or {}, colors=MASK_COLORS, beside=beside)
+def mask_file(path: str | Path, *, names: Sequence[str] = MASK_NAMES) -> RasterFile:
+    """Describe a mask: 0 and 1 by name, with a color table, overviews by majority and a QGIS style beside it.
+
+    Without the style QGIS would list all 256 colors of the table.
+    """
+    path, description = Path(path), f"{names[1]} mask: 0 {names[0]}, 1 {names[1]}"
+    beside = {path.with_suffix(".qml"): class_qml(names, MASK_COLORS)}
+    return RasterFile(path, Layer(halve_majority, predict=False), description, colors=MASK_COLORS, beside=beside)
 
 
-def class_file(
-    path: str | Path, *, names: Sequence[str], colors: Sequence[str], tags: Mapping[str, str] | None = None
-) -> RasterFile:
-    """Describe a raster of class indices, with a color table, overviews by majority and two files of names."""
-    target = Path(path)
-    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
-    beside = {category_path(target): category_xml(names), target.with_suffix(".qml"): class_qml(names, colors)}
-    return RasterFile(target, CLASS_LAYER, f"classes: {listed}", tags or {}, colors=colors, beside=beside)
+def class_file(path: str | Path, *, names: Sequence[str], colors: Sequence[str]) -> RasterFile:
+    """Describe a raster of class indices, with a color table and overviews by majority.
+
+    Two files beside it give the names: `<path>.aux.xml`, where GDAL keeps category names, and a QGIS style of the same
+    stem, without which QGIS would list all 256 colors of the table.
+
+    Args:
+        path: The file to be; an older one is replaced.
+        names: Name of every class.
+        colors: `#RRGGBB` of every class.
+    """
+    path, description = Path(path), f"classes: {', '.join(f'{index} {name}' for index, name in enumerate(names))}"
+    gdal = path.with_name(f"{path.name}.aux.xml")
+    beside = {gdal: category_xml(names), path.with_suffix(".qml"): class_qml(names, colors)}
+    return RasterFile(path, Layer(halve_majority, predict=False), description, colors=colors, beside=beside)
 
 
 class RastersWriter:
     """Several rasters of one scene that are being written in one pass."""
 
     def __init__(self, pyramid: Pyramid, grid: Grid, target: Path, inputs: int) -> None:
-        """Write through `pyramid`; failures are told of `target`."""
+        """Write through `pyramid`; errors name `target`."""
         self._pyramid, self._grid, self._target, self._inputs = pyramid, grid, target, inputs
 
     def put(self, window: Window, pixels: NDArray[np.uint8]) -> None:
         """Take the `(input, y, x)` pixels of a window, disjoint from all others.
 
         Raises:
-            OutputError: If there is no room for them.
+            OutputError: If the disk is full.
             ValueError: If they are not uint8, have another shape than the window, lie outside the grid or overlap.
         """
-        _check_block(window, pixels, self._inputs, self._grid)
+        if pixels.dtype != np.uint8 or pixels.shape != (self._inputs, *window.shape):
+            raise ValueError(
+                f"found {pixels.dtype} pixels of shape {pixels.shape[1:]} for {window}, expected uint8 of its shape"
+                + (f", for {self._inputs} rasters" if self._inputs > 1 else "")
+            )
+        if window.intersect(self._grid.window) != window:
+            shape = f"{self._grid.height} x {self._grid.width}"
+            raise ValueError(f"{window} does not lie inside the grid of {shape} pixels")
         with reported(self._target):
             self._pyramid.put(window, pixels)
 
     def finish_above(self, row: int) -> None:
-        """Say that no more pixels come above a row of the scene: what waits for them is finished, and given back."""
+        """Announce that no more pixels come above a row of the scene: tiles that wait for them are finished."""
         with reported(self._target):
             self._pyramid.finish_above(row)
 
@@ -157,109 +159,35 @@ def open_rasters(
             pyramid = Pyramid(grid.shape, layers, spool, levels=levels, derive=derive, inputs=inputs, threads=threads)
         with closing(pyramid):
             yield RastersWriter(pyramid, grid, target, inputs)
-            _write_files(rasters, asides, grid, pyramid)
+            with reported(target):
+                pyramid.finish()
+            for raster, aside, tables in zip(rasters, asides, pyramid.tables, strict=True):
+                with reported(raster.path, *GDAL_FAILURES):
+                    write_cog(aside, _describe(raster, grid), tables, pyramid.spool.read, predict=raster.layer.predict)
     for raster in rasters:
         for path, text in raster.beside.items():
             write_text(path, text)
 
 
-def _write_files(rasters: Sequence[RasterFile], asides: Sequence[Path], grid: Grid, pyramid: Pyramid) -> None:
-    """Complete the tiles and lay them out as files."""
-    with reported(rasters[0].path):
-        pyramid.finish()
-    for raster, aside, tables in zip(rasters, asides, pyramid.tables, strict=True):
-        with reported(raster.path, *GDAL_FAILURES):
-            write_cog(aside, _describe(raster, grid), tables, pyramid.spool.read, predict=raster.layer.predict)
-
-
-def write_probability_cog(
-    path: str | Path,
-    blocks: Blocks,
-    grid: Grid,
-    *,
-    description: str = "building probability",
-    tags: Mapping[str, str] | None = None,
-) -> Path:
-    """Write probabilities as a COG: values 0 to 254 with scale 1/254 in the file, 255 = no data, averaged overviews.
-
-    Memory does not grow with the scene. Pixels that no block covers are no data.
+def write_raster(raster: RasterFile, blocks: Blocks, grid: Grid) -> Path:
+    """Write one raster of a scene; memory does not grow with the scene.
 
     Args:
-        path: The file to be; an older one is replaced.
-        blocks: Disjoint windows with their `(y, x)` pixels.
+        raster: What to write, such as `probability_file(path)`.
+        blocks: Disjoint windows with their `(y, x)` pixels; pixels that no block covers are no data.
         grid: Grid of the whole scene.
-        description: Description of the band.
-        tags: Metadata of the file.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputError: If the file cannot be written; nothing of it is left then.
-        ValueError: If a block is not uint8, has another shape than its window, lies outside the grid or overlaps.
-    """
-    return _write_blocks(probability_file(path, description=description, tags=tags), blocks, grid)
-
-
-def write_mask_cog(
-    path: str | Path,
-    blocks: Blocks,
-    grid: Grid,
-    *,
-    names: Sequence[str] = MASK_NAMES,
-    description: str | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> Path:
-    """Write a mask as a COG: 0 background, 1 building, 255 no data, with a color table and overviews by majority.
-
-    A QGIS style of the same stem is written beside it, without which QGIS would list all 256 colors of the table.
-    `names` are those of 0 and 1. See `write_probability_cog` for the other arguments, result and errors.
-    """
-    return _write_blocks(mask_file(path, names=names, description=description, tags=tags), blocks, grid)
-
-
-def write_class_cog(
-    path: str | Path,
-    blocks: Blocks,
-    grid: Grid,
-    *,
-    names: Sequence[str],
-    colors: Sequence[str],
-    tags: Mapping[str, str] | None = None,
-) -> Path:
-    """Write class indices as a COG: 255 no data, with a color table and overviews by majority.
-
-    Two files beside it give the names: `<path>.aux.xml`, where GDAL keeps category names, and a QGIS style of the same
-    stem, without which QGIS would list all 256 colors of the table.
-
-    Args:
-        path: The file to be; an older one is replaced.
-        blocks: Disjoint windows with their `(y, x)` class indices.
-        grid: Grid of the whole scene.
-        names: Name of every class.
-        colors: `#RRGGBB` of every class.
-        tags: Metadata of the file.
 
     Returns:
         The path.
 
     Raises:
         OutputError: If a file cannot be written; nothing of it is left then.
-        ValueError: See `write_probability_cog`.
+        ValueError: If a block is not uint8, has another shape than its window, lies outside the grid or overlaps.
     """
-    return _write_blocks(class_file(path, names=names, colors=colors, tags=tags), blocks, grid)
-
-
-def _write_blocks(raster: RasterFile, blocks: Blocks, grid: Grid) -> Path:
     with open_rasters([raster], grid) as writer:
         for window, pixels in blocks:
             writer.put(window, pixels[np.newaxis])
     return raster.path
-
-
-def category_path(path: Path) -> Path:
-    """Return where GDAL looks for the category names of a raster."""
-    return path.with_name(f"{path.name}.aux.xml")
 
 
 def rgb(color: str) -> tuple[int, int, int]:
@@ -281,28 +209,13 @@ def _describe(raster: RasterFile, grid: Grid) -> list[Entry]:
     """Return the TIFF tags of place, colors and description, from a file of one pixel that GDAL writes in memory."""
     place = {} if grid.crs is None and grid.transform == Affine.identity() else {"transform": grid.transform}
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA, "crs": grid.crs, **place}
-    with quiet_georeference(), MemoryFile() as file:
+    with allow_no_georeference(), MemoryFile() as file:
         with file.open(height=1, width=1, ENDIANNESS="LITTLE", **profile) as dataset:
-            _say(dataset, raster)
+            dataset.set_band_description(1, raster.description)
+            dataset.update_tags(**raster.tags)
+            if raster.scale is not None:
+                dataset.scales, dataset.offsets = (raster.scale,), (0.0,)
+            if raster.colors:  # TIFF keeps no alpha, but GDAL and QGIS draw no data as transparent
+                table = {index: (*rgb(color), 255) for index, color in enumerate(raster.colors)}
+                dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
         return read_entries(file.read(), DESCRIBING)
-
-
-def _say(dataset: DatasetWriter, raster: RasterFile) -> None:
-    """Say in the file what its band holds; TIFF keeps no alpha, but GDAL and QGIS draw no data as transparent."""
-    dataset.set_band_description(1, raster.description)
-    dataset.update_tags(**raster.tags)
-    if raster.scale is not None:
-        dataset.scales, dataset.offsets = (raster.scale,), (0.0,)
-    if raster.colors:
-        table = {index: (*rgb(color), 255) for index, color in enumerate(raster.colors)}
-        dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
-
-
-def _check_block(window: Window, pixels: NDArray[np.uint8], inputs: int, grid: Grid) -> None:
-    if pixels.dtype != np.uint8 or pixels.shape != (inputs, *window.shape):
-        raise ValueError(
-            f"found {pixels.dtype} pixels of shape {pixels.shape[1:]} for {window}, expected uint8 of its shape"
-            + (f", for {inputs} rasters" if inputs > 1 else "")
-        )
-    if window.intersect(Window(0, 0, *grid.shape)) != window:
-        raise ValueError(f"{window} does not lie inside the grid of {grid.height} x {grid.width} pixels")

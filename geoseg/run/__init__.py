@@ -1,9 +1,8 @@
-"""From scenes to building footprints: dask blocks -> parts -> mosaic -> polygons -> outputs."""
+"""From scenes to building footprints: blocks on a dask cluster, their parts, rasters, polygons, files."""
 
 from geoseg.run.batch import BatchResult, run_each
 from geoseg.run.report import RunStatus, read_status
 from geoseg.run.run import RunResult, run_inputs, run_mosaic, run_plan, run_scene
-from geoseg.run.session import plan_run
 from geoseg.run.settings import RunSettings
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "RunResult",
     "RunSettings",
     "RunStatus",
-    "plan_run",
     "read_status",
     "run_each",
     "run_inputs",

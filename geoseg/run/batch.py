@@ -1,4 +1,4 @@
-"""Many scenes, each with a result of its own: one queue for the cluster, and no scene that fails stops the others."""
+"""Run many scenes, each with a result of its own, on one cluster; a scene that fails does not stop the others."""
 
 import hashlib
 import json
@@ -22,15 +22,16 @@ from geoseg.errors import (
     OutputError,
     OutsideAOIError,
 )
-from geoseg.inference import Plan
+from geoseg.inference import Plan, plan_inference
 from geoseg.io.store import open_store
+from geoseg.io.tables import plural
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
-from geoseg.run.finish import finish_run
 from geoseg.run.job import Job, without_cause
 from geoseg.run.ledger import BATCHES, base_store, check_place, has_all, is_finished, remove_if_empty, sweep
 from geoseg.run.report import Ending, Stages, track
+from geoseg.run.results import finish_run
 from geoseg.run.schedule import Outcome, Task, run_tasks
-from geoseg.run.session import Session, open_session, plan_run
+from geoseg.run.session import Session, open_session
 from geoseg.run.settings import RunSettings, run_facts
 from geoseg.sources import SceneSource, list_sources
 
@@ -39,28 +40,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPETITIVE = ("geoseg.scene", "geoseg.inference.fit", "geoseg.run.ledger")
-"""Loggers that say of every picture what is true of all."""
+REPETITIVE = ("geoseg.scene", "geoseg.inference.plan", "geoseg.run.ledger")
+"""Loggers whose messages often apply to every scene alike."""
 
 PLANNED_AHEAD = 4
-"""Scenes whose headers are read while others are computed."""
+"""Number of scenes whose headers are read while others are computed."""
 
 OPEN_AT_ONCE = 64
-"""Scenes whose blocks are on the cluster; each keeps a heartbeat."""
+"""Maximum number of scenes that are being computed; each has a heartbeat."""
 
-CONCERN_ALL = (OutputError, ClusterError, DeviceError, BundleError)
-"""Errors that every scene would meet alike."""
+FATAL = (OutputError, ClusterError, DeviceError, BundleError)
+"""Errors that every scene would run into."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of every scene.
+    """The outcome of every scene.
 
     Attributes:
         done: Result folders that were made.
-        skipped: Result folders that were there already.
-        outside: Scenes that share no ground with the AOI.
-        failed: What went wrong, by scene.
+        skipped: Result folders that existed already.
+        outside: Names of the scenes that do not meet the AOI.
+        failed: Error messages by scene.
     """
 
     done: list[str] = field(default_factory=list)
@@ -69,7 +70,7 @@ class BatchResult:
     failed: dict[str, str] = field(default_factory=dict)
 
     def in_order(self, folders: Sequence[str]) -> "BatchResult":
-        """Return the same with its folders in the order of the scenes, not of their ends."""
+        """Return the same outcome with the folders in the order of the scenes."""
         done, skipped = ([f for f in folders if f in set(found)] for found in (self.done, self.skipped))
         return BatchResult(done, skipped, self.outside, self.failed)
 
@@ -77,15 +78,15 @@ class BatchResult:
 def run_each(
     inputs: Sequence[str | Path] | str | Path, settings: RunSettings | None = None, *, quiet: bool = False
 ) -> BatchResult:
-    """Segment every scene on its own; finished ones are skipped, begun ones continued, failed ones told at the end.
+    """Segment every scene on its own; skip finished scenes, continue those that were started.
 
     Args:
-        inputs: What `geoseg.sources.list_sources` takes: rasters, folders, globs, STAC, manifests.
-        settings: See `RunSettings`; `out` is the folder of the result folders, which are named like the scenes.
+        inputs: Rasters, folders, globs, STAC or manifests; see `geoseg.sources.list_sources`.
+        settings: See `RunSettings`; `out` is the parent of the result folders, which are named like the scenes.
         quiet: Show no progress.
 
     Raises:
-        GeosegError: For what concerns all scenes: the inputs, the model, the device, the settings, the folder.
+        GeosegError: For problems of all scenes: the inputs, the model, the device, the settings, the folder.
     """
     settings = settings or RunSettings()
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -98,7 +99,7 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
     bundle, result = load_bundle(settings.model), BatchResult()
     with (
         _batch_folder(settings, [source.name for source in sources]),
-        _SayOnce(),
+        _LogOnce(),
         open_client(settings, bundle) as own,
     ):
         batch = _Batch(own, bundle, settings, result, sources)
@@ -111,13 +112,14 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
 
 
 def own_settings(source: SceneSource, settings: RunSettings) -> RunSettings:
-    """Return a scene's settings in a batch: its result lies in `<out>/<name>`, or `<name>_geoseg` without `out`."""
-    out = f"{source.name}_geoseg" if settings.out is None else f"{str(settings.out).rstrip('/')}/{source.name}"
+    """Return the settings of a scene in a batch, whose result is in `<out>/<name>`, or `<name>_geoseg` by default."""
+    parent = settings.out
+    out = settings.folder_of(source.name) if parent is None else f"{str(parent).rstrip('/')}/{source.name}"
     return settings.for_source(source, out)
 
 
 class _Batch:
-    """The scenes that are open, and the queue of what they want done."""
+    """The scenes that are open, and the queue of their tasks."""
 
     def __init__(
         self,
@@ -138,30 +140,30 @@ class _Batch:
         self.ended = 0
 
     def run(self) -> Iterator[None]:
-        """Work through the scenes; yield once per scene that has ended."""
-        told = 0
+        """Run all scenes; yield once per scene that has ended."""
+        reported = 0
         for outcome in chain(run_tasks(self.client, self.next_task, check=self.check), [None]):
             if outcome is not None:
                 self.take(outcome)
-            while told < self.ended:
-                told += 1
+            while reported < self.ended:
+                reported += 1
                 yield
 
     def close(self) -> None:
-        """Let go of every run folder."""
+        """Release every run folder."""
         self.pool.shutdown(cancel_futures=True)
         for _, session in self.sessions.values():
             session.close()
         self.sessions.clear()
 
     def check(self) -> None:
-        """Give up the scenes that another client has taken over."""
+        """Drop the scenes that another client has taken over."""
         for source, session in list(self.sessions.values()):
             with self.keeping_failures(source, session):
                 session.lease.check()
 
     def next_task(self) -> Task | None:
-        """Give the next thing to do: finish a scene, compute a block of an open scene, open another scene."""
+        """Return the next task: finish a scene, compute a block of an open scene, or open another scene."""
         while True:
             if self.ready:
                 return self.ready.popleft()
@@ -173,8 +175,8 @@ class _Batch:
                 return None
 
     def open_next(self) -> bool:
-        """Open the next scene; return False where there is none."""
-        ahead = 1 if len(self.waiting) == self.scenes else PLANNED_AHEAD  # what is true of all is said of the first
+        """Open the next scene; return False if there is none."""
+        ahead = 1 if len(self.waiting) == self.scenes else PLANNED_AHEAD  # the first scene logs what applies to all
         while self.waiting and len(self.planned) < ahead:
             source = self.waiting.popleft()
             own = own_settings(source, self.settings)
@@ -195,8 +197,8 @@ class _Batch:
         return True
 
     def take(self, outcome: Outcome) -> None:
-        """Note what became of a task."""
-        if id(outcome.task.shared) not in self.sessions:  # of a scene that has failed meanwhile
+        """Handle the outcome of a task."""
+        if id(outcome.task.shared) not in self.sessions:  # its scene has failed meanwhile
             return
         source, session = self.sessions[id(outcome.task.shared)]
         with self.keeping_failures(source, session):
@@ -204,7 +206,7 @@ class _Batch:
                 session.note(outcome)
                 self.finish_if_complete(source, session)
             elif isinstance(outcome.error, DamagedPartError):
-                session.forget_damaged(outcome.error)
+                session.drop_damaged(outcome.error)
             elif outcome.error is not None:
                 raise outcome.error
             else:
@@ -213,7 +215,7 @@ class _Batch:
                 self.ended += 1
 
     def finish_if_complete(self, source: SceneSource, session: Session) -> None:
-        """Give a worker the rest of a scene whose blocks are done."""
+        """Queue the task that finishes a scene, if all its blocks are done."""
         if session.is_complete:
             session.stages.done("blocks")
             self.ready.append(Task(f"finish-{source.name}", finish_scene, session.job, session.ending()))
@@ -225,16 +227,16 @@ class _Batch:
 
     @contextmanager
     def keeping_failures(self, source: SceneSource, session: Session | None = None) -> Iterator[None]:
-        """Write down what goes wrong with one scene, unless it concerns all of them."""
+        """Record an error as a failure of this scene, unless it is in `FATAL`."""
         try:
             yield
         except OutsideAOIError:
             self.result.outside.append(source.name)
         except (GeosegError, OSError) as err:
-            if isinstance(err, CONCERN_ALL):
+            if isinstance(err, FATAL):
                 raise
             self.result.failed[source.paths[0]] = str(err)
-        except Exception as err:  # a defect in one scene of a thousand: told in full, and the others go on
+        except Exception as err:  # a bug: log it in full, and continue with the other scenes
             log.exception("%s: geoseg failed; please report this", source.name)
             self.result.failed[source.paths[0]] = f"{type(err).__name__}: {err}"
         else:
@@ -245,32 +247,32 @@ class _Batch:
 
 
 def _plan_unless_finished(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
-    """Plan one scene; None where its result is there: that is seen without opening it."""
+    """Plan one scene; None if its result exists, which is checked without opening the scene."""
     facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
     if not settings.overwrite and is_finished(out, facts, settings) and has_all(out, settings):
         sweep(out)
         return None
-    return plan_run(source.paths, bundle, settings)
+    return plan_inference(source.paths, bundle, settings)
 
 
 @without_cause
 def finish_scene(job: Job, ending: Ending) -> dict[str, Any]:
     """Finish a scene on a worker."""
-    ending.stages.move()
+    ending.stages.restart()
     return finish_run(job, ending)
 
 
 @contextmanager
 def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]:
-    """Make the folder of the result folders, and say in it what belongs to the batch; nothing stays of an empty one."""
+    """Create the parent of the result folders with a list of the scenes; remove both at the end, if they are empty."""
     if settings.out is None:
         yield
         return
     out = open_store(settings.out)
     check_place(out)
-    base, told = base_store(out), json.dumps({"names": list(names)}).encode()
-    own = f"{BATCHES}/{hashlib.sha256(told).hexdigest()[:8]}.json"
-    base.write(own, told)
+    base, listed = base_store(out), json.dumps({"names": list(names)}).encode()
+    own = f"{BATCHES}/{hashlib.sha256(listed).hexdigest()[:8]}.json"
+    base.write(own, listed)
     try:
         yield
     finally:
@@ -280,8 +282,8 @@ def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]
         remove_if_empty(out)
 
 
-class _SayOnce(logging.Filter):
-    """Says once what would be said of every scene, and at the end how often it was true."""
+class _LogOnce(logging.Filter):
+    """Logs each kind of message once, and at the end how many more there were."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -304,4 +306,4 @@ class _SayOnce(logging.Filter):
             logging.getLogger(name).removeFilter(self)
         for kind, count in self.more.items():
             if count:
-                log.warning("%d more scenes like this: %s", count, self.first[kind])
+                log.warning("%s like this: %s", plural(count, "more scene"), self.first[kind])

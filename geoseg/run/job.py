@@ -1,4 +1,4 @@
-"""What a worker is told of a run, and what it does with a block."""
+"""A run as its workers know it, and their work on a block."""
 
 import time
 from collections.abc import Callable
@@ -31,8 +31,8 @@ class Job:
         plan: The scene, its chips and the engine.
         bundle: The model, for its threshold and the report.
         settings: See `RunSettings`.
-        ledger: Where the run is kept; workers must see its plan there.
-        threads: Threads of a worker's engine; None is as many as the worker has.
+        ledger: The run folder, which every worker must be able to access.
+        threads: Threads of a worker's engine; those of the worker if None.
     """
 
     plan: Plan
@@ -43,41 +43,41 @@ class Job:
 
     @property
     def threshold(self) -> int:
-        """Smallest stored probability that is a building."""
+        """Minimum stored probability of a building pixel."""
         own = self.settings.threshold
         return stored_threshold(self.bundle.spec.threshold if own is None else own)
 
     @property
     def min_area_m2(self) -> float:
-        """Smallest footprint kept, square meters."""
+        """Minimum area of a footprint in square meters."""
         own = self.settings.min_area_m2
         return self.bundle.spec.min_area_m2 if own is None else own
 
     def blocks(self) -> list[Block]:
-        """Return the blocks that share ground with the AOI, row by row."""
+        """Return the blocks that meet the AOI and the data, row by row."""
         return self.plan.blocks(self.ledger.block_px)
 
     def worker_plan(self) -> Plan:
-        """Return the plan with an engine of as many threads as this worker has."""
+        """Return the plan with an engine for the threads of this worker."""
         if not isinstance(self.plan.engine, EngineRecipe):
             return self.plan
         threads = self.threads
         if threads is None:
             from distributed import get_worker
 
-            with suppress(ValueError):  # no worker: every core
+            with suppress(ValueError):  # not a worker: use all cores
                 threads = int(get_worker().state.nthreads)
         return replace(self.plan, engine=replace(self.plan.engine, threads=threads))
 
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """What a worker tells of a block that it has done; the rest is in the part.
+    """What a worker returns for a block, in addition to the part that it writes.
 
     Attributes:
-        engine: Name and threads of the engine; None where the block needed none.
-        write_s: Seconds that writing the part took.
-        peak_memory_mb: Of the worker until now; None where unknown.
+        engine: Name and threads of the engine; None if the block did not need it.
+        write_s: Seconds spent on writing the part.
+        peak_memory_mb: Peak memory of the worker so far; None if unknown.
     """
 
     engine: tuple[str, int] | None = None
@@ -86,9 +86,9 @@ class BlockReport:
 
 
 def without_cause(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function that workers call raise its errors without their cause.
+    """Decorate a function for workers so that its errors have no cause.
 
-    GDAL makes the cause unpicklable, and dask would pass on a bare Exception.
+    Causes from GDAL cannot be pickled, and dask would then raise a bare Exception.
     """
 
     @wraps(function)
@@ -104,15 +104,15 @@ def without_cause(function: Callable[P, T]) -> Callable[P, T]:
 
 @without_cause
 def run_block(job: Job, block: Block) -> BlockReport:
-    """Predict one block, outline its buildings and write its part, unless the part is there.
+    """Predict one block, outline its buildings and write its part, unless the part exists.
 
     Raises:
         GeosegError: If the pixels cannot be read, the engine cannot be loaded or the part cannot be written.
     """
-    _require_sight(job.ledger)
-    if job.ledger.work.has(part_name(block)):  # a worker that died after its last byte
+    _check_run_folder(job.ledger)
+    if job.ledger.work.has(part_name(block)):  # its worker died after writing it
         return BlockReport()
-    settle()
+    prepare_process()
     plan = job.worker_plan()
     pixels, start = predict_block(plan, block), time.perf_counter()
     outlines = outline_block(
@@ -124,7 +124,7 @@ def run_block(job: Job, block: Block) -> BlockReport:
         simplify_px=job.settings.simplify_px,
     )
     start = pixels.watch.add("polygonize", start)
-    _require_sight(job.ledger)  # not into a run that was ended meanwhile
+    _check_run_folder(job.ledger)  # the run may have ended meanwhile
     write_part(job.ledger.work, block, pixels, outlines)
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None
@@ -134,15 +134,15 @@ def run_block(job: Job, block: Block) -> BlockReport:
 def outline_block(
     plan: Plan, pixels: BlockPixels, block: Block, *, threshold: int, min_area_m2: float, simplify_px: float
 ) -> BlockOutlines:
-    """Outline one block's buildings and finish those that no other block can change.
+    """Outline the buildings of a block and finish those that no other block can change.
 
     Args:
         plan: The plan of the run.
-        pixels: What `predict_block` gave.
-        block: Which block.
-        threshold: Smallest stored probability that counts as a building.
-        min_area_m2: Drop buildings whose pixels cover less ground than this.
-        simplify_px: Tolerance of the simplification in pixels; 0 keeps the pixels' outline.
+        pixels: The result of `predict_block`.
+        block: The block.
+        threshold: Minimum stored probability of a building pixel.
+        min_area_m2: Minimum area of a building's pixels in square meters.
+        simplify_px: Simplification tolerance in pixels; 0 keeps every pixel corner.
     """
     if pixels.is_empty:
         return BlockOutlines.empty()
@@ -159,21 +159,21 @@ def outline_block(
 
 
 @lru_cache(maxsize=1)
-def settle() -> None:
-    """Keep this process small and its garbage collector quiet, and import what takes seconds before any clock runs."""
+def prepare_process() -> None:
+    """Limit memory and garbage collection of this process, and import slow packages before any time is measured."""
     limit_memory()
     collect_seldom()
     import geoseg.datasets  # noqa: F401  # torch and torchgeo
 
 
-def _require_sight(ledger: Ledger) -> None:
-    """Refuse to work where this machine does not see the run folder that the client sees."""
+def _check_run_folder(ledger: Ledger) -> None:
+    """Raise `ClusterError` if this machine does not see the run folder of the client."""
     plan = read_json(ledger.base, PLAN)
     if plan is None or plan.get("run") != ledger.run:
         import socket
 
-        found = "nothing there" if plan is None else "another run"
+        found = "no run" if plan is None else "another run"
         raise ClusterError(
-            f"The worker on {socket.gethostname()} sees {found} at {ledger.base.url}, where this run is kept. Choose a "
-            "folder with --out that all machines share, or s3://bucket/prefix."
+            f"The worker on {socket.gethostname()} finds {found} in {ledger.base.url}. Set `out` to a folder that all "
+            "machines share, or to s3://bucket/prefix."
         )

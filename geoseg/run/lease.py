@@ -1,8 +1,8 @@
-"""One client per run folder: a lock with a heartbeat, which outlives neither its owner nor a network folder's delays.
+"""The lease on a run folder: a lock with a heartbeat, so that only one client works on a run at a time.
 
-A second client is refused while the first one's heart beats. After kill -9 the next client on the same machine sees
-that the process is gone; on another machine it waits for `LEASE_S` without a beat. Two clients that both believe to be
-the one do no harm: blocks are functions of the scene and the model, and are written whole.
+A second client is refused while the first one sends heartbeats. After kill -9 the next client on the same machine sees
+that the process no longer exists; a client on another machine waits for `LEASE_S` without a heartbeat. Two clients that
+both take themselves for the owner do no harm: blocks depend on scene and model alone, and are written atomically.
 """
 
 import getpass
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOCK = "lock"
 BEAT_S = 5.0
 LEASE_S = 30.0
-"""Longer than network file systems keep what they last saw of a folder or file."""
+"""Longer than network file systems cache folders and files."""
 
 CLAIM_S = 5.0
 """Much longer than it takes to remove a lock."""
@@ -36,12 +36,12 @@ CLAIM_S = 5.0
 
 @dataclass(slots=True)
 class Lease:
-    """The right to work on a run folder.
+    """The exclusive right to work on a run folder.
 
     Attributes:
-        store: The run's work folder.
-        owner: Who holds it, as other clients are told.
-        lost: True after another client took it over.
+        store: The work folder of the run.
+        owner: Facts about the owner, for other clients.
+        lost: True after another client has taken the lease over.
     """
 
     store: Store
@@ -52,34 +52,34 @@ class Lease:
     _beating: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raise `BusyError` where another client took the run folder over, as after this one was suspended."""
+        """Raise `BusyError` if another client has taken over, for example after this one was suspended."""
         if self.lost:
             raise _taken_over(self.store)
 
     @property
     def token(self) -> str:
-        """What tells this owner from every other."""
+        """Unique identifier of the owner."""
         return str(self.owner["token"])
 
     @property
     def is_held(self) -> bool:
-        """True while the lock on the run folder is this owner's."""
+        """True while the lock on the run folder belongs to this owner."""
         return is_holder(self.store, self.token)
 
-    def rest(self) -> None:
-        """Beat no more, so that what is removed next is not written again."""
+    def stop_beating(self) -> None:
+        """Stop the heartbeat, which would write again what is removed next."""
         self._stop.set()
         if self._beating is not None:
             self._beating.join()
 
     def payload(self) -> bytes:
-        """Return what the lock says."""
+        """Return the contents of the lock file."""
         return json.dumps(self.owner).encode()
 
     def beat(self) -> bool:
-        """Show that the owner lives; return False where the lock is gone, as when the run is finished.
+        """Write a heartbeat; return False if the lock no longer exists, as after the run has finished.
 
-        The lock itself is never written again: one who is suspended between looking and writing would take it back.
+        The lock file itself is written only once: a client suspended between reading and writing would steal it back.
         """
         holder = read_holder(self.store)
         if holder is None:
@@ -91,7 +91,7 @@ class Lease:
         return not self.lost
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lease."""
         self._stop.set()
         self.store.remove(_beat_of(self.owner))
         if self.is_held:
@@ -100,14 +100,14 @@ class Lease:
 
 @contextmanager
 def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
-    """Hold the run folder while the block runs.
+    """Hold the lease on a run folder while a `with` block runs.
 
     Args:
-        store: The run's work folder.
-        on_beat: Called with every beat, from another thread: progress is written then.
+        store: The work folder of the run.
+        on_beat: Called with every heartbeat, from another thread, to write the progress.
 
     Raises:
-        BusyError: If another client holds it.
+        BusyError: If another client holds the lease.
     """
     lease = Lease(store, _describe_owner())
     _acquire(lease)
@@ -116,13 +116,13 @@ def hold(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
     try:
         yield lease
     finally:
-        lease.rest()
+        lease.stop_beating()
         with suppress(GeosegError):
             lease.release()
 
 
 def read_holder(store: Store) -> dict[str, Any] | None:
-    """Return what the lock of a run says; None where nobody holds it."""
+    """Return the contents of the lock file of a run; None if there is no lock."""
     try:
         found = json.loads(store.read(LOCK))
     except MissingFileError:
@@ -132,19 +132,19 @@ def read_holder(store: Store) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def is_holder(store: Store, token: str) -> bool:
-    """Tell whether the lock of a run is this owner's."""
+def is_holder(store: Store, token: str | None) -> bool:
+    """Return True if the lock of a run belongs to this owner."""
     return (read_holder(store) or {}).get("token") == token
 
 
 def require_lease(store: Store, token: str) -> None:
-    """Raise `BusyError` unless the lock of a run is this owner's, as before results are put into their place."""
+    """Raise `BusyError` unless the lock of a run belongs to this owner."""
     if not is_holder(store, token):
         raise _taken_over(store)
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
-    """Tell whether a lock's owner lives; None where only its next beat can tell (another machine)."""
+    """Return True if the owner of a lock is alive; None if only a heartbeat can tell, as on another machine."""
     import psutil
 
     if holder.get("host") != socket.gethostname():
@@ -162,36 +162,37 @@ def _acquire(lease: Lease) -> None:
         holder = read_holder(lease.store)
         if holder is None:
             continue
-        if holder.get("token") == lease.token:  # a bucket's answer was lost, and boto3 asked again
+        if holder.get("token") == lease.token:  # the bucket's response was lost, and boto3 retried
             return
         if is_alive(holder) or (is_alive(holder) is None and _beats_on(lease.store, holder)):
             raise BusyError(
-                f"{lease.store.url} is being worked on by process {holder.get('pid')} of {holder.get('user')} on "
-                f"{holder.get('host')} since {holder.get('since')}. Watch it with geoseg status, or choose another "
-                "folder with --out."
+                f"Another client is working on {lease.store.url}: process {holder.get('pid')} of {holder.get('user')} "
+                f"on {holder.get('host')}, since {holder.get('since')}. Follow it with geoseg status, or choose "
+                "another folder with `out`."
             )
         _take_over(lease, holder)
 
 
 def _take_over(lease: Lease, holder: dict[str, Any]) -> None:
-    """Remove the lock of an owner that is gone: of several clients at once only the one that makes the claim does.
+    """Remove the lock of a dead owner; of several clients only the one that creates the claim file may do that.
 
-    Else the last of them would remove the lock that the first has made meanwhile. A claim that stands for `CLAIM_S` is
-    that of a client which was killed as well: then who claims its claim does, as whoever removed it might remove the
-    next one's. Claims go after the lock, so one made too late finds another lock.
+    Otherwise the last of them could remove the lock that the first has created meanwhile. A claim that stays for
+    `CLAIM_S` belongs to a client that was killed too; then the client that creates a claim on that claim may do it,
+    as removing the old claim could remove a newer one. Claims are removed after the lock, so a late claim finds
+    another lock.
     """
     store, claims = lease.store, [f"claim-{holder.get('token')}"]
     while not store.create(claims[-1], lease.payload()):
         found = _watch_claim(store, claims[-1])
-        if found == lease.payload():  # a bucket's answer was lost, and boto3 asked again
+        if found == lease.payload():  # the bucket's response was lost, and boto3 retried
             break
-        if not _is_holders(store, holder):
+        if not is_holder(store, holder.get("token")):
             return
         if found:
             claims.append(f"claim-{hashlib.sha256(found).hexdigest()}")
     try:
-        if _is_holders(store, holder):
-            log.info("Taking over from process %s on %s, which is gone.", holder.get("pid"), holder.get("host"))
+        if is_holder(store, holder.get("token")):
+            log.info("Taking over from process %s on %s, which has ended", holder.get("pid"), holder.get("host"))
             store.remove(_beat_of(holder))
             store.remove(LOCK)
         for claim in claims[:-1]:
@@ -201,7 +202,7 @@ def _take_over(lease: Lease, holder: dict[str, Any]) -> None:
 
 
 def _watch_claim(store: Store, claim: str) -> bytes:
-    """Return what a claim says that stands for `CLAIM_S`; nothing where it goes before."""
+    """Return the contents of a claim that stays for `CLAIM_S`; nothing if it is removed or changed earlier."""
     found, deadline = _read_or_nothing(store, claim), time.monotonic() + CLAIM_S
     while found and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -210,12 +211,8 @@ def _watch_claim(store: Store, claim: str) -> bytes:
     return found
 
 
-def _is_holders(store: Store, holder: dict[str, Any]) -> bool:
-    return (read_holder(store) or {}).get("token") == holder.get("token")
-
-
 def _beat_of(holder: dict[str, Any]) -> str:
-    """Name the file that holds an owner's last beat."""
+    """Return the name of the heartbeat file of an owner."""
     return f"beat-{holder.get('token')}"
 
 
@@ -227,8 +224,8 @@ def _read_or_nothing(store: Store, name: str) -> bytes:
 
 
 def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
-    """Watch another machine's lock for as long as its lease lasts."""
-    log.info("Waiting up to %.0f s to see whether %s still works on %s", LEASE_S, holder.get("host"), store.url)
+    """Return True if a client on another machine sends a heartbeat within `LEASE_S`."""
+    log.info("Waiting up to %.0f s to see whether %s is still working on %s", LEASE_S, holder.get("host"), store.url)
     deadline, last = time.monotonic() + LEASE_S, _read_or_nothing(store, _beat_of(holder))
     while time.monotonic() < deadline:
         time.sleep(min(1.0, LEASE_S / 10))
@@ -242,8 +239,8 @@ def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
 
 def _taken_over(store: Store) -> BusyError:
     return BusyError(
-        f"Another client has taken over {store.url}, as this one was not heard of for {LEASE_S:.0f} s. "
-        "Nothing is lost; watch it with geoseg status."
+        f"Another client has taken over {store.url}, as this one sent no heartbeat for {LEASE_S:.0f} s. "
+        "Nothing is lost; follow the run with geoseg status."
     )
 
 
@@ -252,7 +249,7 @@ def _keep_beating(lease: Lease, on_beat: Callable[[], None]) -> None:
         try:
             if lease.beat():
                 on_beat()
-        except GeosegError as err:  # a full disk or a network that is away: the blocks will say so
+        except GeosegError as err:  # a full disk or a lost network: the blocks will report it
             log.debug("no heartbeat: %s", err)
 
 
@@ -261,7 +258,7 @@ def _describe_owner() -> dict[str, Any]:
 
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container user without a name
         user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return {
         "token": uuid.uuid4().hex,

@@ -1,10 +1,10 @@
-"""The run folder: what it may hold, what is done of a run in it, and whether it is this run's.
+"""The run folder: its contents, which blocks are done, and which run it belongs to.
 
-`OUT/.geoseg/` holds `plan.json` (what is being run, and cut into which blocks), `lock`, `progress.json`, and a folder
-named in the plan with a file in `parts/` per finished block and one in `failed/` per block that could not be done. A
-part is there whole or not at all, so whatever is killed whenever, the parts say what is done. Every run that is begun
-has a folder of its own: what a lost worker still writes for an earlier one is never mixed in. When the results are
-complete they move into `OUT/`, `run.json` last, and `.geoseg` goes.
+`OUT/.geoseg/` contains `plan.json` (what is run, and in which blocks), `lock`, `progress.json`, and a folder named in
+the plan with a file in `parts/` per finished block and one in `failed/` per failed block. Parts are written atomically,
+so they show what is done whenever a process is killed. Each new run has a folder of its own, so that what a lost worker
+still writes for an earlier run is never mixed in. Complete results are moved to `OUT/`, `run.json` last, and `.geoseg`
+is removed.
 """
 
 import json
@@ -20,6 +20,7 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError
 from geoseg.grid import Block
 from geoseg.io.store import LocalStore, Store, open_store
+from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
@@ -32,7 +33,7 @@ PLAN, PROGRESS = "plan.json", "progress.json"
 FAILED = "failed"
 
 BATCHES = "batches"
-"""Folder with a file per batch that is going on, with the names of its scenes: several batches may share a folder."""
+"""Folder with a file per running batch that lists its scenes; several batches may share an output folder."""
 
 PICTURE = "preview.png"
 RESULTS = (
@@ -46,28 +47,28 @@ RESULTS = (
     PICTURE,
     "run.json",
 )
-"""Every file that a result may have, in the order of their making; `run.json` comes last."""
+"""All files that a result may have, in the order in which they are published; `run.json` is last."""
 
 FORMAT = 1
-"""Of the parts and of `plan.json`; a run with another one is not continued."""
+"""Version of the format of parts and `plan.json`; a run with another one is not continued."""
 
 SHOWN = 4
-"""Most differences that an error lists."""
+"""Maximum number of differences that an error lists."""
 
 BYTES_PER_PIXEL = 1.5
-"""Room asked for in advance, per raster: its parts and itself, with a margin."""
+"""Disk space required in advance for each raster: its parts and itself, with a margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Where a run is kept, and what is done of it.
+    """The files of a run that is in progress.
 
     Attributes:
-        out: The run folder, where the results go.
-        base: `.geoseg` in it, with `plan.json`.
-        work: The folder in that with the parts; its name is the run's.
-        block_px: Height and width of a block, about, as the run was begun.
-        is_new: True where this client began the run.
+        out: The run folder, for the results.
+        base: Its folder `.geoseg`, with `plan.json`.
+        work: The folder with the parts, inside `base`; it has the name of the run.
+        block_px: Approximate height and width of a block, as chosen when the run was started.
+        is_new: True if this client started the run.
     """
 
     out: Store
@@ -88,31 +89,31 @@ class Ledger:
         return self.work.url.rpartition("/")[2]
 
     def done(self) -> set[str]:
-        """Return the names of the finished blocks' parts."""
+        """Return the names of the parts that exist."""
         return set(self.work.names(FOLDER))
 
     def failed(self) -> dict[str, str]:
-        """Return why blocks could not be done, by their name."""
+        """Return the errors of failed blocks by name of the block."""
         found = [read_json(self.work, name) or {} for name in self.work.names(FAILED)]
         return {str(entry.get("block")): str(entry.get("error")) for entry in found}
 
     def fail(self, block: Block, error: str) -> None:
-        """Keep why a block could not be done."""
+        """Record the error of a failed block."""
         self.work.write(f"{FAILED}/{block.name}.json", json.dumps({"block": block.name, "error": error}).encode())
 
     def close(self) -> None:
-        """Remove everything but the results."""
+        """Remove everything except the results."""
         self.base.remove(PLAN)
         self.base.remove("")
 
 
 def base_store(out: Store) -> Store:
-    """Return the store of everything but the results."""
+    """Return the store for everything except the results."""
     return open_store(f"{out.url}/{WORK}")
 
 
 def read_json(store: Store, name: str) -> dict[str, Any] | None:
-    """Return a JSON object; None where there is none that can be read."""
+    """Return a JSON object; None if there is no readable one."""
     try:
         found = json.loads(store.read(name))
     except (MissingFileError, ValueError):
@@ -121,18 +122,18 @@ def read_json(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, overwrite: bool = False) -> Ledger:
-    """Begin a run, or continue the one that is there.
+    """Start a run, or continue the same run if it was started before.
 
     Args:
         out: The run folder.
-        facts: What decides the result.
-        block_px: Size of a block where the run is new; a run is continued with the blocks that it was begun with.
-        blocks: How many they are, at this size.
-        name: Of the scene.
-        overwrite: Remove another run that was begun there.
+        facts: The facts that decide the result.
+        block_px: Block size of a new run; a run is always continued with the block size that it was started with.
+        blocks: Number of blocks of a new run.
+        name: Name of the scene.
+        overwrite: Remove another run that was started in the folder.
 
     Raises:
-        ExistingResultError: If another run was begun there.
+        ExistingResultError: If another run was started in the folder.
     """
     base = base_store(out)
     plan = read_json(base, PLAN)
@@ -141,15 +142,15 @@ def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, ov
         is_same_version = (plan.get("format"), plan.get("geoseg")) == (FORMAT, __version__)
         if is_same_run and is_same_version:
             ledger = Ledger.of(out, plan)
-            log.info("%d blocks of %s were done before", len(ledger.done()), out.url)
+            log.info("Continuing %s: %s done before", out.url, plural(len(ledger.done()), "block"))
             ledger.work.remove(FAILED)
             return ledger
         if not overwrite:
             if not is_same_run:
                 raise refuse_other(out.url, plan.get("facts") or {}, facts)
             raise ExistingResultError(
-                f"{out.url} was begun with geoseg {plan.get('geoseg')}; this is geoseg {__version__}, which may "
-                "compute other pixels. Finish it with that version, or begin again with --overwrite."
+                f"{out.url} was started with geoseg {plan.get('geoseg')}; this is geoseg {__version__}, which may "
+                "compute different pixels. Finish it with that version, or start again with `overwrite=True`."
             )
         base.remove(str(plan.get("run")))
         base.remove(PLAN)
@@ -170,19 +171,19 @@ def begin(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, ov
 
 
 def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
-    """Tell whether a folder holds the result of a run with these facts.
+    """Return True if a folder holds the result of a run with these facts.
 
     Raises:
-        ExistingResultError: If it holds the result of another run, or of something else, or one that lacks blocks
-            where none may be missing.
+        ExistingResultError: If it holds the result of another run or other files of these names, or a result with
+            failed blocks although `errors` is `stop`.
     """
     report = read_json(out, "run.json")
     if report is None:
         found = [] if base_store(out).has(PLAN) else [name for name in RESULTS if out.has(name)]
-        if found:  # without a plan, by which a killed client was moving them there
+        if found:  # with a plan, they are from a client that was killed while publishing
             raise ExistingResultError(
                 f"{out.url} already holds {', '.join(found)}. "
-                "Choose another folder with --out, or replace it with --overwrite."
+                "Choose another folder with `out`, or replace it with `overwrite=True`."
             )
         return False
     before: Facts = report.get("facts") or {}
@@ -191,20 +192,20 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     failed = report.get("failed_blocks") or []
     if failed and settings.errors == "stop":
         raise ExistingResultError(
-            f"The result in {out.url} lacks {len(failed)} blocks that could not be done, and was to be made without "
-            "them. Add --errors nodata to keep it so, or --overwrite to make it again."
+            f"The result in {out.url} was made without {plural(len(failed), 'block')} that failed. Give "
+            "`errors='nodata'` to keep it, or `overwrite=True` to compute it again."
         )
     return True
 
 
 def has_all(out: Store, settings: RunSettings) -> bool:
-    """Tell whether a finished result has the picture and the further formats too, where they are asked for."""
+    """Return True if a finished result has the picture and the formats that are asked for."""
     wanted = [f"buildings{FORMATS[name].suffix}" for name in settings.also] + [PICTURE] * settings.picture
     return all(out.has(name) for name in wanted)
 
 
 def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:
-    """Name what differs between a folder's run and another one: `threshold: 0.5 before, 0.7 now`."""
+    """Return an error that lists how two runs differ, such as `threshold: 0.5 before, 0.7 now`."""
     names = sorted((before.keys() | now.keys()) - {"files"})
     found = [f"{n}: {before.get(n)} before, {now.get(n)} now" for n in names if before.get(n) != now.get(n)]
     old_files, new_files = before.get("files") or [], now.get("files") or []
@@ -213,36 +214,36 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
         about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
         about_files += [f"{name} is missing now" for name in old if name not in new]
         about_files += [f"{name} is new" for name in new if name not in old]
-        found += about_files or ["the files come in another order"]
+        found += about_files or ["the files are in another order"]
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ExistingResultError(
-        f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with --out, give "
-        "the same scene, model and settings as before, or replace it with --overwrite."
+        f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with `out`, give "
+        "the same scene, model and settings as before, or replace it with `overwrite=True`."
     )
 
 
 def check_place(out: Store) -> None:
-    """Refuse a run folder that cannot be made.
+    """Check that the run folder can be created.
 
     Raises:
-        OutputError: If a file is in its place, or the folder that it would lie in is missing.
+        OutputError: If its path is a file, or its parent folder does not exist.
     """
     if not isinstance(out, LocalStore):
         return
     if out.folder.exists() and not out.folder.is_dir():
-        raise OutputError(f"{out.folder} is a file; a folder for the results is expected. Choose another with --out.")
+        raise OutputError(f"{out.folder} is a file; a folder for the results is expected. Choose another with `out`.")
     parent = out.folder.absolute().parent
     if not parent.is_dir():
         raise OutputError(
-            f"There is no folder {parent} to make {out.folder.name} in. Make it, or choose another one with --out."
+            f"There is no folder {parent} to create {out.folder.name} in. Create it, or choose another with `out`."
         )
 
 
 def check_room(out: Store, pixels: int, rasters: int) -> None:
-    """Refuse a disk that is too full for a result.
+    """Check that the disk has enough free space for a result.
 
     Raises:
-        OutputError: If less is free than rasters of so many pixels may take.
+        OutputError: If less is free than so many rasters of so many pixels may take.
     """
     if not isinstance(out, LocalStore):
         return
@@ -251,12 +252,12 @@ def check_room(out: Store, pixels: int, rasters: int) -> None:
     if free < size:
         raise OutputError(
             f"{parent} has {free / 1e6:,.0f} MB free; about {size / 1e6:,.0f} MB are needed. "
-            "Make room, or choose another disk with --out."
+            "Make room, or choose another disk with `out`."
         )
 
 
 def sweep(out: Store) -> None:
-    """Remove what a client left that was killed after the last file of its result was in its place."""
+    """Remove what a client left that was killed after it had published its result."""
     base, report = base_store(out), read_json(out, "run.json") or {}
     plan, holder = read_json(base, PLAN), read_holder(base)
     is_another = plan is not None and plan.get("run") != report.get("run")
@@ -266,8 +267,8 @@ def sweep(out: Store) -> None:
 
 
 def remove_if_empty(out: Store) -> None:
-    """Remove a local folder in which nothing came to be, and its empty work folder."""
+    """Remove a local run folder and its work folder if they are empty."""
     if isinstance(out, LocalStore):
         for folder in (out.folder / WORK, out.folder):
-            with suppress(OSError):  # not there, or not empty
+            with suppress(OSError):  # missing, or not empty
                 folder.rmdir()

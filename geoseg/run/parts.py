@@ -1,8 +1,8 @@
-"""Parts: what a block leaves in the run's store, as one object that is there whole or not at all.
+"""Parts: the results of blocks in the run's store, each one object that is written atomically.
 
-A part is a ZIP archive of arrays in NumPy's own format, the data of each compressed by zstd at its lowest level: a mask
-takes 0.03 bytes and 0.6 ns per pixel, noisy probabilities 0.5 bytes and 2.5 ns, a quarter of the time of zlib at its
-fastest. The archive's checksums tell a part that was damaged, as by a power failure. Nothing is unpickled.
+A part is a ZIP archive of arrays in NumPy's format, with data compressed by zstd at its lowest level: a mask takes
+0.03 bytes and 0.6 ns per pixel, noisy probabilities 0.5 bytes and 2.5 ns, a quarter of the time of zlib at its fastest.
+The archive's checksums reveal damage, such as by a power failure. Nothing is unpickled.
 """
 
 import json
@@ -28,14 +28,14 @@ from geoseg.vectorize import BlockOutlines, BlockPolygons, Footprints, Pending
 FOLDER = "parts"
 SUFFIX = ".npy.zst"
 ABOUT = "about.json"
-"""Where the time went, and which arrays there are."""
+"""File in a part with the times and the names of its arrays."""
 
 POLYGON_COLUMNS = ("pixel_count", "probability_sum", "edge", "open")
 FINISHED, PENDING = "finished_", "pending_"
 
 DAMAGES: tuple[type[Exception], ...] = (BadZipFile, zlib.error, EOFError, LookupError, ArithmeticError, OSError)
 DAMAGES = (*DAMAGES, RuntimeError, TypeError, ValueError)
-"""What zipfile, pyarrow and NumPy say of bytes that are not what they were."""
+"""Errors that zipfile, pyarrow and NumPy raise for damaged bytes."""
 
 
 def part_name(block: Block) -> str:
@@ -44,16 +44,16 @@ def part_name(block: Block) -> str:
 
 
 def write_part(store: Store, block: Block, pixels: BlockPixels, outlines: BlockOutlines) -> None:
-    """Write one block's pixels, polygons and times.
+    """Write pixels, polygons and times of a block.
 
     Args:
-        store: Where the run keeps its files.
-        block: Which block.
-        pixels: Its pixels. A raster that is nodata all over is left out.
+        store: The parts of the run.
+        block: The block.
+        pixels: Its pixels. A raster that is all nodata is omitted.
         outlines: Its polygons.
 
     Raises:
-        OutputError: If the store cannot take it.
+        OutputError: If the part cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
     if not pixels.is_empty:
@@ -81,18 +81,18 @@ def write_part(store: Store, block: Block, pixels: BlockPixels, outlines: BlockO
 
 
 def read_raster(store: Store, block: Block, name: Literal["probability", "classes"]) -> NDArray[np.uint8] | None:
-    """Return a block's `(y, x)` raster, or None where all of it is nodata.
+    """Return a block's `(y, x)` raster; None if it is all nodata.
 
     Raises:
         MissingFileError: If the block has no part.
-        DamagedPartError: If its part is not whole.
+        DamagedPartError: If its part is damaged.
     """
     with _opened(store, block) as part:
         return part.read(name) if part.has(name) else None
 
 
 def read_finished(store: Store, block: Block) -> Footprints:
-    """Return a block's finished footprints; raises like `read_raster`."""
+    """Return the finished footprints of a block; raises like `read_raster`."""
     with _opened(store, block) as part:
         if not part.has(f"{FINISHED}row"):
             return Footprints.empty()
@@ -100,7 +100,7 @@ def read_finished(store: Store, block: Block) -> Footprints:
 
 
 def read_pending(store: Store, block: Block) -> Pending:
-    """Return a block's pending polygons; raises like `read_raster`."""
+    """Return the pending polygons of a block; raises like `read_raster`."""
     with _opened(store, block) as part:
         if not part.has(f"{PENDING}vertices"):
             return Pending.concatenate([])
@@ -112,13 +112,13 @@ def read_pending(store: Store, block: Block) -> Pending:
 
 
 def read_watch(store: Store, block: Block) -> Stopwatch:
-    """Return where a block's time went; raises like `read_raster`."""
+    """Return the times of a block; raises like `read_raster`."""
     with _opened(store, block) as part:
         return Stopwatch(**part.about["watch"])
 
 
 def is_sound(store: Store, block: Block) -> bool:
-    """Say whether a block's part is there and whole, by its checksums."""
+    """Return True if a block has a part that is not damaged, according to its checksums."""
     if not store.has(part_name(block)):
         return False
     try:
@@ -129,7 +129,7 @@ def is_sound(store: Store, block: Block) -> bool:
 
 
 def _squeeze(values: NDArray[Any]) -> bytes:
-    """Return an array in NumPy's format, its header as it is and its data compressed."""
+    """Return an array in NumPy's format: a plain header and compressed data."""
     head = BytesIO()
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
     squeezed: bytes = _codec().compress(values.reshape(-1).view(np.uint8), asbytes=True)
@@ -137,14 +137,14 @@ def _squeeze(values: NDArray[Any]) -> bytes:
 
 
 class _Part:
-    """An archive of compressed arrays, of which only what is asked for is unpacked."""
+    """An archive of compressed arrays, each decompressed when it is read."""
 
     def __init__(self, data: bytes) -> None:
         self.archive = ZipFile(BytesIO(data))
         self.about: dict[str, Any] = json.loads(self.archive.read(ABOUT))
 
     def has(self, name: str) -> bool:
-        """Say whether there is such an array; the archive's directory has no checksum and is not asked."""
+        """Return True if there is such an array, according to `ABOUT`: the archive's directory has no checksum."""
         return name in self.about["arrays"]
 
     def read(self, name: str) -> NDArray[Any]:
@@ -159,22 +159,22 @@ class _Part:
         return np.frombuffer(plain, dtype).reshape(shape)
 
     def is_sound(self) -> bool:
-        """Say whether everything is there and all checksums hold."""
+        """Return True if the archive is complete and all checksums are right."""
         names = {ABOUT, *(f"{name}{SUFFIX}" for name in self.about["arrays"])}
         return names == set(self.archive.namelist()) and self.archive.testzip() is None
 
 
 @contextmanager
 def _opened(store: Store, block: Block) -> Iterator[_Part]:
-    """Open a block's part; say so where it is damaged."""
+    """Open the part of a block; raise `DamagedPartError` for any damage that reading meets."""
     name = part_name(block)
     data = store.read(name)
     try:
         yield _Part(data)
     except DAMAGES as err:
         raise DamagedPartError(
-            f"{store.url}/{name} is damaged ({str(err) or type(err).__name__}). Remove it and give the same command "
-            "again: the block is computed anew."
+            f"{store.url}/{name} is damaged ({str(err) or type(err).__name__}). Remove it and run the same command "
+            "again to compute the block again."
         ) from err
 
 

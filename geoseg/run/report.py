@@ -1,4 +1,4 @@
-"""What is told of a run: progress while it goes on, `geoseg status` from any machine, `run.json` at its end."""
+"""Reports on a run: progress while it is running, `geoseg status` from any machine, and `run.json` at its end."""
 
 import logging
 import platform
@@ -12,16 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoseg._version import __version__
+from geoseg.bundle import ModelSpec
 from geoseg.errors import MissingFileError
+from geoseg.grid import Grid
 from geoseg.inference import Plan, Stopwatch
 from geoseg.io.store import LocalStore, Store, open_store
+from geoseg.io.tables import plural
 from geoseg.mosaic import Composite
 from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, WORK, Ledger, base_store, read_json
-from geoseg.run.results import Counts, FootprintCounts
 from geoseg.run.settings import Facts, key_of
 
 log = logging.getLogger(__name__)
@@ -37,35 +42,79 @@ LOG_EVERY_S = 10.0
 
 @dataclass(slots=True)
 class Stages:
-    """Wall seconds of each stage of a run."""
+    """Clock that measures the wall time of each stage of a run, in seconds."""
 
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = field(default_factory=time.perf_counter)
 
     def done(self, stage: str) -> None:
-        """Close a stage."""
+        """End a stage."""
         now = time.perf_counter()
         self.seconds[stage], self._last = self.seconds.get(stage, 0.0) + now - self._last, now
 
-    def move(self) -> None:
-        """Go on from now, on another machine or after waiting for somebody else's work."""
+    def restart(self) -> None:
+        """Start the next stage now, on another machine or after waiting."""
         self._last = time.perf_counter()
+
+
+@dataclass(slots=True)
+class Counts:
+    """Pixel counts of a scene; the area of classes is measured cell by cell, on the ellipsoid.
+
+    Attributes:
+        valid: Valid pixels inside the AOI.
+        building: Building pixels of the mask.
+        class_pixels: Pixels of each class.
+        class_m2: Square meters of each class; zeros without a CRS.
+    """
+
+    valid: int = 0
+    building: int = 0
+    class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    class_m2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def describe_classes(self, spec: ModelSpec, grid: Grid) -> dict[str, dict[str, Any]]:
+        """Return pixels, share of all pixels with a class, and square meters (None without a CRS) by class name."""
+        total = max(1, int(self.class_pixels.sum()))
+        return {
+            name: {
+                "pixels": int(pixels),
+                "share": round(int(pixels) / total, 6),
+                "area_m2": round(float(area_m2), 1) if grid.crs is not None else None,
+            }
+            for name, pixels, area_m2 in zip(spec.classes, self.class_pixels, self.class_m2, strict=False)
+        }
+
+
+@dataclass(slots=True)
+class FootprintCounts:
+    """Totals of the footprints of a scene.
+
+    Attributes:
+        count: Number of footprints.
+        at_edge: Number of those at the edge of the data.
+        area_m2: Total area in square meters.
+    """
+
+    count: int = 0
+    at_edge: int = 0
+    area_m2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What the client knows of a run whose blocks are done.
+    """What the client knows about a run whose blocks are done.
 
     Attributes:
         stages: The clock.
-        facts: What decides the result.
-        token: Of the client's lease, which must hold when the results are put into their place.
-        failed: Why blocks could not be done, by their name; they are nodata.
-        engine: Name and threads of the workers' engine; None where no block needed one.
-        resumed: Blocks that an earlier client had done.
-        write_s: Seconds that writing the parts took, of all threads.
-        worker_memory_mb: The largest peak of a worker.
+        facts: The facts that decide the result.
+        token: Token of the client's lease, which must still be held when the results are published.
+        failed: Errors of the blocks that failed, by name of the block; they are nodata.
+        engine: Name and threads of the workers' engine; None if no block needed one.
+        resumed: Number of blocks that an earlier client had done.
+        write_s: Seconds that all threads spent on writing parts.
+        worker_memory_mb: Largest peak memory of a worker.
     """
 
     stages: Stages
@@ -81,7 +130,7 @@ class Ending:
 def describe_run(
     job: Job, ending: Ending, watches: Sequence[Stopwatch], pixels: Counts, footprints: FootprintCounts
 ) -> dict[str, Any]:
-    """Collect the report of a finished run."""
+    """Return the report of a finished run: the contents of `run.json`."""
     plan, spec, stages = job.plan, job.bundle.spec, ending.stages
     wall = sum(stages.seconds.values())
     names = dict.fromkeys(name for watch in watches for name in watch.seconds)
@@ -90,7 +139,7 @@ def describe_run(
     engine, threads = ending.engine or (None, 1)
     plain = (bool, int, float, list, tuple, type(None))
     settings = {name: value if isinstance(value, plain) else str(value) for name, value in asdict(job.settings).items()}
-    failed = [  # where the result is nodata, and why
+    failed = [  # where the result is nodata, and the reason
         {
             "block": block.name,
             "rows": [block.window.rows.start, block.window.rows.stop],
@@ -147,7 +196,7 @@ def describe_run(
 
 
 def _describe_scene(plan: Plan) -> dict[str, Any]:
-    """Return what a scene is and how it is read; of a mosaic also its scenes, the uppermost first."""
+    """Describe a scene and how it is read; for a mosaic also its scenes, the topmost first."""
     scene, parts = plan.scene, None
     if isinstance(scene, Composite):
         parts = [
@@ -178,7 +227,7 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the versions of the packages that decide a result."""
+    """Return the versions of the packages that a result depends on."""
     found: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -188,17 +237,17 @@ def package_versions() -> dict[str, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """Where one run stands.
+    """Status of one run.
 
     Attributes:
-        name: Of the scene.
+        name: Name of the scene.
         url: The run folder.
-        state: `finished`, `working`, `stopped` (the same command goes on) or `waiting` (of a batch: not begun).
-        blocks: In all.
-        done: Finished blocks.
-        failed: Why blocks could not be done, by name.
-        eta_s: Seconds left at the present rate; None where nobody works or nothing is known yet.
-        holder: Who works on it, or did last: process, host, user, since.
+        state: `finished`, `working`, `stopped` (the same command continues) or `waiting` (in a batch, not started).
+        blocks: Total number of blocks.
+        done: Number of finished blocks.
+        failed: Errors of the blocks that failed, by name of the block.
+        eta_s: Estimated seconds left; None if no client is working or the rate is not known yet.
+        holder: The client that is working on it, or was last: process, host, user, since.
         dashboard: Address of the cluster's dashboard.
     """
 
@@ -214,12 +263,12 @@ class RunStatus:
 
     @property
     def left(self) -> int:
-        """Blocks that are neither done nor failed."""
+        """Number of blocks that are neither done nor failed."""
         return max(0, self.blocks - self.done - len(self.failed))
 
 
 def read_status(location: str | Path) -> list[RunStatus]:
-    """Return where a run stands, or every run of a batch, in the order of the batch.
+    """Return the status of a run, or of every run of a batch in its order.
 
     Args:
         location: A run folder, or the folder of a batch: a path or `s3://bucket/prefix`.
@@ -234,14 +283,14 @@ def read_status(location: str | Path) -> list[RunStatus]:
     names = _batch_names(out)
     if not names:
         raise MissingFileError(
-            f"There is no run in {out.url}: neither {WORK}/{PLAN} nor run.json. Name the folder that --out named."
+            f"There is no run in {out.url}: neither {WORK}/{PLAN} nor run.json. Give the folder that was its `out`."
         )
     stores = {name: open_store(f"{out.url}/{name}") for name in names}
     return [_status_of(store) or RunStatus(name, store.url, WAITING) for name, store in stores.items()]
 
 
 def _status_of(out: Store) -> RunStatus | None:
-    """Return where the run in a folder stands; None where there is none."""
+    """Return the status of the run in a folder; None if there is none."""
     base = base_store(out)
     plan, report = read_json(base, PLAN), read_json(out, "run.json")
     if plan is None or (report is not None and report.get("run") == plan.get("run")):
@@ -254,11 +303,11 @@ def _status_of(out: Store) -> RunStatus | None:
     ledger, now = Ledger.of(out, plan), time.time()
     holder, progress = read_holder(base), read_json(base, PROGRESS) or {}
     alive = None if holder is None else is_alive(holder)
-    if holder is not None and alive is None:  # on another machine: whether it was heard of within its lease
+    if holder is not None and alive is None:  # on another machine: it works if it reported within its lease
         alive = now - float(progress.get("now", 0)) < LEASE_S
     done, blocks, failed = len(ledger.done()), int(plan["blocks"]), ledger.failed()
     eta_s = None
-    if alive:  # at the rate of this client since it began
+    if alive:  # at the rate of this client since it started
         since, took_s = done - int(progress.get("done_before", 0)), now - float(progress.get("session_began", now))
         if since > 0 and took_s > 0:
             eta_s = took_s / since * (blocks - done - len(failed))
@@ -276,11 +325,11 @@ def _status_of(out: Store) -> RunStatus | None:
 
 
 def _batch_names(out: Store) -> Sequence[str]:
-    """Return the names of the scenes of all batches that are going on in a folder, or of those that are there."""
+    """Return the scenes of all batches that are running in a folder; if there is none, those that have a run there."""
     base = base_store(out)
-    told = [read_json(base, name) or {} for name in base.names(BATCHES)]
-    if told:
-        return list(dict.fromkeys(str(name) for batch in told for name in batch.get("names", [])))
+    batches = [read_json(base, name) or {} for name in base.names(BATCHES)]
+    if batches:
+        return list(dict.fromkeys(str(name) for batch in batches for name in batch.get("names", [])))
     wanted = ("run.json", f"{WORK}/{PLAN}")
     if isinstance(out, LocalStore):
         folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []
@@ -290,12 +339,12 @@ def _batch_names(out: Store) -> Sequence[str]:
 
 
 def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> Iterator[T]:
-    """Yield items and show how many are done on stderr: a bar with an ETA on a terminal, log lines elsewhere.
+    """Yield items and show progress: a bar with an ETA on a terminal, log lines otherwise.
 
     Args:
-        items: What is worked through.
-        total: How many there are.
-        what: Word for one of them.
+        items: Items that are done when they are yielded.
+        total: Number of items.
+        what: Noun for an item.
         quiet: Show nothing.
     """
     if quiet:
@@ -309,10 +358,10 @@ def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> 
         for done, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
-            if done == 1:  # the first item waits for the network to load: the ETA leaves it out
+            if done == 1:  # the first item waits for the network to load, so the ETA ignores it
                 first = now
             if done == total:
-                log.info("%d of %d %ss done", done, total, what)
+                log.info("%d of %s done", done, plural(total, what))
             elif done > 1 and now - last >= LOG_EVERY_S:
                 last, left_s = now, (now - first) / (done - 1) * (total - done)
-                log.info("%d of %d %ss done, about %.0f s left", done, total, what, left_s)
+                log.info("%d of %s done, about %.0f s left", done, plural(total, what), left_s)

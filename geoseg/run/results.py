@@ -1,16 +1,20 @@
-"""The files of a result, made from the parts by the client: rasters, footprints, picture.
+"""The results of a run: made from the parts, and put into the run folder, which then holds nothing else.
 
-The client goes down the scene once for the rasters and once for the footprints. It holds what is pending of one row of
-blocks and undecided of those above, the footprints of one row of blocks, and a batch; the files are streams. A row of
-blocks is written when nothing that is undecided begins in it or above.
+The client goes down the scene once for the rasters and once for the footprints, and writes the files as streams. It
+holds the pending polygons of one row of blocks, those above whose other parts are still to come, the footprints of one
+row of blocks, and a batch. A row of blocks is written when no unfinished polygon begins in it or above.
 """
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import rasterio
@@ -18,85 +22,156 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.bundle import ModelSpec
+from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
-from geoseg.io.store import Store
-from geoseg.outputs.encoding import TILE_PX
-from geoseg.outputs.picture import write_picture
+from geoseg.io.aside import write_record
+from geoseg.io.store import LocalStore, Store
+from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
 from geoseg.outputs.rasters import class_file, mask_file, open_rasters, probability_file, rgb
-from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster
-from geoseg.silence import quiet_georeference
+from geoseg.outputs.tiles import TILE_PX
+from geoseg.run.cluster import release_memory
+from geoseg.run.job import Job
+from geoseg.run.lease import require_lease
+from geoseg.run.ledger import PICTURE, RESULTS, WORK
+from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster, read_watch
+from geoseg.run.report import Counts, Ending, FootprintCounts, describe_run
+from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
 if TYPE_CHECKING:
     import pyarrow
 
+DOWNLOADS = 8
+"""Parts that are downloaded from a bucket at the same time."""
+
 CELL_TILES = 8
-"""The ground that a pixel covers is measured once per cell of 8 x 8 TIFF tiles (4,096 px), whatever the blocks."""
+"""The area of a pixel is measured once per cell of 8 x 8 TIFF tiles (4,096 px), whatever the blocks."""
 
 AT_ONCE = 8_000
-"""Footprints of a row of blocks that are sorted at a time, about."""
+"""Approximate number of footprints of a row of blocks that are sorted at a time."""
 
 PREVIEW_PX = 1024
-"""Longest side of each of the picture's two panels, pixels; smaller scenes keep their working grid."""
+"""Maximum side of each of the picture's two panels in pixels; smaller scenes keep their working grid."""
 
-SOURCE_PX = 2048
-"""Side of the part of the scene that is held at a time for the picture, pixels of the scene."""
-
-NODATA_GRAY = 96
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 Cell = tuple[int, int]
 
 
-@dataclass(slots=True)
-class Counts:
-    """Pixels of a whole scene; the ground that classes cover is measured cell by cell, on the ellipsoid.
+def finish_run(job: Job, ending: Ending) -> dict[str, Any]:
+    """Make the results of a run whose blocks are done, put them into the run folder and return the report.
 
-    Attributes:
-        valid: Pixels with data, inside the AOI.
-        building: Pixels of the mask.
-        class_pixels: Per class.
-        class_m2: Square meters per class; zeros without a CRS.
+    If it fails for any reason, the parts are kept, and it can be repeated.
+
+    Raises:
+        OutputError: If there is not enough space, or no permission.
+        DamagedPartError: If a part is damaged or missing.
+        BusyError: If another client has taken over the run folder.
     """
+    ledger = job.ledger
+    try:
+        done = ledger.done()
+        blocks = [block for block in job.blocks() if block.name not in ending.failed]
+        missing = [block.name for block in blocks if part_name(block) not in done]
+        if missing:
+            raise DamagedPartError(
+                f"{len(missing)} of the finished blocks have no part in {ledger.work.url}, such as {missing[0]}. "
+                "Run the same command again to compute them again."
+            )
+        with open_staging(ledger.out) as staging:
+            with open_local(ledger.work, [part_name(block) for block in blocks]) as parts:
+                report = _write_results(job, ending, blocks, parts, staging)
+            require_lease(ledger.base, ending.token)
+            publish(staging, ledger.out)
+    except (GeosegError, OSError):
+        require_lease(ledger.base, ending.token)  # another client may have finished the run and removed the parts
+        raise
+    ledger.close()
+    return report
 
-    valid: int = 0
-    building: int = 0
-    class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    class_m2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    def describe_classes(self, spec: ModelSpec, grid: Grid) -> dict[str, dict[str, Any]]:
-        """Return pixels, share of the valid pixels and square meters (None without a CRS) by class name."""
-        total = max(1, int(self.class_pixels.sum()))
-        return {
-            name: {
-                "pixels": int(pixels),
-                "share": round(int(pixels) / total, 6),
-                "area_m2": round(float(area_m2), 1) if grid.crs is not None else None,
-            }
-            for name, pixels, area_m2 in zip(spec.classes, self.class_pixels, self.class_m2, strict=False)
-        }
+def _write_results(job: Job, ending: Ending, blocks: Sequence[Block], parts: Store, folder: Path) -> dict[str, Any]:
+    """Write all files of the result into a local folder; return the report."""
+    plan, spec, stages = job.plan, job.bundle.spec, ending.stages
+    release_memory()
+    pixels = write_rasters(plan, spec, job.threshold, blocks, parts, folder)
+    stages.done("mosaic")
+    release_memory()
+    footprints = write_footprints(
+        plan,
+        blocks,
+        parts,
+        folder,
+        min_area_m2=job.min_area_m2,
+        simplify_px=job.settings.simplify_px,
+        also=job.settings.also,
+        gaps=[block.window for block in job.blocks() if block.name in ending.failed] if ending.failed else [],
+    )
+    stages.done("polygons")
+    if job.settings.picture:
+        write_preview(plan, spec, folder, folder / PICTURE)
+        stages.done("picture")
+    report = describe_run(job, ending, [read_watch(parts, block) for block in blocks], pixels, footprints)
+    write_record(folder / "run.json", report)
+    return report
 
 
-@dataclass(slots=True)
-class FootprintCounts:
-    """What the footprints of a whole scene add up to.
+@contextmanager
+def open_staging(out: Store) -> Iterator[Path]:
+    """Create a local folder for the results while they are made; on the disk of a local run folder, to rename them."""
+    if not isinstance(out, LocalStore):
+        with tempfile.TemporaryDirectory(prefix="geoseg-") as name:
+            yield Path(name)
+        return
+    staging = out.folder / WORK / f"ready-{uuid4().hex[:8]}"
+    try:
+        staging.mkdir(parents=True)
+    except OSError as err:
+        raise OutputError(
+            f"{staging} cannot be created ({err.strerror}). Make room or get permission to write there, and run the "
+            "same command again."
+        ) from err
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
-    Attributes:
-        count: Footprints.
-        at_edge: Those at the edge of the data.
-        area_m2: Their ground, square meters.
+
+@contextmanager
+def open_local(work: Store, names: Sequence[str]) -> Iterator[Store]:
+    """Open a local copy of the parts, as each is read several times; parts in a local folder are used in place."""
+    if isinstance(work, LocalStore):
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="geoseg-parts-") as folder, ThreadPoolExecutor(DOWNLOADS) as pool:
+        local = LocalStore(Path(folder))
+        for _ in pool.map(lambda name: local.write(name, work.read(name)), names):
+            pass
+        yield local
+
+
+def publish(staging: Path, out: Store) -> None:
+    """Move the finished files to the run folder, `run.json` last; other files of an older result are removed first.
+
+    Raises:
+        OutputError: If they cannot be written, or no longer exist.
     """
-
-    count: int = 0
-    at_edge: int = 0
-    area_m2: float = 0.0
+    made = [name for name in RESULTS if (staging / name).exists()]
+    if RESULTS[-1] not in made:
+        raise OutputError(f"{staging} was removed while results were made there. Run the same command again.")
+    out.remove(RESULTS[-1])
+    for name in RESULTS:
+        if name not in made:
+            out.remove(name)
+    for name in made:
+        out.upload(staging / name, name)
 
 
 def write_rasters(
     plan: Plan, spec: ModelSpec, threshold: int, blocks: Sequence[Block], store: Store, folder: Path
 ) -> Counts:
-    """Mosaic the parts into probability, mask and, for more than two classes, class raster; return what they count.
+    """Mosaic the parts into probability, mask and, for more than two classes, class raster; return the pixel counts.
 
     All rasters are written in one pass. Memory does not grow with the scene, and the files do not depend on the blocks.
 
@@ -104,14 +179,14 @@ def write_rasters(
         plan: The plan of the run.
         spec: The model's names and colors.
         threshold: Smallest stored probability that counts as a building.
-        blocks: Blocks whose parts are there; everywhere else is no data.
-        store: The run's parts.
-        folder: A local folder for the rasters.
+        blocks: Blocks that have a part; everything else is nodata.
+        store: The parts of the run.
+        folder: Local folder for the rasters.
 
     Raises:
         MissingFileError: If a block has no part.
-        DamagedPartError: If a part is not whole.
-        OutputError: If there is no room.
+        DamagedPartError: If a part is damaged.
+        OutputError: If there is not enough space.
     """
     names: tuple[Literal["probability", "classes"], ...] = ("probability",)
     background = "background" if spec.target == "building" else "other"
@@ -135,22 +210,22 @@ def write_rasters(
 
 
 class Tally:
-    """Makes the mask of every TIFF tile, and counts what it sees; TIFF tiles may come from several threads."""
+    """Derives the mask of every TIFF tile and counts its pixels; called from several threads."""
 
     def __init__(self, grid: Grid, threshold: int, classes: int) -> None:
-        """Count on `grid` what is at least `threshold`, and as many classes."""
+        """Count pixels of at least `threshold`, and those of so many classes, on `grid`."""
         self._grid, self._threshold, self._classes = grid, threshold, classes
         self._valid = self._building = 0
         self._by_cell: dict[Cell, NDArray[np.int64]] = {}
         self._lock = Lock()
 
     def derive(self, pixels: NDArray[np.uint8], row: int, col: int) -> NDArray[np.uint8]:
-        """Return probability, mask and, where there are any, classes of one TIFF tile.
+        """Return probability, mask and, if there are any, classes of one TIFF tile.
 
         Args:
-            pixels: `(1 or 2, y, x)` probabilities, and classes.
-            row: Row of the TIFF tile.
-            col: Its column.
+            pixels: `(1 or 2, y, x)` probabilities and, optionally, classes.
+            row: Row of the TIFF tile, counted in tiles.
+            col: Column of the TIFF tile, counted in tiles.
         """
         probability, *others = pixels
         mask, valid = mask_buildings(probability, self._threshold)
@@ -165,7 +240,7 @@ class Tally:
         return np.stack((probability, mask, *others))
 
     def count(self) -> Counts:
-        """Return what was counted; sums are made in the order of the cells, so that they are always the same."""
+        """Return the counts, summed in the order of the cells so that they do not depend on that of the tiles."""
         counts = Counts(self._valid, self._building, np.zeros(self._classes, np.int64), np.zeros(self._classes))
         side = CELL_TILES * TILE_PX
         for (row, col), found in sorted(self._by_cell.items(), key=lambda item: item[0]):
@@ -177,7 +252,7 @@ class Tally:
 
 
 def mask_buildings(probability: NDArray[np.uint8], threshold: int) -> tuple[NDArray[np.uint8], int]:
-    """Return the `(y, x)` mask (0, 1, 255 = no data) of stored probabilities, and how many pixels have data."""
+    """Return the `(y, x)` mask (0, 1, 255 = nodata) of stored probabilities, and the number of valid pixels."""
     mask = (probability >= threshold).view(np.uint8)
     is_empty = probability == NODATA
     empty = int(np.count_nonzero(is_empty))
@@ -197,26 +272,23 @@ def write_footprints(
     also: Sequence[str] = (),
     gaps: Sequence[Window] = (),
 ) -> FootprintCounts:
-    """Join the parts' polygons along seams and write `buildings.gpkg`, `buildings.parquet` and further formats.
+    """Join the polygons of the parts along seams and write `buildings.gpkg`, `buildings.parquet` and other formats.
 
-    Footprints are sorted by the row and the column of their first pixel, however the scene was cut.
+    Footprints are sorted by row and column of their first pixel, independently of the blocks.
 
     Args:
         plan: The plan of the run.
-        blocks: Its blocks; those without a part have no buildings.
-        store: The run's parts.
-        folder: Where the files go.
-        min_area_m2: As for `outline_block`.
-        simplify_px: As for `outline_block`.
-        also: Further formats, keys of `geoseg.outputs.footprints.FORMATS`.
-        gaps: Blocks that could not be done; a footprint that reaches one may go on there, and is at the edge.
-
-    Returns:
-        What was written, counted.
+        blocks: Blocks of the run; those without a part have no buildings.
+        store: The parts of the run.
+        folder: Folder for the files.
+        min_area_m2: See `outline_block`.
+        simplify_px: See `outline_block`.
+        also: Other formats, keys of `geoseg.outputs.footprints.FORMATS`.
+        gaps: Blocks that failed. A footprint that touches one may continue there, so it is marked as at the edge.
 
     Raises:
         OutputError: If a file cannot be written.
-        DamagedPartError: If a part is not whole.
+        DamagedPartError: If a part is damaged.
     """
     from geoseg.outputs.batches import rebatch
     from geoseg.outputs.footprints import ALWAYS, write_footprint_files
@@ -239,7 +311,7 @@ def write_footprints(
 def _joined(
     blocks: Sequence[Block], store: Store, gaps: Sequence[Window], sweep: SeamSweep
 ) -> "Iterator[pyarrow.RecordBatch]":
-    """Join what is pending, one row of blocks after the other, and yield all footprints in reading order."""
+    """Join pending polygons, one row of blocks after the other, and yield all footprints in reading order."""
     from geoseg.outputs.batches import to_batch
 
     yield to_batch(Footprints.empty())
@@ -247,7 +319,7 @@ def _joined(
     joined, written = Footprints.empty(), 0
     for number, (below, row) in enumerate(rows):
         pending = Pending.concatenate([read_pending(store, block) for block in row])
-        pending.polygons.edge[_reach(pending, gaps)] = True
+        pending.polygons.edge[_touching(pending, gaps)] = True
         is_last = number + 1 == len(rows)
         finished = sweep.add(pending, None if is_last else below)
         joined = Footprints.concatenate([joined, finished]).in_reading_order()
@@ -259,7 +331,11 @@ def _joined(
 
 
 def _band(parts: Sequence[Footprints]) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the footprints of a row of blocks, each part in reading order, a few rows of pixels after the other."""
+    """Yield the footprints of a row of blocks in reading order, a few rows of pixels at a time.
+
+    Args:
+        parts: Footprints, each in reading order.
+    """
     from geoseg.outputs.batches import to_batch
 
     starts = np.sort(np.concatenate([part.row for part in parts]))
@@ -269,14 +345,14 @@ def _band(parts: Sequence[Footprints]) -> "Iterator[pyarrow.RecordBatch]":
         yield to_batch(Footprints.concatenate([p.between(a, b) for p, a, b in zip(parts, begin, end, strict=True)]))
 
 
-def _reach(pending: Pending, gaps: Sequence[Window]) -> NDArray[np.int64]:
-    """Return which pending polygons share a piece of their outline with a gap."""
+def _touching(pending: Pending, gaps: Sequence[Window]) -> NDArray[np.int64]:
+    """Return the indices of the pending polygons that share a piece of their outline with a gap."""
     boxes = np.array([shapely.box(w.cols.start, w.rows.start, w.cols.stop, w.rows.stop) for w in gaps], dtype=object)
     polygons = pending.polygons.polygons
     gap, polygon = shapely.STRtree(polygons).query(boxes, predicate="touches")
     shared = shapely.length(shapely.intersection(boxes[gap], polygons[polygon]))
-    reaching: NDArray[np.int64] = polygon[shared > 0]
-    return reaching
+    touching: NDArray[np.int64] = polygon[shared > 0]
+    return touching
 
 
 def _row_by_row(blocks: Sequence[Block]) -> list[Block]:
@@ -284,35 +360,23 @@ def _row_by_row(blocks: Sequence[Block]) -> list[Block]:
 
 
 def write_preview(plan: Plan, spec: ModelSpec, folder: Path, path: Path) -> Path:
-    """Write image and prediction: buildings (the target) in white, several classes in their colors, nodata in gray.
+    """Write image and prediction: buildings in white or, of several classes, each in its color; nodata in gray.
 
     Args:
-        plan: What was run.
+        plan: The plan of the run.
         spec: The model's specification.
-        folder: Where `mask.tif` or `classes.tif` is.
-        path: The PNG to be.
+        folder: Folder that contains `mask.tif` or `classes.tif`.
+        path: Path of the PNG.
     """
     shape = preview_shape(plan.scene.grid.shape)
     name, colors = "mask.tif", [BLACK, WHITE]
     if plan.has_class_raster:
         name, colors = "classes.tif", [rgb(color) for color in spec.class_colors]
-    with quiet_georeference(), rasterio.open(folder / name) as raster:  # at about the size of one of its overviews
+    with allow_no_georeference(), rasterio.open(folder / name) as raster:  # at about the size of one of its overviews
         values = np.asarray(raster.read(1, out_shape=shape), np.uint8)
     table = np.full((NODATA + 1, 3), NODATA_GRAY, np.uint8)
     table[: len(colors)] = colors
-
-    # The scene, part by part: its first three bands, or its first in gray.
-    small = (plan.scene if shape == plan.scene.grid.shape else plan.scene.at_shape(shape)).with_levels()
-    image = np.full((*shape, 3), NODATA_GRAY, np.uint8)
-    factor = max(small.native.height / shape[0], small.native.width / shape[1])
-    step = max(1, int(SOURCE_PX / max(factor, 1)))
-    for row in range(0, shape[0], step):
-        for col in range(0, shape[1], step):
-            window = Window(row, col, min(step, shape[0] - row), min(step, shape[1] - col))
-            pixels = small.read(window)
-            bands = pixels.values[:3] if len(pixels.values) >= 3 else pixels.values[[0, 0, 0]]
-            image[window.slices] = np.where(pixels.valid[..., None], bands.transpose(1, 2, 0), NODATA_GRAY)
-    return write_picture(path, [image, table[values]])
+    return write_picture(path, [draw_image(plan.scene, shape), table[values]])
 
 
 def preview_shape(shape: tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The main job: one scene, a mosaic of several, or what the command line names, in; rasters and footprints out."""
+"""Run one scene, a mosaic of several, or any inputs: from scenes to rasters, footprints and a report."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import DamagedPartError, GeosegError, OutsideAOIError, UsageError
-from geoseg.inference import EngineRecipe, Plan, open_probability, plan_mosaic, read_aoi_bounds
+from geoseg.inference import EngineRecipe, Plan, open_probability, plan_inference, plan_mosaic, read_aoi_bounds
 from geoseg.io.store import Store, open_store
+from geoseg.io.tables import plural
 from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
-from geoseg.run.finish import finish_run
-from geoseg.run.job import settle
+from geoseg.run.job import prepare_process
 from geoseg.run.ledger import RESULTS, read_json
 from geoseg.run.report import Stages, track
+from geoseg.run.results import finish_run
 from geoseg.run.schedule import run_tasks
-from geoseg.run.session import Session, open_session, out_of, plan_run
+from geoseg.run.session import Session, open_session
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_idle_readers, close_readers
 from geoseg.sources import SceneSource, filter_sources, list_sources
@@ -35,12 +36,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where the results are, and what `run.json` says.
+    """The results of a run.
 
     Attributes:
         out: The run folder.
         report: The contents of `run.json`.
-        is_new: False where the result was there already.
+        is_new: False if the result existed already.
     """
 
     out: Store
@@ -49,29 +50,29 @@ class RunResult:
 
     @property
     def folder(self) -> Path:
-        """The run folder, where it is local."""
+        """The run folder, if it is local."""
         return Path(self.out.url)
 
     @property
     def footprints(self) -> "GeoDataFrame":
-        """The footprints, read from `buildings.parquet` at every call."""
+        """The footprints, read from `buildings.parquet` at every access."""
         import geopandas
 
         return geopandas.read_parquet(BytesIO(self.out.read("buildings.parquet")))
 
     @property
     def probability(self) -> "xarray.DataArray":
-        """The target's probability, as `geoseg.predict_scene` gives it: lazy, but read from `probability.tif`."""
+        """The probability of the target, read lazily from `probability.tif`; see `geoseg.predict_scene`."""
         return open_probability(f"{self.out.url}/probability.tif")
 
     @property
     def paths(self) -> list[str]:
-        """The files, in the order of their making."""
+        """The files of the result, in the order in which they are made."""
         return [f"{self.out.url}/{name}" for name in RESULTS if self.out.has(name)]
 
 
 def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bool = False) -> RunResult | BatchResult:
-    """Segment what the inputs name: one scene into the run folder, several into a folder each, or all as one mosaic.
+    """Segment any inputs: one scene into the run folder, several into a folder each, or all as one mosaic.
 
     Args:
         inputs: What `geoseg.sources.list_sources` takes.
@@ -86,19 +87,19 @@ def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bo
     if settings.mosaic is not None:
         return run_mosaic(sources, settings, stages=stages, quiet=quiet)
     if len(sources) > 1:
-        log.info("%d scenes, each with a result of its own; --mosaic makes one of them", len(sources))
+        log.info("%d scenes, each with a result of its own; `mosaic` combines them into one", len(sources))
         return run_sources(sources, settings, quiet=quiet)
     limit_memory()
     bundle, source = load_bundle(settings.model), sources[0]
-    own = settings.for_source(source, settings.out or f"{source.name}_geoseg")
-    return run_plan(plan_run(source.paths, bundle, own), bundle, own, stages=stages, quiet=quiet)
+    own = settings.for_source(source, settings.folder_of(source.name))
+    return run_plan(plan_inference(source.paths, bundle, own), bundle, own, stages=stages, quiet=quiet)
 
 
 def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Sequence[SceneSource]:
-    """Leave out the scenes that a catalog or manifest places outside the AOI; they are not opened.
+    """Omit the scenes whose footprint in a catalog or manifest lies outside the AOI; they are not opened.
 
-    The pixels of a mosaic are those of its first scene (CRS, size of a pixel) or of its finest: no AOI changes them, so
-    the first one stays, and all of them where the finest decides.
+    The grid of a mosaic follows from its first scene or from the one with the smallest pixels, and must not depend on
+    the AOI. So the first scene is kept, or all scenes if the smallest pixels decide.
 
     Raises:
         OutsideAOIError: If no scene is left.
@@ -110,53 +111,53 @@ def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Seq
     left = filter_sources(sources, bounds) if bounds is not None else sources
     if not left:
         raise OutsideAOIError(
-            f"None of the {len(sources)} scenes meets the AOI {settings.aoi}, by the footprints that the catalog "
-            "or manifest gives. Check both, or leave --aoi out."
+            f"None of the {plural(len(sources), 'scene')} meets the AOI {settings.aoi}, according to the footprints in "
+            "the catalog or manifest. Check both, or omit `aoi`."
         )
     if len(left) < len(sources):
-        log.info("%d of %d scenes lie outside the AOI", len(sources) - len(left), len(sources))
+        log.info("%d of %s outside the AOI", len(sources) - len(left), plural(len(sources), "scene"))
     kept = {id(source) for source in left}
     return [source for source in sources if id(source) in kept or (is_mosaic and source is sources[0])]
 
 
 def run_scene(paths: Paths, settings: RunSettings | None = None, *, quiet: bool = False) -> RunResult:
-    """Segment a scene and write rasters, footprints and a report; continue where an earlier run was stopped.
+    """Segment a scene and write rasters, footprints and a report; a run that was stopped is continued.
 
     Args:
-        paths: A raster, a URL, a folder of rasters, or several of these as one scene of one grid.
+        paths: A raster, a URL, a folder of rasters, or several of these that form one scene on one grid.
         settings: See `RunSettings`.
         quiet: Show no progress.
 
     Returns:
-        The result folder and the report.
+        The run folder and the report.
 
     Raises:
-        UnfinishedError: If blocks could not be done; the others are kept, and the same call continues from there.
-        GeosegError: For everything else that a user can act upon; nothing is left behind where nothing was done.
+        UnfinishedError: If blocks failed; the others are kept, and the same call continues.
+        GeosegError: For anything else that a user can fix. If no block was done, no file is left behind.
     """
     limit_memory()
     settings, stages = settings or RunSettings(), Stages()
     bundle = load_bundle(settings.model)
-    return run_plan(plan_run(paths, bundle, settings), bundle, settings, stages=stages, quiet=quiet)
+    return run_plan(plan_inference(paths, bundle, settings), bundle, settings, stages=stages, quiet=quiet)
 
 
 def run_mosaic(
     sources: Sequence[SceneSource], settings: RunSettings, *, stages: Stages | None = None, quiet: bool = False
 ) -> RunResult:
-    """Segment several scenes as one mosaic; seams between them are joined like seams between blocks.
+    """Segment several scenes as one mosaic; polygons are joined across scenes as across blocks.
 
     Args:
-        sources: The scenes; their order is that of the rule `first`.
-        settings: See `RunSettings`; `mosaic` names the rule for overlaps.
-        stages: The clock, where it is running already.
+        sources: The scenes, in the order in which the rule `first` prefers them.
+        settings: See `RunSettings`; `mosaic` must be the rule for overlaps.
+        stages: The clock, if it is running already.
         quiet: Show no progress.
 
     Raises:
-        UsageError: If no rule is named.
+        UsageError: If no rule is given.
         GeosegError: See `run_scene`.
     """
     if settings.mosaic is None:
-        raise UsageError("A mosaic needs a rule for overlaps. Give mosaic='first', 'latest' or 'mean'.")
+        raise UsageError("A mosaic needs a rule for overlaps. Give `mosaic`: 'first', 'latest' or 'mean'.")
     limit_memory()
     bundle = load_bundle(settings.model)
     plan = plan_mosaic(sources, bundle, settings, rule=settings.mosaic, target_crs=settings.target_crs)
@@ -172,25 +173,25 @@ def run_plan(
     quiet: bool = False,
     client: "Client | None" = None,
 ) -> RunResult:
-    """Carry out a plan: predict the blocks, mosaic them, outline the buildings, write the results.
+    """Execute a plan: predict the blocks, mosaic them, outline the buildings and write the results.
 
     Args:
         plan: The scene, its chips and the engine.
         bundle: The model, for its threshold and the report.
         settings: See `RunSettings`.
-        stages: The clock, where it is running already.
+        stages: The clock, if it is running already.
         quiet: Show no progress.
-        client: The dask client to work with, where there is one already.
+        client: An existing dask client to use.
     """
     stages = stages or Stages()
     with (
-        ExitStack() as last,  # the cluster is closed before: no task writes then to a folder that was given up
+        ExitStack() as last,  # after the cluster, so that no task writes to a folder that was released
         nullcontext(client) if client is not None else open_client(settings, bundle) as own,
     ):
         session = open_session(plan, bundle, settings, stages, computing_threads(own, settings, bundle))
         if session is None:
-            out = open_store(out_of(plan, settings))
-            log.info("%s is finished already", out.url)
+            out = open_store(settings.folder_of(plan.scene.name))
+            log.info("%s is already finished", out.url)
             return RunResult(out, read_json(out, "run.json") or {}, is_new=False)
         last.callback(session.close)
         session.dashboard = dashboard_of(own, settings)
@@ -208,17 +209,17 @@ def run_plan(
             try:
                 report = finish_run(session.job, session.ending())
             except DamagedPartError as err:
-                session.forget_damaged(err)
+                session.drop_damaged(err)
     close_readers()
     return RunResult(session.ledger.out, report)
 
 
 @contextmanager
 def _warming_up(session: Session) -> Iterator[None]:
-    """Import torchgeo while another thread loads the engine, where workers are threads here.
+    """Import torchgeo while another thread loads the engine, if the workers are threads of this process.
 
-    The thread is waited for: a process that ends while a network is being compiled aborts. A failure shows in the
-    blocks.
+    The thread is joined, as a process that ends while a network is being compiled aborts. If loading fails, the blocks
+    report it.
     """
     job = session.job
 
@@ -232,7 +233,7 @@ def _warming_up(session: Session) -> Iterator[None]:
         return
     thread = Thread(target=load_engine, daemon=True)
     thread.start()
-    settle()
+    prepare_process()
     session.stages.done("imports")
     try:
         yield

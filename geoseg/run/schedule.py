@@ -1,4 +1,4 @@
-"""Tasks on a dask cluster, a window at a time: the graph never holds more than the workers are about to need."""
+"""Run tasks on a dask cluster, submitting only as many at a time as its workers will need next."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""How often a task is given to the cluster before it has failed for good."""
+"""How often a task is tried before it has failed."""
 
 PER_THREAD, AT_LEAST = 2, 4
-"""Tasks on the cluster at a time: two per thread, so that none waits for the client."""
+"""Tasks on the cluster at a time: two per thread, so that no thread waits for the client."""
 
 LOOK_EVERY_S = 1.0
 ANSWER_S = 5.0
@@ -30,14 +30,14 @@ NO_WORKERS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A call for a worker: `function(shared, argument)`.
+    """A call on a worker: `function(shared, argument)`.
 
     Attributes:
-        name: What dask's dashboard shows.
-        function: The function; a module's own, so that it pickles by name.
-        shared: What many tasks share (the plan); sent to each worker once.
-        argument: What this task has for itself.
-        attempt: How often it was tried.
+        name: Name for dask's dashboard.
+        function: A function of a module, so that it pickles by name.
+        shared: Object that many tasks share, such as a job; sent to each worker once.
+        argument: Argument of this task.
+        attempt: Number of this attempt, from 1.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: its result, or why it failed for good."""
+    """The result of a task, or the error with which it failed after all attempts."""
 
     task: Task
     result: Any = None
@@ -59,18 +59,18 @@ class Outcome:
 def run_tasks(
     client: "Client", next_task: Callable[[], Task | None], *, check: Callable[[], None] = lambda: None
 ) -> Iterator[Outcome]:
-    """Keep the cluster busy and yield outcomes as they come.
+    """Keep the cluster busy and yield outcomes as they arrive.
 
-    A task whose pixels could not be read, or whose worker died, is tried `ATTEMPTS` times, at the end of the queue; one
-    whose worker died alone on the cluster, as dask blames all tasks of a dead worker alike.
+    A task that could not read its pixels or whose worker died is tried `ATTEMPTS` times, at the end of the queue. After
+    a worker has died, each of its tasks is tried alone on the cluster, as dask blames all of them.
 
     Args:
-        client: The cluster.
-        next_task: Gives a task, or None where there is none now; asked again after every outcome.
-        check: Called about every second; what it raises ends the run.
+        client: Client of the cluster.
+        next_task: Returns a task, or None if there is none now; called again after every outcome.
+        check: Called about every second; an exception from it ends the run.
 
     Raises:
-        ClusterError: If the scheduler is gone.
+        ClusterError: If the scheduler is lost.
     """
     flight = _Flight(client)
     try:
@@ -81,7 +81,7 @@ def run_tasks(
 
 
 class _Flight:
-    """The tasks that are on the cluster now."""
+    """The tasks that are on the cluster, and those that will be tried again."""
 
     def __init__(self, client: "Client") -> None:
         from distributed import as_completed
@@ -96,7 +96,7 @@ class _Flight:
         self.alone_since: float | None = None
 
     def fill(self, next_task: Callable[[], Task | None]) -> bool:
-        """Submit as many tasks as fit; return False where nothing is left to wait for."""
+        """Submit as many tasks as fit; return False if there is nothing to wait for."""
         self._look()
         while len(self.tasks) < max(AT_LEAST, PER_THREAD * self.threads):
             task = next_task() or (self.again.popleft() if self.again else None)
@@ -108,7 +108,7 @@ class _Flight:
         return bool(self.tasks)
 
     def wait(self, check: Callable[[], None]) -> Iterator[Outcome]:
-        """Wait for the next tasks to end; yield the outcomes that are final."""
+        """Wait for the next tasks to end; yield final outcomes."""
         while not self.completed.has_ready():
             with self.completed.thread_condition:
                 self.completed.thread_condition.wait(timeout=LOOK_EVERY_S)
@@ -117,20 +117,20 @@ class _Flight:
             now = time.monotonic()
             if self.threads or self.alone_since is None:
                 self.alone_since = now
-            elif now - self.alone_since > NO_WORKERS_S:  # nothing goes on, and nothing else would say so
-                log.warning("The cluster has had no worker for %.0f s; waiting for one.", NO_WORKERS_S)
+            elif now - self.alone_since > NO_WORKERS_S:  # nothing happens, and nothing else reports it
+                log.warning("The cluster has had no worker for %.0f s; waiting for one", NO_WORKERS_S)
                 self.alone_since = now
         for future, result in self.completed.next_batch(block=False):
             task = self.tasks.pop(future)
             used = {id(each.shared) for each in (*self.tasks.values(), *self.again, *self.suspects)}
             for key in [key for key in list(self.shared)[:-1] if key not in used]:
-                del self.shared[key]  # the cluster forgets what no task shares any more, but for the last
+                del self.shared[key]  # release on the cluster what no task shares any longer, except the last
             outcome = self._judge(task, future, result)
             if outcome is not None:
                 yield outcome
 
     def cancel(self) -> None:
-        """Take back what is still on the cluster."""
+        """Cancel the tasks that are still on the cluster."""
         futures = [*self.tasks, *(future for _, future in self.shared.values())]
         self.tasks.clear()
         self.shared.clear()
@@ -138,31 +138,31 @@ class _Flight:
             self.client.cancel(futures)
 
     def _judge(self, task: Task, future: Any, result: Any) -> Outcome | None:
-        """Turn a finished future into an outcome; None where its task is tried again."""
+        """Turn a finished future into an outcome; None if its task is tried again."""
         from distributed.scheduler import KilledWorker
 
         if future.cancelled() or isinstance(result, BaseException):
             raise ClusterError(
-                "The dask scheduler went away, or took the tasks back. What is done is kept: give the same command "
-                "again when it is there."
+                "The dask scheduler stopped or cancelled the tasks. Finished blocks are kept: run the same command "
+                "again when the scheduler is available."
             )
         if future.status != "error":
             return Outcome(task, result)
         error = result[1] if isinstance(result, tuple) else result
-        # A failure may pass if it is a read over a network, dask's own between machines, or a worker that was killed.
+        # A retry may help after a read over a network, an error of dask between machines, or a killed worker.
         if task.attempt >= ATTEMPTS or not isinstance(error, ReadError | OSError | KilledWorker):
             return Outcome(task, error=error)
-        log.info("%s failed (%s); trying again", task.name, error)
+        log.info("%s failed (%s); retrying", task.name, error)
         again = replace(task, attempt=task.attempt + 1)
         if isinstance(error, KilledWorker):
             self.suspects.append(again)
-            self.shared.pop(id(task.shared), None)  # sent anew
+            self.shared.pop(id(task.shared), None)  # sent again
         else:
             self.again.append(again)
         return None
 
     def _submit(self, task: Task) -> None:
-        """Put a task on the cluster. What it shares is a task too, so that it comes back when its worker dies."""
+        """Submit a task. Its shared object is the result of a task too, so that dask restores it if its worker dies."""
         if id(task.shared) not in self.shared:
             shared = self.client.submit(_itself, task.shared, key=f"plan-{uuid.uuid4().hex[:12]}", pure=False)
             self.shared[id(task.shared)] = (task.shared, shared)
@@ -178,10 +178,10 @@ class _Flight:
         self.completed.add(future)
 
     def _look(self) -> None:
-        """Count the threads of all workers about every second; keep the count where a busy scheduler is slow to answer.
+        """Count the threads of all workers about every second; keep the last count if a busy scheduler does not answer.
 
         Raises:
-            ClusterError: If the connection is lost. dask would look for a dead scheduler for `CONNECT_S`.
+            ClusterError: If the connection is lost. dask itself would look for the scheduler for `CONNECT_S`.
         """
         now = time.monotonic()
         if self.looked and now - self.looked < LOOK_EVERY_S:

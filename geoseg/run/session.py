@@ -1,15 +1,15 @@
-"""One result being made: the lease on its run folder, the blocks that are left, those that failed."""
+"""A session of a run: the lease on its run folder, the blocks that are left, those that failed."""
 
 import json
 import logging
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
-from geoseg.inference import Plan, plan_inference
+from geoseg.inference import Plan
 from geoseg.io.store import LocalStore, open_store
+from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
 from geoseg.run.job import BlockReport, Job, run_block
@@ -22,7 +22,6 @@ from geoseg.run.ledger import (
     begin,
     check_place,
     check_room,
-    has_all,
     is_finished,
     read_json,
     remove_if_empty,
@@ -33,59 +32,45 @@ from geoseg.run.report import Ending, Stages
 from geoseg.run.results import write_preview
 from geoseg.run.schedule import Outcome, Task
 from geoseg.run.settings import Facts, RunSettings, run_facts
-from geoseg.scene import Paths
 
 log = logging.getLogger(__name__)
 
-MENDINGS = 2
-"""How often damaged parts are computed again; a disk that damages more is beyond repair."""
+RECOMPUTATIONS = 2
+"""How often damaged parts are computed again before giving up on the disk."""
 
 SHOWN = 5
-"""Most failed blocks that an error lists."""
-
-
-def plan_run(paths: Paths, bundle: Bundle, settings: RunSettings) -> Plan:
-    """Plan the inference of a run."""
-    return plan_inference(paths, bundle, settings)
-
-
-def out_of(plan: Plan, settings: RunSettings) -> str | Path:
-    """Return the run folder: as named, or `<scene name>_geoseg`."""
-    return settings.out or f"{plan.scene.name}_geoseg"
-
-
-def _add_missing(plan: Plan, bundle: Bundle, settings: RunSettings, folder: Path) -> None:
-    """Add to a finished result what is asked for now and was not then; nothing is computed again."""
-    for name in settings.also:
-        if not (folder / f"buildings{FORMATS[name].suffix}").exists():
-            add_format(folder / "buildings.parquet", plan.scene.grid.crs, name)
-    if settings.picture and not (folder / PICTURE).exists():
-        write_preview(plan, bundle.spec, folder, folder / PICTURE)
+"""Maximum number of failed blocks that an error lists."""
 
 
 def open_session(
     plan: Plan, bundle: Bundle, settings: RunSettings, stages: Stages, cluster_threads: int
 ) -> "Session | None":
-    """Begin or continue the run of a plan; None where its result is there already.
+    """Start or continue the run of a plan; None if its result exists already.
+
+    A finished local result gets the picture and other formats that are now asked for; nothing is computed again.
 
     Args:
         plan: The scene, its chips and the engine.
         bundle: The model.
         settings: See `RunSettings`.
         stages: The clock.
-        cluster_threads: Threads of the cluster, to choose a block's size where the run is new.
+        cluster_threads: Threads of the cluster, to choose the block size of a new run.
 
     Raises:
         ExistingResultError: If the folder holds another run or result.
-        BusyError: If another client works on it.
-        OutputError: If nothing can be written there.
+        BusyError: If another client is working on it.
+        OutputError: If the folder cannot be written to.
     """
-    out, facts = open_store(out_of(plan, settings)), run_facts(plan.scene.paths, bundle, settings)
+    out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
     check_place(out)
     if not settings.overwrite and is_finished(out, facts, settings):
         sweep(out)
-        if not has_all(out, settings) and isinstance(out, LocalStore):
-            _add_missing(plan, bundle, settings, out.folder)
+        if isinstance(out, LocalStore):
+            for name in settings.also:
+                if not out.has(f"buildings{FORMATS[name].suffix}"):
+                    add_format(out.folder / "buildings.parquet", plan.scene.grid.crs, name)
+            if settings.picture and not out.has(PICTURE):
+                write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
         return None
 
     base, stack = base_store(out), ExitStack()
@@ -96,7 +81,7 @@ def open_session(
             check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
         opened: list[Session] = []
         lease = stack.enter_context(hold(base, lambda: opened[0].write_progress() if opened else None))
-        if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for the other
+        if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for another one
             stack.close()
             remove_if_empty(out)
             return None
@@ -110,7 +95,7 @@ def open_session(
             overwrite=settings.overwrite,
         )
         if settings.block_px is not None and ledger.block_px != settings.block_px:
-            log.info("The run goes on with the blocks that it was begun with: --block-px %d", ledger.block_px)
+            log.info("The run continues with the block size that it was started with: `block_px=%d`", ledger.block_px)
         job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle))
         session = Session(job, facts, stages, lease, stack)
         opened.append(session)
@@ -123,19 +108,19 @@ def open_session(
 
 
 class Session:
-    """A run that this client works on. Close it, whatever happens.
+    """A run that this client is working on; must be closed.
 
     Attributes:
-        job: What the workers are told.
-        left: How many blocks are to be done, when it was opened.
+        job: The run as its workers know it.
+        left: Number of blocks that were left when it was opened.
     """
 
     def __init__(self, job: Job, facts: Facts, stages: Stages, lease: Lease, stack: ExitStack) -> None:
-        """Take over an open run folder; see `open_session`."""
+        """See `open_session`."""
         self.job, self.facts, self.ledger, self.stages = job, facts, job.ledger, stages
         self.lease, self._stack = lease, stack
         self.dashboard: str | None = None
-        self._mendings = 0
+        self._recomputations = 0
         self._plan_blocks()
 
     def _plan_blocks(self) -> None:
@@ -150,21 +135,25 @@ class Session:
         self._todo = iter(todo)
 
     def next_task(self) -> Task | None:
-        """Give a block to compute; None where all were given."""
+        """Return a task for the next block; None if there is none left."""
         block = next(self._todo, None)
         return None if block is None else Task(f"block-{block.name}", run_block, self.job, block)
 
     def note(self, outcome: Outcome) -> None:
-        """Count a finished block, or keep why it could not be done; raise what concerns more than this block."""
+        """Record that a block is done or has failed.
+
+        Raises:
+            GeosegError: The block's error, unless it is a `ReadError`: other blocks would fail in the same way.
+        """
         block, error = outcome.task.argument, outcome.error
         if error is not None:
             if isinstance(error, GeosegError) and not isinstance(error, ReadError):
-                require_lease(self.ledger.base, self.lease.token)  # else another client's doings are what it met
+                require_lease(self.ledger.base, self.lease.token)  # otherwise another client caused the error
                 raise error
             found = str(error) if isinstance(error, ReadError) else f"{type(error).__name__}: {error}"
             self.failed[block.name] = found
             self.ledger.fail(block, found)
-            log.info("Block %s could not be done: %s", block.name, found)
+            log.info("Block %s failed: %s", block.name, found)
             return
         report: BlockReport = outcome.result
         self.computed += 1
@@ -174,24 +163,24 @@ class Session:
 
     @property
     def is_complete(self) -> bool:
-        """True where every block has ended, one way or the other."""
+        """True if every block is done or has failed."""
         return self.computed + len(self.failed) >= self.left
 
     def ending(self) -> Ending:
-        """Return what finishing needs to know.
+        """Return what is needed to finish the run.
 
         Raises:
-            UnfinishedError: If blocks failed, and the result is not to be without them.
+            UnfinishedError: If blocks failed and `errors` is `stop`.
         """
         if self.failed and self.job.settings.errors == "stop":
             failed = [block.name for block in self.blocks if block.name in self.failed]
             listed = "\n".join(f"  {name}: {self.failed[name]}" for name in failed[:SHOWN])
             if len(failed) > SHOWN:
-                listed += f"\n  and {len(failed) - SHOWN} more: geoseg status lists them"
+                listed += f"\n  and {len(failed) - SHOWN} more; geoseg status lists them"
             raise UnfinishedError(
-                f"{len(failed)} of {len(self.blocks)} blocks could not be done; the others are kept in "
-                f"{self.ledger.base.url}. Fix the cause and run the same command again, or add --errors nodata for a "
-                f"result without them.\n{listed}"
+                f"{len(failed)} of {plural(len(self.blocks), 'block')} failed; the others are kept in "
+                f"{self.ledger.base.url}. Fix the cause and run the same command again, or give `errors='nodata'` for "
+                f"a result without them.\n{listed}"
             )
         return Ending(
             stages=self.stages,
@@ -204,19 +193,23 @@ class Session:
             worker_memory_mb=self.memory_mb,
         )
 
-    def forget_damaged(self, error: DamagedPartError) -> None:
-        """Forget the parts that are not whole, so that their blocks are computed again; give up after `MENDINGS`."""
+    def drop_damaged(self, error: DamagedPartError) -> None:
+        """Remove damaged parts so that their blocks are computed again, at most `RECOMPUTATIONS` times.
+
+        Raises:
+            DamagedPartError: `error`, if that has happened too often or no part is damaged.
+        """
         damaged = [block for block in self.blocks if not is_sound(self.ledger.work, block)]
-        if not damaged or self._mendings == MENDINGS:
+        if not damaged or self._recomputations == RECOMPUTATIONS:
             raise error
         log.warning("%s", error)
-        self._mendings += 1
+        self._recomputations += 1
         for block in damaged:
             self.ledger.work.remove(part_name(block))
         self._plan_blocks()
 
     def write_progress(self) -> None:
-        """Say how far this client is, for `geoseg status` on any machine."""
+        """Write how far this client is, for `geoseg status` on any machine."""
         facts = {
             "session_began": self.began,
             "now": time.time(),
@@ -229,15 +222,15 @@ class Session:
         self.ledger.base.write(PROGRESS, json.dumps(facts).encode())
 
     def close(self) -> None:
-        """Let others in; leave nothing behind of a run in which nothing was done."""
+        """Release the run folder; remove it if nothing was done."""
         ledger = self.ledger
-        self.lease.rest()
+        self.lease.stop_beating()
         if self.lease.is_held:
-            # The result is finished and the last beat wrote beside it once more, or no block was done.
+            # The result is finished and the last heartbeat wrote progress once more, or no block was done.
             if not ledger.base.has(PLAN) or (ledger.is_new and not ledger.done()):
                 ledger.close()
         else:
-            # Another client has finished or replaced the run: remove what came too late for it, nothing else.
+            # Another client has finished or replaced the run: remove only what this one wrote after that.
             plan = read_json(ledger.base, PLAN)
             if plan is None:
                 ledger.base.remove(PROGRESS)

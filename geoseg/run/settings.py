@@ -1,4 +1,4 @@
-"""What a user may choose for a run, checked before any work, and what of it decides the result."""
+"""The settings of a run, and the facts that decide its result."""
 
 import hashlib
 import json
@@ -33,37 +33,37 @@ DECIDING = (
     "mosaic",
     "target_crs",
 )
-"""Settings that change what is found; blocks, threads, workers and devices do not.
+"""Settings that change the result. Blocks, threads, workers and devices do not.
 
-Nor does `errors`: it decides what becomes of blocks that cannot be done, and `run.json` lists those.
+Nor does `errors`, which only decides what happens to blocks that fail; `run.json` lists those.
 """
 
 Facts = dict[str, Any]
 
 OnFailure = Literal["stop", "nodata"]
-"""What becomes of a run in which blocks cannot be done: no result, or one with nodata in their place."""
+"""What happens if blocks fail: there is no result, or one with nodata in their place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings(InferenceOptions):
-    """Settings of a run, beside those of `InferenceOptions`; None means what the model's specification says.
+    """Settings of a run, in addition to those of `InferenceOptions`.
 
     Attributes:
-        model: Name of a shipped model, or path of a bundle.
+        model: Name of a shipped model, or path to a bundle.
         out: Result folder, or `s3://bucket/prefix`; `<scene name>_geoseg` in the working folder by default.
-        threshold: Probability from which a pixel is a building.
-        min_area_m2: Smallest footprint kept, square meters.
-        simplify_px: Tolerance of the simplification, pixels of the working grid; 0 keeps every pixel corner.
-        block_px: Height and width of one dask task, about, pixels of the working grid; chosen by itself otherwise.
+        threshold: Minimum probability of a building pixel; the model's by default.
+        min_area_m2: Minimum area of a footprint in square meters; the model's by default.
+        simplify_px: Simplification tolerance in pixels of the working grid; 0 keeps every pixel corner.
+        block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
-        also: Vector formats to write beside GeoPackage and GeoParquet: `fgb`.
+        also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.
         picture: Also write `preview.png`: image and prediction side by side.
-        mosaic: Make one mosaic of several scenes, and what holds where they overlap; None makes a result per scene.
-        target_crs: CRS of the mosaic; by default that of the first scene.
-        asset: Which asset of STAC items holds the pixels.
-        errors: `stop` ends without a result where blocks cannot be done; `nodata` leaves them out of it.
-        scheduler: Address or scheduler file of a dask cluster to work on.
-        workers: Local worker processes to work on, each with `threads`; on a machine with GPUs each takes one.
+        mosaic: Rule for overlaps in one mosaic of all scenes; None makes one result per scene.
+        target_crs: CRS of the mosaic; the first scene's by default.
+        asset: Key of the STAC asset that holds the pixels.
+        errors: `stop` ends without a result if blocks fail; `nodata` makes them nodata.
+        scheduler: Address or scheduler file of a dask cluster to use.
+        workers: Number of local worker processes, each with `threads` threads and, if there are any, its own GPU.
     """
 
     model: str | Path = DEFAULT_MODEL
@@ -83,49 +83,49 @@ class RunSettings(InferenceOptions):
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Check the values."""
         checks = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
-                f"--threshold {self.threshold} is not a probability. Give a number between 0 and 1, such as 0.5.",
+                f"`threshold={self.threshold}` is not a probability. Give a number between 0 and 1, such as 0.5.",
             ),
             (
                 self.min_area_m2 is None or self.min_area_m2 >= 0,
-                f"--min-area-m2 {self.min_area_m2} is negative. Give square meters, such as 5.",
+                f"`min_area_m2={self.min_area_m2}` is negative. Give square meters, such as 5.",
             ),
             (
                 self.simplify_px >= 0,
-                f"--simplify-px {self.simplify_px} is negative. Give pixels; 0 keeps every corner.",
+                f"`simplify_px={self.simplify_px}` is negative. Give pixels; 0 keeps every corner.",
             ),
             (
                 set(self.also) <= FORMATS.keys(),
-                f"--also {', '.join(self.also)}: there is no such format. Choose of {', '.join(FORMATS)}.",
+                f"`also={', '.join(self.also)}` is not a known format. Choose from {', '.join(FORMATS)}.",
             ),
-            (self.grid in get_args(GridChoice), f"--grid {self.grid} is unknown. Choose model or scene."),
+            (self.grid in get_args(GridChoice), f"`grid={self.grid}` is unknown. Choose model or scene."),
             (
                 self.threads is None or self.threads > 0,
-                f"--threads {self.threads} is below 1. Give a number of threads.",
+                f"`threads={self.threads}` is below 1. Give a number of threads.",
             ),
             (
                 self.block_px is None or self.block_px > 0,
-                f"--block-px {self.block_px} is below 1. Give pixels, such as {BLOCK_PX}.",
+                f"`block_px={self.block_px}` is below 1. Give pixels, such as {BLOCK_PX}.",
             ),
             (
                 self.mosaic is None or self.mosaic in RULES,
-                f"--mosaic {self.mosaic} is no rule for overlaps. Choose first, latest or mean.",
+                f"`mosaic={self.mosaic}` is not a rule for overlaps. Choose first, latest or mean.",
             ),
             (
                 self.target_crs is None or self.mosaic is not None,
-                "--target-crs is for a mosaic; a scene of its own keeps its CRS. Add --mosaic, or leave it out.",
+                "`target_crs` is for a mosaic; a single scene keeps its CRS. Give `mosaic` too, or omit `target_crs`.",
             ),
-            (self.errors in get_args(OnFailure), f"--errors {self.errors} is unknown. Choose stop or nodata."),
+            (self.errors in get_args(OnFailure), f"`errors={self.errors}` is unknown. Choose stop or nodata."),
             (
                 self.workers is None or self.workers > 0,
-                f"--workers {self.workers} is below 1. Give a number of worker processes.",
+                f"`workers={self.workers}` is below 1. Give a number of worker processes.",
             ),
             (
                 self.workers is None or self.scheduler is None,
-                "--workers starts workers here and --scheduler uses those of a cluster: give one of the two.",
+                "`workers` starts workers on this machine and `scheduler` uses those of a cluster. Give one of them.",
             ),
         ]
         for fits, message in checks:
@@ -134,19 +134,23 @@ class RunSettings(InferenceOptions):
 
     @property
     def is_in_process(self) -> bool:
-        """True where the workers are threads of this process."""
+        """True if the workers are threads of this process."""
         return self.scheduler is None and self.workers is None
 
+    def folder_of(self, name: str) -> str:
+        """Return the run folder of a scene that is run on its own: `out`, or `<name>_geoseg` by default."""
+        return str(self.out or f"{name}_geoseg")
+
     def for_source(self, source: SceneSource, out: str | Path) -> "RunSettings":
-        """Return the settings of a scene: the CRS and bands of its manifest come before those given for all scenes."""
+        """Return the settings of one scene: CRS and bands of its manifest override those given for all scenes."""
         return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands)
 
 
 def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> Facts:
-    """Return what decides a result, by name, in plain types; `run.json` keeps it.
+    """Return the facts that decide a result, as plain types; `run.json` records them.
 
-    Files count with name, size and time of their last change, remote ones with what the server says of them; local
-    ones not with their folder: a data set may be moved.
+    A file is identified by its name, size and modification time, a remote one by what the server reports. The folder
+    of a local file does not count, so that a dataset can be moved.
     """
     facts: Facts = {"model": bundle.key}
     facts |= {name: getattr(settings, name) for name in DECIDING}
@@ -157,7 +161,7 @@ def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings
 
 
 def _describe_aoi(aoi: Area | None) -> list[Any] | None:
-    """Return what tells one area from another: a file's name, size and time, or the shapes and their CRS."""
+    """Return what identifies an area: name, size and time of a file, or a hash of the shapes and their CRS."""
     if aoi is None or isinstance(aoi, str | Path):
         return None if aoi is None else stamp(str(aoi))
     shapes = [aoi] if isinstance(aoi, BaseGeometry) else list(aoi.geometry)
@@ -171,7 +175,7 @@ def key_of(facts: Facts) -> str:
 
 
 def _files_behind(file: str) -> list[str]:
-    """Return a file, and the files behind it where it is a virtual raster."""
+    """Return a file, and the files that it refers to if it is a virtual raster."""
     if not file.lower().endswith(".vrt") or is_remote(file):
         return [file]
     import rasterio

@@ -1,17 +1,40 @@
-"""The files that a user named: on disk, on the web, in buckets."""
+"""The files that a user named, on disk, on the web or in buckets, and GDAL's options for those behind a network."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
+import rasterio
+from rasterio.errors import RasterioError
+
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.io.suffixes import SCENE_SUFFIXES
-from geoseg.tiff import promised_size
 
 Paths = str | Path | Sequence[str | Path]
 
-Stamp = tuple[int, int] | None
-"""Time and size of a local file."""
+REMOTE_ENV = {
+    # No search for neighbors (.ovr, .msk, .aux.xml), each of which would be a request.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    # A transfer that receives nothing for this many seconds has failed; a slow one has not.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    # Ranges fetched in parallel bypass the cache that all threads share, so every halo would be fetched again.
+    "GDAL_HTTP_MULTIRANGE": "SERIAL",
+    "CPL_VSIL_CURL_CACHE_SIZE": str(256 << 20),
+    # A cache of its own for every open file of every thread, besides the shared one.
+    "VSI_CACHE": "FALSE",
+}
+"""GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); environment variables win."""
+
+NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
+"""What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
 
 
 def is_remote(path: str) -> bool:
@@ -22,30 +45,35 @@ def is_remote(path: str) -> bool:
 
 
 def list_files(paths: Paths) -> list[str]:
-    """Return the files that `paths` name: folders are expanded, URLs kept as they are."""
+    """Return the files that `paths` name: folders are expanded, URLs kept as they are.
+
+    Raises:
+        UsageError: If nothing is named.
+        MissingFileError: If a folder holds no raster.
+    """
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     if not named:
         raise UsageError("No scene was named. Name a raster file, a URL or a folder of rasters.")
-    return [file for path in named for file in _expand(str(path))]
-
-
-def _expand(path: str) -> list[str]:
-    if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
-        return [path]
-    found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES)
-    if not found:
-        raise MissingFileError(
-            f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
-            "Name the file itself if it has another suffix."
-        )
-    return found
+    files = []
+    for path in map(str, named):
+        if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
+            files.append(path)
+            continue
+        found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES)
+        if not found:
+            raise MissingFileError(
+                f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
+                "Name the file itself if it has another suffix."
+            )
+        files += found
+    return files
 
 
 def check_file(path: str) -> None:
-    """Refuse a local file that is not there or empty.
+    """Refuse a local file that does not exist or is empty.
 
     Raises:
-        MissingFileError: If it is not there.
+        MissingFileError: If it does not exist.
         TruncatedFileError: If it is empty.
     """
     if is_remote(path) or path.startswith("/vsi"):
@@ -56,28 +84,58 @@ def check_file(path: str) -> None:
         raise TruncatedFileError(f"The file {path} is empty. Copy or download it again.")
 
 
-def check_complete(path: str) -> None:
-    """Compare what a local TIFF's directories promise with the size of its file.
-
-    Raises:
-        TruncatedFileError: If the file ends before.
-    """
-    if is_remote(path) or not Path(path).is_file():
+@contextmanager
+def gdal_env(files: Sequence[str]) -> Iterator[None]:
+    """Set GDAL's options for remote files, when opening and at every read: they apply to the calling thread only."""
+    reach = reach_of(tuple(files))
+    if reach is None:
+        yield
         return
-    size, end = Path(path).stat().st_size, promised_size(path)
-    if end > size:
-        raise TruncatedFileError(
-            f"{path} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
-            "Copy or download it again."
-        )
+    options = REMOTE_ENV | {"GDAL_DISABLE_READDIR_ON_OPEN": reach} | _endpoint()
+    with rasterio.Env(**{key: value for key, value in options.items() if key not in os.environ}):
+        yield
 
 
-def stamp_of(path: str) -> Stamp:
-    """Return a local file's time and size."""
-    if path.startswith("<") or is_remote(path):
+def forget(files: Sequence[str]) -> None:
+    """Throw away what GDAL keeps of remote files.
+
+    It keeps what came before a connection broke off as if it were all, so a read that failed would fail again.
+    """
+    for source in {source for file in files for source in _sources(file) if is_remote(source)}:
+        with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(RasterioError, OSError):
+            rasterio.open(source).close()
+
+
+@lru_cache(maxsize=256)
+def reach_of(files: tuple[str, ...]) -> str | None:
+    """Return how GDAL should look for neighbors of files; None where all of them, and what VRTs name, are local."""
+    sources = [source for file in files for source in _sources(file)]
+    remote = [is_remote(source) for source in sources]
+    if not any(remote):
         return None
+    return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbors
+
+
+def _sources(file: str) -> list[str]:
+    """Return the files that a local VRT names; of any other file, itself."""
+    if is_remote(file) or not file.lower().endswith(".vrt"):
+        return [file]
     try:
-        stat = Path(path).stat()
+        text = Path(file).read_text(errors="replace")
     except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
+        return [file]
+    return re.findall(r"<Source(?:Filename|Dataset)[^>]*>\s*([^<]+?)\s*<", text) or [file]
+
+
+def _endpoint() -> dict[str, str]:
+    """Return GDAL's options for the S3 server that boto3's environment variables name, unless GDAL's are set.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    """
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url or "AWS_S3_ENDPOINT" in os.environ:
+        return {}
+    parts = urlparse(url)
+    https = "NO" if parts.scheme == "http" else "YES"
+    address = (parts.netloc + parts.path).rstrip("/")
+    return {"AWS_S3_ENDPOINT": address, "AWS_HTTPS": https, "AWS_VIRTUAL_HOSTING": "FALSE"}

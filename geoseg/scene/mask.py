@@ -1,43 +1,82 @@
-"""The mask of a raster: which pixels are valid, and whether GDAL has found the mask at all.
+"""Which pixels of a raster are valid, and where none is, without decoding the pixels.
 
-Valid is told by all that a raster says: mask band, alpha band, nodata values. Where there are nodata values, GDAL
-forgets the alpha band, and rasterio's `dataset_mask` asks the last of four bands alone, be it alpha or infrared
+Mask band, alpha band and nodata values all count. Where there are nodata values, GDAL ignores the alpha band, and
+rasterio's `dataset_mask` reads only the last of four bands, be it alpha or infrared
 (https://github.com/rasterio/rasterio, `DatasetReader.dataset_mask`).
 
-A remote TIFF whose server does not hand out the mask's directory is opened by GDAL without its mask, and without a
-word: its directories are therefore read here.
+Nothing is valid where no source of a GDAL virtual raster (VRT) lies, according to its XML
+(https://gdal.org/drivers/raster/vrt.html), or where all TIFF tiles are empty, by their bytes: equal bytes in one
+file decode to equal pixels. Files without data along their borders repeat a handful of tiles that compress to a few
+hundred bytes, and each of these is decoded once.
 """
 
-import io
-import struct
-from urllib.parse import urlparse
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby, pairwise, product
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from weakref import WeakKeyDictionary
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NodataShadowWarning
+from rasterio.errors import NodataShadowWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from geoseg.errors import MissingFileError
-from geoseg.io.store import read_range
-from geoseg.silence import quiet
-from geoseg.tiff import has_mask_directory
+from geoseg.grid import Window
+from geoseg.scene.files import gdal_env, reach_of
+from geoseg.scene.reader import open_reader
+from geoseg.third_party import ignore_warnings
 
-PIECE = 1 << 14
-"""Bytes fetched at a time: the directories of a COG lie in the first piece."""
+if TYPE_CHECKING:
+    from geoseg.scene.scene import Scene
+
+MASK_ROWS = 512
+"""Rows of a mask read at a time; once something valid is found, the rest is not read."""
+
+PLAIN = {None, "VRTSourcedRasterBand"}
+"""Kinds of VRT bands that consist of their sources and nothing else."""
+
+Boxes = NDArray[np.float64]
+"""`(source, 4)`: first column and row, last column and row plus one."""
+
+LARGEST_TILE = 16_384
+"""Bytes of the largest tile that is compared; larger ones are assumed to have data."""
+
+MOST_KNOWN = 256
+"""Different tiles that are remembered of a raster."""
+
+MOST_TILES = 500_000
+"""Most TIFF tiles of a file that are all checked, some microseconds each: 130 Gpx at 512 x 512."""
+
+REACH_PX = 2
+"""Pixels of the file beyond which resampling does not reach."""
+
+Place = tuple[int, int]
+"""Row and column in the grid of tiles."""
+
+Content = tuple[bytes, ...]
+"""A tile's bytes, of every band where bands lie apart; empty where it was never written and GDAL fills it in."""
+
+_boxes_of: WeakKeyDictionary[rasterio.DatasetReader, Boxes | None] = WeakKeyDictionary()
+
+_known: WeakKeyDictionary[rasterio.DatasetReader, dict[Content, bool]] = WeakKeyDictionary()
+"""Whether tiles are empty, by their bytes."""
 
 
 def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[np.bool_]:
     """Return the `(y, x)` valid mask of a window.
 
-    With nodata values a pixel is valid where any band but alpha holds another one, unless alpha hides it.
+    With nodata values a pixel is valid where any band but alpha has another value, and alpha is not 0.
     """
     if not any(MaskFlags.nodata in flags for flags in reader.mask_flag_enums):
         return np.asarray(reader.dataset_mask(window=window) > 0)
     alpha = [band for band, color in zip(reader.indexes, reader.colorinterp, strict=True) if color == ColorInterp.alpha]
     valid = np.zeros((window.height, window.width), bool)
-    with quiet(NodataShadowWarning):
+    with ignore_warnings(NodataShadowWarning):
         for band in set(reader.indexes) - set(alpha):
             valid |= reader.read_masks(band, window=window) > 0
     for band in alpha:
@@ -45,53 +84,167 @@ def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[
     return valid
 
 
-def check_mask(path: str) -> None:
-    """Refuse a remote TIFF in which GDAL found no mask although there is one.
+def is_blank(reader: rasterio.DatasetReader, window: RasterWindow, *, is_overview: bool = False) -> bool:
+    """Return True if nothing in a window is valid; False if something is, or only the pixels could tell.
 
-    Raises:
-        MissingFileError: If there is one, or the server does not let see whether there is.
+    Empty is what no source of a VRT covers, and TIFF tiles that were never written or that repeat one known to be
+    empty. A mask or alpha band is read until something valid is found; nodata values are in the pixels themselves. Only
+    the raster that is to be read is checked: overviews of its mask are made with other filters and may miss a pixel.
+
+    Args:
+        reader: The raster that is to be read.
+        window: Rows and columns.
+        is_overview: The raster is an overview, whose tiles and sources GDAL does not report.
     """
-    if urlparse(path).scheme in ("http", "https", "s3"):
-        url = path
-    elif path.startswith("/vsicurl/http"):
-        url = path.removeprefix("/vsicurl/")
-    elif path.startswith("/vsis3/"):
-        url = f"s3://{path.removeprefix('/vsis3/')}"
-    else:
-        return  # only GDAL reaches it
+    flags = {flag for band in reader.mask_flag_enums for flag in band}
+    boxes = source_boxes(reader) if not is_overview else None
+    if boxes is not None:
+        left, top, right, bottom = boxes.T
+        inside = (left < window.col_off + window.width) & (right > window.col_off)
+        inside &= (top < window.row_off + window.height) & (bottom > window.row_off)
+        if not inside.any():  # GDAL fills such a window with one value, valid or not
+            return not read_valid(reader, RasterWindow(window.col_off, window.row_off, 1, 1)).any()
+    tells = reader.driver == "GTiff" and not is_overview and flags & {MaskFlags.nodata, MaskFlags.alpha}
+    if tells and all(_are_blank(reader, tiles_under(reader, window))):
+        return True
+    if MaskFlags.nodata in flags:
+        return False
+    stop = window.row_off + window.height
+    edges = [window.row_off, *range((window.row_off // MASK_ROWS + 1) * MASK_ROWS, stop, MASK_ROWS), stop]
+    parts = (RasterWindow(window.col_off, top, window.width, bottom - top) for top, bottom in pairwise(edges))
+    return not any(read_valid(reader, part).any() for part in parts)
+
+
+def source_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
+    """Return where the sources of a VRT lie, in whole pixels; None if that is not known, or it is not a VRT."""
+    if reader.driver != "VRT":
+        return None
+    if reader not in _boxes_of:
+        _boxes_of[reader] = _read_boxes(reader)
+    return _boxes_of[reader]
+
+
+def _read_boxes(reader: rasterio.DatasetReader) -> Boxes | None:
+    """Return where the sources of all bands and of the mask lie, in whole pixels; None where unknown."""
+    root = ElementTree.fromstring(reader.tags(ns="xml:VRT")["xml:VRT"])
+    bands = list(root.iter("VRTRasterBand"))
+    if root.get("subClass") is not None or not all(band.get("subClass") in PLAIN for band in bands):
+        return None  # warped, pan-sharpened, computed by a function
+    if reader.mask_flag_enums[0] == [MaskFlags.per_dataset] and root.find("MaskBand") is None:
+        return None  # a mask beside the VRT
+    boxes = []
+    for source in (element for band in bands for element in band if element.tag.endswith("Source")):
+        place = source.find("DstRect")
+        if place is None:
+            return None
+        left, top, width, height = (float(place.get(key, "nan")) for key in ("xOff", "yOff", "xSize", "ySize"))
+        boxes.append((left, top, left + width, top + height))
+    found = np.array(boxes, dtype=float).reshape(-1, 4)
+    if not np.isfinite(found).all():
+        return None
+    return np.column_stack((np.floor(found[:, :2]), np.ceil(found[:, 2:])))
+
+
+def tiles_under(reader: rasterio.DatasetReader, window: RasterWindow) -> Iterator[Place]:
+    """Yield the TIFF tiles under a window, row by row."""
+    height, width = reader.block_shapes[0]
+    rows = range(window.row_off // height, (window.row_off + window.height - 1) // height + 1)
+    cols = range(window.col_off // width, (window.col_off + window.width - 1) // width + 1)
+    return product(rows, cols)
+
+
+def _are_blank(reader: rasterio.DatasetReader, places: Iterable[Place]) -> Iterator[bool]:
+    """Yield for each TIFF tile whether nothing in it is valid; False where that is not known.
+
+    Tiles that were never written (`SPARSE_OK`) are recognized in remote files too, others in local files only.
+    https://gdal.org/en/stable/drivers/raster/gtiff.html#sparse-files
+
+    Args:
+        reader: The raster in its full resolution; a nodata value or alpha tells what is valid.
+        places: Which tiles.
+    """
+    bands = reader.indexes if reader.profile.get("interleave") == "band" else (1,)
+    known, path = _known.setdefault(reader, {}), Path(reader.name)
+    with path.open("rb", buffering=0) if path.is_file() else nullcontext() as file:
+        for place in places:
+            content = _stored(reader, place, bands, file)
+            if content is None:
+                yield False
+                continue
+            if content not in known and len(known) < MOST_KNOWN:
+                height, width = reader.block_shapes[0]
+                row, col = place[0] * height, place[1] * width
+                tile = RasterWindow(col, row, min(width, reader.width - col), min(height, reader.height - row))
+                known[content] = not read_valid(reader, tile).any()
+            yield known.get(content, False)
+
+
+def _stored(
+    reader: rasterio.DatasetReader, place: Place, bands: Sequence[int], file: BinaryIO | None
+) -> Content | None:
+    """Return a tile's bytes as they are stored; None where they are too many, or not on this machine."""
+    content = []
+    for band in bands:
+        offset, size = (
+            reader.get_tag_item(f"BLOCK_{fact}_{place[1]}_{place[0]}", "TIFF", bidx=band) for fact in ("OFFSET", "SIZE")
+        )
+        if offset is None:
+            content.append(b"")
+            continue
+        if size is None or int(size) > LARGEST_TILE or file is None:
+            return None
+        file.seek(int(offset))
+        content.append(file.read(int(size)))
+    return tuple(content)
+
+
+def data_windows(scene: "Scene") -> tuple[Window, ...]:
+    """Return windows of the working grid outside which nothing is valid; none where that is not known.
+
+    These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
+    to be empty. The directory of a remote file is not fetched for this.
+    """
+    if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
+        return ()
     try:
-        is_lost = has_mask_directory(RangeFile(url))  # type: ignore[arg-type]  # reads and seeks, as is needed
-    except (ValueError, struct.error, IndexError) as err:
-        raise _refusal(path, str(err)) from err
-    if is_lost:
-        raise _refusal(path, "it has a mask that the server did not hand out")
+        with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
+            boxes = _data_boxes(reader, scene.data_bands)
+    except (RasterioError, OSError):  # reading the blocks will report it
+        return ()
+    if boxes is None:
+        return ()
+    reach, scale = 0, (1.0, 1.0)
+    if scene.grid.shape != scene.native.shape:
+        height, width = (ours / own for ours, own in zip(scene.grid.shape, scene.native.shape, strict=True))
+        reach, scale = REACH_PX, (width, height)
+    first = np.floor((boxes[:, :2] - reach) * scale).astype(int)
+    stop = np.ceil((boxes[:, 2:] + reach) * scale).astype(int)
+    corners = np.column_stack((first, stop)).tolist()
+    windows = (Window(top, left, bottom - top, right - left) for left, top, right, bottom in corners)
+    cut = (window.intersect(scene.grid.window) for window in windows)
+    return tuple(window for window in cut if window is not None)
 
 
-def _refusal(path: str, found: str) -> MissingFileError:
-    return MissingFileError(
-        f"{path} cannot be opened whole ({found}). The server was busy or broke off: try again, or copy the file."
-    )
-
-
-class RangeFile(io.RawIOBase):
-    """A remote file, read in pieces that are fetched once."""
-
-    def __init__(self, url: str) -> None:
-        """Begin at the start of a file over HTTP or S3."""
-        self.url, self.at, self.pieces = url, 0, dict[int, bytes]()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a byte, from the start."""
-        self.at = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        """Read so many bytes."""
-        first, last = self.at // PIECE, (self.at + size - 1) // PIECE
-        for number in range(first, last + 1):
-            if number not in self.pieces:
-                self.pieces[number] = read_range(self.url, number * PIECE, (number + 1) * PIECE)
-        content = b"".join(self.pieces[number] for number in range(first, last + 1))
-        start = self.at - first * PIECE
-        self.at += size
-        return content[start : start + size]
+def _data_boxes(reader: rasterio.DatasetReader, data_bands: Sequence[int]) -> Boxes | None:
+    """Return where data may lie, in pixels of the file; None where that is not known, or everywhere."""
+    flags = {tuple(reader.mask_flag_enums[band - 1]) for band in data_bands}
+    if len(flags) != 1:
+        return None  # bands that disagree about what is valid
+    if reader.driver == "VRT":
+        sources = source_boxes(reader)
+        return None if sources is None else np.unique(sources, axis=0)
+    height, width = reader.block_shapes[0]
+    rows, cols = math.ceil(reader.height / height), math.ceil(reader.width / width)
+    tells = bool({MaskFlags.nodata, MaskFlags.alpha} & set(*flags))
+    if reader.driver != "GTiff" or not tells or rows * cols > MOST_TILES:
+        return None
+    blank = np.fromiter(_are_blank(reader, product(range(rows), range(cols))), np.bool_, count=rows * cols)
+    if not blank.any():
+        return None
+    boxes, top = [], 0  # of runs in a row, joined over equal rows
+    for row, alike in groupby(~blank.reshape(rows, cols), key=lambda row: row.tobytes()):
+        bottom = top + len(list(alike))
+        edges = np.flatnonzero(np.diff(np.frombuffer(row, bool), prepend=False, append=False))
+        boxes += [(left, top, right, bottom) for left, right in edges.reshape(-1, 2)]
+        top = bottom
+    return np.asarray(np.reshape(boxes, (-1, 4)) * (width, height, width, height), np.float64)

@@ -14,12 +14,11 @@ from rasterio.errors import CRSError, RasterioError
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
 from geoseg.grid import Grid
-from geoseg.scene.files import Paths, check_complete, check_file, is_remote, list_files
-from geoseg.scene.mask import check_mask
-from geoseg.scene.remote import gdal_env
+from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
 from geoseg.scene.scene import Scene
-from geoseg.silence import quiet_georeference
-from geoseg.vrt import mosaic_vrt
+from geoseg.scene.tiff import check_complete, check_mask
+from geoseg.scene.vrt import mosaic_vrt
+from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger("geoseg.scene")
 
@@ -46,7 +45,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
     files = list_files(paths)
     for file in files:
         check_file(file)
-    with gdal_env(files), quiet_georeference():
+    with gdal_env(files), allow_no_georeference():
         source = files[0]
         if len(files) > 1:
             for file in files:
@@ -67,15 +66,15 @@ def _open(source: str, name: str) -> rasterio.DatasetReader:
 
 
 def parse_crs(text: str | CRS) -> CRS:
-    """Understand a coordinate reference system.
+    """Parse a coordinate reference system.
 
     Raises:
-        MissingCRSError: If nobody knows it.
+        MissingCRSError: If it is not known.
     """
     try:
         return CRS.from_user_input(text)
     except (CRSError, ValueError) as err:
-        raise MissingCRSError(f"--crs {text} is no coordinate reference system ({err}). Try EPSG:32630.") from err
+        raise MissingCRSError(f"{text} is not a coordinate reference system ({err}). Try EPSG:32630.") from err
 
 
 def _describe(
@@ -95,7 +94,7 @@ def _describe(
             "Convert it with `gdal_translate -ot UInt16`."
         )
     overviews = []
-    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is asked
+    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
         with rasterio.open(source, overview_level=level) as overview:
             overviews.append(overview.shape)
     scene = Scene(
@@ -129,7 +128,7 @@ def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
 
 
 def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
-    """Build the native grid; without a CRS, say so, and fall back to pixel coordinates where there is no transform."""
+    """Build the native grid; without a CRS, warn, and use pixel coordinates where there is no transform."""
     transform, own = src.transform, src.crs
     if transform.is_identity and src.gcps[0]:
         raise MissingCRSError(
@@ -147,24 +146,19 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
             "%s has no CRS: its own pixels are used as they are and the results are in %s. %s",
             name,
             "pixel coordinates (x = column, y = -row)" if transform.is_identity else "its own coordinates",
-            "" if transform.is_identity else "Give --crs EPSG:... if you know it.",
+            "" if transform.is_identity else "Give `crs` if you know it.",
         )
     elif own is not None and crs is not None and own != crs:
-        log.warning("%s says its CRS is %s; --crs %s is used instead.", name, own, crs)
-    return _checked_gsd(Grid(crs or own, transform, src.shape), name)
-
-
-def _checked_gsd(grid: Grid, name: str) -> Grid:
-    """Refuse coordinates that do not lie in their CRS: degrees taken for meters, or places beyond the world."""
-    low, high = PLAUSIBLE_GSD_M
+        log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
+    grid, (low, high) = Grid(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
     try:
         gsd_m = grid.gsd_m
     except RasterioError:  # PROJ knows no place for the coordinates
         gsd_m = math.nan, math.nan
-    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):
+    if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):  # degrees taken for meters, say
         raise MissingCRSError(
             f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
-            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with --crs."
+            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with `crs`."
         )
     return grid
 

@@ -5,25 +5,28 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakSet
 
 import rasterio
 
-from geoseg.scene.files import Stamp, stamp_of
-from geoseg.scene.remote import gdal_env
-from geoseg.silence import quiet_georeference
+from geoseg.scene.files import gdal_env, is_remote
+from geoseg.third_party import allow_no_georeference
 
 OPEN_READERS = 8
 
 MANY_FILES = 16
 STAMPS_KEPT_S = 1.0
-"""Seconds for which the stamps of many files are believed: asking a thousand takes longer than reading a strip."""
+"""Seconds for which the stamps of many files are reused: checking a thousand takes longer than reading a strip."""
+
+Stamp = tuple[int, int] | None
+"""Time and size of a local file."""
 
 
 class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
-    """The open rasters of a thread, the last used ones last; its lock is held while one of them is read."""
+    """The open rasters of a thread, the most recently used last; its lock is held while one of them is read."""
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # each is itself
+    __hash__ = object.__hash__  # type: ignore[assignment]  # by identity, for the WeakSet
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,14 +41,14 @@ class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
 
 _readers = threading.local()
 _caches: WeakSet[_Cache] = WeakSet()
-"""Those of all threads."""
+"""The caches of all threads."""
 
 
 @contextmanager
 def open_reader(
     source: str, level: int | None = None, *, files: Sequence[str] = ()
 ) -> Iterator[rasterio.DatasetReader]:
-    """Give a raster that is opened once per thread; the last few stay open. A file that was replaced is opened anew.
+    """Yield an open raster: opened once per thread, reopened if its file was replaced; the last few stay open.
 
     Args:
         source: Path, URL or VRT.
@@ -57,7 +60,7 @@ def open_reader(
     key = (source, level, *_stamps(tuple(files)))
     with cache.lock:
         if key not in cache:
-            with gdal_env(files), quiet_georeference():
+            with gdal_env(files), allow_no_georeference():
                 cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
             while len(cache) > OPEN_READERS:
                 cache.popitem(last=False)[1].close()
@@ -85,6 +88,17 @@ def _stamps(files: tuple[str, ...]) -> tuple[Stamp, ...]:
         while len(kept) > OPEN_READERS:
             kept.pop(next(iter(kept)))
     return kept[files][1]
+
+
+def stamp_of(path: str) -> Stamp:
+    """Return a local file's time and size."""
+    if path.startswith("<") or is_remote(path):
+        return None
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def close_readers() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import BandMismatchError
 from geoseg.grid import Grid, Window
-from geoseg.resample import Axis, resample
+from geoseg.scene.resample import Axis, resample
 from geoseg.scene.source import is_blank_source, read_source
 
 OVERVIEW_OVERSAMPLING = 2
@@ -36,7 +36,7 @@ def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """What a window holds: `values (band, y, x)` and `valid (y, x)`, True where there is data."""
+    """The pixels of a window: `values (band, y, x)` and `valid (y, x)`, True where there is data."""
 
     values: NDArray[Any]
     valid: NDArray[np.bool_]
@@ -91,8 +91,8 @@ class Scene:
         """
         if not bands or min(bands) < 1 or max(bands) > self.band_count:
             raise BandMismatchError(
-                f"{self.name} has bands 1 to {self.band_count}, but bands {','.join(map(str, bands))} were asked for. "
-                "Name existing bands with --bands."
+                f"{self.name} has bands 1 to {self.band_count}, but bands {','.join(map(str, bands))} were requested. "
+                "Name existing bands with `bands`."
             )
         return replace(self, bands=tuple(bands), levels=None)
 
@@ -146,9 +146,9 @@ class Scene:
         return Pixels(stretch(values, self.levels) if self.levels else values, valid)
 
     def may_hold_data(self, window: Window) -> bool:
-        """Return False where nothing in a window is valid, as far as a look at the mask tells.
+        """Return False where nothing in a window is valid, as far as the mask tells.
 
-        No pixel is decoded but those of a mask. True where only the pixels themselves could tell.
+        Only pixels of a mask are decoded. True where only the pixels themselves could tell.
 
         Raises:
             ReadError: If the mask cannot be read.

@@ -1,8 +1,11 @@
-"""Pixels and masks as they lie in a scene's files."""
+"""Pixels and masks read from a scene's files, with retries for remote ones."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Condition
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,11 +16,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import ReadError
-from geoseg.scene.blank import is_blank, tiles_under
-from geoseg.scene.mask import read_valid
+from geoseg.scene.files import forget, gdal_env, reach_of
+from geoseg.scene.mask import is_blank, read_valid, tiles_under
 from geoseg.scene.reader import close_readers, open_reader
-from geoseg.scene.remote import Tile, fetches, forget, gdal_env, reach_of
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geoseg.scene.scene import Scene
@@ -27,10 +29,47 @@ log = logging.getLogger("geoseg.scene")
 Found = TypeVar("Found")
 
 REMOTE_ATTEMPTS = 4
-"""Times that a remote part is read, the file opened anew, after GDAL has given up its own retries."""
+"""Times that a remote window is read, reopening the file each time, after GDAL has given up its own retries."""
 
 ATTEMPT_DELAY_S = 0.5
 """Seconds before the second attempt; twice as long before each further one."""
+
+KNOWN_TILES = 1 << 16
+"""Most TIFF tiles remembered as fetched: a few megabytes."""
+
+Tile = tuple[object, ...]
+
+
+class Fetches:
+    """TIFF tiles that are being fetched: a thread that needs one waits for it, instead of fetching it too."""
+
+    def __init__(self) -> None:
+        """Start without any tile."""
+        self._changed = Condition()
+        self._flying: set[Tile] = set()
+        self._fetched: set[Tile] = set()
+
+    @contextmanager
+    def claim(self, tiles: set[Tile]) -> Iterator[None]:
+        """Wait until no other thread fetches any of these tiles; those fetched before are in GDAL's cache."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._flying.isdisjoint(tiles))
+            mine = tiles - self._fetched
+            self._flying |= mine
+        try:
+            yield
+            with self._changed:
+                if len(self._fetched) + len(mine) > KNOWN_TILES:
+                    self._fetched.clear()
+                self._fetched |= mine
+        finally:
+            with self._changed:
+                self._flying -= mine
+                self._changed.notify_all()
+
+
+fetches = Fetches()
+"""The fetches of this process."""
 
 
 def read_source(
@@ -50,19 +89,16 @@ def read_source(
     Raises:
         ReadError: If they cannot be read.
     """
-    values, valid = _read(scene, rows, cols, level, lambda reader, window: _pixels_and_mask(scene, reader, window))
-    return (values, _finite(values, valid)) if values.dtype.kind == "f" else (values, valid)
+    return _read(scene, rows, cols, level, partial(_pixels_and_mask, scene))
 
 
 def is_blank_source(scene: "Scene", rows: slice, cols: slice, level: int | None) -> bool:
-    """Return True where nothing there is valid, False where something is or only the pixels could tell.
+    """Return True if nothing there is valid, False if something is or only the pixels could tell.
 
     Raises:
         ReadError: If the mask cannot be read.
     """
-    return _read(
-        scene, rows, cols, level, lambda reader, window: is_blank(reader, window, is_overview=level is not None)
-    )
+    return _read(scene, rows, cols, level, partial(is_blank, is_overview=level is not None))
 
 
 def _read(
@@ -72,14 +108,14 @@ def _read(
     level: int | None,
     look: Callable[[rasterio.DatasetReader, RasterWindow], Found],
 ) -> Found:
-    """Look at a window of the open files; what fails at a server is tried again with the files opened anew."""
+    """Look at a window of the open files; what fails at a server is retried with the files opened again."""
     window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
     is_remote = reach_of(scene.paths) is not None
     for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
         try:
             with gdal_env(scene.paths), open_reader(scene.source, level, files=scene.paths) as reader:
                 if scene.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
-                    raise OSError("its mask could not be read")  # GDAL says nothing where a server withholds it
+                    raise OSError("its mask could not be read")  # GDAL does not say so if a server withholds it
                 under = tiles_under(reader, window) if is_remote else ()
                 tiles: set[Tile] = {(scene.source, level, *tile) for tile in under}
                 with fetches.claim(tiles):
@@ -92,10 +128,10 @@ def _read(
             )
             failure.__cause__ = err
         if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
-            log.info("%s: reading failed and is tried again.", scene.name)
+            log.info("%s: reading failed; retrying.", scene.name)
             close_readers()
             time.sleep(ATTEMPT_DELAY_S * 2**attempt)
-            with quiet_georeference():
+            with allow_no_georeference():
                 forget(scene.paths)
     raise failure
 
@@ -103,19 +139,36 @@ def _read(
 def _pixels_and_mask(
     scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read the bands of a window and what of it is valid, None where all is; pixels that are not numbers become 0."""
+    valid: NDArray[np.bool_] | None = None
     if not scene.has_mask:
-        return np.asarray(reader.read(scene.bands, window=window)), None
-    if _is_in_the_pixels(scene, reader):
         values = np.asarray(reader.read(scene.bands, window=window))
-        return values, np.asarray((values != values.dtype.type(scene.nodata)).any(axis=0))
-    valid = read_valid(reader, window)
-    return _read_columns(scene, reader, window, valid), valid
+    elif _is_in_the_pixels(scene, reader):
+        values = np.asarray(reader.read(scene.bands, window=window))
+        valid = np.asarray((values != values.dtype.type(scene.nodata)).any(axis=0))
+    else:
+        valid = read_valid(reader, window)
+        columns = np.flatnonzero(valid.any(axis=0))
+        if columns.size and columns[-1] - columns[0] + 1 == window.width:
+            values = np.asarray(reader.read(scene.bands, window=window))
+        else:  # nothing is needed left of the first valid column and right of the last one
+            values = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
+            if columns.size:
+                first, stop = int(columns[0]), int(columns[-1]) + 1
+                part = RasterWindow(window.col_off + first, window.row_off, stop - first, window.height)
+                values[:, :, first:stop] = reader.read(scene.bands, window=part)
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values).all(axis=0)
+        if not finite.all():
+            values[:, ~finite] = 0
+            valid = finite if valid is None else finite & valid
+    return values, valid
 
 
 def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
-    """Return True where the bands that are read say by a whole number, each for itself, what is nodata.
+    """Return True if the values read suffice to tell nodata: one whole number, in every band of the file.
 
-    GDAL would go through all of them once more for the mask.
+    GDAL would read all bands again for the mask.
     """
     kind, nodata = np.dtype(scene.dtype), scene.nodata
     return (
@@ -128,27 +181,3 @@ def _is_in_the_pixels(scene: "Scene", reader: rasterio.DatasetReader) -> bool:
         and set(scene.bands) == set(reader.indexes)
         and ColorInterp.alpha not in reader.colorinterp
     )
-
-
-def _read_columns(
-    scene: "Scene", reader: rasterio.DatasetReader, window: RasterWindow, valid: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """Read the columns between the first and the last valid one; the others, which nobody asks for, are zeros."""
-    columns = np.flatnonzero(valid.any(axis=0))
-    if columns.size and columns[-1] - columns[0] + 1 == window.width:
-        return np.asarray(reader.read(scene.bands, window=window))
-    values = np.zeros((len(scene.bands), window.height, window.width), scene.dtype)
-    if columns.size:
-        first, stop = int(columns[0]), int(columns[-1]) + 1
-        part = RasterWindow(window.col_off + first, window.row_off, stop - first, window.height)
-        values[:, :, first:stop] = reader.read(scene.bands, window=part)
-    return values
-
-
-def _finite(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """Take pixels that are not numbers out of the valid mask, in place of the values too."""
-    finite = np.isfinite(values).all(axis=0)
-    if finite.all():
-        return valid
-    values[:, ~finite] = 0
-    return np.asarray(finite if valid is None else finite & valid)

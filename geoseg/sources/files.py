@@ -10,12 +10,10 @@ from pathlib import Path, PurePosixPath
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
 from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.tables import name_some
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 
 log = logging.getLogger(__name__)
-
-SHOWN = 5
-"""Names that a message lists before it counts the others."""
 
 RESULT_NAMES = frozenset(
     ("buildings.parquet", "classes.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
@@ -34,12 +32,13 @@ def list_folder(folder: str) -> list[str]:
     """
     inside = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
     rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
-    kept = leave_out_results(rasters, local_names(), folder)
+    kept = _leave_out_results(rasters, _local_names(), folder)
     if not kept:
+        found = name_some([path.name + "/" * path.is_dir() for path in inside], most=5) or "nothing"
         raise MissingFileError(
-            f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
-            f"Found: {_show(path.name + '/' * path.is_dir() for path in inside)}. Name the file itself if it has "
-            f"another suffix; for the folders below, quote a pattern: '{folder.rstrip('/')}/**/*.tif'."
+            f"The folder {folder} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). Found: {found}. "
+            "Name the file itself if it has another suffix; for the folders below, quote a pattern: "
+            f"'{folder.rstrip('/')}/**/*.tif'."
         )
     return kept
 
@@ -55,7 +54,7 @@ def list_prefix(prefix: str) -> list[str]:
         raise MissingFileError(f"There is no folder {prefix}. Check the path; the working folder is {Path.cwd()}.")
     if not is_s3(prefix):
         raise SourceError(
-            f"{prefix} is a folder on a server, which cannot be asked what it holds. Name the files, a manifest (CSV, "
+            f"{prefix} is a folder on a server, which cannot list its files. Name the files, a manifest (CSV, "
             "GeoParquet) or a STAC document such as catalog.json. Folders in a bucket are listed as s3://bucket/prefix/."
         )
     below = _objects(f"{prefix}*")
@@ -64,14 +63,14 @@ def list_prefix(prefix: str) -> list[str]:
     if not kept:
         raise MissingFileError(
             f"{prefix} holds no raster to segment ({', '.join(SCENE_SUFFIXES)}). "
-            f"Found: {_show(name.removeprefix(prefix) for name in below)}. "
+            f"Found: {name_some([name.removeprefix(prefix) for name in below], most=5) or 'nothing'}. "
             f"For everything below, quote a pattern: '{prefix}**/*.tif'."
         )
     return kept
 
 
 def list_pattern(pattern: str) -> list[str]:
-    """Return the files that match a pattern, sorted; `**` stands for any folders.
+    """Return the files that match a pattern, sorted; `**` matches any folders.
 
     A pattern that ends in a suffix of its own (`*.dat`) takes every file that matches, another one only rasters.
 
@@ -81,15 +80,20 @@ def list_pattern(pattern: str) -> list[str]:
     """
     if not is_local(pattern) and not is_s3(pattern):
         raise SourceError(
-            f"{pattern} is a pattern, and a web server cannot be asked what it holds. Name the files, a manifest "
+            f"{pattern} is a pattern, and a web server cannot list its files. Name the files, a manifest "
             "(CSV, GeoParquet) or a STAC catalog; patterns work for local files and s3://bucket/prefix/*.tif."
         )
     if is_s3(pattern):
-        matches = _match_s3(pattern)
+        parent, _, last = pattern.rpartition("/")
+        everything = _objects(f"{parent}/*" if last != "**" else f"{pattern}/*")
+        fixed = pattern[: min(pattern.find(sign) for sign in MAGIC if sign in pattern)].rpartition("/")[0]
+        matching = [name for name in everything if fnmatchcase(name.rpartition("/")[2], last)]
+        seen = [name for name in matching if not _is_hidden(name, fixed)]
+        matches = _without_results(_wanted(seen, pattern), everything, pattern)
     else:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
         files = [Path(path).as_posix() for path in found]
-        matches = leave_out_results(_wanted(files, pattern), local_names(), pattern)
+        matches = _leave_out_results(_wanted(files, pattern), _local_names(), pattern)
     if not matches:
         raise MissingFileError(
             f"No scene matches {pattern}. Check the pattern: * stays within a folder, ** crosses folders"
@@ -98,42 +102,29 @@ def list_pattern(pattern: str) -> list[str]:
     return matches
 
 
-def is_result_folder(names: frozenset[str]) -> bool:
-    """Tell whether a folder with these files and folders holds a result, finished or not."""
-    return RUN_FOLDER in names or ("probability.tif" in names and bool({"mask.tif", "run.json"} & names))
-
-
-def leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
-    """Return the files that are not results of geoseg, and say how many were.
+def _leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
+    """Return the files that are not results of geoseg, finished or not, and log how many are.
 
     Args:
         files: Paths or URLs.
         names_beside: Names of everything in a folder, given the folder.
         where: The folder or pattern that covers them.
     """
-    left: dict[str, None] = {}
+    results = []
     for file in files:
         folder, _, name = file.rpartition("/")
-        if name in RESULT_NAMES and is_result_folder(names_beside(folder)):
-            left[file] = None
-    if left:
-        first = next(iter(left))
-        log.warning("%s: %d files are results of geoseg and no scenes, such as %s.", where, len(left), first)
-    return [file for file in files if file not in left]
+        names = names_beside(folder) if name in RESULT_NAMES else frozenset[str]()
+        if RUN_FOLDER in names or ("probability.tif" in names and {"mask.tif", "run.json"} & names):
+            results.append(file)
+    if results:
+        log.warning("%s: %d files are results of geoseg and not scenes, such as %s.", where, len(results), results[0])
+    left_out = set(results)
+    return [file for file in files if file not in left_out]
 
 
-def local_names() -> Callable[[str], frozenset[str]]:
+def _local_names() -> Callable[[str], frozenset[str]]:
     """Return a function that lists a local folder, each once."""
     return cache(lambda folder: frozenset(path.name for path in Path(folder or ".").iterdir()))
-
-
-def _match_s3(pattern: str) -> list[str]:
-    parent, _, last = pattern.rpartition("/")
-    everything = _objects(f"{parent}/*" if last != "**" else f"{pattern}/*")
-    fixed = pattern[: min(pattern.find(sign) for sign in MAGIC if sign in pattern)]
-    matching = [name for name in everything if fnmatchcase(name.rpartition("/")[2], last)]
-    seen = [name for name in matching if not _is_hidden(name, fixed.rpartition("/")[0])]
-    return _without_results(_wanted(seen, pattern), everything, pattern)
 
 
 def _objects(pattern: str) -> list[str]:
@@ -147,7 +138,7 @@ def _without_results(files: Sequence[str], everything: Sequence[str], where: str
         run, is_part, _ = name.partition(f"/{RUN_FOLDER}/")
         folder, last = (run, RUN_FOLDER) if is_part else name.rpartition("/")[::2]
         folders.setdefault(folder, set()).add(last)
-    return leave_out_results(files, lambda folder: frozenset(folders.get(folder, ())), where)
+    return _leave_out_results(files, lambda folder: frozenset(folders.get(folder, ())), where)
 
 
 def _wanted(files: Iterable[str], pattern: str) -> list[str]:
@@ -159,9 +150,3 @@ def _wanted(files: Iterable[str], pattern: str) -> list[str]:
 
 def _is_hidden(name: str, below: str) -> bool:
     return any(part.startswith(".") for part in name.removeprefix(below).split("/"))
-
-
-def _show(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return (", ".join(listed[:SHOWN]) or "nothing") + more

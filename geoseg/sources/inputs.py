@@ -75,24 +75,16 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
 
     Raises:
         UsageError: If nothing was named.
-        MissingFileError: If something is not there, or a folder or pattern holds no raster.
+        MissingFileError: If something does not exist, or a folder or pattern yields no raster.
         SourceError: If something cannot be understood as scenes, or two scenes cannot be told apart by name.
     """
     if not inputs:
         raise UsageError("No scene was named. Name rasters, URLs, folders, patterns, STAC documents or manifests.")
     found = [one for text in inputs for one in _read(clean(str(text)), asset, KINDS)]
     if asset is not None and not any(one.is_item for one in found):
-        log.warning("--asset %s is not used: no STAC Item was named.", asset)
-    return name_sources(_without_duplicates(found))
-
-
-def _without_duplicates(found: Sequence[Found]) -> list[Found]:
-    """Return each scene once, as it was named first: the same file with the same bands."""
-    first: dict[tuple[object, ...], Found] = {}
-    for one in found:
-        first.setdefault((identity(one.path), one.bands), one)
-    if len(first) < len(found):
-        kept = set(map(id, first.values()))
-        twice = [one.path for one in found if id(one) not in kept]
-        log.warning("%d scenes were named more than once, such as %s; each is taken once.", len(twice), twice[0])
-    return list(first.values())
+        log.warning("`asset=%s` is not used: no STAC Item was named.", asset)
+    first: dict[tuple[object, ...], Found] = {}  # the same file with the same bands is one scene
+    repeated = [one.path for one in found if first.setdefault((identity(one.path), one.bands), one) is not one]
+    if repeated:
+        log.warning("%d scenes were named more than once, such as %s; each is used once.", len(repeated), repeated[0])
+    return name_sources(list(first.values()))

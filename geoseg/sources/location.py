@@ -11,7 +11,7 @@ from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.scene import is_remote
 
 MAGIC = "*?["
-"""What makes a path a pattern."""
+"""Wildcards of patterns."""
 
 API_SEARCH = re.compile(r"/(search|collections/[^/]+/items)/?$")
 API_DOCUMENT = re.compile(r"/collections/[^/]+(/items/[^/]+)?/?$")
@@ -21,7 +21,7 @@ API_DOCUMENT = re.compile(r"/collections/[^/]+(/items/[^/]+)?/?$")
 def clean(text: str) -> str:
     """Return a location as the rest of geoseg takes it.
 
-    `file://` and `~` become local paths; what a web URL must not hold, such as spaces, is escaped.
+    `file://` and `~` become local paths; what a web URL must not contain, such as spaces, is escaped.
     """
     if text.startswith("file:"):
         return url2pathname(unquote(urlparse(text).path))
@@ -31,12 +31,12 @@ def clean(text: str) -> str:
 
 
 def _escape(url: str) -> str:
-    """Escape what is not allowed in a URL, and nothing twice."""
+    """Escape what is not allowed in a URL, but nothing twice."""
     return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
 
 
 def is_local(location: str) -> bool:
-    """Return True for what the file system itself holds."""
+    """Return True for a path of the local file system."""
     return not is_remote(location) and not location.startswith("/vsi")
 
 
@@ -56,7 +56,7 @@ def is_folder(location: str) -> bool:
 
 
 def is_pattern(location: str) -> bool:
-    """Return True for a location that stands for several; a file that exists and a URL's query do not."""
+    """Return True for a location with wildcards, unless such a file exists; a `?` in a URL begins its query."""
     if not is_local(location) and not is_s3(location):
         return "*" in location.partition("?")[0]
     return any(sign in location for sign in MAGIC) and not (is_local(location) and Path(location).exists())

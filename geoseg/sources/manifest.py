@@ -13,20 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
 from geoseg.io.store import read_bytes
 from geoseg.scene import parse_crs
-from geoseg.sources.assets import Asset, choose_asset
 from geoseg.sources.location import is_local, join, suffix_of
 from geoseg.sources.source import Found, as_utc
-
-if TYPE_CHECKING:
-    import pyarrow
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +38,10 @@ PATH_COLUMNS = ("path", "href", "location", "url")
 
 MOMENT_COLUMNS = ("datetime", "start_datetime")
 ROW_COLUMNS = frozenset((*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "assets", "id", "collection"))
-"""Every column that is read; others may hold what they like."""
+"""Every column that is read; others are ignored."""
 
 Row = Mapping[str | None, Any]
-"""Values by column, in lower case; None as column holds values beyond the header's."""
+"""Values by column, in lower case; the column None has the values beyond the header."""
 
 
 def is_manifest(location: str) -> bool:
@@ -60,41 +57,38 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
         asset: Key of the asset to take from a column `assets`.
 
     Raises:
-        ManifestError: If it cannot be read, has no column of paths or no row, or rows that cannot be used.
+        ManifestError: If it cannot be read, has no column of paths, no rows, or rows that cannot be used.
     """
     data = read_bytes(location)
+    rows: Iterable[tuple[str, Row]]
+    footprints: Iterable[BaseGeometry | None] = repeat(None)
     if suffix_of(location) in TABLE_SUFFIXES:
-        table = _read_table(data, location)
-        footprints = _read_footprints(data, table.schema, location)
-        found = _parse(_table_rows(table), location, asset)
-        return [replace(one, footprint=shape) for one, shape in zip(found, footprints, strict=True)]
-    return _parse(_csv_rows(data, location), location, asset)
-
-
-def _parse(rows: Iterable[tuple[str, Row]], location: str, asset: str | None) -> list[Found]:
-    """Parse all rows, and tell of all that cannot be used at once."""
+        rows, footprints = _read_table(data, location), _read_footprints(data, location)
+    else:
+        rows = _read_csv(data, location)
     found, bad = [], []
-    for where, row in rows:
+    for (where, row), footprint in zip(rows, footprints, strict=False):
         try:
-            found.append(_parse_row(row, location, asset))
+            found.append(replace(_parse_row(row, location, asset), footprint=footprint))
         except GeosegError as err:
             bad.append(f"{where}: {err}")
     if bad:
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         raise ManifestError(
-            f"{location}: {len(bad)} of {len(bad) + len(found)} rows cannot be used. Fix them or take them out.\n"
+            f"{location}: {len(bad)} of {len(bad) + len(found)} rows cannot be used. Fix or remove them.\n"
             + "\n".join([*bad[:SHOWN], *more])
         )
     if not found:
-        raise ManifestError(f"{location} has columns and no row. A row per scene is expected; write one at least.")
+        raise ManifestError(f"{location} has columns but no rows. One row per scene is expected; add at least one.")
     return found
 
 
-def _csv_rows(data: bytes, location: str) -> Iterator[tuple[str, Row]]:
+def _read_csv(data: bytes, location: str) -> Iterator[tuple[str, Row]]:
+    """Yield each row's line, for messages, and the row."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
-        raise ManifestError(f"{location} is no text in UTF-8 ({err}). Save it as CSV in UTF-8.") from err
+        raise ManifestError(f"{location} is not text in UTF-8 ({err}). Save it as CSV in UTF-8.") from err
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=header.count))
     columns = [name.strip().lower() for name in reader.fieldnames or ()]
@@ -105,15 +99,14 @@ def _csv_rows(data: bytes, location: str) -> Iterator[tuple[str, Row]]:
 
 
 def _check_columns(columns: Sequence[str], location: str) -> None:
-    if {*PATH_COLUMNS, "assets"} & set(columns):
-        return
-    raise ManifestError(
-        f"{location} does not say where its scenes are: a column path, href, location or url is expected in the first "
-        f"line or the schema. Found: {', '.join(columns) or 'nothing'}. Name the column of the paths `path`."
-    )
+    if not {*PATH_COLUMNS, "assets"} & set(columns):
+        raise ManifestError(
+            f"{location} does not say where its scenes are: a column path, href, location or url is expected in the "
+            f"first line or the schema. Found: {', '.join(columns) or 'nothing'}. Name the column of the paths `path`."
+        )
 
 
-def _read_table(data: bytes, location: str) -> "pyarrow.Table":
+def _read_table(data: bytes, location: str) -> list[tuple[str, Row]]:
     """Read the columns that say something about a scene, under their names in lower case."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -124,23 +117,16 @@ def _read_table(data: bytes, location: str) -> "pyarrow.Table":
         raise ManifestError(f"{location} cannot be read as Parquet ({err}). Write it again, or use CSV.") from err
     names = {name.lower(): name for name in file.schema_arrow.names}
     _check_columns(list(names), location)
-    wanted = {lower: name for lower, name in names.items() if lower in ROW_COLUMNS}
-    table = file.read(columns=list(wanted.values()))
-    return table.rename_columns([name.lower() for name in table.column_names])
-
-
-def _table_rows(table: "pyarrow.Table") -> Iterator[tuple[str, Row]]:
-    import pyarrow as pa
-
+    table = file.read(columns=[name for lower, name in names.items() if lower in ROW_COLUMNS])
+    table = table.rename_columns([name.lower() for name in table.column_names])
     for i, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):  # Python knows microseconds
+        if pa.types.is_timestamp(field.type):  # Python's datetime has microseconds
             moments = table.column(i).cast(pa.timestamp("us", field.type.tz), safe=False)
             table = table.set_column(i, field.name, moments)
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number}", row
+    return [(f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
 
 
-def _read_footprints(data: bytes, schema: "pyarrow.Schema", location: str) -> list[BaseGeometry | None]:
+def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
     """Return the geometries in EPSG:4326, None for rows without one or all where nothing is known of their CRS."""
     import pyarrow.parquet as pq
 
@@ -170,7 +156,7 @@ def _parse_row(row: Row, location: str, asset: str | None) -> Found:
     """
     if row.get(None):
         raise ManifestError(
-            f"it has {len(row[None])} values more than there are columns. Put values that hold the separator between "
+            f"it has {len(row[None])} values more than there are columns. Put values that contain the separator in "
             'quotes, such as bands "1,2,3".'
         )
     is_item = not set(PATH_COLUMNS) & set(row)
@@ -209,12 +195,16 @@ def _asset_href(row: Row, wanted: str | None) -> str:
             f"assets hold {type(struct).__name__}; a struct of assets with href, type and roles is expected, as "
             "stac-geoparquet writes it."
         )
-    cells = {key: cell for key, cell in struct.items() if cell and cell.get("href")}
-    assets = [
-        Asset(key, str(cell["href"]), _text(cell.get("type")), tuple(cell.get("roles") or ()))
-        for key, cell in cells.items()
-    ]
-    return choose_asset(assets, wanted, f"the Item {row.get('id')}").href
+    from pystac import Asset
+
+    from geoseg.sources.stac import choose_asset
+
+    assets = {
+        key: Asset(str(cell["href"]), media_type=_text(cell.get("type")), roles=list(cell.get("roles") or ()))
+        for key, cell in struct.items()
+        if cell and cell.get("href")
+    }
+    return assets[choose_asset(assets, wanted, f"the Item {row.get('id')}")].href
 
 
 def _moment(row: Row) -> datetime | None:
@@ -227,9 +217,7 @@ def _moment(row: Row) -> datetime | None:
     try:
         return as_utc(datetime.fromisoformat(text)) if text else None
     except ValueError as err:
-        raise ManifestError(
-            f"datetime {text} is not understood. Expected: 2023-05-01 or 2023-05-01T10:30:00Z."
-        ) from err
+        raise ManifestError(f"datetime {text} cannot be read. Expected: 2023-05-01 or 2023-05-01T10:30:00Z.") from err
 
 
 @lru_cache(maxsize=256)
@@ -240,7 +228,7 @@ def _crs(text: str | None) -> str | None:
     try:
         parse_crs(crs)
     except MissingCRSError as err:
-        raise ManifestError(f"crs {text} is no coordinate reference system. Expected: EPSG:32630, say.") from err
+        raise ManifestError(f"crs {text} is not a coordinate reference system. Expected: EPSG:32630, say.") from err
     return crs
 
 

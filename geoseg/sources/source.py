@@ -1,4 +1,4 @@
-"""A scene before it is opened: where it is, what is known about it, its name, and whether it can meet an area."""
+"""A scene before it is opened: its location, what is known about it, its name, and whether it may overlap an area."""
 
 import datetime as dt
 import hashlib
@@ -24,7 +24,7 @@ MAX_NAME = 100
 
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
-110 km at 60 degrees north), and catalogs round. A scene too many costs the reading of one header."""
+110 km at 60 degrees north), and catalogs round. One scene too many costs reading one header."""
 
 Bounds = tuple[float, float, float, float]
 
@@ -36,8 +36,8 @@ class SceneSource:
     Attributes:
         name: File-safe, and unique among the sources of a run.
         paths: Its files or URLs, as `open_scene` takes them.
-        datetime: When it was taken, UTC; None where nobody said.
-        footprint: The ground it covers, EPSG:4326; None where nobody said.
+        datetime: When it was taken, UTC; None where unknown.
+        footprint: The ground it covers, EPSG:4326; None where unknown.
         crs: The CRS to use where the file has none.
         bands: One-based band numbers; None leaves the choice to model and file.
     """
@@ -58,7 +58,7 @@ class Found:
         path: Its file or URL.
         is_item: True where it is an asset of a STAC Item.
         name: The name it was given: a STAC Item's id or a manifest's; None takes that of the file.
-        parent: What stands before the name where names clash: a STAC Collection; None takes the file's folder.
+        parent: Prefix of the name where names clash: a STAC Collection; None uses the file's folder.
         datetime: See `SceneSource`.
         footprint: See `SceneSource`.
         crs: See `SceneSource`.
@@ -95,58 +95,43 @@ def name_sources(found: Sequence[Found]) -> list[SceneSource]:
     """Give every scene a name of its own: its stem or given name, unless others have the same.
 
     Those that clash keep their suffix; where that does not tell them apart either, their folder (or STAC Collection)
-    stands before. Letter case makes no difference, as on Windows and macOS.
+    becomes a prefix. Letter case makes no difference, as on Windows and macOS.
 
     Raises:
         SourceError: If two scenes would still share a name.
     """
     choices = [_choices(one) for one in found]
     names: list[str | None] = [None] * len(found)
-    for level in range(max(map(len, choices), default=0)):
-        _settle(names, [choice[level] for choice in choices])
-    for one, name, choice in zip(found, names, choices, strict=True):
-        if name is None:
-            _refuse(found, names, choices, one, choice[-1])
-    return [
-        SceneSource(name, (one.path,), one.datetime, one.footprint, one.crs, one.bands)
-        for one, name in zip(found, names, strict=True)
-        if name is not None
-    ]
+    for level in zip(*choices, strict=True):  # names that are unique at this level and not taken at an earlier one
+        taken = {name.casefold() for name in names if name is not None}
+        wanted = Counter(choice.casefold() for name, choice in zip(names, level, strict=True) if name is None)
+        for i, choice in enumerate(level):
+            if names[i] is None and wanted[choice.casefold()] == 1 and choice.casefold() not in taken:
+                names[i] = choice
+    sources = []
+    for one, own, (*_, last) in zip(found, names, choices, strict=True):
+        if own is None:
+            other = next(
+                other.path
+                for other, name, choice in zip(found, names, choices, strict=True)
+                if other is not one and last.casefold() in ((name or "").casefold(), choice[-1].casefold())
+            )
+            raise SourceError(
+                f"{one.path} and {other} would share the name {last}, and results are named after their scenes. Run "
+                "them separately, each with its own `out`, or give them names in a manifest (a CSV with columns path "
+                "and name)."
+            )
+        sources.append(SceneSource(own, (one.path,), one.datetime, one.footprint, one.crs, one.bands))
+    return sources
 
 
 def _choices(found: Found) -> tuple[str, str, str, str]:
+    """Return the names that a scene may get, the preferred one first."""
     path = path_of(found.path)
     name = found.name or path.stem or "scene"
     full = f"{name}{path.suffix.replace('.', '_')}"
     parent = found.parent or parent_of(found.path)
     return safe_name(name), safe_name(full), safe_name(f"{parent}_{name}"), safe_name(f"{parent}_{full}")
-
-
-def _settle(names: list[str | None], level: Sequence[str]) -> None:
-    """Fill in the names that are unique at one level and not taken at an earlier one."""
-    taken = {name.casefold() for name in names if name is not None}
-    wanted = Counter(choice.casefold() for name, choice in zip(names, level, strict=True) if name is None)
-    for i, choice in enumerate(level):
-        if names[i] is None and wanted[choice.casefold()] == 1 and choice.casefold() not in taken:
-            names[i] = choice
-
-
-def _refuse(
-    found: Sequence[Found],
-    names: Sequence[str | None],
-    choices: Sequence[tuple[str, ...]],
-    one: Found,
-    name: str,
-) -> None:
-    both = [
-        other.path
-        for other, own, choice in zip(found, names, choices, strict=True)
-        if other is not one and name.casefold() in ((own or "").casefold(), choice[-1].casefold())
-    ]
-    raise SourceError(
-        f"{one.path} and {both[0]} would share the name {name}, and results are named after their scenes. Run them "
-        "apart, each with its own --out, or give them names in a manifest (a CSV with columns path and name)."
-    )
 
 
 def filter_sources(sources: Sequence[SceneSource], aoi_bounds_4326: Bounds) -> list[SceneSource]:
@@ -161,14 +146,15 @@ def filter_sources(sources: Sequence[SceneSource], aoi_bounds_4326: Bounds) -> l
         area = shapely.box(west, south, east, north)
     else:
         area = shapely.union(shapely.box(west, south, 180, north), shapely.box(-180, south, east, north))
-    kept = [source for source in sources if source.footprint is None or _meets(source.footprint, area)]
+    kept = []
+    for source in sources:
+        if source.footprint is not None:
+            bounds = shapely.bounds(source.footprint)
+            margin = MARGIN * max(bounds[2] - bounds[0], bounds[3] - bounds[1])
+            footprint = source.footprint if shapely.is_valid(source.footprint) else shapely.box(*bounds)
+            if not shapely.dwithin(footprint, area, margin):
+                continue
+        kept.append(source)
     if len(kept) < len(sources):
         log.info("%d of %d scenes lie outside the area and are not opened.", len(sources) - len(kept), len(sources))
     return kept
-
-
-def _meets(footprint: BaseGeometry, area: BaseGeometry) -> bool:
-    west, south, east, north = shapely.bounds(footprint)
-    margin = MARGIN * max(east - west, north - south)
-    whole = footprint if shapely.is_valid(footprint) else shapely.box(west, south, east, north)
-    return bool(shapely.dwithin(whole, area, margin))

@@ -1,7 +1,5 @@
 """`python -m geoseg.testing FOLDER [--seed N]`: write the sample scene."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Paint a whole scene from a seed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +14,10 @@ from geoseg.testing.buildings import Building, paint_building
 from geoseg.testing.canvas import MARGIN_PX, SUPERSAMPLING, Canvas
 from geoseg.testing.ground import burn_roads, paint_ground
 from geoseg.testing.light import cast_shadows, expose, sun_vector
-from geoseg.testing.sites import Settler, Sites
-from geoseg.testing.streets import Streets, plan_streets
-from geoseg.testing.style import Style, draw_style
-from geoseg.testing.things import paint_things
+from geoseg.testing.props import paint_props, paint_trees
+from geoseg.testing.sites import SitePlanner
+from geoseg.testing.streets import plan_streets
+from geoseg.testing.style import draw_style
 
 SCENE_CRS = "EPSG:32630"
 SCENE_ORIGIN = (811_200.0, 618_900.0)
@@ -32,10 +30,10 @@ class PaintedScene:
 
     Attributes:
         image: (3, y, x) uint8 RGB.
-        footprints: true roof outlines in CRS coordinates, clipped to the scene; some have courtyards, some touch.
-        grid: georeference of the image.
+        footprints: True roof outlines in CRS coordinates, clipped to the scene; some have courtyards, some touch.
+        grid: Georeference of the image.
         roof: (y, x) bool, True where the picture shows roof (trees that overhang a roof are False).
-        region: name of the style.
+        region: Name of the style.
     """
 
     image: NDArray[np.uint8]
@@ -48,14 +46,14 @@ class PaintedScene:
 def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None) -> PaintedScene:
     """Paint an aerial scene.
 
-    The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of chance, and no value hangs
-    on the last bits of a transcendental function, a sum's order or a threaded library.
+    The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of chance, and no value
+    depends on the last bits of a transcendental function, a sum's order or a threaded library.
 
     Args:
-        seed: picks region, street plan, houses, sun, weather and sensor.
-        size_px: rows and columns.
-        gsd_m: meters per pixel.
-        region: compounds, hill_town, suburb or old_town; drawn from the seed when None.
+        seed: Picks region, street plan, houses, sun, weather and sensor.
+        size_px: Rows and columns.
+        gsd_m: Meters per pixel.
+        region: Compounds, hill_town, suburb or old_town; drawn from the seed when None.
 
     Returns:
         The scene with its true footprints.
@@ -65,35 +63,24 @@ def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: s
     canvas = Canvas(size_px, gsd_m, draws[1])
     streets = plan_streets(draws[2], style, canvas.side_m)
     roads = burn_roads(canvas, streets)
-    sites = _settle(canvas, streets, roads, style, draws[3])
+    canvas.taken |= roads > 0
+    sites = SitePlanner(canvas, streets, style, draws[3]).plan()
     paint_ground(canvas, sites, streets, roads, style, draws[4])
-    _paint_objects(canvas, sites, style, draws[5])
-    cast_shadows(canvas, style, draws[6].uniform(*style.shadow))
-    grid = _grid(seed, size_px, gsd_m)
+    sun, contrast = sun_vector(style), min(1.0, 1.25 - sum(style.shadow) / 2)
+    paint_props(canvas, sites.props, style, draws[5])
+    for building in sites.buildings:
+        paint_building(canvas, building, sun, contrast)
+    paint_trees(canvas, sites.props, style, sun, draws[5])
+    cast_shadows(canvas, sun, draws[6].uniform(*style.shadow))
+    # each seed has a place of its own, so that scenes of one run do not overlap
+    east, north = SCENE_ORIGIN[0] + 2000.0 * (seed % 32), SCENE_ORIGIN[1] + 2000.0 * (seed // 32 % 32)
+    grid = Grid(CRS.from_user_input(SCENE_CRS), Affine(gsd_m, 0, east, 0, -gsd_m, north), (size_px, size_px))
     footprints = _footprints(sites.buildings, canvas.side_m, grid)
     return PaintedScene(expose(canvas, style, draws[7]), footprints, grid, _roof(canvas), style.name)
 
 
-def _settle(canvas: Canvas, streets: Streets, roads: NDArray[np.int_], style: Style, rng: np.random.Generator) -> Sites:
-    canvas.taken |= roads > 0
-    settler = Settler(canvas, streets, style, rng)
-    settler.settle()
-    settler.strew()
-    settler.traffic()
-    return settler.sites
-
-
-def _paint_objects(canvas: Canvas, sites: Sites, style: Style, rng: np.random.Generator) -> None:
-    sun = sun_vector(style)
-    contrast = min(1.0, 1.25 - sum(style.shadow) / 2)
-    paint_things(canvas, sites.things, style, sun, rng, ("sport", "strip", "pool", "wall", "hedge", "clutter", "car"))
-    for building in sites.buildings:
-        paint_building(canvas, building, sun, contrast)
-    paint_things(canvas, sites.things, style, sun, rng, ("tree",))
-
-
 def _roof(canvas: Canvas) -> NDArray[np.bool_]:
-    """Say where most of a pixel's samples are roof; where half are, the first decides, so that no edge shifts out."""
+    """Return True where most of a pixel's samples are roof; if half are, the first decides, so that no edge shifts."""
     margin = MARGIN_PX * SUPERSAMPLING
     inner = canvas.roof[margin:-margin, margin:-margin]
     parts = [
@@ -104,24 +91,14 @@ def _roof(canvas: Canvas) -> NDArray[np.bool_]:
     return most
 
 
-def _grid(seed: int, size_px: int, gsd_m: float) -> Grid:
-    """Give each seed a place of its own, so that scenes of one run do not lie on one another."""
-    east, north = SCENE_ORIGIN[0] + 2000.0 * (seed % 32), SCENE_ORIGIN[1] + 2000.0 * (seed // 32 % 32)
-    return Grid(CRS.from_user_input(SCENE_CRS), Affine(gsd_m, 0, east, 0, -gsd_m, north), (size_px, size_px))
-
-
 def _footprints(buildings: list[Building], side_m: float, grid: Grid) -> list[Polygon]:
-    frame = box(0, 0, side_m, side_m)
-    found: list[Polygon] = []
+    """Return the buildings' outlines in CRS coordinates, clipped to the scene."""
+    frame, corner = box(0, 0, side_m, side_m), np.array((grid.transform.c, grid.transform.f))
+    parts: list[Polygon] = []
     for building in buildings:
         outline = building.outline()
         clipped = outline if frame.contains(outline) else outline.intersection(frame)
-        found += [
+        parts += [
             part for part in shapely.get_parts(clipped) if part.geom_type == "Polygon" and part.area > SMALLEST_PART_M2
         ]
-    return [_to_crs(part, grid) for part in found]
-
-
-def _to_crs(part: Polygon, grid: Grid) -> Polygon:
-    corner = np.array((grid.transform.c, grid.transform.f))
-    return shapely.transform(part, lambda points: corner + points * np.array((1.0, -1.0)))
+    return [shapely.transform(part, lambda points: corner + points * np.array((1.0, -1.0))) for part in parts]

@@ -1,7 +1,5 @@
 """Scenes whose pixels say where they are, so that a misplaced chip cannot pass for a right one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.io.aside import write_aside
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 PRIME = 251
 """Largest prime below 256: rows and columns wrap here in 8-bit scenes, so no power-of-two step can hide."""
@@ -21,7 +19,7 @@ def position_values(shape: tuple[int, int], *, dtype: str = "uint8") -> NDArray[
     """Encode each pixel's row and column.
 
     Args:
-        shape: rows and columns; at most 4,016 each for uint8, 65,536 for uint16.
+        shape: Rows and columns; at most 4,016 each for uint8, 65,536 for uint16.
         dtype: uint8 or uint16 (or anything wider).
 
     Returns:
@@ -29,7 +27,7 @@ def position_values(shape: tuple[int, int], *, dtype: str = "uint8") -> NDArray[
         `row // 251 * 16 + col // 251`, else `(row * 31 + col * 17) % 65536`. The three together are unique.
 
     Raises:
-        ValueError: the shape is too large for the encoding.
+        ValueError: If the shape is too large for the encoding.
     """
     limit = LARGEST_8BIT_PX if dtype == "uint8" else 1 << 16
     if max(shape) > limit:
@@ -62,14 +60,14 @@ def write_position_scene(
     """Write a GeoTIFF of `position_values`.
 
     Args:
-        path: the file.
-        shape: rows and columns.
+        path: The file.
+        shape: Rows and columns.
         dtype: uint8 or uint16.
-        gsd_m: pixel size in units of the CRS, when no transform is given.
-        crs: coordinate reference system; None for a picture without georeference.
-        transform: replaces the north-up one at 811,200 E, 618,900 N.
-        nodata: declared in the file; the values are not changed.
-        **profile: further creation options, such as `tiled=True, blockxsize=256`.
+        gsd_m: Pixel size in units of the CRS, when no transform is given.
+        crs: Coordinate reference system; None for a picture without georeference.
+        transform: Replaces the north-up one at 811,200 E, 618,900 N.
+        nodata: Declared in the file; the values are not changed.
+        **profile: Further creation options, such as `tiled=True, blockxsize=256`.
 
     Returns:
         The path.
@@ -82,7 +80,7 @@ def write_position_scene(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (
         write_aside(path) as part,
-        quiet_georeference(),  # crs=None asks for just that
+        allow_no_georeference(),  # crs=None asks for just that
         rasterio.open(part, "w", **options, **profile) as target,
     ):
         target.write(values)

@@ -1,7 +1,5 @@
 """Write painted scenes to disk: the committed sample, and scenes with labels to train on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from geoseg.io.aside import write_aside, write_text
 from geoseg.testing.painter import PaintedScene, paint_scene
 
 SAMPLE_SEED = 2026
-"""Never trained on: training uses seeds 1 to 999."""
+"""Never used for training, which uses seeds 1 to 999."""
 SAMPLE_REGION = "old_town"
 SAMPLE_DATE = "2026-01-01T00:00:00Z"
 
@@ -40,16 +38,11 @@ def write_sample(folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 
     scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=SAMPLE_REGION)
     write_raster(home / "scene.tif", scene.image, scene.grid)
     write_footprints(home / "buildings.gpkg", scene)
-    write_text(home / "README.md", _readme(scene, seed, gsd_m))
-    return [home / "scene.tif", home / "buildings.gpkg", home / "README.md"]
-
-
-def _readme(scene: PaintedScene, seed: int, gsd_m: float) -> str:
     holes = sum(bool(footprint.interiors) for footprint in scene.footprints)
-    code = scene.grid.crs.to_string() if scene.grid.crs else "no CRS"
-    return _README.format(
-        size=scene.grid.width, gsd=gsd_m, crs=code, count=len(scene.footprints), holes=holes, seed=seed
-    )
+    count, crs = len(scene.footprints), scene.grid.crs.to_string() if scene.grid.crs else "no CRS"
+    readme = _README.format(size=size_px, gsd=gsd_m, crs=crs, count=count, holes=holes, seed=seed)
+    write_text(home / "README.md", readme)
+    return [home / "scene.tif", home / "buildings.gpkg", home / "README.md"]
 
 
 def write_training_scenes(
@@ -58,29 +51,28 @@ def write_training_scenes(
     """Write scenes and their labels.
 
     Args:
-        folder: where the files go.
-        seeds: one scene each.
-        size_px: rows and columns.
-        gsd_m: meters per pixel.
-        region: fixes the style; drawn from each seed when None.
+        folder: Where the files go.
+        seeds: One scene each.
+        size_px: Rows and columns.
+        gsd_m: Meters per pixel.
+        region: Fixes the style; drawn from each seed when None.
 
     Returns:
         Pairs of `painted_<seed>.tif` (RGB uint8) and `painted_<seed>_labels.tif` (one band, uint8, 0/1).
 
     Raises:
-        ValueError: a seed is the sample's, which must stay unseen.
+        ValueError: If a seed is the sample's, which must not be trained on.
     """
-    return [_write_training_scene(Path(folder), seed, size_px, gsd_m, region) for seed in seeds]
-
-
-def _write_training_scene(folder: Path, seed: int, size_px: int, gsd_m: float, region: str | None) -> tuple[Path, Path]:
-    if seed == SAMPLE_SEED:
-        raise ValueError(f"seed {seed} is the sample scene's and must not be trained on: use seeds 1 to 999")
-    scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=region)
-    image, labels = folder / f"painted_{seed:04d}.tif", folder / f"painted_{seed:04d}_labels.tif"
-    write_raster(image, scene.image, scene.grid)
-    write_raster(labels, label_raster(scene)[None], scene.grid)
-    return image, labels
+    written = []
+    for seed in seeds:
+        if seed == SAMPLE_SEED:
+            raise ValueError(f"seed {seed} is the sample scene's and must not be trained on: use seeds 1 to 999")
+        scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=region)
+        image, labels = Path(folder) / f"painted_{seed:04d}.tif", Path(folder) / f"painted_{seed:04d}_labels.tif"
+        write_raster(image, scene.image, scene.grid)
+        write_raster(labels, label_raster(scene)[None], scene.grid)
+        written.append((image, labels))
+    return written
 
 
 def label_raster(scene: PaintedScene) -> NDArray[np.uint8]:

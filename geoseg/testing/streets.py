@@ -1,6 +1,4 @@
-"""The street plan: a rectangle cut again and again into convex blocks, gently bent as a whole."""
-
-from __future__ import annotations
+"""The street plan: a rectangle cut again and again into convex blocks, then bent as a whole."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A side of a block: its first corner, and the half width of the road that runs along it (meters)."""
+    """A side of a block: its first corner, and the half width of the road along it (meters)."""
 
     start: Point
     road_half_m: float
@@ -28,18 +26,18 @@ Outline = tuple[Edge, ...]
 
 @dataclass(frozen=True, slots=True)
 class Bend:
-    """A smooth displacement of the whole plan: sums of waves (amplitude, wave x, wave y, phase)."""
+    """A smooth displacement of the whole plan: sums of waves (amplitude x, amplitude y, wave x, wave y, phase)."""
 
     waves: tuple[tuple[float, float, float, float, float], ...]
 
     def __call__(self, x: float, y: float) -> Point:
-        """Move a place of the straight plan to where it lies in the scene (meters, to 1/64)."""
+        """Move a place of the straight plan to its place in the scene (meters, to 1/64)."""
         dx = sum(ax * math.sin(kx * x + ky * y + phase) for ax, _, kx, ky, phase in self.waves)
         dy = sum(ay * math.cos(kx * x + ky * y + phase) for _, ay, kx, ky, phase in self.waves)
         return round((x + dx) * 64) / 64, round((y + dy) * 64) / 64
 
     def pose(self, x: float, y: float, angle: float) -> Pose:
-        """Give the bent place of something that stood at `angle` radians."""
+        """Return the bent place of something that stood at `angle` radians."""
         here = self(x, y)
         ahead = self(x + 4 * math.cos(angle), y + 4 * math.sin(angle))
         return Pose.of_angle(*here, math.atan2(ahead[1] - here[1], ahead[0] - here[0]))
@@ -54,7 +52,7 @@ class Bend:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CityBlock:
     """A convex piece of land between roads, in the straight plan."""
 
     outline: Outline
@@ -66,19 +64,30 @@ class Block:
         return [edge.start for edge in self.outline]
 
     @property
+    def sides(self) -> list[tuple[Point, Point]]:
+        """The sides as pairs of corners, in the order of the outline."""
+        return _sides(self.outline)
+
+    @property
     def center(self) -> Point:
         """The mean of the corners."""
         corners = self.corners
         return sum(x for x, _ in corners) / len(corners), sum(y for _, y in corners) / len(corners)
 
-    def room_m(self, x: float, y: float) -> float:
-        """Say how far a place is from the nearest roadside; negative outside."""
-        return min(
-            distance - edge.road_half_m for edge, distance in zip(self.outline, self._distances(x, y), strict=True)
-        )
+    @property
+    def angle(self) -> float:
+        """Direction of the longest side, radians."""
+        a, b = max(self.sides, key=lambda side: math.dist(*side))
+        return math.atan2(b[1] - a[1], b[0] - a[0])
 
-    def _distances(self, x: float, y: float) -> list[float]:
-        return [_beside(a, b, (x, y)) for a, b in sides(self)]
+    def room_m(self, x: float, y: float) -> float:
+        """Return the distance from a place to the nearest roadside; negative outside."""
+        rooms = []
+        for edge, (a, b) in zip(self.outline, self.sides, strict=True):
+            length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1.0
+            distance = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / length
+            rooms.append(distance - edge.road_half_m)
+        return min(rooms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,39 +102,49 @@ class Road:
 class Streets:
     """The plan of a scene."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[CityBlock, ...]
     roads: tuple[Road, ...]
     bend: Bend
 
 
-def sides(block: Block) -> list[tuple[Point, Point]]:
-    """List the block's sides as pairs of corners."""
-    corners = block.corners
-    return list(zip(corners, corners[1:] + corners[:1], strict=True))
-
-
-def _beside(a: Point, b: Point, place: Point) -> float:
-    length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1.0
-    return ((b[0] - a[0]) * (place[1] - a[1]) - (b[1] - a[1]) * (place[0] - a[0])) / length
-
-
 def plan_streets(rng: np.random.Generator, style: Style, side_m: float) -> Streets:
-    """Cut the land around a scene of `side_m` meters into blocks, and lay roads on the cuts."""
+    """Cut the land around a scene of `side_m` meters into blocks, and put roads on the cuts."""
     bend = _draw_bend(rng)
-    outlines: list[tuple[Outline, int]] = [(_land(rng, side_m), 0)]
-    straight: list[tuple[Point, Point, float]] = []
-    blocks: list[Block] = []
+    angle = rng.uniform(0, math.pi)
+    half, center = side_m * 0.72 + 60.0, side_m / 2
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = ((-half, -half), (half, -half), (half, half), (-half, half))
+    land = tuple(Edge((center + u * cos - v * sin, center + u * sin + v * cos), 0.0) for u, v in corners)
+    kinds = sorted(style.block_kinds)
+    weights = [style.block_kinds[kind] for kind in kinds]
+    narrow, wide = style.road_m
+    outlines: list[tuple[Outline, int]] = [(land, 0)]
+    cuts: list[tuple[Point, Point, float]] = []
+    blocks: list[CityBlock] = []
     while outlines:
         outline, depth = outlines.pop()
         target = rng.uniform(*style.block_m)
-        halves = _split(rng, outline, target, _road_width(rng, style, depth))
+        rank = max(0.0, 1.0 - depth / 5.0)
+        width = float(narrow + (wide - narrow) * min(1.0, rank * rng.uniform(0.7, 1.3)))
+        halves = _split(rng, outline, target, width)
         if halves is None:
-            blocks.append(Block(outline, _draw_kind(rng, style)))
+            blocks.append(CityBlock(outline, kinds[pick(rng, weights)]))
             continue
-        straight.append(halves[2])
-        outlines += [(halves[0], depth + 1), (halves[1], depth + 1)]
-    roads = [Road(LineString(bend.line([a, b])), width) for a, b, width in straight]
+        left, right = halves
+        cuts.append((left[0].start, right[0].start, width))
+        outlines += [(left, depth + 1), (right, depth + 1)]
+    roads = [Road(LineString(bend.line([a, b])), width) for a, b, width in cuts]
     return Streets(tuple(blocks), tuple(sorted(roads, key=lambda road: road.width_m)), bend)
+
+
+def pick(rng: np.random.Generator, weights: list[float]) -> int:
+    """Draw an index with the given weights."""
+    mark = rng.random() * sum(weights)
+    for index, weight in enumerate(weights):
+        mark -= weight
+        if mark < 0:
+            return index
+    return len(weights) - 1
 
 
 def _draw_bend(rng: np.random.Generator) -> Bend:
@@ -139,74 +158,40 @@ def _draw_bend(rng: np.random.Generator) -> Bend:
     return Bend(tuple(waves))
 
 
-def _land(rng: np.random.Generator, side_m: float) -> Outline:
-    angle = rng.uniform(0, math.pi)
-    half = side_m * 0.72 + 60.0
-    center = side_m / 2
-    corners = [(-half, -half), (half, -half), (half, half), (-half, half)]
-    cos, sin = math.cos(angle), math.sin(angle)
-    return tuple(Edge((center + u * cos - v * sin, center + u * sin + v * cos), 0.0) for u, v in corners)
-
-
-def _road_width(rng: np.random.Generator, style: Style, depth: int) -> float:
-    low, high = style.road_m
-    rank = max(0.0, 1.0 - depth / 5.0)
-    return float(low + (high - low) * min(1.0, rank * rng.uniform(0.7, 1.3)))
-
-
-def _draw_kind(rng: np.random.Generator, style: Style) -> str:
-    kinds = sorted(style.block_kinds)
-    weights = [style.block_kinds[kind] for kind in kinds]
-    return kinds[pick(rng, weights)]
-
-
-def pick(rng: np.random.Generator, weights: list[float]) -> int:
-    """Draw an index with the given weights."""
-    mark = rng.random() * sum(weights)
-    for index, weight in enumerate(weights):
-        mark -= weight
-        if mark < 0:
-            return index
-    return len(weights) - 1
-
-
-def _split(
-    rng: np.random.Generator, outline: Outline, target: float, width: float
-) -> tuple[Outline, Outline, tuple[Point, Point, float]] | None:
-    """Cut an outline across its longest side; None when it is small enough."""
+def _sides(outline: Outline) -> list[tuple[Point, Point]]:
     corners = [edge.start for edge in outline]
-    lengths = [math.dist(a, b) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
-    longest = max(range(len(lengths)), key=lengths.__getitem__)
-    area = Polygon(corners).area
-    if lengths[longest] < target * 1.35 or area < target * target * 0.9:
+    return list(zip(corners, corners[1:] + corners[:1], strict=True))
+
+
+def _split(rng: np.random.Generator, outline: Outline, target: float, width: float) -> tuple[Outline, Outline] | None:
+    """Cut an outline across its longest side with a road; None if it is small enough.
+
+    The halves begin at the two ends of the road, which is straight.
+    """
+    sides = _sides(outline)
+    lengths = [math.dist(a, b) for a, b in sides]
+    first, count = max(range(len(sides)), key=lengths.__getitem__), len(sides)
+    area = Polygon([edge.start for edge in outline]).area
+    if lengths[first] < target * 1.35 or area < target * target * 0.9:
         return None
-    a, b = corners[longest], corners[(longest + 1) % len(corners)]
+    a, b = sides[first]
     share = rng.uniform(0.36, 0.64)
     start = (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share)
     angle = math.atan2(b[1] - a[1], b[0] - a[0]) + math.pi / 2 + rng.normal(0, 0.07)
-    return _cut(outline, longest, start, angle, width)
-
-
-def _cut(
-    outline: Outline, first: int, start: Point, angle: float, width: float
-) -> tuple[Outline, Outline, tuple[Point, Point, float]] | None:
-    corners = [edge.start for edge in outline]
-    count = len(corners)
-    ray = (math.cos(angle), math.sin(angle))
     for step in range(1, count):
         index = (first + step) % count
-        end = _meet(start, ray, corners[index], corners[(index + 1) % count])
-        if end is None:
-            continue
-        ahead = [outline[(first + k) % count] for k in range(1, step + 1)]
-        behind = [outline[(index + k) % count] for k in range(1, count - step + 1)]
-        left = (Edge(start, outline[first].road_half_m), *ahead, Edge(end, width / 2))
-        right = (Edge(end, outline[index].road_half_m), *behind, Edge(start, width / 2))
-        return left, right, (start, end, width)
+        end = _meet(start, (math.cos(angle), math.sin(angle)), *sides[index])
+        if end is not None:
+            ahead = [outline[(first + k) % count] for k in range(1, step + 1)]
+            behind = [outline[(index + k) % count] for k in range(1, count - step + 1)]
+            left = (Edge(start, outline[first].road_half_m), *ahead, Edge(end, width / 2))
+            right = (Edge(end, outline[index].road_half_m), *behind, Edge(start, width / 2))
+            return left, right
     return None
 
 
 def _meet(start: Point, ray: Point, a: Point, b: Point) -> Point | None:
+    """Return where a ray meets the side from a to b, if it does."""
     side = (b[0] - a[0], b[1] - a[1])
     cross = ray[0] * side[1] - ray[1] * side[0]
     if abs(cross) < 1e-9:

@@ -1,7 +1,5 @@
 """What a region looks like: ground, roofs, streets, light. Colors were chosen beside real drone and aerial imagery."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +13,12 @@ class Material:
     """A roof covering.
 
     Attributes:
-        kind: metal, tile, shingle, concrete or membrane: decides the texture.
+        kind: Metal, tile, shingle, concrete or membrane: decides the texture.
         colors: RGB choices, 0-255.
-        roofs: roof forms it comes with.
-        weight: how common it is.
-        rust: share of rusted sheets, 0-1 (metal).
-        wear: strength of stains and mottling.
+        roofs: Kinds of roof it comes with.
+        weight: How common it is.
+        rust: Share of rusted sheets, 0-1 (metal).
+        wear: Strength of stains and mottling.
     """
 
     kind: str
@@ -99,6 +97,22 @@ _RED: tuple[RGB, ...] = ((160, 58, 52), (178, 74, 66), (138, 48, 46), (190, 98, 
 _GREEN: tuple[RGB, ...] = ((58, 108, 84), (74, 122, 98), (96, 132, 112), (52, 84, 62))
 _DARK_ROOF: tuple[RGB, ...] = ((66, 66, 70), (84, 84, 88), (54, 55, 60), (104, 102, 102))
 _WHITE: tuple[RGB, ...] = ((214, 212, 206), (228, 228, 226), (196, 194, 190), (204, 200, 188))
+
+HALL_ROOFS = (
+    Material("membrane", ((206, 204, 200), (176, 174, 170), (120, 120, 122), (84, 84, 88)), ("flat",), 3.0, wear=0.8),
+    Material(
+        "metal",
+        ((150, 150, 150), (178, 178, 174), (66, 112, 168), (142, 78, 66), (98, 124, 110)),
+        ("gable",),
+        3.0,
+        rust=0.05,
+    ),
+)
+ESTATE_ROOFS = (
+    Material("membrane", ((196, 194, 190), (128, 126, 124), (92, 92, 96), (150, 146, 140)), ("flat",), 3.0, wear=0.9),
+    Material("concrete", ((158, 152, 146), (176, 172, 164)), ("flat",), 1.0),
+    Material("tile", ((150, 84, 64), (128, 86, 74)), ("hip", "gable"), 1.5),
+)
 
 _COMPOUNDS = Style(
     name="compounds",

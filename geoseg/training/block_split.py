@@ -21,7 +21,7 @@ from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
 from geoseg.io.aside import write_aside
 from geoseg.scene import open_scene
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 
 __all__ = ["BlockSplit", "LabeledBlock", "LabeledScene", "hide_areas", "label_scene", "split_blocks", "write_folds"]
 
@@ -330,7 +330,7 @@ def _write_areas(path: Path, grid: Grid, areas: Sequence[tuple[str, Any]]) -> No
     crs = grid.crs.to_wkt() if grid.crs is not None else None
     frame = geopandas.GeoDataFrame({"split": list(names)}, geometry=list(shapes), crs=crs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(path) as aside, quiet(message="'crs' was not provided"):  # a plain picture has none
+    with write_aside(path) as aside, ignore_warnings(message="'crs' was not provided"):  # a plain picture has none
         frame.to_file(aside, driver="GPKG", layer="areas")
 
 

@@ -19,7 +19,7 @@ from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import write_json
 from geoseg.networks import build_network, network_facts
-from geoseg.silence import quiet
+from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
 from geoseg.training.folder import claim_folder, is_finished, write_row
@@ -250,7 +250,7 @@ def _fit(run: _Run) -> None:
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
-    with quiet(message=_KNOWN):
+    with ignore_warnings(message=_KNOWN):
         trainer.fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),

@@ -228,7 +228,7 @@ def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
 def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
     """Open an image as inference would: its bands, its levels, its grid.
 
-    Bands follow the rule of `geoseg.inference.fit.choose_bands`.
+    Bands follow the rule of `geoseg.inference.choose_bands`.
     """
     scene, wanted = open_scene(image, bands=source.bands or None), len(recipe.network.bands)
     found = scene.bands if source.bands or wanted <= len(scene.bands) else scene.data_bands

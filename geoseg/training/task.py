@@ -19,7 +19,7 @@ from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene, is_known
 from geoseg.errors import RecipeError, TrainingError
 from geoseg.grid import Window, fit_lattice
-from geoseg.io.tables import list_names
+from geoseg.io.tables import name_some
 from geoseg.training.augment import augment_batch
 from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
@@ -51,7 +51,7 @@ class MixedCrops(Dataset[Sample]):
         without = [scene.about.get("scene", scene.path.stem) for _, scene in opened if not len(scene)]
         if without:
             message = "%d of %d training scenes have no room or too few labels for a window of %d px; left out: %s"
-            log.warning(message, len(without), len(opened), window_px, list_names(without))
+            log.warning(message, len(without), len(opened), window_px, name_some(without))
         if not kept:
             raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
         self.scenes = [scene for _, scene in kept]

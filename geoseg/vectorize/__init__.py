@@ -3,9 +3,8 @@
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
 from geoseg.vectorize.footprints import Footprints
 from geoseg.vectorize.generalize import Generalizer, Simplify
-from geoseg.vectorize.outlines import BlockOutlines, Pending, SeamSweep, finish_block
 from geoseg.vectorize.polygonize import polygonize
-from geoseg.vectorize.seams import join_seams
+from geoseg.vectorize.seams import BlockOutlines, Pending, SeamSweep, finish_block, join_seams
 
 __all__ = [
     "BlockOutlines",

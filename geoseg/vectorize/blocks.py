@@ -1,4 +1,4 @@
-"""One block's mask into polygons."""
+"""One block's mask into polygons, by its runs: horizontal stretches of mask pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.vectorize.rings import Corners, PolygonArray, outline
-from geoseg.vectorize.runs import Runs, find_runs, label_runs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +21,7 @@ class BlockPolygons:
         pixel_count: Pixels inside, `(polygon,)`.
         probability_sum: Sum of the uint8 probabilities inside, `(polygon,)`.
         edge: True where a pixel touches the scene's border or a pixel without data, `(polygon,)`.
-        open: True where a pixel touches a border of the block inside the scene, so that the polygon may go on beyond
+        open: True where a pixel touches a border of the block inside the scene, so that the polygon may continue beyond
             it, `(polygon,)`.
     """
 
@@ -59,6 +58,31 @@ class BlockPolygons:
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Pixels `start .. stop - 1` of a row, for every run; sorted by row, then by start. All arrays are `(run,)`."""
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.row)
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        """Pixels of each run."""
+        return self.stop - self.start
+
+    def sum(self, value: NDArray[Any]) -> NDArray[np.int64]:
+        """Sum over each run the values of the mask's pixels, `(mask pixel,)`, row by row."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        total: NDArray[np.int64] = np.add.reduceat(value, np.cumsum(self.length) - self.length, dtype=np.int64)
+        return total
+
+
 def polygonize_block(
     mask: NDArray[np.bool_],
     probability: NDArray[np.uint8],
@@ -85,16 +109,36 @@ def polygonize_block(
     Raises:
         ValueError: If the window does not lie inside the scene or an array has another shape.
     """
-    inner = _own_pixels(window, scene_shape, mask.shape, probability.shape, valid.shape)
+    scene = Window(0, 0, *scene_shape)
+    expanded = window.expand(1).intersect(scene)
+    if expanded is None or window.intersect(scene) != window:
+        raise ValueError(f"{window} does not lie inside the scene of {scene_shape[0]} x {scene_shape[1]} pixels")
+    shapes = mask.shape, probability.shape, valid.shape
+    if any(shape != expanded.shape for shape in shapes):
+        raise ValueError(f"arrays of shape {shapes} for {window}; expected {expanded.shape}, one pixel more per side")
+    inner = window.relative_to(expanded).slices
     own = (mask & valid)[inner]
     runs = find_runs(own)
     count, region = label_runs(runs)
-    at_scene, at_block = _border_runs(runs, window, scene_shape)
-    at_edge = at_scene if valid.all() else at_scene | (_sum_runs(runs, _beside_nodata(valid)[inner][own]) > 0)
+
+    touches = (runs.row == 0, runs.row == window.height - 1, runs.start == 0, runs.stop == window.width)
+    is_scene = (window.row == 0, window.rows.stop == scene.height, window.col == 0, window.cols.stop == scene.width)
+    at_scene = np.logical_or.reduce([touch & is_own for touch, is_own in zip(touches, is_scene, strict=True)])
+    at_block = np.logical_or.reduce([touch & (not is_own) for touch, is_own in zip(touches, is_scene, strict=True)])
+    at_edge = at_scene if valid.all() else at_scene | (runs.sum(_beside_nodata(valid)[inner][own]) > 0)
+
+    row, start, stop = runs.row + window.row, runs.start + window.col, runs.stop + window.col
+    weight = np.ones(len(runs), dtype=np.int64)
+    corners = Corners(
+        region=np.tile(region, 4),
+        row=np.concatenate((row, row, row + 1, row + 1)),
+        col=np.concatenate((start, stop, start, stop)),
+        weight=np.concatenate((weight, -weight, -weight, weight)),
+    )
     return BlockPolygons(
-        polygons=outline(_corners_of_runs(runs, region, window)),
+        polygons=outline(corners),
         pixel_count=add_by_region(region, runs.length, count),
-        probability_sum=add_by_region(region, _sum_runs(runs, probability[inner][own]), count),
+        probability_sum=add_by_region(region, runs.sum(probability[inner][own]), count),
         edge=add_by_region(region, at_edge, count) > 0,
         open=add_by_region(region, at_block, count) > 0,
     )
@@ -107,48 +151,8 @@ def add_by_region(region: NDArray[np.int64], value: NDArray[Any], count: int) ->
     return total
 
 
-def _own_pixels(window: Window, scene_shape: tuple[int, int], *shapes: tuple[int, ...]) -> tuple[slice, slice]:
-    """Check the shapes and return the slices of the block's own pixels in its expanded arrays."""
-    scene = Window(0, 0, *scene_shape)
-    expanded = window.expand(1).intersect(scene)
-    if expanded is None or window.intersect(scene) != window:
-        raise ValueError(f"{window} does not lie inside the scene of {scene_shape[0]} x {scene_shape[1]} pixels")
-    if any(shape != expanded.shape for shape in shapes):
-        raise ValueError(f"arrays of shape {shapes} for {window}; expected {expanded.shape}, one pixel more per side")
-    row, col = window.row - expanded.row, window.col - expanded.col
-    return slice(row, row + window.height), slice(col, col + window.width)
-
-
-def _corners_of_runs(runs: Runs, region: NDArray[np.int64], window: Window) -> Corners:
-    """Return the four corners of every run as weights, in whole-scene pixels."""
-    row, start, stop = runs.row + window.row, runs.start + window.col, runs.stop + window.col
-    weight = np.ones(len(runs), dtype=np.int64)
-    return Corners(
-        region=np.tile(region, 4),
-        row=np.concatenate((row, row, row + 1, row + 1)),
-        col=np.concatenate((start, stop, start, stop)),
-        weight=np.concatenate((weight, -weight, -weight, weight)),
-    )
-
-
-def _border_runs(
-    runs: Runs, window: Window, scene_shape: tuple[int, int]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Say which runs touch the scene's border, and which a border of the block inside the scene."""
-    touches = (runs.row == 0, runs.row == window.height - 1, runs.start == 0, runs.stop == window.width)
-    is_scene = (
-        window.row == 0,
-        window.rows.stop == scene_shape[0],
-        window.col == 0,
-        window.cols.stop == scene_shape[1],
-    )
-    at_scene = [touch & own for touch, own in zip(touches, is_scene, strict=True)]
-    at_block = [touch & (not own) for touch, own in zip(touches, is_scene, strict=True)]
-    return np.logical_or.reduce(at_scene), np.logical_or.reduce(at_block)
-
-
 def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which pixels have a pixel without data among their 4-neighbors."""
+    """Return True for pixels with a pixel without data among their 4-neighbors."""
     beside = np.zeros(valid.shape, dtype=bool)
     beside[1:] |= ~valid[:-1]
     beside[:-1] |= ~valid[1:]
@@ -157,9 +161,64 @@ def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return beside
 
 
-def _sum_runs(runs: Runs, value: NDArray[Any]) -> NDArray[np.int64]:
-    """Sum over each run the values of the mask's pixels, `(mask pixel,)`, row by row."""
+def find_runs(mask: NDArray[np.bool_]) -> Runs:
+    """Find the runs of a `(y, x)` mask."""
+    height, width = mask.shape
+    padded = np.zeros((height, width + 1), dtype=bool)
+    padded[:, :width] = mask
+    flat = padded.ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        changes = np.concatenate(([0], changes))
+    row, start = np.divmod(changes[::2], width + 1)
+    return Runs(row, start, start + changes[1::2] - changes[::2])
+
+
+def label_runs(runs: Runs) -> tuple[int, NDArray[np.int64]]:
+    """Number the 4-connected components of the runs by their first pixel, row by row.
+
+    Returns:
+        The number of components and the component of every run, `(run,)`.
+    """
     if not len(runs):
-        return np.zeros(0, dtype=np.int64)
-    total: NDArray[np.int64] = np.add.reduceat(value, np.cumsum(runs.length) - runs.length, dtype=np.int64)
-    return total
+        return 0, np.zeros(0, dtype=np.int64)
+    stride = int(runs.stop.max()) + 1
+    start, stop = runs.row * stride + runs.start, runs.row * stride + runs.stop
+    first = np.searchsorted(stop, start + stride, side="right")
+    last = np.searchsorted(start, stop + stride, side="left")
+    above, below = expand_ranges(first, last)
+    return connected_components(len(runs), above, below)
+
+
+def expand_ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List every pair `(i, j)` with `first[i] <= j < last[i]`."""
+    count = np.maximum(last - first, 0)
+    i = np.repeat(np.arange(len(first)), count)
+    offset = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    return i, first[i] + offset
+
+
+def connected_components(count: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Number the components of the graph whose edges join node `a[i]` to node `b[i]`.
+
+    Every round hooks each root below the smallest root next to it and then flattens the trees (Shiloach and Vishkin,
+    "An O(log n) parallel connectivity algorithm", 1982), so a round is a handful of numpy calls.
+
+    Args:
+        count: Number of nodes.
+        a: First nodes of the edges, `(edge,)`.
+        b: Second nodes of the edges, `(edge,)`.
+
+    Returns:
+        The number of components and the component of every node. Components are numbered by their smallest node.
+    """
+    root = np.arange(count, dtype=np.int64)
+    while a.size:
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(above := root[root], root):
+            root = above
+        a, b = root[a], root[b]
+        apart = a != b
+        a, b = a[apart], b[apart]
+    is_root = root == np.arange(count)
+    return int(is_root.sum()), (np.cumsum(is_root) - 1)[root]

@@ -10,12 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.grid import Grid
+from geoseg.inference import PROBABILITY_ONE
 from geoseg.vectorize.blocks import BlockPolygons
-from geoseg.vectorize.ground import Ground, measure_polygons, pixel_area_m2, to_world
+from geoseg.vectorize.ground import measure_polygons, pixel_area_m2, to_world
 from geoseg.vectorize.rings import PolygonArray, first_corners
-
-PROBABILITY_SCALE = 1 / 254
-"""Probability of one unit of what blocks sum up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +105,13 @@ def measure_footprints(polygons: BlockPolygons, outlines: PolygonArray, grid: Gr
     kind, xy, (rings, parts) = shapely.to_ragged_array(outlines)
     world = np.column_stack(to_world(grid.transform, xy[:, 0], xy[:, 1]))
     geometry = shapely.orient_polygons(shapely.from_ragged_array(kind, world, (rings, parts)), exterior_cw=False)
-    area, perimeter = measure_polygons(world, rings, parts, Ground.of(grid.crs))
+    area, perimeter = measure_polygons(world, rings, parts, grid.crs)
     wkb = shapely.to_wkb(geometry, byte_order=1).tolist()
     return Footprints(
         *first_corners(polygons.polygons),
         area_m2=area,
         perimeter_m=perimeter,
-        confidence=polygons.probability_sum / polygons.pixel_count * PROBABILITY_SCALE,
+        confidence=polygons.probability_sum / polygons.pixel_count * (1 / PROBABILITY_ONE),
         edge=polygons.edge,
         bounds=shapely.bounds(geometry),
         wkb=np.frombuffer(b"".join(wkb), dtype=np.uint8),
@@ -125,10 +123,6 @@ def keep_large(polygons: BlockPolygons, grid: Grid, min_area_m2: float) -> Block
     """Drop polygons whose pixels cover less ground than `min_area_m2`; what is off the map has no area and stays."""
     if not len(polygons) or min_area_m2 <= 0:
         return polygons
-    return polygons.take(~(pixel_areas(polygons, grid, Ground.of(grid.crs)) < min_area_m2))
-
-
-def pixel_areas(polygons: BlockPolygons, grid: Grid, ground: Ground) -> NDArray[np.float64]:
-    """Return the ground that the pixels of each polygon cover, in square meters, `(polygon,)`."""
-    left, top, right, bottom = shapely.bounds(polygons.polygons).reshape(-1, 4).T
-    return polygons.pixel_count * pixel_area_m2(grid, (left + right) / 2, (top + bottom) / 2, ground)
+    left, top, right, bottom = shapely.bounds(polygons.polygons).T
+    area_m2 = polygons.pixel_count * pixel_area_m2(grid, (left + right) / 2, (top + bottom) / 2)
+    return polygons.take(~(area_m2 < min_area_m2))

@@ -81,22 +81,20 @@ def generalize(polygons: PolygonArray, generalizer: Generalizer) -> tuple[Polygo
     if generalizer.reach_px <= 0 or not len(polygons):
         return polygons, np.zeros(len(polygons), dtype=bool)
     outlines = generalizer.outline(polygons)
-    return outlines, _find_clashes(polygons, outlines)
-
-
-def _find_clashes(polygons: PolygonArray, simple: PolygonArray) -> NDArray[np.bool_]:
-    """Say which polygons clash with a neighbor."""
-    a, b = _near_pairs(polygons)
-    is_new = simple != polygons
-    a, b = a[is_new[a] | is_new[b]], b[is_new[a] | is_new[b]]
-    clash = _overlap(simple[a], simple[b]) | _overlap(simple[a], polygons[b]) | _overlap(polygons[a], simple[b])
+    is_new, box = outlines != polygons, shapely.bounds(polygons)
+    a, b = shapely.STRtree(polygons).query(polygons)
+    may_clash = (a < b) & (is_new[a] | is_new[b])
+    a, b = a[may_clash], b[may_clash]
+    share = (np.maximum(box[a, :2], box[b, :2]) < np.minimum(box[a, 2:], box[b, 2:])).all(axis=1)
+    a, b = a[share], b[share]  # boxes that share no more than a border cannot clash
+    clash = _overlap(outlines[a], outlines[b]) | _overlap(outlines[a], polygons[b]) | _overlap(polygons[a], outlines[b])
     clashing = np.zeros(len(polygons), dtype=bool)
     clashing[a[clash]] = clashing[b[clash]] = True
-    return clashing
+    return outlines, clashing
 
 
 def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.bool_]:
-    """Say which simplified polygons may stand for their originals."""
+    """Return True for simplified polygons that may replace their originals."""
     change = np.abs(shapely.area(simple) / shapely.area(polygons) - 1)
     same_holes = shapely.get_num_interior_rings(simple) == shapely.get_num_interior_rings(polygons)
     same_kind = shapely.get_type_id(simple) == shapely.GeometryType.POLYGON
@@ -104,17 +102,7 @@ def _is_faithful(simple: PolygonArray, polygons: PolygonArray) -> NDArray[np.boo
     return faithful
 
 
-def _near_pairs(polygons: PolygonArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List the pairs whose boxes share more than a border: no others can clash."""
-    a, b = shapely.STRtree(polygons).query(polygons)
-    a, b = a[a < b], b[a < b]
-    box = shapely.bounds(polygons)
-    low, high = np.maximum(box[a, :2], box[b, :2]), np.minimum(box[a, 2:], box[b, 2:])
-    share = (low < high).all(axis=1)
-    return a[share], b[share]
-
-
 def _overlap(a: PolygonArray, b: PolygonArray) -> NDArray[np.bool_]:
-    """Say which pairs have interiors that meet."""
+    """Return True for pairs whose interiors intersect."""
     meet: NDArray[np.bool_] = shapely.relate_pattern(a, b, "T********")
     return meet

@@ -11,7 +11,7 @@ from geoseg.grid import Grid
 from geoseg.inference import NODATA, PROBABILITY_ONE, stored_threshold
 from geoseg.vectorize.blocks import polygonize_block
 from geoseg.vectorize.generalize import Generalizer, Simplify
-from geoseg.vectorize.outlines import finish_block
+from geoseg.vectorize.seams import finish_block
 
 if TYPE_CHECKING:
     import xarray
@@ -41,9 +41,9 @@ def polygonize(
             `transform` and `crs`.
         transform: From pixel corners to world coordinates, as rasterio has it; pixels by default.
         crs: CRS of the world coordinates, in any form that rasterio takes; None for a plain picture.
-        valid: `(y, x)` bool, True where there is data; what is not a number, or 255 in a mask, is not valid anyway.
+        valid: `(y, x)` bool, True where there is data; NaN, and 255 in a mask, are never valid.
         threshold: A building has this probability or more. Probabilities are rounded to 1/254 first, as they are
-            stored; a mask has no use for it.
+            stored; not used for a mask.
         min_area_m2: Smallest footprint kept, square meters; square units of the coordinates without a CRS.
         generalizer: Makes outlines of those of the pixels; `Simplify(1.0)` by default, as in a run, and `Simplify(0)`
             keeps every pixel corner.
@@ -59,16 +59,15 @@ def polygonize(
     from rasterio.crs import CRS
 
     if not 0 < threshold < 1:
-        raise UsageError(f"threshold = {threshold} is not a probability. Give one between 0 and 1.")
+        raise UsageError(f"`threshold={threshold}` is not a probability. Give one between 0 and 1.")
     own_transform, own_crs = _georeference(probability)
     values = np.asarray(probability)
-    is_mask = values.dtype.kind in "biu"
-    stored = _stored_mask(values) if is_mask else _stored_probability(values)
+    stored = _as_stored(values)
     has_data = stored != NODATA
     if valid is not None:
         if np.shape(valid) != stored.shape:
             raise UsageError(
-                f"valid has shape {np.shape(valid)}, the array {stored.shape}. Give one of the same shape."
+                f"`valid` has shape {np.shape(valid)}, the array {stored.shape}. Give one of the same shape."
             )
         has_data &= valid
     place = transform or own_transform or Affine.identity()
@@ -81,6 +80,7 @@ def polygonize(
         polygons, grid.window, grid, min_area_m2=min_area_m2, generalizer=generalizer or Simplify(1.0)
     )
     footprints = outlines.finished.in_reading_order()
+    is_mask = values.dtype.kind in "biu"
     columns = {name: getattr(footprints, name) for name in ATTRIBUTES if not (is_mask and name == "confidence")}
     wkt = grid.crs.to_wkt() if grid.crs is not None else None
     return geopandas.GeoDataFrame(columns, geometry=footprints.geometry, crs=wkt)
@@ -100,10 +100,18 @@ def _georeference(array: Any) -> tuple[Affine | None, Any]:
     return place, attrs.get("crs") or mapping.get("crs_wkt") or mapping.get("spatial_ref")
 
 
-def _stored_probability(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return probabilities as they are stored: 0 to 254, 255 without data."""
+def _as_stored(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return probabilities, or those of a mask, as they are stored: 0 to 254, 255 without data."""
     if values.ndim != 2:
         raise UsageError(f"An array of shape {values.shape} was given. Give one band: (y, x).")
+    if values.dtype.kind in "biu":
+        others = np.setdiff1d(values, (0, 1, NODATA))
+        if len(others):
+            raise UsageError(
+                f"A mask with the value {others[0]} was given. Give 0, 1 and 255 (no data), such as `classes == 2` of "
+                "a class raster, or probabilities as floats."
+            )
+        return np.where(values == NODATA, NODATA, np.where(values, PROBABILITY_ONE, 0)).astype(np.uint8)
     is_number = np.isfinite(values)
     known = values[is_number]
     if known.size and (known.min() < 0 or known.max() > 1):
@@ -114,15 +122,3 @@ def _stored_probability(values: NDArray[Any]) -> NDArray[np.uint8]:
     stored = np.full(values.shape, NODATA, np.uint8)
     stored[is_number] = np.rint(known * PROBABILITY_ONE)
     return stored
-
-
-def _stored_mask(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.ndim != 2:
-        raise UsageError(f"An array of shape {values.shape} was given. Give one band: (y, x).")
-    others = np.setdiff1d(values, (0, 1, NODATA))
-    if len(others):
-        raise UsageError(
-            f"A mask with the value {others[0]} was given. Give 0, 1 and 255 (no data), such as `classes == 2` of a "
-            "class raster, or probabilities as floats."
-        )
-    return np.where(values == NODATA, NODATA, np.where(values, PROBABILITY_ONE, 0)).astype(np.uint8)

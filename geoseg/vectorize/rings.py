@@ -46,8 +46,15 @@ def outline(corners: Corners) -> PolygonArray:
     if not len(corners.region):
         return np.zeros(0, dtype=object)
     corners = _merge(corners)
-    order = _walk(_next_edges(corners), corners.weight[::2] > 0)
-    return _assemble(corners, *order)
+    corner, size = _walk(_next_edges(corners), corners.weight[::2] > 0)
+    stop = np.cumsum(size)
+    offset = np.concatenate(([0], np.cumsum(size + 1)))
+    closed = np.insert(corner, stop, corner[stop - size])
+    xy = np.column_stack((corners.col[closed], corners.row[closed])).astype(np.float64)
+    rings_of_region = np.bincount(corners.region[corner[stop - size]])
+    polygon_offset = np.concatenate(([0], np.cumsum(rings_of_region)))
+    polygons: PolygonArray = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offset, polygon_offset))
+    return polygons
 
 
 def corners_of(polygons: PolygonArray, region: NDArray[np.int64]) -> Corners:
@@ -98,9 +105,10 @@ def reading_order(polygons: PolygonArray) -> NDArray[np.int64]:
 
 def _merge(corners: Corners) -> Corners:
     """Sum the weights of each region at each place, sort by (region, row, col), and repeat where the sum is two."""
-    top, left = corners.row.min(), corners.col.min()
+    top, left, regions = corners.row.min(), corners.col.min(), int(corners.region.max()) + 1
     height, width = int(corners.row.max() - top) + 1, int(corners.col.max() - left) + 1
-    _check_capacity(int(corners.region.max()) + 1, height, width)
+    if regions * height * width >= 2**61:
+        raise OverflowError(f"{regions} polygons over {height} x {width} pixels need keys of more than 64 bits")
     key = (corners.region * height + (corners.row - top)) * width + (corners.col - left)
     key = np.sort(2 * key + (corners.weight < 0))
     place, weight = key >> 1, 1 - 2 * (key & 1)
@@ -112,40 +120,24 @@ def _merge(corners: Corners) -> Corners:
     return Corners(region, row + top, col + left, np.sign(np.repeat(total, np.abs(total))))
 
 
-def _check_capacity(regions: int, height: int, width: int) -> None:
-    if regions * height * width >= 2**61:
-        raise OverflowError(f"{regions} polygons over {height} x {width} pixels need keys of more than 64 bits")
-
-
 def _next_edges(corners: Corners) -> NDArray[np.int64]:
-    """Return the horizontal edge that follows each horizontal edge; edge `k` joins corners `2k` and `2k + 1`."""
-    vertical = _vertical_partners(corners)
-    even_starts = corners.weight[::2] > 0
-    end = 2 * np.arange(len(even_starts)) + even_starts
-    following: NDArray[np.int64] = vertical[end] // 2
-    return following
+    """Return the horizontal edge that follows each horizontal edge; edge `k` joins corners `2k` and `2k + 1`.
 
-
-def _vertical_partners(corners: Corners) -> NDArray[np.int64]:
-    """Return the corner at the other end of each corner's vertical edge."""
-    height = int(corners.row.max() - corners.row.min()) + 1
-    width = int(corners.col.max() - corners.col.min()) + 1
-    key = (corners.region * width + (corners.col - corners.col.min())) * height + (corners.row - corners.row.min())
-    order = np.argsort(2 * key + _second_in_column(key, corners.weight), kind="stable")
-    partner = np.empty(len(order), dtype=np.int64)
-    partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
-    return partner
-
-
-def _second_in_column(key: NDArray[np.int64], weight: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which corner of a diagonal pair has the edge downwards.
-
-    Of two corners at one place the first has the edge to the left. Where north-west and south-east are inside (+2),
-    that corner goes around the south-west, so it goes down and the other goes up; at -2 it is the other way round.
+    Vertical edges join corners that are neighbors in a column. Of two corners at one place the first has the edge to
+    the left. Where north-west and south-east are inside (+2), that corner goes around the south-west, so it goes down
+    and the other goes up; at -2 it is the other way round.
     """
-    is_first = np.append(key[1:] == key[:-1], False)
-    is_second = np.append(False, key[1:] == key[:-1])
-    return (is_first & (weight > 0)) | (is_second & (weight < 0))
+    top, left = corners.row.min(), corners.col.min()
+    height, width = int(corners.row.max() - top) + 1, int(corners.col.max() - left) + 1
+    key = (corners.region * width + (corners.col - left)) * height + (corners.row - top)
+    repeats = key[1:] == key[:-1]
+    goes_down = (np.append(repeats, False) & (corners.weight > 0)) | (np.append(False, repeats) & (corners.weight < 0))
+    order = np.argsort(2 * key + goes_down, kind="stable")
+    partner = np.empty(len(order), dtype=np.int64)  # the corner at the other end of each corner's vertical edge
+    partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
+    even_starts = corners.weight[::2] > 0
+    following: NDArray[np.int64] = partner[2 * np.arange(len(even_starts)) + even_starts] // 2
+    return following
 
 
 def _walk(following: NDArray[np.int64], is_exterior: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -158,57 +150,22 @@ def _walk(following: NDArray[np.int64], is_exterior: NDArray[np.bool_]) -> tuple
     Returns:
         Corners in the order of the rings, `(corner,)`, and the size of each ring. Rings are sorted by their first edge.
     """
-    leader = _smallest_of_cycle(following)
-    remaining = _steps_to_end(following, leader)
-    edge = np.lexsort((-remaining, leader))
+    leader, jump = np.arange(len(following), dtype=np.int64), following  # the smallest edge of each edge's ring
+    while not np.array_equal(lower := np.minimum(leader, leader[jump]), leader):
+        leader, jump = lower, jump[jump]
+    is_last = following == leader
+    steps = (~is_last).astype(np.int64)  # the number of edges after each edge before its ring is back at its leader
+    jump = np.where(is_last, np.arange(len(following)), following)
+    while (further := steps[jump]).any():
+        steps, jump = steps + further, jump[jump]
+    edge = np.lexsort((-steps, leader))
     size = np.bincount(leader)
     size = 2 * size[size > 0]
     swap = ~is_exterior[edge]
     corner = np.empty(2 * len(edge), dtype=np.int64)
     corner[::2], corner[1::2] = 2 * edge + swap, 2 * edge + ~swap
-    return _roll_holes(corner, size, is_exterior[np.unique(leader)]), size
-
-
-def _smallest_of_cycle(following: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the smallest edge of each edge's ring."""
-    smallest = np.arange(len(following), dtype=np.int64)
-    jump = following
-    while True:
-        lower = np.minimum(smallest, smallest[jump])
-        if np.array_equal(lower, smallest):
-            return smallest
-        smallest, jump = lower, jump[jump]
-
-
-def _steps_to_end(following: NDArray[np.int64], leader: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of edges after each edge before its ring is back at its leader."""
-    is_last = following == leader
-    jump = np.where(is_last, np.arange(len(following)), following)
-    steps: NDArray[np.int64] = (~is_last).astype(np.int64)
-    while True:
-        further = steps[jump]
-        if not further.any():
-            return steps
-        steps, jump = steps + further, jump[jump]
-
-
-def _roll_holes(
-    corner: NDArray[np.int64], size: NDArray[np.int64], is_exterior: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Let every hole start one corner later, at its smallest: its first edge runs towards it."""
-    stop = np.cumsum(size)
-    index = np.arange(len(corner)) + np.repeat(~is_exterior, size)
-    index[stop[~is_exterior] - 1] -= size[~is_exterior]
-    rolled: NDArray[np.int64] = corner[index]
-    return rolled
-
-
-def _assemble(corners: Corners, corner: NDArray[np.int64], size: NDArray[np.int64]) -> PolygonArray:
-    """Build shapely polygons from corners in ring order."""
-    offset = np.concatenate(([0], np.cumsum(size + 1)))
-    closed = np.insert(corner, np.cumsum(size), corner[np.cumsum(size) - size])
-    xy = np.column_stack((corners.col[closed], corners.row[closed])).astype(np.float64)
-    ring_region = corners.region[corner[np.cumsum(size) - size]]
-    polygon_offset = np.concatenate(([0], np.cumsum(np.bincount(ring_region))))
-    polygons: PolygonArray = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offset, polygon_offset))
-    return polygons
+    # A hole starts one corner later, at its smallest: its first edge runs towards it.
+    is_hole = ~is_exterior[np.unique(leader)]
+    index = np.arange(len(corner)) + np.repeat(is_hole, size)
+    index[np.cumsum(size)[is_hole] - 1] -= size[is_hole]
+    return corner[index], size

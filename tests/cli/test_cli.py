@@ -246,7 +246,7 @@ def test_status_says_what_is_done_failed_and_left(monkeypatch: pytest.MonkeyPatc
     assert invoke("status", "out").output.splitlines() == [
         "scene0: working, 4 of 9 blocks done, 1 failed, 4 left, about 2 min left",
         "run folder: out/scene0",
-        "worked on by: process 7 on node1 since noon",
+        "client: process 7 on node1, since noon",
         "dashboard: http://127.0.0.1:1/",
         "failed: b0: no light",
     ]

@@ -6,9 +6,8 @@ import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from enum import EnumType
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -119,18 +118,18 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("footprints", "--footprints f.gpkg", {"footprints": Path("f.gpkg")}),
         ("confidence", "--confidence p", {"confidence": "p"}),
         (
-            "code",
+            "codes",
             "--code 255=building --code ' #000000 = unknown'",
             {"label_settings.codes": (("255", "building"), ("#000000", "unknown"))},
         ),
-        ("mask_code", "--mask-code 1=building", {"mask_codes": (("1", "building"),)}),
+        ("mask_codes", "--mask-code 1=building", {"mask_codes": (("1", "building"),)}),
         ("classes", "--classes land,road", {"classes": ("land", "road")}),
         ("target", "--target road", {"target": "road"}),
         ("target_only", "--target-only", {"target_only": True}),
         ("unscored", "--unscored a --unscored b", {"unscored": ("a", "b")}),
         ("layer", "--layer houses", {"label_settings.layer": "houses"}),
         ("column", "--column kind", {"label_settings.column": "kind"}),
-        ("no_buildings_here", "--no-buildings-here", {"label_settings.elsewhere": True}),
+        ("elsewhere", "--no-buildings-here", {"label_settings.elsewhere": True}),
         ("aoi", "--aoi a.gpkg", {"aoi": Path("a.gpkg")}),
         ("aoi_where", "--aoi-where x=1 --aoi a.gpkg", {"aoi_where": "x=1", "aoi": Path("a.gpkg")}),
         ("area", "--area a.gpkg", {"aoi": Path("a.gpkg")}),
@@ -159,7 +158,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("where", "--where x=1", {"aoi_where": "x=1"}),
         ("layer", "--layer houses", {"layer": "houses"}),
         ("column", "--column kind", {"column": "kind"}),
-        ("code", "--code 255=building", {"codes": (("255", "building"),)}),
+        ("codes", "--code 255=building", {"codes": (("255", "building"),)}),
         ("seed", "--seed 7", {"seed": 7}),
         ("set_", "--set fit.batch=4", {"overrides": {"fit.batch": "4"}}),
     ),
@@ -240,7 +239,7 @@ def choices_of(command: str, name: str) -> set[str] | None:
     """Return the values that an option offers; None where any will do."""
     hint = inspect.signature(ALL[command].callback, eval_str=True).parameters[name].annotation
     kinds = [each for each in (hint, *get_args(hint)) for each in (each, *get_args(each))]
-    return next(({str(e.value) for e in kind} for kind in kinds if isinstance(kind, EnumType)), None)
+    return next((set(get_args(kind)) for kind in kinds if get_origin(kind) is Literal), None)
 
 
 class ReachedError(Exception):

@@ -15,7 +15,7 @@ from geoseg.datasets.coding import plan_coding
 from geoseg.datasets.labels import IGNORED, count_outside, rasterize_areas, read_labels
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 UTM = CRS.from_epsg(32631)
 GRID = Grid(UTM, Affine(1, 0, 500_000, 0, -1, 1_000_000), (6, 8))
@@ -140,7 +140,7 @@ def write_picture(path: Path, values: NDArray[np.uint8], palette: dict[int, tupl
     profile = {"driver": path.suffix[1:].upper().replace("TIF", "GTiff"), "count": len(bands), "dtype": "uint8"}
     if palette:
         profile["photometric"] = "palette"
-    with quiet_georeference(), rasterio.open(path, "w", height=height, width=width, **profile) as file:
+    with allow_no_georeference(), rasterio.open(path, "w", height=height, width=width, **profile) as file:
         if palette:
             file.write_colormap(1, palette)
         file.write(bands)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from geoseg.artifact import Form
 from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.engines import (
     ONNX_CACHE_ENV,
@@ -22,11 +21,12 @@ from geoseg.engines import (
     load_engine,
 )
 from geoseg.engines.onnx import cache_folder, onnx_path
-from geoseg.engines.open import ENGINES
 from geoseg.engines.openvino import OpenVINOEngine
 from geoseg.engines.protocol import Support
+from geoseg.engines.registry import ENGINES
 from geoseg.engines.torch import TorchEngine
 from geoseg.errors import BundleError, DeviceError, OutputError
+from geoseg.model_file import ModelFormat
 from geoseg.networks import build_network, load_segmenter
 
 CHIP = (64, 96)
@@ -280,7 +280,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     devices(monkeypatch, cuda=device == "mps", mps=device == "cuda")
-    with pytest.raises(DeviceError, match=f"--device {device} was asked for.*--device cpu"):
+    with pytest.raises(DeviceError, match=f"`device='{device}'` needs a GPU that torch can use.*`device='cpu'`"):
         choose_device(device)
 
 
@@ -309,14 +309,14 @@ def test_a_new_engine_is_one_entry(
     mine = Support(
         name="mine",
         package="numpy",
-        forms=(Form.SAFETENSORS, Form.OPENVINO),
+        formats=(ModelFormat.SAFETENSORS, ModelFormat.OPENVINO),
         devices=("cuda", "cpu"),
         load=lambda bundle, options: IdentitySegmenter(f"mine on {options.device}"),
         has_gpu=lambda device: is_present,
     )
-    monkeypatch.setattr("geoseg.engines.open.ENGINES", (mine, *ENGINES))
-    assert choose_device("auto") == choose_device("auto", Form.OPENVINO) == chosen
-    assert choose_device("auto", Form.PT2) == "cpu"
+    monkeypatch.setattr("geoseg.engines.registry.ENGINES", (mine, *ENGINES))
+    assert choose_device("auto") == choose_device("auto", ModelFormat.OPENVINO) == chosen
+    assert choose_device("auto", ModelFormat.PT2) == "cpu"
     assert load_engine(bundle, chip_shape=CHIP).name == f"mine on {chosen}"
 
 
@@ -351,7 +351,7 @@ def test_mixed_precision_is_near_and_says_so(bundle: Bundle, chips, reference) -
 def test_a_precision_that_is_not_to_be_had_is_refused(bundle: Bundle) -> None:
     with pytest.raises(DeviceError, match=r"no precision 'int8'.*f32, bf16, f16"):
         load_engine(bundle, chip_shape=CHIP, device="cpu", precision="int8")
-    with pytest.raises(DeviceError, match="Precision bf16 is for torch on a GPU; the CPU computes in f32"):
+    with pytest.raises(DeviceError, match="`precision='bf16'` is for torch on a GPU; the CPU computes in f32"):
         load_engine(bundle, chip_shape=CHIP, device="cpu", precision="bf16")
 
 

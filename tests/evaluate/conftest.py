@@ -12,7 +12,7 @@ from geoseg.bundle import ModelSpec, save_bundle
 from geoseg.engines import ClassSegmenter, IdentitySegmenter
 from geoseg.inference import EngineRecipe
 from geoseg.scene import close_readers
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 CRS = "EPSG:32630"
@@ -41,7 +41,7 @@ def write() -> Write:
         bands = pixels if pixels.ndim == 3 else pixels[None]
         profile = {"driver": "GTiff", "crs": crs, "transform": place} if crs else {"driver": "PNG"}
         shape = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
-        with quiet_georeference(), rasterio.open(path, "w", dtype="uint8", nodata=nodata, **shape, **profile) as dst:
+        with allow_no_georeference(), rasterio.open(path, "w", dtype="uint8", nodata=nodata, **shape, **profile) as dst:
             dst.write(bands.astype("uint8"))
         return path
 

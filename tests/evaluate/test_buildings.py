@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from geoseg.evaluate.buildings import (
+    FP,
     IGNORED,
     IOU_THRESHOLDS,
-    RIGHT,
-    WRONG,
+    TP,
     BuildingCounts,
     average_precision,
     compare_buildings,
@@ -55,13 +55,13 @@ def test_by_hand_right_wrong_and_missed() -> None:
 def test_each_true_building_is_taken_once_by_the_surest() -> None:
     truth = Shapes.of(row((0, 10)))
     predicted = row((0, 10), (0, 8))
-    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.5, 0.9])))) == [WRONG, RIGHT]
-    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.9, 0.5])))) == [RIGHT, WRONG]
+    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.5, 0.9])))) == [FP, TP]
+    assert outcome(compare_buildings(truth, Shapes.of(predicted, np.array([0.9, 0.5])))) == [TP, FP]
 
 
 def test_without_confidence_the_best_overlap_goes_first_and_there_is_no_average_precision() -> None:
     counts = compare_buildings(Shapes.of(row((0, 10))), Shapes.of(row((0, 8), (0, 10))))
-    assert outcome(counts) == [WRONG, RIGHT]
+    assert outcome(counts) == [FP, TP]
     assert counts.metrics()["f1"] == pytest.approx(2 / 3)
     assert all(math.isnan(counts.metrics()[key]) for key in ("ap", "ap50", "ap75"))
 
@@ -77,27 +77,27 @@ def test_buildings_mostly_outside_the_area_are_neither_right_nor_wrong() -> None
     predicted = Shapes(spans, np.array([1.0, 1.0, 0.4, 0.4, 1.0]), np.linspace(0.9, 0.5, 5))
     counts = compare_buildings(truth, predicted)
     # takes a house that does not count; right; right, though mostly outside itself; neither; wrong
-    assert outcome(counts) == [IGNORED, RIGHT, RIGHT, IGNORED, WRONG]
+    assert outcome(counts) == [IGNORED, TP, TP, IGNORED, FP]
     assert (counts.truths, counts.predictions) == (2, 3)
 
 
 def test_a_house_that_counts_is_taken_before_one_that_does_not() -> None:
     truth = Shapes(row((0, 10), (0.2, 10)), np.array([1.0, 0.2]))
-    assert outcome(compare_buildings(truth, Shapes.of(row((0.2, 10)), np.ones(1)))) == [RIGHT]
+    assert outcome(compare_buildings(truth, Shapes.of(row((0.2, 10)), np.ones(1)))) == [TP]
 
 
 def test_by_hand_the_average_precision() -> None:
     # By confidence: right, wrong, right; 4 true. Recall 1/4 at precision 1, 2/4 at 2/3. Recalls 0 to 0.25 (26 of 101)
     # read 1, those to 0.50 (25) read 2/3, the other 50 read 0.
-    found = average_precision(np.array([0.7, 0.9, 0.8]), np.array([RIGHT, RIGHT, WRONG]), 4)
+    found = average_precision(np.array([0.7, 0.9, 0.8]), np.array([TP, TP, FP]), 4)
     assert found == pytest.approx((26 * 1 + 25 * 2 / 3) / 101)
-    assert average_precision(np.array([0.9]), np.array([RIGHT]), 1) == 1
+    assert average_precision(np.array([0.9]), np.array([TP]), 1) == 1
     assert average_precision(np.zeros(0), np.zeros(0, np.int8), 3) == 0
     assert math.isnan(average_precision(np.zeros(0), np.zeros(0, np.int8), 0))
 
 
 def test_what_does_not_count_does_not_touch_the_average_precision() -> None:
-    sure, kinds = np.array([0.9, 0.8, 0.7]), np.array([RIGHT, IGNORED, RIGHT])
+    sure, kinds = np.array([0.9, 0.8, 0.7]), np.array([TP, IGNORED, TP])
     assert average_precision(sure, kinds, 2) == 1
 
 

@@ -111,7 +111,7 @@ def test_footprints_of_any_tool_are_burnt_on_the_scene_or_on_the_labels(tmp_path
     metrics = on_scene.metrics()["buildings"]
     assert (metrics["right"], metrics["wrong"], metrics["missed"]) == (1, 1, 1)
     assert metrics["ap50"] == pytest.approx(51 / 101)
-    with pytest.raises(UsageError, match="Name the scene"):
+    with pytest.raises(UsageError, match="Give the scene"):
         score([], vector, footprints=tool)
 
 
@@ -161,7 +161,7 @@ def test_colors_of_labels_are_given_a_class(tmp_path: Path, land_model: Path, wr
     assert np.array_equal(found.confusion.counts, np.diag([1400, 1400, 1400, 0]))
     with pytest.raises(LabelError, match="#3C1098"):
         score(scene, colors, model=land_model)
-    with pytest.raises(UsageError, match=r"--code.*roof"):
+    with pytest.raises(UsageError, match=r"`codes`.*roof"):
         score(scene, colors, model=land_model, label_settings=LabelSettings(codes=(("#010203", "roof"),)))
 
 
@@ -203,7 +203,7 @@ def test_labels_of_another_place_are_an_error_and_no_score(tmp_path: Path, paint
     with pytest.raises(LabelError, match="lie elsewhere"):
         score(painted[0], elsewhere, model=model)
     polygons = save(tmp_path / "b.gpkg", shapely.box(700_000, 600_000, 700_010, 600_010))
-    with pytest.raises(LabelError, match=r"\(700000\.0, 600000\.0, .*\(500000\.0, 599955\.0, .*--no-buildings-here"):
+    with pytest.raises(LabelError, match=r"\(700000\.0, 600000\.0, .*\(500000\.0, 599955\.0, .*`elsewhere=True`"):
         score(painted[0], polygons, model=model)
     found = score(painted[0], polygons, model=model, label_settings=LabelSettings(elsewhere=True)).total
     assert found.confusion.counts[1].sum() == 0
@@ -254,7 +254,7 @@ def test_metrics_are_written_and_never_replaced_unasked(tmp_path: Path, painted,
     assert written["total"]["iou"] == found.total.metrics()["iou"]
     assert written["model"] == "fake"
     assert written["scenes"]["scene"]["boundary_m"] == pytest.approx(0.9, rel=0.01)
-    with pytest.raises(ExistingResultError, match=r"metrics\.json is already there.*--overwrite"):
+    with pytest.raises(ExistingResultError, match=r"metrics\.json exists.*`overwrite=True`"):
         score(painted[0], labels, model=model, out=out)
     score(painted[0], labels, model=model, out=out, overwrite=True)
 
@@ -291,7 +291,7 @@ def test_a_run_keeps_its_own_model(tmp_path: Path, painted, model: Path, write) 
     labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
     with pytest.raises(UsageError, match="its own model"):
         score(run, labels, model=model)
-    with pytest.raises(UsageError, match="one by one"):
+    with pytest.raises(UsageError, match="separately"):
         score([run, painted[0]], labels)
-    with pytest.raises(UsageError, match="Nothing to score"):
+    with pytest.raises(UsageError, match="nothing to score"):
         score([], labels)

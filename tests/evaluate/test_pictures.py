@@ -23,14 +23,14 @@ from geoseg.evaluate.rasters import Scratch
 from geoseg.evaluate.scores import Stack
 from geoseg.grid import Grid, Window
 from geoseg.scene import Scene, open_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 
 PICTURE = Affine.identity()
 
 
 def read(path: Path) -> np.ndarray:
     """Return `(y, x, 3)`."""
-    with quiet_georeference(), rasterio.open(path) as src:
+    with allow_no_georeference(), rasterio.open(path) as src:
         return src.read([1, 2, 3]).transpose(1, 2, 0)
 
 
@@ -71,7 +71,7 @@ def test_the_image_lies_under_the_same_window_as_the_masks(tmp_path: Path) -> No
     values[1, 310:330, 410:430] = 255  # green, where the building is
     path = tmp_path / "scene.png"
     with (
-        quiet_georeference(),
+        allow_no_georeference(),
         rasterio.open(path, "w", driver="PNG", dtype="uint8", count=3, height=600, width=800) as dst,
     ):
         dst.write(values)
@@ -86,7 +86,7 @@ def test_the_image_lies_under_the_same_window_as_the_masks(tmp_path: Path) -> No
 def test_a_scene_of_another_extent_is_not_drawn_under_the_masks(tmp_path: Path) -> None:
     path = tmp_path / "scene.png"
     with (
-        quiet_georeference(),
+        allow_no_georeference(),
         rasterio.open(path, "w", driver="PNG", dtype="uint8", count=3, height=90, width=90) as dst,
     ):
         dst.write(np.full((3, 90, 90), 77, np.uint8))

@@ -89,7 +89,7 @@ def test_pixels_pool_over_areas_of_the_same_classes() -> None:
     one, ten = (Confusion(np.array([[1, 2], [3, 4]]) * n) for n in (1, 10))
     assert one + ten == Confusion(np.array([[11, 22], [33, 44]]))
     assert sum([one] * 3, Confusion.zeros()) == Confusion(one.counts * 3)
-    with pytest.raises(ValueError, match="do not pool"):
+    with pytest.raises(ValueError, match="cannot be added"):
         one + Confusion.zeros(LAND)
 
 

@@ -18,8 +18,8 @@ from geoseg.errors import ExistingResultError, ExportError, MissingPackageError,
 from geoseg.export import check as check_module
 from geoseg.export import export_model, writers
 from geoseg.export.check import check_export, check_shapes
-from geoseg.export.padding import FixedSame, fix_same_padding
 from geoseg.export.tensorrt import plan_profile
+from geoseg.export.writers import FixedSame, fix_same_padding
 from geoseg.networks import load_segmenter
 
 
@@ -61,7 +61,7 @@ def test_no_path_of_this_machine_is_in_a_file(exports, model: str, repository: P
 
 def test_what_is_there_is_not_replaced_unasked(exports, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("mine")
-    with pytest.raises(ExistingResultError, match=r"a\.onnx is already there.*--overwrite"):
+    with pytest.raises(ExistingResultError, match=r"a\.onnx is already there.*`overwrite=True`"):
         export_model(exports.bundle.path, "onnx", out=tmp_path / "a.onnx")
     assert (tmp_path / "a.onnx").read_text() == "mine"
     export_model(exports.bundle.path, "onnx", out=tmp_path / "a.onnx", overwrite=True)
@@ -102,7 +102,7 @@ def test_the_check_sees_wrong_values_no_values_and_frozen_sizes(exports) -> None
     for wrong, message in (
         (only_large_ones_are_wrong, "differ by up to 0.001"),
         (lambda chips: run(chips) * np.float32("nan"), "differ by up to nan"),
-        (lambda chips: run(chips)[:, :, :36, :36], "Sizes were frozen"),
+        (lambda chips: run(chips)[:, :, :36, :36], "froze the sizes"),
     ):
         with pytest.raises(ExportError, match=message):
             check_export(exports.bundle, wrong, runtime="torch")
@@ -119,7 +119,7 @@ def test_what_is_compared_are_odd_multiples_of_the_stride(exports, stride: int, 
     [
         ({"to": "caffe"}, r"no format 'caffe'.*onnx, openvino, pt2, tensorrt"),
         ({"to": "onnx", "weights": "int8"}, r"no weights 'int8'.*f32 or f16"),
-        ({"to": "onnx", "weights": "f16"}, "f16 is for openvino and tensorrt"),
+        ({"to": "onnx", "weights": "f16"}, "`weights='f16'` is for openvino and tensorrt"),
         ({"to": "onnx", "out": "model.pb"}, r"does not end in \.onnx"),
         ({"to": "openvino", "out": "model"}, r"does not end in \.xml"),
     ],
@@ -156,7 +156,7 @@ def test_same_padding_made_constant_is_the_same(kind: type, kernel: int, stride:
 
 
 def test_TensorRT_that_is_missing_is_named_before_any_work(exports, tmp_path: Path) -> None:
-    with pytest.raises(MissingPackageError, match=r"TensorRT is not installed.*`pip install tensorrt`.*--to onnx"):
+    with pytest.raises(MissingPackageError, match=r"TensorRT is not installed.*`pip install tensorrt`.*`to='onnx'`"):
         export_model(exports.bundle.path, "tensorrt")
     assert names(tmp_path) == set()
 

@@ -13,7 +13,6 @@ import rasterio
 import torch
 from affine import Affine
 
-from geoseg.artifact import Form
 from geoseg.bundle import load_bundle
 from geoseg.engines import choose_device, load_engine, worker_threads
 from geoseg.engines.onnxruntime import OnnxRuntimeEngine
@@ -22,6 +21,7 @@ from geoseg.engines.torch import TorchEngine
 from geoseg.errors import BundleError, DeviceError, MissingPackageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.inference import InferenceOptions, plan_inference, predict_block
+from geoseg.model_file import ModelFormat
 from geoseg.networks import load_segmenter
 from geoseg.run import RunSettings, run_scene
 
@@ -80,7 +80,7 @@ def test_half_weights_are_half_the_size(exports) -> None:
 def test_an_export_carries_the_specification(exports, model: str) -> None:
     loaded, bundle = load_bundle(exports.files[model]), exports.several if "three" in model else exports.bundle
     assert loaded.spec == bundle.spec
-    assert loaded.form is not Form.SAFETENSORS
+    assert loaded.format is not ModelFormat.SAFETENSORS
     assert loaded.header["geoseg_bundle_key"] == bundle.key
 
 
@@ -150,8 +150,8 @@ def test_a_GPU_runtime_that_falls_back_to_the_CPU_is_refused(exports, monkeypatc
     ("model", "device", "message"),
     [
         ("onnx", "cuda", r"pip install onnxruntime-gpu.*\.safetensors bundle"),
-        ("onnx", "mps", r"exported to onnx runs on cpu or cuda"),
-        ("openvino", "cuda", r"exported to openvino runs on the cpu alone.*--device cpu"),
+        ("onnx", "mps", r"exported to onnx, which runs on cpu or cuda"),
+        ("openvino", "cuda", r"exported to openvino, which runs on the cpu only.*`device='cpu'`"),
     ],
 )
 def test_a_device_that_does_not_run_a_format_is_refused(exports, model: str, device: str, message) -> None:
@@ -165,12 +165,12 @@ def test_auto_finds_what_runs_a_format_on_a_GPU_machine(has_runtime: bool, monke
     monkeypatch.setattr("platform.system", lambda: "Windows")  # where torch is always asked
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    chosen = {form: choose_device("auto", form) for form in Form}
-    assert chosen[Form.SAFETENSORS] == chosen[Form.PT2] == "cuda"
-    assert chosen[Form.OPENVINO] == "cpu"
-    assert chosen[Form.ONNX] == ("cuda" if has_runtime else "cpu")
-    assert worker_threads("auto", 7, Form.OPENVINO) == 7
-    assert worker_threads("cpu", 7, Form.PT2) == 1
+    chosen = {model_format: choose_device("auto", model_format) for model_format in ModelFormat}
+    assert chosen[ModelFormat.SAFETENSORS] == chosen[ModelFormat.PT2] == "cuda"
+    assert chosen[ModelFormat.OPENVINO] == "cpu"
+    assert chosen[ModelFormat.ONNX] == ("cuda" if has_runtime else "cpu")
+    assert worker_threads("auto", 7, ModelFormat.OPENVINO) == 7
+    assert worker_threads("cpu", 7, ModelFormat.PT2) == 1
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ COPIED = (
     "pyproject.toml",
 )
 TIMEOUT_S = 300
-TESTED_ELSEWHERE = {"info": "cli", "telemetry": "trust", "tiff": "scene", "vrt": "scene"}
+TESTED_ELSEWHERE = {"info": "cli"}
 """Rooms without a test folder of their own, and the folder whose tests hold them."""
 
 

@@ -135,7 +135,7 @@ def test_an_area_may_be_a_frame_in_any_CRS_or_a_geometry_in_that_of_the_scene(tm
         np.testing.assert_array_equal(read_aoi(area, grid).mask(grid.window), expected)
     with pytest.raises(AOIError, match="The AOI holds no polygon"):
         read_aoi(frame[1:], grid)
-    with pytest.raises(AOIError, match="Select those of a GeoDataFrame yourself"):
+    with pytest.raises(AOIError, match="Filter a GeoDataFrame before the call"):
         read_aoi(frame, grid, where="part = 1")
     with pytest.raises(OutsideAOIError, match="The AOI lies outside the scene"):
         read_aoi(shapely.box(0, 0, 1, 1), grid)

@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter
 from geoseg.errors import PredictionError
 from geoseg.grid import fit_lattice
 from geoseg.inference import AOI, NODATA, Plan, predict_block, predict_scene, stored_threshold
-from geoseg.inference.stitch import Blended
+from geoseg.inference.block import Blended
 from geoseg.scene import close_readers, open_scene
 
 

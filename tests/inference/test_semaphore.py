@@ -71,7 +71,7 @@ def test_one_thread_alone_never_waits(scene_path: Path) -> None:
     assert watch.chips > 1
 
 
-def test_an_engine_that_fails_leaves_the_gate_open() -> None:
+def test_an_engine_that_fails_releases_the_semaphore() -> None:
     for _ in range(3):
         with pytest.raises(RuntimeError, match="memory"), engine_semaphore(Counting("failing", 1)):
             raise RuntimeError("out of memory")
@@ -79,7 +79,7 @@ def test_an_engine_that_fails_leaves_the_gate_open() -> None:
         assert waited == 0
 
 
-def test_objects_of_one_engine_share_a_gate_and_other_engines_have_their_own() -> None:
+def test_objects_of_one_engine_share_a_semaphore_and_other_engines_have_their_own() -> None:
     entered = threading.Event()
 
     def enter(name: str) -> None:

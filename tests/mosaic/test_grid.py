@@ -99,7 +99,7 @@ def test_without_a_GSD_it_has_the_finest_scenes_pixel(write_scene: WriteScene) -
 def test_scenes_without_a_CRS_are_named(write_scene: WriteScene) -> None:
     scene = write_scene(GRAY)
     lost = replace(moved(scene, None, Affine.scale(1, -1)), name="lost")
-    with pytest.raises(MissingCRSError, match=r"1 of 2 scenes have no CRS.*: lost\. Say it with --crs"):
+    with pytest.raises(MissingCRSError, match=r"1 of 2 scenes have no CRS.*: lost\. Give it with `crs`"):
         choose_grid([scene, lost], crs=None, gsd_m=0.3)
 
 
@@ -107,7 +107,7 @@ def test_continents_apart_is_refused_with_the_numbers_and_the_farthest_scene(wri
     near = write_scene(GRAY)
     far = replace(moved(near, "EPSG:4326", Affine(3e-6, 0, 8.5, 0, -3e-6, 47.4)), name="zurich")
     grid = choose_grid([near, near, far], crs=None, gsd_m=0.3)
-    with pytest.raises(UsageError, match=r"\d,\d{3},\d{3} x .* pixels .* scene and zurich lie far apart.*--aoi"):
+    with pytest.raises(UsageError, match=r"\d,\d{3},\d{3} x .* pixels .* scene and zurich lie far apart.*`aoi`"):
         check_size(grid, [near, near, far])
     cut = crop_grid(grid, Window(0, 0, 100, 100))
     assert check_size(cut, [near, far]) is cut

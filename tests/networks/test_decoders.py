@@ -10,7 +10,7 @@ from torch import nn
 from geoseg.errors import EncoderWeightsError, UnknownNetworkError
 from geoseg.networks import build_network
 from geoseg.networks.atrous import AtrousBlock
-from geoseg.networks.attention import AttentionGate, ChannelSpatialAttention
+from geoseg.networks.decoder import AttentionGate, ChannelSpatialAttention
 from geoseg.networks.inception import InceptionBlock
 
 TINY = "tu-test_resnet"
@@ -90,7 +90,7 @@ def test_scse_adds_a_weight_per_channel_and_one_per_pixel() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("unet-plain", {"encoder": "resnet18"}, "has none: leave it out"),
+        ("unet-plain", {"encoder": "resnet18"}, "has none: omit it"),
         ("unet-plain", {"depth": 9}, "found depth 9; expected 0 to 8"),
         ("unet-plain", {"depth": 2, "filters": [4, 8]}, "expected 3 widths"),
         ("unet-plain", {"upsampling": "nearest"}, "expected one of transposed, interpolated"),

@@ -17,10 +17,10 @@ from rio_cogeo import cog_validate
 
 from geoseg.errors import BundleError, OutputError
 from geoseg.grid import Grid, Window
-from geoseg.outputs import cog, pyramid, write_class_cog, write_mask_cog, write_probability_cog
+from geoseg.outputs import class_file, cog, mask_file, open_rasters, probability_file, pyramid, write_raster
 from geoseg.outputs.overviews import halve_average, halve_majority
-from geoseg.outputs.rasters import mask_file, open_rasters, overview_count, probability_file
-from geoseg.tiff import promised_size
+from geoseg.outputs.rasters import overview_count
+from geoseg.scene.tiff import promised_size
 
 NODATA = 255
 CLASSES = {"names": ("land", "water"), "colors": ("#00ff10", "#0102fe")}
@@ -73,7 +73,7 @@ cuts = st.lists(st.integers(1, 1299), max_size=5)
 @given(shape=shapes, rows=cuts, cols=cuts, order=st.randoms(use_true_random=False), threads=st.integers(1, 3))
 def test_file_does_not_depend_on_blocks_their_order_or_threads(tmp_path, shape, rows, cols, order, threads):
     values = scene(shape)
-    one = write_probability_cog(tmp_path / "one.tif", whole(values), grid(shape))
+    one = write_raster(probability_file(tmp_path / "one.tif"), whole(values), grid(shape))
     blocks = cut(values, rows, cols)
     order.shuffle(blocks)
     with open_rasters([probability_file(tmp_path / "many.tif")], grid(shape), threads=threads) as writer:
@@ -86,17 +86,17 @@ def test_file_does_not_depend_on_blocks_their_order_or_threads(tmp_path, shape, 
 @pytest.mark.parametrize("memory", [1, 2 * 512 * 512])
 def test_file_does_not_depend_on_the_memory_for_unfinished_tiles(tmp_path, monkeypatch, memory):
     values = scene((1700, 1500))
-    one = write_probability_cog(tmp_path / "one.tif", whole(values), grid(values.shape)).read_bytes()
+    one = write_raster(probability_file(tmp_path / "one.tif"), whole(values), grid(values.shape)).read_bytes()
     monkeypatch.setattr(pyramid, "PENDING_BYTES", memory)
     blocks = cut(values, range(100, 1700, 100), range(333, 1500, 333))
-    assert write_probability_cog(tmp_path / "a.tif", blocks, grid(values.shape)).read_bytes() == one
-    assert write_probability_cog(tmp_path / "a.tif", blocks[::-1], grid(values.shape)).read_bytes() == one
+    assert write_raster(probability_file(tmp_path / "a.tif"), blocks, grid(values.shape)).read_bytes() == one
+    assert write_raster(probability_file(tmp_path / "a.tif"), blocks[::-1], grid(values.shape)).read_bytes() == one
 
 
 def test_rows_said_to_be_finished_change_nothing(tmp_path):
     values = scene((2100, 700))
     values[600:1300, 200:] = NODATA
-    one = write_probability_cog(tmp_path / "one.tif", whole(values), grid(values.shape)).read_bytes()
+    one = write_raster(probability_file(tmp_path / "one.tif"), whole(values), grid(values.shape)).read_bytes()
     with open_rasters([probability_file(tmp_path / "a.tif")], grid(values.shape)) as writer:
         for window, pixels in cut(values, (600, 1300), (200,)):
             writer.finish_above(window.row)
@@ -116,11 +116,11 @@ def test_pixels_above_finished_rows_are_refused(tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 3000), (700, 1301), (1025, 513)])
 @pytest.mark.parametrize(
-    ("write", "rule", "top"), [(write_probability_cog, halve_average, 255), (write_mask_cog, halve_majority, 2)]
+    ("describe", "rule", "top"), [(probability_file, halve_average, 255), (mask_file, halve_majority, 2)]
 )
-def test_every_overview_is_the_level_below_halved(tmp_path, shape, write, rule, top):
+def test_every_overview_is_the_level_below_halved(tmp_path, shape, describe, rule, top):
     values = scene(shape, top=top)
-    path = write(tmp_path / "a.tif", cut(values, (200, 300), (77, 1200)), grid(shape))
+    path = write_raster(describe(tmp_path / "a.tif"), cut(values, (200, 300), (77, 1200)), grid(shape))
     assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     expected = values
     for level in range(overview_count(shape)):
@@ -132,8 +132,8 @@ def test_several_rasters_of_one_pass_are_those_written_alone(tmp_path):
     values = scene((900, 1100))
     masked = np.where(values == NODATA, NODATA, values >= 127).astype(np.uint8)
     alone = [
-        write_probability_cog(tmp_path / "p1.tif", whole(values), grid(values.shape)),
-        write_mask_cog(tmp_path / "m1.tif", whole(masked), grid(values.shape)),
+        write_raster(probability_file(tmp_path / "p1.tif"), whole(values), grid(values.shape)),
+        write_raster(mask_file(tmp_path / "m1.tif"), whole(masked), grid(values.shape)),
     ]
 
     def derive(pixels, row, col):
@@ -177,7 +177,7 @@ def is_big(request, monkeypatch):
 def test_tiles_lie_as_the_ghost_area_promises(tmp_path, is_big):
     values = scene((1300, 1700))
     values[:512, 512:1024] = NODATA
-    path = write_probability_cog(tmp_path / "a.tif", whole(values), grid(values.shape))
+    path = write_raster(probability_file(tmp_path / "a.tif"), whole(values), grid(values.shape))
     data = path.read_bytes()
     assert data[:4] == (b"II+\0" if is_big else b"II*\0")
     places = tile_places(path)
@@ -195,19 +195,17 @@ def test_tiles_lie_as_the_ghost_area_promises(tmp_path, is_big):
 
 
 def test_ghost_area_is_GDALs_own(tmp_path):
-    ours = write_probability_cog(tmp_path / "a.tif", whole(scene((600, 600))), grid((600, 600)))
+    ours = write_raster(probability_file(tmp_path / "a.tif"), whole(scene((600, 600))), grid((600, 600)))
     rasterio.shutil.copy(ours, tmp_path / "theirs.tif", driver="COG", COMPRESS="DEFLATE")
     assert ours.read_bytes()[:192] == (tmp_path / "theirs.tif").read_bytes()[:192]
 
 
-@pytest.mark.parametrize(
-    ("write", "more"), [(write_probability_cog, {}), (write_mask_cog, {}), (write_class_cog, CLASSES)]
-)
-def test_big_and_classic_files_say_the_same(tmp_path, monkeypatch, write, more):
+@pytest.mark.parametrize(("describe", "more"), [(probability_file, {}), (mask_file, {}), (class_file, CLASSES)])
+def test_big_and_classic_files_say_the_same(tmp_path, monkeypatch, describe, more):
     values = scene((1300, 700), top=2)
-    classic = write(tmp_path / "classic.tif", whole(values), grid(values.shape), **more)
+    classic = write_raster(describe(tmp_path / "classic.tif", **more), whole(values), grid(values.shape))
     monkeypatch.setattr(cog, "CLASSIC_LIMIT", 0)
-    big = write(tmp_path / "big.tif", whole(values), grid(values.shape), **more)
+    big = write_raster(describe(tmp_path / "big.tif", **more), whole(values), grid(values.shape))
     for level in (None, 0, 1):
         np.testing.assert_array_equal(read(classic, level), read(big, level))
     with rasterio.open(classic) as a, rasterio.open(big) as b:
@@ -222,18 +220,18 @@ def test_big_and_classic_files_say_the_same(tmp_path, monkeypatch, write, more):
 
 def test_size_decides_about_BigTIFF(tmp_path, monkeypatch):
     values = scene((600, 600))
-    size = write_probability_cog(tmp_path / "a.tif", whole(values), grid(values.shape)).stat().st_size
+    size = write_raster(probability_file(tmp_path / "a.tif"), whole(values), grid(values.shape)).stat().st_size
     for limit, magic in ((size, b"II+\0"), (size + 1, b"II*\0")):
         monkeypatch.setattr(cog, "CLASSIC_LIMIT", limit)
-        path = write_probability_cog(tmp_path / "a.tif", whole(values), grid(values.shape))
+        path = write_raster(probability_file(tmp_path / "a.tif"), whole(values), grid(values.shape))
         assert path.read_bytes()[:4] == magic
 
 
-@pytest.mark.parametrize("write", [write_probability_cog, write_mask_cog])
-def test_empty_ground_costs_nothing(tmp_path, write):
+@pytest.mark.parametrize("describe", [probability_file, mask_file])
+def test_empty_ground_costs_nothing(tmp_path, describe):
     shape, block = (200_000, 200_000), np.ones((600, 600), np.uint8)
     start = time.process_time()
-    path = write(tmp_path / "a.tif", [(Window(100_000, 50_000, 600, 600), block)], grid(shape))
+    path = write_raster(describe(tmp_path / "a.tif"), [(Window(100_000, 50_000, 600, 600), block)], grid(shape))
     assert time.process_time() - start < 5
     assert path.stat().st_size < 4_000_000  # 12 bytes for each of 203,500 tiles, and few that are stored
     with rasterio.open(path) as raster:
@@ -275,8 +273,9 @@ def test_failure_in_a_thread_is_told(tmp_path):
 def test_full_disk_while_tiles_wait_is_an_error(tmp_path, full_disk, monkeypatch):
     monkeypatch.setattr(pyramid, "PENDING_BYTES", 1)
     values = scene((600, 3000))
+    blocks = cut(values, (100,), range(100, 3000, 100))
     with full_disk(600_000), pytest.raises(OutputError, match=r"a\.tif cannot be written \(.*Make room"):
-        write_probability_cog(tmp_path / "a.tif", cut(values, (100,), range(100, 3000, 100)), grid(values.shape))
+        write_raster(probability_file(tmp_path / "a.tif"), blocks, grid(values.shape))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,7 +283,7 @@ def test_file_that_is_not_written_in_full_is_an_error(tmp_path, monkeypatch):
     lost = pyramid.Spool.read
     monkeypatch.setattr(pyramid.Spool, "read", lambda spool, offset, size: lost(spool, offset, size)[:-1])
     with pytest.raises(OutputError, match=r"\d+ bytes instead of \d+"):
-        write_mask_cog(tmp_path / "a.tif", whole(scene((600, 600), top=2)), grid((600, 600)))
+        write_raster(mask_file(tmp_path / "a.tif"), whole(scene((600, 600), top=2)), grid((600, 600)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -304,12 +303,12 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_probability_cog
+from geoseg.outputs import probability_file, write_raster
 height, width = int(sys.argv[1]), int(sys.argv[2])
 part = np.add.outer(np.arange(500) // 9, np.arange(500) // 9).astype(np.uint8)
 blocks = ((Window(r, c, 500, 500), part) for r in range(0, height - 500, 500) for c in range(0, width, 500))
 grid = Grid(CRS.from_epsg(32630), Affine(1, 0, 0, 0, -1, 0), (height, width))
-write_probability_cog(Path(sys.argv[3]), blocks, grid)
+write_raster(probability_file(Path(sys.argv[3])), blocks, grid)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -15,8 +15,8 @@ from geopandas.testing import assert_geodataframe_equal
 
 from geoseg.errors import OutputError
 from geoseg.outputs import batches, write_geopackage, write_geoparquet
-from geoseg.outputs.flatgeobuf import FlatGeobuf
 from geoseg.outputs.footprints import FORMATS, write_footprint_files, write_footprints
+from geoseg.outputs.gdal import FlatGeobuf
 
 QGIS_COLUMNS = [
     *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),

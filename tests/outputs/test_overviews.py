@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_mask_cog, write_probability_cog
+from geoseg.outputs import mask_file, probability_file, write_raster
 from geoseg.outputs.overviews import halve_average, halve_majority
 
 NODATA = 255
@@ -62,15 +62,13 @@ def test_of_equally_common_values_the_one_complete_first_wins(cell, winner):
 
 
 @pytest.mark.parametrize("holes", [0, 0.3])
-@pytest.mark.parametrize(
-    ("write", "rule", "top"), [(write_probability_cog, "AVERAGE", 255), (write_mask_cog, "MODE", 2)]
-)
-def test_overviews_of_even_rasters_are_GDALs_own(tmp_path, write, rule, top, holes):
+@pytest.mark.parametrize(("describe", "rule", "top"), [(probability_file, "AVERAGE", 255), (mask_file, "MODE", 2)])
+def test_overviews_of_even_rasters_are_GDALs_own(tmp_path, describe, rule, top, holes):
     rng = np.random.default_rng(7)
     values = rng.integers(0, top, (1200, 1600), dtype=np.uint8)
     values[rng.random(values.shape) < holes] = NODATA
-    ours = write(
-        tmp_path / "ours.tif",
+    ours = write_raster(
+        describe(tmp_path / "ours.tif"),
         [(Window(0, 0, *values.shape), values)],
         Grid(CRS.from_epsg(32630), Affine(1, 0, 0, 0, -1, 0), values.shape),
     )

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,7 +14,7 @@ from rio_cogeo import cog_validate
 
 from geoseg.errors import BundleError, OutputError
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_class_cog, write_mask_cog, write_probability_cog
+from geoseg.outputs import class_file, mask_file, probability_file, write_raster
 from geoseg.outputs.rasters import overview_count
 
 NORTH_UP = Affine(0.3, 0, 809267.11, 0, -0.3, 618981.3)
@@ -28,7 +29,7 @@ PLACES = {
     "picture": (None, Affine.identity()),
     "world file": (None, NORTH_UP),
 }
-WRITERS = {"probability": write_probability_cog, "mask": write_mask_cog}
+KINDS = {"probability": probability_file, "mask": mask_file}
 
 # A picture without georeference is a case of its own here; rasterio warns whenever such a file is opened.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -55,16 +56,16 @@ def place(request):
     return request.param
 
 
-@pytest.fixture(params=WRITERS.items(), ids=WRITERS.keys())
+@pytest.fixture(params=KINDS.items(), ids=KINDS.keys())
 def kind(request):
     return request.param
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (30, 40), (256, 257), (513, 300), (700, 1100)])
 def test_raster_is_a_valid_COG_with_the_pixels_of_its_blocks_and_the_exact_grid(tmp_path, kind, place, shape):
-    name, write = kind
+    name, describe = kind
     values = pixels(shape, 255 if name == "probability" else 2)
-    path = write(tmp_path / "a.tif", iter(blocks(values)), Grid(*place, shape))
+    path = write_raster(describe(tmp_path / "a.tif"), iter(blocks(values)), Grid(*place, shape))
     assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     with rasterio.open(path) as raster:
         np.testing.assert_array_equal(raster.read(1), values)
@@ -87,7 +88,8 @@ def test_every_raster_of_more_than_a_pixel_has_overviews_down_to_256_pixels(shap
 def test_scale_offset_description_and_tags_are_said_in_the_file(tmp_path):
     values = pixels((50, 60))
     grid = Grid(*PLACES["utm"], values.shape)
-    path = write_probability_cog(tmp_path / "a.tif", blocks(values), grid, description="roofs", tags={"MODEL": "m-1"})
+    file = replace(probability_file(tmp_path / "a.tif", description="roofs"), tags={"MODEL": "m-1"})
+    path = write_raster(file, blocks(values), grid)
     with rasterio.open(path) as raster:
         assert raster.scales == (1 / 254,)
         assert raster.offsets == (0,)
@@ -97,7 +99,7 @@ def test_scale_offset_description_and_tags_are_said_in_the_file(tmp_path):
 
 def test_mask_has_a_color_table_in_which_buildings_stand_out(tmp_path):
     values = pixels((700, 60), 2)
-    path = write_mask_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape))
+    path = write_raster(mask_file(tmp_path / "a.tif"), blocks(values), Grid(*PLACES["utm"], values.shape))
     for level in ({}, {"overview_level": 0}):
         with rasterio.open(path, **level) as raster:
             colors = raster.colormap(1)
@@ -112,7 +114,8 @@ CLASSES = {"names": ("land & sea", "building", "<road>"), "colors": ("#00ff10", 
 def test_class_raster_is_a_valid_COG_with_the_colors_and_names_of_its_classes(tmp_path, place, shape):
     values = pixels(shape, 3)
     grid = Grid(*place, shape)
-    path = write_class_cog(tmp_path / "a.tif", iter(blocks(values)), grid, **CLASSES, tags={"MODEL": "m-1"})
+    file = replace(class_file(tmp_path / "a.tif", **CLASSES), tags={"MODEL": "m-1"})
+    path = write_raster(file, iter(blocks(values)), grid)
     assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     with rasterio.open(path) as raster:
         np.testing.assert_array_equal(raster.read(1), values)
@@ -124,7 +127,7 @@ def test_class_raster_is_a_valid_COG_with_the_colors_and_names_of_its_classes(tm
 
 
 def test_side_files_of_a_class_raster_are_XML_with_every_name(tmp_path):
-    write_class_cog(tmp_path / "a.tif", [], Grid(*PLACES["utm"], (4, 5)), **CLASSES)
+    write_raster(class_file(tmp_path / "a.tif", **CLASSES), [], Grid(*PLACES["utm"], (4, 5)))
     gdal = ElementTree.parse(tmp_path / "a.tif.aux.xml")
     assert [element.text for element in gdal.iter("Category")] == list(CLASSES["names"])
     entries = list(ElementTree.parse(tmp_path / "a.qml").iter("paletteEntry"))
@@ -136,32 +139,15 @@ def test_overviews_of_classes_are_classes_by_majority(tmp_path):
     values = np.zeros((600, 600), np.uint8)
     values[:, 300:] = 2
     values[::2, ::2] = 2 - values[::2, ::2]
-    path = write_class_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape), **CLASSES)
+    path = write_raster(class_file(tmp_path / "a.tif", **CLASSES), blocks(values), Grid(*PLACES["utm"], values.shape))
     with rasterio.open(path, overview_level=0) as overview:
         assert np.unique(overview.read(1)).tolist() == [0, 2]
-
-
-def test_averaged_overviews_leave_nodata_out(tmp_path):
-    values = np.full((600, 600), 255, np.uint8)
-    values[::2] = 100
-    path = write_probability_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape))
-    with rasterio.open(path, overview_level=0) as overview:
-        assert np.unique(overview.read(1)).tolist() == [100]
-
-
-def test_overviews_of_the_mask_are_classes_by_majority(tmp_path):
-    values = np.zeros((600, 600), np.uint8)
-    values[:, 300:] = 1
-    values[::2, ::2] = 1 - values[::2, ::2]
-    path = write_mask_cog(tmp_path / "a.tif", blocks(values), Grid(*PLACES["utm"], values.shape))
-    with rasterio.open(path, overview_level=0) as overview:
-        np.testing.assert_array_equal(overview.read(1), np.repeat([[0, 1]], 300, axis=0).repeat(150, axis=1))
 
 
 def test_pixels_that_no_block_covers_are_nodata(tmp_path):
     values = pixels((600, 600))
     first = blocks(values)[-1]
-    path = write_probability_cog(tmp_path / "a.tif", [first], Grid(*PLACES["utm"], values.shape))
+    path = write_raster(probability_file(tmp_path / "a.tif"), [first], Grid(*PLACES["utm"], values.shape))
     with rasterio.open(path) as raster:
         found = raster.read(1)
     np.testing.assert_array_equal(found[:200, :200], values[:200, :200])
@@ -169,7 +155,7 @@ def test_pixels_that_no_block_covers_are_nodata(tmp_path):
 
 
 def test_no_blocks_give_a_raster_of_nodata(tmp_path):
-    path = write_mask_cog(tmp_path / "a.tif", [], Grid(*PLACES["utm"], (40, 50)))
+    path = write_raster(mask_file(tmp_path / "a.tif"), [], Grid(*PLACES["utm"], (40, 50)))
     with rasterio.open(path) as raster:
         assert (raster.read(1) == 255).all()
 
@@ -179,14 +165,14 @@ def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, limit, ki
     values = np.random.default_rng(0).integers(0, 254, (900, 900), dtype=np.uint8)
     grid = Grid(*PLACES["utm"], values.shape)
     with full_disk(limit), pytest.raises(OutputError, match=r"a\.tif cannot be written \(.*Make room"):
-        kind[1](tmp_path / "a.tif", blocks(values), grid)
+        write_raster(kind[1](tmp_path / "a.tif"), blocks(values), grid)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="there is no folder"):
-        write_mask_cog(tmp_path / "file" / "a.tif", [], Grid(*PLACES["utm"], (40, 50)))
+        write_raster(mask_file(tmp_path / "file" / "a.tif"), [], Grid(*PLACES["utm"], (40, 50)))
 
 
 def failing_blocks():
@@ -197,7 +183,7 @@ def failing_blocks():
 def test_failure_of_the_blocks_themselves_keeps_its_name_and_the_older_result(tmp_path):
     (tmp_path / "a.tif").write_text("older")
     with pytest.raises(BundleError, match="went away"):
-        write_probability_cog(tmp_path / "a.tif", failing_blocks(), Grid(*PLACES["utm"], (600, 600)))
+        write_raster(probability_file(tmp_path / "a.tif"), failing_blocks(), Grid(*PLACES["utm"], (600, 600)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
     assert (tmp_path / "a.tif").read_text() == "older"
 
@@ -212,13 +198,13 @@ def test_failure_of_the_blocks_themselves_keeps_its_name_and_the_older_result(tm
 )
 def test_block_that_does_not_fit_is_refused(tmp_path, window, values, message):
     with pytest.raises(ValueError, match=message):
-        write_mask_cog(tmp_path / "a.tif", [(window, values)], Grid(*PLACES["utm"], (10, 10)))
+        write_raster(mask_file(tmp_path / "a.tif"), [(window, values)], Grid(*PLACES["utm"], (10, 10)))
 
 
 def test_blocks_that_overlap_are_refused(tmp_path):
     block = (Window(0, 0, 10, 10), np.zeros((10, 10), np.uint8))
     with pytest.raises(ValueError, match="must not overlap"):
-        write_mask_cog(tmp_path / "a.tif", [block, block], Grid(*PLACES["utm"], (10, 10)))
+        write_raster(mask_file(tmp_path / "a.tif"), [block, block], Grid(*PLACES["utm"], (10, 10)))
 
 
 MEMORY_SCRIPT = """
@@ -228,11 +214,12 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_probability_cog
+from geoseg.outputs import probability_file, write_raster
 side = int(sys.argv[1])
 part = np.add.outer(np.arange(1024) // 9, np.arange(1024) // 9).astype(np.uint8)
 blocks = ((Window(r, c, 1024, 1024), part) for r in range(0, side, 1024) for c in range(0, side, 1024))
-write_probability_cog(Path(sys.argv[2]), blocks, Grid(CRS.from_epsg(32630), Affine(1, 0, 0, 0, -1, 0), (side, side)))
+grid = Grid(CRS.from_epsg(32630), Affine(1, 0, 0, 0, -1, 0), (side, side))
+write_raster(probability_file(Path(sys.argv[2])), blocks, grid)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -255,5 +242,5 @@ def test_a_raster_is_on_the_disk_in_full_before_it_takes_its_place(tmp_path, mon
 
     monkeypatch.setattr(os, "fsync", watch)
     grid = Grid(*PLACES["utm"], (8, 9))
-    write_mask_cog(path, [(grid.window, np.zeros(grid.shape, np.uint8))], grid)
+    write_raster(mask_file(path), [(grid.window, np.zeros(grid.shape, np.uint8))], grid)
     assert (path.stat().st_size, False) in synced

@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from shapely.geometry import Polygon, box
 
 from geoseg.grid import Grid, Window
-from geoseg.outputs import write_class_cog, write_geopackage, write_mask_cog, write_probability_cog
+from geoseg.outputs import class_file, mask_file, probability_file, write_geopackage, write_raster
 
 QGIS_PYTHON = "/usr/bin/python3"
 LOOK = Path(__file__).with_name("look.py")
@@ -66,10 +66,10 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     folder = tmp_path_factory.mktemp("qgis")
     write_geopackage(_footprints(), folder / "buildings.gpkg")
     write_geopackage(_footprints().iloc[:0], folder / "empty.gpkg")
-    write_probability_cog(folder / "probability.tif", _blocks(_probability()), GRID)
-    write_mask_cog(folder / "mask.tif", _blocks(_mask()), GRID)
-    write_class_cog(folder / "classes.tif", _blocks(_classes()), GRID, names=NAMES, colors=COLORS)
-    write_class_cog(folder / "unstyled.tif", _blocks(_classes()), GRID, names=NAMES, colors=COLORS)
+    write_raster(probability_file(folder / "probability.tif"), _blocks(_probability()), GRID)
+    write_raster(mask_file(folder / "mask.tif"), _blocks(_mask()), GRID)
+    write_raster(class_file(folder / "classes.tif", names=NAMES, colors=COLORS), _blocks(_classes()), GRID)
+    write_raster(class_file(folder / "unstyled.tif", names=NAMES, colors=COLORS), _blocks(_classes()), GRID)
     (folder / "unstyled.qml").unlink()
     request = {
         "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg")],

@@ -41,7 +41,7 @@ class Hooks:
         once: File that says that the hungry or deadly one has struck, and need not again.
         beat_s: Seconds between two beats of a client's heart.
         uploads: A client is killed before it puts this many files of a result in their place.
-        stop_at: A client is suspended before it calls this function of `geoseg.run.finish`.
+        stop_at: A client is suspended before it calls this function of `geoseg.run.results`.
         stop_writing: A client is suspended before it writes a file whose name begins so.
     """
 
@@ -78,10 +78,10 @@ class Hooks:
     def watch_finish(self) -> None:
         """Be killed or suspended while the results are made, or a file is written."""
         from geoseg.io.store import LocalStore
-        from geoseg.run import finish
+        from geoseg.run import results
 
         if self.stop_at is not None:
-            finish.__dict__[self.stop_at] = before(finish.__dict__[self.stop_at], self.stop)
+            results.__dict__[self.stop_at] = before(results.__dict__[self.stop_at], self.stop)
         if self.stop_writing is not None:
             write = LocalStore.write
             LocalStore.write = lambda store, name, data: self.stop_before(name) or write(store, name, data)  # type: ignore[method-assign]
@@ -189,7 +189,7 @@ def batch(scenes: str, out: str, settings: dict[str, Any], hooks: dict[str, Any]
     from geoseg.run import batch as module
 
     module.load_bundle = lambda _: make_bundle()
-    module.plan_run = lambda paths, _bundle, _settings: make_plan(paths)
+    module.plan_inference = lambda paths, _bundle, _settings: make_plan(paths)
     if hooks is not None:
         Hooks(**hooks).install()
     with errors_as_messages():

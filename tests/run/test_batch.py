@@ -30,7 +30,7 @@ class Runs:
         self.files: list[str] = []  # in the order of their planning, which threads do
         self.bundle = Bundle(SPEC, Path("none"), "0")
         monkeypatch.setattr(batch, "load_bundle", lambda _: self.bundle)
-        monkeypatch.setattr(batch, "plan_run", self.plan)
+        monkeypatch.setattr(batch, "plan_inference", self.plan)
 
     def plan(self, files: tuple[str, ...], bundle: Bundle, settings: RunSettings) -> Plan:
         self.files.append(Path(files[0]).name)
@@ -102,7 +102,7 @@ def test_a_defect_in_one_picture_is_told_in_full_and_does_not_stop_the_others(
             raise ZeroDivisionError("oops")
         return runs.plan(files, bundle, settings)
 
-    monkeypatch.setattr(batch, "plan_run", plan)
+    monkeypatch.setattr(batch, "plan_inference", plan)
     result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
     assert result.failed == {str(pictures / "a.png"): "ZeroDivisionError: oops"}
     assert len(result.done) == 2
@@ -162,9 +162,9 @@ def test_what_is_true_of_all_pictures_is_said_once(
 
 
 def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="--out"):
+    with pytest.raises(OutputError, match="`out`"):
         run_each(pictures, RunSettings(out=tmp_path / "no" / "out"), quiet=True)
-    with pytest.raises(OutputError, match="--out"):
+    with pytest.raises(OutputError, match="`out`"):
         run_each(pictures, RunSettings(out=pictures / "a.png"), quiet=True)
 
 
@@ -175,5 +175,5 @@ def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
-    with pytest.raises(SceneMismatchError, match="without --mosaic"):
+    with pytest.raises(SceneMismatchError, match="without `mosaic`"):
         open_scene(pictures)

@@ -33,7 +33,7 @@ def test_a_further_format_holds_the_same_footprints_and_can_be_asked_for_later(
 
 
 def test_a_format_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--also dxf: there is no such format\. Choose of gpkg, parquet, fgb"):
+    with pytest.raises(UsageError, match=r"`also=dxf` is not a known format\. Choose from gpkg, parquet, fgb"):
         RunSettings(also=("dxf",))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.run import finish
+from geoseg.run import results
 
 BLOCK_PX = 64
 ENOUGH = 1_000_000
@@ -82,14 +82,14 @@ def test_a_disk_that_fills_with_results_is_told_and_no_block_is_done_again(
     place: Any, blocks: Any, disk: Disk, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
     """The less is free, the earlier: rasters, GeoPackage, GeoParquet, report."""
-    out, write_rasters = disk.folder / "out", finish.write_rasters
+    out, write_rasters = disk.folder / "out", results.write_rasters
 
     def write_on_a_full_disk(*args: Any) -> Any:
-        monkeypatch.setattr(finish, "write_rasters", write_rasters)
+        monkeypatch.setattr(results, "write_rasters", write_rasters)
         disk.resize(free)
         return write_rasters(*args)
 
-    monkeypatch.setattr(finish, "write_rasters", write_on_a_full_disk)
+    monkeypatch.setattr(results, "write_rasters", write_on_a_full_disk)
     with pytest.raises(OutputError, match=str(disk.folder)) if free < ENOUGH else nullcontext():
         place.run(out, block_px=BLOCK_PX)
     if free < ENOUGH:

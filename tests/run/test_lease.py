@@ -50,7 +50,7 @@ def test_a_second_client_is_told_who_works_there(
 ) -> None:
     client, out = working(), tmp_path / "out"
     holder = json.loads((out / WORK / "lock").read_text())
-    said = f"process {client.pid} of {holder['user']} on {holder['host']} since {holder['since'][:10]}"
+    said = f"process {client.pid} of {holder['user']} on {holder['host']}, since {holder['since'][:10]}"
     with pytest.raises(BusyError, match=said):
         place.run(out)
     with pytest.raises(BusyError):
@@ -91,7 +91,7 @@ def test_another_machines_client_is_left_alone_while_its_heart_beats(
     elsewhere(0)
     beat = threading.Timer(0.7, elsewhere, [1])
     beat.start()
-    with pytest.raises(BusyError, match="process 1 of ann on far-away since 2026-01-01"):
+    with pytest.raises(BusyError, match="process 1 of ann on far-away, since 2026-01-01"):
         place.run(tmp_path / "out")
     beat.join()
     assert json.loads((tmp_path / "out" / WORK / "lock").read_text())["token"] == "other"

@@ -106,7 +106,7 @@ def test_a_part_that_was_cut_short_is_found_out(store: LocalStore, kept: float) 
         if cut + rest == whole:
             continue
         assert not is_sound(store, BLOCK)
-        with pytest.raises(DamagedPartError, match=r"parts/r0_c100.npz is damaged .*computed anew"):
+        with pytest.raises(DamagedPartError, match=r"parts/r0_c100.npz is damaged .*again to compute the block again"):
             read_everything(store)
 
 

@@ -15,7 +15,7 @@ import shapely
 
 from geoseg.cli import main
 from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
-from geoseg.run import finish, ledger, run
+from geoseg.run import ledger, results, run
 from geoseg.run.ledger import WORK
 from geoseg.run.report import FINISHED, STOPPED, read_status
 
@@ -80,7 +80,7 @@ def test_another_geoseg_does_not_go_on_but_may_begin_again(
 ) -> None:
     out = stopped()
     monkeypatch.setattr(ledger, "__version__", "99.0")
-    with pytest.raises(ExistingResultError, match=r"begun with geoseg .*this is geoseg 99\.0.*--overwrite"):
+    with pytest.raises(ExistingResultError, match=r"started with geoseg .*this is geoseg 99\.0.*`overwrite=True`"):
         place.run(out)
     place.run(out, block_px=BLOCK_PX, overwrite=True)
     assert set(blocks.take()) == set(place.names(BLOCK_PX))  # one may be the stopped run's last, still under way
@@ -188,8 +188,8 @@ def test_killed_after_the_last_file_of_the_result_it_is_finished(
         shutil.copytree(out / WORK, tmp_path / "work")
         raise Killed
 
-    published = finish.publish
-    monkeypatch.setattr(finish, "publish", publish)
+    published = results.publish
+    monkeypatch.setattr(results, "publish", publish)
     with pytest.raises(Killed):
         place.run(out)
     shutil.rmtree(out / WORK, ignore_errors=True)
@@ -308,7 +308,7 @@ def test_failed_blocks_are_what_nodata_would_be_and_only_where_asked_for(
     """The result equals that of a scene with nodata in their place: rasters, polygons, and which are at the edge."""
     out, chosen = tmp_path / "out", [place.plan().blocks(BLOCK_PX)[i] for i in (6, 12, 13)]
     broken += [block.name for block in chosen]
-    with pytest.raises(UnfinishedError, match="--errors nodata"):
+    with pytest.raises(UnfinishedError, match="`errors='nodata'`"):
         place.run(out, block_px=BLOCK_PX)
     result = place.run(out, errors="nodata")
     assert [entry["block"] for entry in result.report["failed_blocks"]] == broken
@@ -328,7 +328,7 @@ def test_failed_blocks_are_what_nodata_would_be_and_only_where_asked_for(
     assert found.geometry.to_wkb().tolist() == expected.geometry.to_wkb().tolist()
     for column in ("edge", "area_m2", "confidence"):
         np.testing.assert_array_equal(found[column], expected[column])
-    with pytest.raises(ExistingResultError, match="lacks 3 blocks"):
+    with pytest.raises(ExistingResultError, match="without 3 blocks"):
         place.run(out)
     assert not place.run(out, errors="nodata").is_new
 
@@ -377,7 +377,7 @@ def test_the_command_line_lists_the_blocks_of_a_damaged_file_and_leaves_with_3(
 
     code, said = geoseg()
     assert code == 3
-    assert "1 of 12 blocks could not be done" in said
+    assert "1 of 12 blocks failed" in said
     assert "r0_c0: " in said
     assert "Traceback" not in said
     assert not (out / "run.json").exists()

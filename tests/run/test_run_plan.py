@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -151,7 +152,7 @@ def test_existing_result_is_kept_unless_overwrite(tmp_path: Path) -> None:
     run_fake(scene, tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     before = (tmp_path / "out" / "run.json").read_text()
-    with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.7 now.*--overwrite"):
+    with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.7 now.*`overwrite=True`"):
         run_fake(scene, tmp_path / "out", threshold=0.7)
     assert not run_fake(scene, tmp_path / "out").is_new
     assert (tmp_path / "out" / "run.json").read_text() == before
@@ -205,7 +206,7 @@ def test_blocks_that_cannot_be_read_end_the_run_with_a_list_and_the_others_are_k
     whole, stamp = path.read_bytes(), path.stat()
     damage(path)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    with pytest.raises(UnfinishedError, match=r"9 of 16 blocks could not be done(.|\n)*r32_c32: .*rows 24-72"):
+    with pytest.raises(UnfinishedError, match=r"9 of 16 blocks failed(.|\n)*r32_c32: .*rows 24-72"):
         run_fake(path, tmp_path / "out", block_px=32)
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".geoseg"]
     assert len(list((tmp_path / "out" / ".geoseg").glob("*/parts/*"))) == 7
@@ -250,19 +251,23 @@ def test_result_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"),
+    ("name", "value"),
     [
-        ({"threshold": 1.5}, "--threshold"),
-        ({"min_area_m2": -1}, "--min-area-m2"),
-        ({"simplify_px": -1}, "--simplify-px"),
-        ({"threads": 0}, "--threads"),
-        ({"grid": "odd"}, "--grid"),
-        ({"block_px": 0}, "--block-px"),
+        ("threshold", 1.5),
+        ("min_area_m2", -1),
+        ("simplify_px", -1),
+        ("threads", 0),
+        ("grid", "odd"),
+        ("block_px", 0),
+        ("mosaic", "best"),
+        ("target_crs", "EPSG:32630"),
+        ("errors", "ignore"),
+        ("workers", 0),
     ],
 )
-def test_settings_that_make_no_sense_are_named(settings: dict, word: str) -> None:
-    with pytest.raises(UsageError, match=word):
-        RunSettings(**settings)
+def test_settings_that_make_no_sense_are_named(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"`{name}"):
+        RunSettings(**{name: value})
 
 
 def test_shipped_model_maps_the_sample_scene(repository: Path, tmp_path: Path) -> None:

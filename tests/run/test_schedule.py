@@ -262,7 +262,7 @@ def test_a_block_that_kills_every_worker_is_given_up_and_the_others_are_done(
 def test_no_scheduler_is_said_with_the_way_out(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoseg.run.cluster.CONNECT_S", 0.3)
     for address, error, said in (
-        ("nowhere.json", UsageError, "neither an address nor a file"),
+        ("nowhere.json", UsageError, "neither an address nor an existing file"),
         ("tcp://127.0.0.1:9", ClusterError, "does not answer"),
     ):
         settings = RunSettings(scheduler=address)
@@ -276,7 +276,7 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(
     from geoseg.run import job
 
     monkeypatch.setattr(job, "read_json", lambda *_: None)  # as on a machine with another /data
-    with pytest.raises(ClusterError, match=r"worker on .* sees nothing there at .*out.*s3://"):
+    with pytest.raises(ClusterError, match=r"worker on .* finds no run in .*out.*s3://"):
         place.run(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

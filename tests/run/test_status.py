@@ -48,21 +48,21 @@ def test_a_run_that_is_worked_on_and_then_stopped(
     lines = said(out)
     assert lines[0].startswith("scene: working, ")
     assert lines[0].endswith(" left")
-    assert f"worked on by: process {client.pid} on {working.holder['host']}" in lines[2]
+    assert f"client: process {client.pid} on {working.holder['host']}, since" in lines[2]
     client.kill()
     (stopped,) = read_status(out)
     assert (stopped.state, stopped.eta_s) == (STOPPED, None)
     assert stopped.done >= working.done
     lines = said(out)
     assert lines[0] == f"scene: stopped, {stopped.done} of {BLOCKS} blocks done, 0 failed, {stopped.left} left"
-    assert lines[-1] == "Nobody works on it. The same command that began it goes on from here."
+    assert lines[-1] == "No client is working on this run. To continue it, run the same command again."
     place.run(out)
     assert read_status(out)[0].state == FINISHED
     assert said(out)[0] == f"scene: finished, {BLOCKS} of {BLOCKS} blocks done, 0 failed, 0 left"
 
 
 def test_where_there_is_no_run_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no run in .*nothing.*--out"):
+    with pytest.raises(MissingFileError, match=r"no run in .*nothing.*`out`"):
         read_status(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(MissingFileError):
@@ -190,7 +190,7 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     assert found["d"] == WAITING
     lines = said(out)
     assert lines[0].startswith("4 scenes: 1 finished")
-    assert lines[1].endswith("blocks done in the scenes that were begun")
+    assert lines[1].endswith("blocks done in the scenes that have been started")
     before = {scene: {p.stem for p in out.glob(f"{scene}/{WORK}/*/parts/r*")} for scene in "bcd"}
     report = (out / "a" / "run.json").read_bytes()
     position = log.stat().st_size
@@ -235,7 +235,7 @@ def test_scenes_outside_the_aoi_are_counted_and_are_no_failure(
         return place.plan(paths[0])
 
     monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
-    monkeypatch.setattr(batch, "plan_run", plan)
+    monkeypatch.setattr(batch, "plan_inference", plan)
     result = run_each(scenes, RunSettings(out=tmp_path / "out"), quiet=True)
     assert (result.outside, result.failed) == (["b", "d"], {})
     assert states(tmp_path / "out") == dict.fromkeys("ac", FINISHED)
@@ -251,7 +251,7 @@ def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
             raise OutputError("no room")
 
     monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
-    monkeypatch.setattr(batch, "plan_run", lambda paths, *_: place.plan(paths[0]))
+    monkeypatch.setattr(batch, "plan_inference", lambda paths, *_: place.plan(paths[0]))
     blocks.before = fail
     settings = RunSettings(out=tmp_path / "out", block_px=BLOCK_PX, threads=1)
     with pytest.raises(OutputError, match="no room"):
@@ -289,7 +289,7 @@ def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(
         raise ReadError("no bytes")
 
     monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
-    monkeypatch.setattr(batch, "plan_run", plan)
+    monkeypatch.setattr(batch, "plan_inference", plan)
     result = run_each([scenes / "a.tif", scenes / "b.tif"], settings, quiet=True)
     assert told[0] == told[-1] == dict.fromkeys("ab", WAITING)
     assert told[1] == dict.fromkeys("abcd", WAITING)
@@ -311,8 +311,8 @@ def test_a_disk_that_damages_every_part_ends_its_scene_of_a_batch(
 
     monkeypatch.setattr(LocalStore, "write", damage)
     monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
-    monkeypatch.setattr(batch, "plan_run", lambda paths, *_: place.plan(paths[0]))
+    monkeypatch.setattr(batch, "plan_inference", lambda paths, *_: place.plan(paths[0]))
     result = run_each(scenes, RunSettings(out=tmp_path / "out", block_px=BLOCK_PX), quiet=True)
     assert [Path(path).stem for path in result.failed] == ["b"]
     assert "is damaged" in next(iter(result.failed.values()))
-    assert len(blocks.take()) == (3 + session.MENDINGS + 1) * BLOCKS
+    assert len(blocks.take()) == (3 + session.RECOMPUTATIONS + 1) * BLOCKS

@@ -18,7 +18,7 @@ from geoseg.errors import (
     TruncatedFileError,
 )
 from geoseg.scene import open_scene
-from geoseg.tiff import has_mask_directory, promised_size
+from geoseg.scene.tiff import has_mask_directory, promised_size
 
 LAYOUTS = {
     "strips": {"blockysize": 4},
@@ -183,7 +183,7 @@ def test_a_scene_placed_by_ground_control_points_only(write, noise) -> None:
 
 
 def test_an_unknown_CRS(write, noise) -> None:
-    with pytest.raises(MissingCRSError, match=r"--crs EPSG:999999 is no .*EPSG:32630"):
+    with pytest.raises(MissingCRSError, match=r"EPSG:999999 is not a coordinate reference system .*EPSG:32630"):
         open_scene(write("a.tif", noise(1, 20, 20), crs=None), crs="EPSG:999999")
 
 
@@ -202,5 +202,5 @@ def test_a_CRS_alone_does_not_place_a_plain_picture(write, noise) -> None:
 )
 def test_coordinates_that_do_not_lie_in_the_given_CRS(write, noise, crs: str, transform: Affine) -> None:
     path = write("a.tif", noise(1, 20, 20), crs=None, transform=transform)
-    with pytest.raises(MissingCRSError, match=r"does not fit its CRS .*--crs"):
+    with pytest.raises(MissingCRSError, match=r"does not fit its CRS .*`crs`"):
         open_scene(path, crs=crs)

@@ -253,7 +253,7 @@ def test_a_given_CRS_is_used_where_the_file_has_none(write, noise, caplog: pytes
     path = write("a.tif", noise(1, 30, 40), crs=None)
     with caplog.at_level(logging.WARNING):
         assert open_scene(path).grid.crs is None
-        assert "--crs" in caplog.text
+        assert "`crs`" in caplog.text
         caplog.clear()
         assert open_scene(path, crs="EPSG:32630").grid.crs == CRS.from_epsg(32630)
         assert not caplog.text
@@ -263,7 +263,7 @@ def test_a_given_CRS_overrules_the_file_and_that_is_said(write, noise, caplog: p
     path = write("a.tif", noise(1, 30, 40))
     with caplog.at_level(logging.WARNING):
         assert open_scene(path, crs="EPSG:32631").grid.crs == CRS.from_epsg(32631)
-    assert "EPSG:32631 is used instead" in caplog.text
+    assert "`crs=EPSG:32631` is used instead" in caplog.text
 
 
 def test_a_scene_resampled_to_a_model_covers_exactly_the_same_ground(write, noise) -> None:

@@ -11,8 +11,9 @@ import rasterio
 
 from geoseg.errors import MissingFileError, ReadError
 from geoseg.grid import Window
-from geoseg.scene import close_readers, open_scene, remote, source
-from geoseg.tiff import has_mask_directory
+from geoseg.scene import REMOTE_ENV, close_readers, open_scene, source
+from geoseg.scene.files import forget
+from geoseg.scene.tiff import has_mask_directory
 
 SIDE = 600
 PIECE = 1 << 14
@@ -78,7 +79,7 @@ In a process of its own: GDAL asks for a mask with Python's lock held, so that a
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_MAX_RETRY", "0")
     monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.0)
     monkeypatch.setattr("geoseg.io.store.time.sleep", lambda _: None)
     (tmp_path / "limit").write_text(f"{1 << 40} all")
@@ -104,7 +105,7 @@ def test_a_tiffs_directories_say_whether_it_has_a_mask(tmp_path: Path, mask: boo
 
 def test_what_is_no_tiff_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"nothing of the kind")
-    with (tmp_path / "a.tif").open("rb") as file, pytest.raises(ValueError, match="no TIFF"):
+    with (tmp_path / "a.tif").open("rb") as file, pytest.raises(ValueError, match="not a TIFF"):
         has_mask_directory(file)
 
 
@@ -138,7 +139,7 @@ def test_a_remote_scene_without_a_mask_opens(server: str, tmp_path: Path) -> Non
 def test_a_worker_that_opens_the_file_without_its_mask_reads_nothing(server: str, tmp_path: Path) -> None:
     path = write(tmp_path / "later.tif", mask=True)
     scene = open_scene(f"{server}/later.tif")
-    remote.forget(scene.paths)
+    forget(scene.paths)
     refuse_the_end(path)
     with pytest.raises(ReadError, match=r"later\.tif"):
         scene.read(Window(0, 0, 50, 50))

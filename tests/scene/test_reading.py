@@ -130,7 +130,7 @@ def test_a_scene_without_contrast_or_data_has_levels_too(write, constant: bool) 
 
 def test_bands_that_are_not_there_are_refused(write, noise) -> None:
     path = write("a.tif", noise(3, 20, 20))
-    with pytest.raises(BandMismatchError, match=r"bands 1 to 3.*4,1,1.*--bands"):
+    with pytest.raises(BandMismatchError, match=r"bands 1 to 3.*4,1,1.*`bands`"):
         open_scene(path, bands=(4, 1, 1))
     with pytest.raises(BandMismatchError, match="bands 0"):
         open_scene(path, bands=(0,))

@@ -23,9 +23,10 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import GeosegError, MissingFileError, ReadError
 from geoseg.grid import Window, fit_lattice
 from geoseg.inference import Plan, predict_block
-from geoseg.scene import open_scene, remote, source
-from geoseg.scene.remote import Fetches, reach_of
-from geoseg.vrt import mosaic_vrt
+from geoseg.scene import REMOTE_ENV, gdal_env, open_scene, source
+from geoseg.scene.files import reach_of
+from geoseg.scene.source import Fetches
+from geoseg.scene.vrt import mosaic_vrt
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 WINDOW = Window(300, 333, 70, 90)
@@ -129,9 +130,9 @@ def test_several_web_files_are_one_scene(server, write, noise) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries that do not keep a test waiting."""
-    monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.02")
     # GDAL opens what a VRT names under the lock of Python, and the server of these tests is Python, too.
-    monkeypatch.setitem(remote.REMOTE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "1")
     monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.02)
 
 
@@ -304,7 +305,7 @@ def test_options_of_the_environment_go_first(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000/")
     monkeypatch.setenv("AWS_HTTPS", "YES")
     monkeypatch.delenv("AWS_S3_ENDPOINT", raising=False)
-    with remote.gdal_env(["s3://bucket/a.tif"]):
+    with gdal_env(["s3://bucket/a.tif"]):
         options = rasterio.env.getenv()
     assert "GDAL_HTTP_MAX_RETRY" not in options
     assert "AWS_HTTPS" not in options

@@ -110,7 +110,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     "url", ["https://example.org/a/*.tif", "gs://bucket/*.tif", "/vsicurl/https://example.org/*.tif"]
 )
 def test_a_server_is_not_asked_what_it_holds(url: str) -> None:
-    with pytest.raises(SourceError, match=r"cannot be asked what it holds.*manifest.*s3://bucket"):
+    with pytest.raises(SourceError, match=r"cannot list its files.*manifest.*s3://bucket"):
         list_sources([url])
 
 
@@ -124,7 +124,7 @@ def test_results_of_geoseg_are_no_scenes(touch: Touch, tmp_path: Path, caplog: p
     touch("a.tif", *results, *(f"out/b/{name}" for name in results), "out/b/.geoseg/parts/x.tif", "out/b.tif")
     with caplog.at_level(logging.WARNING):
         assert paths(f"{tmp_path}/**") == [str(tmp_path / "a.tif"), str(tmp_path / "out" / "b.tif")]
-    assert "8 files are results of geoseg and no scenes, such as" in caplog.text
+    assert "8 files are results of geoseg and not scenes, such as" in caplog.text
     assert paths(tmp_path) == [str(tmp_path / "a.tif")]
     with pytest.raises(MissingFileError, match="holds no raster to segment"):
         list_sources([tmp_path / "out" / "b"])
@@ -185,7 +185,7 @@ def test_spaces_in_a_URL_are_escaped_once() -> None:
 
 def test_an_asset_that_serves_no_input_is_said(touch: Touch, caplog: pytest.LogCaptureFixture) -> None:
     list_sources(touch("a.tif"), asset="visual")
-    assert "--asset visual is not used" in caplog.text
+    assert "`asset=visual` is not used" in caplog.text
 
 
 @pytest.mark.parametrize(

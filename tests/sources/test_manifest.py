@@ -124,8 +124,8 @@ def test_whole_numbers_with_gaps_are_whole_numbers_in_a_table(tmp_path: Path) ->
         ("gone.tif,,,", r"line 3: there is no file .*gone\.tif\. A raster is expected"),
         (".,,,", r"line 3: there is no file"),
         (",2023-05-01,,", r"line 3: path is empty"),
-        ("s3://b/x.tif,May 2023,,", r"line 3: datetime May 2023 is not understood\. Expected: 2023-05-01"),
-        ("s3://b/x.tif,,EPSG:0,", r"line 3: crs EPSG:0 is no coordinate reference system\. Expected: EPSG:32630"),
+        ("s3://b/x.tif,May 2023,,", r"line 3: datetime May 2023 cannot be read\. Expected: 2023-05-01"),
+        ("s3://b/x.tif,,EPSG:0,", r"line 3: crs EPSG:0 is not a coordinate reference system\. Expected: EPSG:32630"),
         ("s3://b/x.tif,,,red", r"line 3: bands red is not a list of band numbers\. Expected: 1,2,3"),
         ("s3://b/x.tif,,,0", r"line 3: bands 0 counts from 0; bands are numbered from 1"),
         ("s3://b/x.tif,,,1,2,3", r'line 3: it has 2 values more than there are columns.*bands "1,2,3"'),
@@ -151,8 +151,8 @@ def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
     [
         (b"", r"does not say where its scenes are.*Found: nothing"),
         (b"scenes/a.tif\nscenes/b.tif\n", r"a column path, href, location or url is expected.*Found: scenes/a\.tif"),
-        (b"path,name\n\n", r"has columns and no row"),
-        (b"path\n\xff\xfe\n", r"is no text in UTF-8"),
+        (b"path,name\n\n", r"has columns but no rows"),
+        (b"path\n\xff\xfe\n", r"is not text in UTF-8"),
     ],
 )
 def test_a_table_that_names_no_scene_is_an_error(tmp_path: Path, data: bytes, message: str) -> None:

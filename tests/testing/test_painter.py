@@ -1,7 +1,5 @@
 """Painted scenes: the same everywhere, true to their footprints, and varied."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Position scenes: every pixel says where it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The committed sample: what the generator makes today, small, and worth looking at."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

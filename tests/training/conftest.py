@@ -15,7 +15,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.networks.registry import OWN_NETWORKS
+from geoseg.networks import register_network
+from geoseg.networks.registry import NETWORKS
 from geoseg.training import train_recipe
 
 CRS = "EPSG:32631"
@@ -110,7 +111,8 @@ class Scripted(nn.Module):
 def scripted() -> Iterator[None]:
     """Let recipes and bundles name the network `scripted`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(OWN_NETWORKS, "scripted", Scripted)
+        patch.setattr("geoseg.networks.registry.NETWORKS", dict(NETWORKS))
+        register_network("scripted")(Scripted)
         yield
 
 

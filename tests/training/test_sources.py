@@ -21,7 +21,7 @@ from geoseg.datasets.prepared import PreparedScene
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 from geoseg.training import load_recipe
 from geoseg.training.recipe import Fit, Network, Recipe, Source
 from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
@@ -191,7 +191,7 @@ def write_picture(path: Path, values: NDArray[Any]) -> None:
     driver = {".png": "PNG", ".jpg": "JPEG", ".tif": "GTiff"}[path.suffix]
     count, height, width = values.shape
     profile = {"driver": driver, "count": count, "height": height, "width": width, "dtype": values.dtype}
-    with quiet_georeference(), rasterio.open(path, "w", **profile) as file:
+    with allow_no_georeference(), rasterio.open(path, "w", **profile) as file:
         file.write(values)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geoseg.bundle import load_bundle
 from geoseg.errors import RecipeError
 from geoseg.run import RunSettings, run_scene
-from geoseg.silence import quiet_georeference
+from geoseg.third_party import allow_no_georeference
 from geoseg.training import load_recipe, train_recipe
 from geoseg.training.folder import read_history
 from geoseg.training.library import list_recipes
@@ -41,7 +41,7 @@ def write_picture(path: Path, values: NDArray[np.uint8]) -> None:
     values = values if values.ndim == 3 else values[None]
     drivers = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
     size = {"count": values.shape[0], "height": values.shape[1], "width": values.shape[2]}
-    with quiet_georeference(), rasterio.open(path, "w", driver=drivers[path.suffix], dtype="uint8", **size) as file:
+    with allow_no_georeference(), rasterio.open(path, "w", driver=drivers[path.suffix], dtype="uint8", **size) as file:
         file.write(values)
 
 

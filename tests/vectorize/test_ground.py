@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Proj
 
-from geoseg.vectorize.ground import Ground, measure_rings
+from geoseg.vectorize.ground import measure_polygons
 
 WGS84 = Geod(ellps="WGS84")
-DEGREES = Ground.of(CRS.from_epsg(4326))
 METER = 1 / 111_320
 """Degrees of latitude."""
 
@@ -23,8 +22,9 @@ def polygon_around(lon, lat, radius_m, corners, seed=0):
     return np.concatenate((ring, ring[:1]))
 
 
-def measure(*rings, ground=DEGREES):
-    return measure_rings(np.concatenate(rings), np.cumsum([0, *map(len, rings)]), ground)
+def measure(*rings):
+    begin = np.cumsum([0, *map(len, rings)])
+    return measure_polygons(np.concatenate(rings), begin, np.arange(len(begin)), CRS.from_epsg(4326))
 
 
 def in_equal_area_projection(ring):

@@ -93,8 +93,8 @@ def test_the_generalizer_is_the_callers(probability: np.ndarray) -> None:
         (np.full((4, 4), 3, np.uint8), {}, "A mask with the value 3"),
         (np.zeros((3, 4, 4)), {}, r"shape \(3, 4, 4\).*one band"),
         (np.zeros((3, 4, 4), bool), {}, r"shape \(3, 4, 4\).*one band"),
-        (np.zeros((4, 4)), {"valid": np.ones((4, 5), bool)}, r"valid has shape \(4, 5\), the array \(4, 4\)"),
-        (np.zeros((4, 4)), {"threshold": 60}, "threshold = 60 is not a probability"),
+        (np.zeros((4, 4)), {"valid": np.ones((4, 5), bool)}, r"`valid` has shape \(4, 5\), the array \(4, 4\)"),
+        (np.zeros((4, 4)), {"threshold": 60}, "`threshold=60` is not a probability"),
     ],
 )
 def test_what_is_no_probability_and_no_mask_is_refused(array: np.ndarray, options: dict, said: str) -> None:

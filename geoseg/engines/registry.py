@@ -1,0 +1,148 @@
+"""The engines, in order of preference; the choice of device and engine for a bundle."""
+
+import logging
+import platform
+from pathlib import Path
+
+from geoseg.bundle import Bundle
+from geoseg.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
+from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.protocol import Engine, EngineOptions, Support, usable_cores
+from geoseg.errors import DeviceError, NetworkExportError
+from geoseg.model_file import ModelFormat
+
+log = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("f32", "bf16", "f16")
+GPU_FEEDERS = 8
+"""Most threads that read for one GPU; each holds a block."""
+
+
+def _load_torch(bundle: Bundle, options: EngineOptions) -> Engine:
+    from geoseg.engines.torch import TorchEngine
+
+    if options.device == "cpu" and bundle.format is ModelFormat.SAFETENSORS and not OPENVINO.is_installed():
+        log.warning("OpenVINO is not installed: the network runs on torch, about half as fast. `pip install openvino`.")
+    return TorchEngine.load(bundle, device=options.device, threads=options.threads, precision=options.precision)
+
+
+def _torch_has_gpu(device: str) -> bool:
+    import torch
+
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+OPENVINO = Support(
+    name="OpenVINO",
+    package="openvino",
+    formats=(ModelFormat.SAFETENSORS, ModelFormat.ONNX, ModelFormat.OPENVINO),
+    devices=("cpu",),
+    load=lambda bundle, options: OpenVINOEngine.load(bundle, chip_shape=options.chip_shape, threads=options.threads),
+    is_parallel=True,
+)
+ONNX_RUNTIME = Support(
+    name="ONNX Runtime",
+    package="onnxruntime",
+    formats=(ModelFormat.ONNX,),
+    devices=("cuda", "cpu"),
+    load=lambda bundle, options: OnnxRuntimeEngine.load(bundle, device=options.device, threads=options.threads),
+    has_gpu=lambda device: has_cuda(),
+    no_gpu="`device='{device}'` runs .onnx files with ONNX Runtime, which is not built for CUDA or finds no GPU. "
+    "`pip install onnxruntime-gpu`, use `device='cpu'`, or give the .safetensors bundle, which torch runs.",
+)
+TORCH = Support(
+    name="torch",
+    package="torch",
+    formats=(ModelFormat.SAFETENSORS, ModelFormat.PT2),
+    devices=("cuda", "mps", "cpu"),
+    load=_load_torch,
+    precisions=PRECISIONS,
+    has_gpu=_torch_has_gpu,
+    no_gpu="`device='{device}'` needs a GPU that torch can use, and torch finds none on this machine. Use "
+    "`device='cpu'` or `device='auto'`.",
+)
+
+ENGINES = (OPENVINO, ONNX_RUNTIME, TORCH)
+"""The first one that runs the format on the device and is installed is used. A new engine is an entry here."""
+
+
+def choose_device(device: str = "auto", model_format: ModelFormat = ModelFormat.SAFETENSORS) -> str:
+    """Return the device to use.
+
+    Args:
+        device: `auto` takes a CUDA GPU, then Apple's MPS, then the CPU.
+        model_format: Format of the model; exported networks do not run on every device.
+
+    Raises:
+        DeviceError: If the device is unknown or absent, or does not run this format.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"There is no device {device!r}. Choose one of {', '.join(DEVICES)}.")
+    may_have_gpu = platform.system() in ("Darwin", "Windows") or Path("/dev/nvidiactl").exists()
+    if device == "cpu" or (device == "auto" and not may_have_gpu):  # asking an engine imports its library
+        return "cpu"
+    engines = [engine for engine in ENGINES if model_format in engine.formats]
+    if device == "auto":
+        gpus = [(engine, gpu) for engine in engines for gpu in engine.devices if gpu != "cpu"]
+        return next((gpu for engine, gpu in gpus if engine.has_gpu(gpu)), "cpu")
+    serving = [engine for engine in engines if device in engine.devices]
+    if not serving:
+        known = [name for name in DEVICES if any(name in engine.devices for engine in engines)]
+        raise DeviceError(
+            f"`device={device!r}` does not run a network exported to {model_format}, which runs on "
+            f"{' or '.join(known) if len(known) > 1 else f'the {known[0]} only'}. "
+            "Use `device='cpu'`, or give the .safetensors bundle."
+        )
+    if not any(engine.has_gpu(device) for engine in serving):
+        raise DeviceError(serving[0].no_gpu.format(device=device))
+    return device
+
+
+def worker_threads(device: str, threads: int | None = None, model_format: ModelFormat = ModelFormat.SAFETENSORS) -> int:
+    """Return how many threads should feed the engine of a device; see `docs/benchmarks.md` for the measurement."""
+    if choose_device(device, model_format) != "cpu":
+        return max(2, min(threads or usable_cores(), GPU_FEEDERS))
+    installed = [engine for engine in ENGINES if engine.supports(model_format, "cpu") and engine.is_installed()]
+    return (threads or usable_cores()) if installed and installed[0].is_parallel else 1
+
+
+def load_engine(
+    bundle: Bundle,
+    *,
+    chip_shape: tuple[int, int],
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "f32",
+) -> Engine:
+    """Load a bundle, or a network exported from one, for chips of one shape.
+
+    Args:
+        bundle: The model.
+        chip_shape: Height and width of the chips, pixels.
+        device: See `choose_device`.
+        threads: CPU threads in all; every core by default.
+        precision: `f32`; or `bf16` or `f16`, faster and less exact, where torch runs the network on a GPU.
+
+    Raises:
+        DeviceError: If the device is absent, or cannot do what is asked for.
+        BundleError: If the weights do not fit the network.
+    """
+    options = EngineOptions(chip_shape, choose_device(device, bundle.format), threads, precision)
+    if precision not in PRECISIONS:
+        raise DeviceError(f"There is no precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
+    on_gpu = [engine for engine in ENGINES if bundle.format in engine.formats and engine.devices != ("cpu",)]
+    lacking = [engine.name for engine in on_gpu if precision not in engine.precisions]
+    if precision != "f32" and (options.device == "cpu" or lacking):
+        where = lacking[0] if lacking else "the CPU"
+        raise DeviceError(
+            f"`precision={precision!r}` is for torch on a GPU; {where} computes in f32. Omit `precision`."
+        )
+    *preferred, last = (engine for engine in ENGINES if engine.supports(bundle.format, options.device))
+    for engine in preferred:
+        if engine.is_installed():
+            try:
+                return engine.load(bundle, options)
+            except NetworkExportError as err:
+                log.warning("%s It runs on %s, more slowly.", err, last.name)
+    return last.load(bundle, options)

@@ -1,0 +1,210 @@
+"""Whether a TIFF is whole, by its own directories.
+
+GDAL opens a local file that was cut short, and a remote one without its mask where the server does not hand out the
+mask's directory, and does not say so.
+"""
+
+import io
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+from urllib.parse import urlparse
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import MissingFileError, TruncatedFileError
+from geoseg.io.store import read_range
+from geoseg.scene.files import is_remote
+
+OFFSETS = (273, 324)
+"""Tags of the places of strips and of tiles."""
+BYTE_COUNTS = (279, 325)
+SUBFILE_TYPE, MASK_OF_IMAGE = 254, 4
+TYPES = {3: "u2", 4: "u4", 16: "u8"}
+"""SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF."""
+
+HEAD_BYTES = 16
+
+PIECE = 1 << 14
+"""Bytes fetched of a remote file at a time: the directories of a COG lie in the first piece."""
+
+
+def check_complete(path: str) -> None:
+    """Refuse a local TIFF that is shorter than its directories promise.
+
+    Raises:
+        TruncatedFileError: If it is.
+    """
+    if is_remote(path) or not Path(path).is_file():
+        return
+    size, end = Path(path).stat().st_size, promised_size(path)
+    if end > size:
+        raise TruncatedFileError(
+            f"{path} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
+            "Copy or download it again."
+        )
+
+
+def check_mask(path: str) -> None:
+    """Refuse a remote TIFF in which GDAL found no mask although there is one.
+
+    Raises:
+        MissingFileError: If there is one, or the server does not let us find out.
+    """
+    if urlparse(path).scheme in ("http", "https", "s3"):
+        url = path
+    elif path.startswith("/vsicurl/http"):
+        url = path.removeprefix("/vsicurl/")
+    elif path.startswith("/vsis3/"):
+        url = f"s3://{path.removeprefix('/vsis3/')}"
+    else:
+        return  # only GDAL reaches it
+    found, cause = "it has a mask that the server did not hand out", None
+    try:
+        if not has_mask_directory(RangeFile(url)):  # type: ignore[arg-type]  # reads and seeks, as is needed
+            return
+    except (ValueError, struct.error, IndexError) as err:
+        found, cause = str(err), err
+    raise MissingFileError(
+        f"{path} cannot be opened whole ({found}). The server was busy or disconnected: retry, or copy the file."
+    ) from cause
+
+
+def promised_size(path: str | Path) -> int:
+    """Return the size that a TIFF must have to hold its directories and the strips or tiles of each of them.
+
+    Images, overviews and masks are followed, up to the end of the file.
+    """
+    size = Path(path).stat().st_size
+    if size < HEAD_BYTES:
+        return HEAD_BYTES
+    with Path(path).open("rb") as file:
+        ends = [HEAD_BYTES]
+        tiff = Tiff.of(file)
+        for end, fields in tiff.directories(size):
+            ends.append(end)
+            for places, counts in zip(OFFSETS, BYTE_COUNTS, strict=True):
+                if places in fields and counts in fields:
+                    ends.append(tiff.data_end(fields[places], fields[counts], size))
+        return max(ends)
+
+
+def has_mask_directory(file: BinaryIO) -> bool:
+    """Tell whether a TIFF holds the mask of its image: a directory marked as such (TIFF 6.0, tag 254, bit 2).
+
+    Raises:
+        ValueError: If it is not a TIFF, or its directories cannot be followed.
+    """
+    tiff = Tiff.of(file)
+    kinds = (fields[SUBFILE_TYPE] for _, fields in tiff.directories(sys.maxsize) if SUBFILE_TYPE in fields)
+    return any(int(tiff.values(kind)[0]) == MASK_OF_IMAGE for kind in kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A directory's field: type, number of values, where the values lie in the file."""
+
+    type: int
+    count: int
+    place: int
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The type of its values."""
+        return np.dtype(TYPES.get(self.type, "u4"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tiff:
+    """An open TIFF: its byte order, whether it is a BigTIFF, where its first directory lies."""
+
+    file: BinaryIO
+    order: Literal["<", ">"]
+    is_big: bool
+    first: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "Tiff":
+        """Read the head of a file.
+
+        Raises:
+            ValueError: If it is not a TIFF.
+        """
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if head[:2] not in (b"II", b"MM") or len(head) < HEAD_BYTES:
+            raise ValueError("not a TIFF")
+        order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
+        is_big = struct.unpack(f"{order}H", head[2:4]) == (43,)
+        return cls(file, order, is_big, struct.unpack_from(f"{order}8xQ" if is_big else f"{order}4xI", head)[0])
+
+    def directories(self, size: int) -> Iterator[tuple[int, dict[int, Field]]]:
+        """Yield the end of each directory and its fields by tag; one that ends beyond `size` is the last, unread."""
+        head, entry, link = ("Q", "HHQQ", "Q") if self.is_big else ("H", "HHII", "I")
+        head_size, entry_size, link_size = (struct.calcsize(f"{self.order}{text}") for text in (head, entry, link))
+        room = struct.calcsize(f"{self.order}{link}")  # of values that lie in the directory itself
+        offset, seen = self.first, set[int]()
+        while offset and offset not in seen:
+            seen.add(offset)
+            end = offset + head_size
+            if end <= size:
+                self.file.seek(offset)
+                count = self._unpack(head, self.file.read(head_size))[0]
+                end += count * entry_size + link_size
+            if end > size:
+                yield end, {}
+                return
+            content = self.file.read(end - offset - head_size)
+            fields = {}
+            for at in range(0, len(content) - link_size, entry_size):
+                tag, kind, count, value = self._unpack(entry, content[at : at + entry_size])
+                is_inline = kind in TYPES and np.dtype(TYPES[kind]).itemsize * count <= room
+                place = offset + head_size + at + entry_size - room if is_inline else value
+                fields[tag] = Field(kind, count, place)
+            offset = self._unpack(link, content[-link_size:])[0]
+            yield end, fields
+
+    def _unpack(self, text: str, content: bytes) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + text, content)
+
+    def data_end(self, places: Field, counts: Field, size: int) -> int:
+        """Return the end of the last strip or tile; the end of their table where that lies beyond `size`."""
+        table_end = max(field.place + field.count * field.dtype.itemsize for field in (places, counts))
+        if table_end > size:
+            return table_end
+        starts, lengths = self.values(places), self.values(counts)
+        return int((starts + lengths)[starts > 0].max(initial=0))
+
+    def values(self, field: Field) -> NDArray[np.int64]:
+        """Read the values of a field."""
+        dtype = field.dtype.newbyteorder(self.order)
+        self.file.seek(field.place)
+        return np.frombuffer(self.file.read(field.count * dtype.itemsize), dtype).astype(np.int64)
+
+
+class RangeFile(io.RawIOBase):
+    """A remote file, read in pieces that are fetched once."""
+
+    def __init__(self, url: str) -> None:
+        """Begin at the start of a file over HTTP or S3."""
+        self.url, self.at, self.pieces = url, 0, dict[int, bytes]()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a byte, from the start."""
+        self.at = offset
+        return offset
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes."""
+        first, last = self.at // PIECE, (self.at + size - 1) // PIECE
+        for number in range(first, last + 1):
+            if number not in self.pieces:
+                self.pieces[number] = read_range(self.url, number * PIECE, (number + 1) * PIECE)
+        content = b"".join(self.pieces[number] for number in range(first, last + 1))
+        start = self.at - first * PIECE
+        self.at += size
+        return content[start : start + size]

@@ -1,0 +1,155 @@
+"""Several rasters of one grid as one: a GDAL virtual raster, built in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.dtypes import dtype_rev, typename_fwd
+from rasterio.errors import RasterioError
+
+from geoseg.errors import NotARasterError, SceneMismatchError
+
+GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
+"""GDAL's names of the types of real numbers, such as Byte for uint8."""
+
+OFF_GRID_PX = 0.05
+"""How far a file may lie off the common grid, pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the VRT needs to know about one file."""
+
+    path: str
+    crs: CRS | None
+    transform: Affine
+    shape: tuple[int, int]
+    dtype: str
+    colors: tuple[str, ...]
+    nodata: float | None
+    masked: bool
+
+
+def mosaic_vrt(paths: Sequence[str]) -> str:
+    """Build a VRT over files that share one grid; a later file lies over an earlier one.
+
+    Args:
+        paths: Files or URLs.
+
+    Returns:
+        The VRT's XML, which rasterio opens like a path. Pixels that no file covers are nodata.
+
+    Raises:
+        NotARasterError: If a file cannot be opened, or holds no bands of real numbers.
+        SceneMismatchError: If CRS, pixel size, bands or type differ, or a file lies between the pixels of the first.
+    """
+    parts = [_read_header(path) for path in paths]
+    first = parts[0]
+    if first.dtype not in GDAL_TYPES:
+        raise NotARasterError(
+            f"{first.path} has pixels of type {first.dtype}; real numbers are expected. "
+            "Convert it with `gdal_translate`."
+        )
+    offsets = [(0, 0), *(_offset(first, part) for part in parts[1:])]
+    left, top = min(c for c, _ in offsets), min(r for _, r in offsets)
+    width = max(c + p.shape[1] for (c, _), p in zip(offsets, parts, strict=True)) - left
+    height = max(r + p.shape[0] for (_, r), p in zip(offsets, parts, strict=True)) - top
+    transform = first.transform @ Affine.translation(left, top)
+    placed = [(part, c - left, r - top) for part, (c, r) in zip(parts, offsets, strict=True)]
+
+    srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
+    nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
+    bands = []
+    for index, color in enumerate(first.colors, 1):
+        sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
+        bands.append(
+            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
+            f"<ColorInterp>{color.capitalize()}</ColorInterp>{sources}</VRTRasterBand>"
+        )
+    if first.nodata is None and "alpha" not in first.colors:
+        # A file's own mask where it has one, all valid where it has none, nodata between the files.
+        sources = "".join(_source(part, col, row, "mask,1") for part, col, row in placed)
+        bands.append(f'<MaskBand><VRTRasterBand dataType="Byte">{sources}</VRTRasterBand></MaskBand>')
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{srs}'
+        f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>{''.join(bands)}</VRTDataset>"
+    )
+
+
+def _read_header(path: str) -> Part:
+    try:
+        with rasterio.open(path) as src:
+            masked = any(flag.name != "all_valid" for flags in src.mask_flag_enums for flag in flags)
+            colors = tuple(c.name for c in src.colorinterp)
+            dtype = str(src.dtypes[0]) if src.count else "none"
+            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked)
+    except RasterioError as err:
+        raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
+
+
+def _offset(first: Part, part: Part) -> tuple[int, int]:
+    """Return column and row of a part's first pixel in the grid of the first part.
+
+    Raises:
+        SceneMismatchError: If the two do not share one grid, or differ in bands or type.
+    """
+    here, there = Path(part.path).name, Path(first.path).name
+
+    def mismatch(found: str, expected: str) -> SceneMismatchError:
+        return SceneMismatchError(
+            f"{here} has {found}; {there} has {expected}. Files of one scene share CRS, pixel size, bands and type: "
+            "run each as a scene of its own, without `mosaic`, or bring them to one grid with `gdalwarp`."
+        )
+
+    facts = {
+        "CRS": (first.crs, part.crs),
+        "bands": (len(first.colors), len(part.colors)),
+        "alpha bands": (first.colors.count("alpha"), part.colors.count("alpha")),
+        "pixel type": (first.dtype, part.dtype),
+        "nodata value": (str(first.nodata), str(part.nodata)),
+    }
+    for fact, (expected, found) in facts.items():
+        if expected != found:
+            raise mismatch(f"{fact} {found}", f"{fact} {expected}")
+    linear = [(a, b) for a, b in zip(first.transform[:6], part.transform[:6], strict=True)]
+    sizes = [pair for i, pair in enumerate(linear) if i not in (2, 5)]
+    tolerance = OFF_GRID_PX / max(*first.shape, *part.shape) * max(abs(a) for a, _ in sizes)
+    if any(abs(a - b) > tolerance for a, b in sizes):
+        raise mismatch(f"pixels {tuple(part.transform)[:6]}", f"pixels {tuple(first.transform)[:6]}")
+    if first.transform.is_identity or part.transform.is_identity:
+        raise SceneMismatchError(
+            f"{here} has no georeference, so its place beside {there} is unknown. "
+            "Run the pictures without `mosaic`, each as a scene of its own, or georeference them first."
+        )
+    col, row = ~first.transform @ (part.transform.c, part.transform.f)
+    if max(abs(col - round(col)), abs(row - round(row))) > OFF_GRID_PX:
+        raise SceneMismatchError(
+            f"{here} lies {col - round(col):.2f}, {row - round(row):.2f} pixels off the grid of "
+            f"{there}; files of one scene share one grid. Align them with `gdalwarp -tap`."
+        )
+    return round(col), round(row)
+
+
+def _source(part: Part, col: int, row: int, band: str) -> str:
+    path = part.path  # as GDAL calls it
+    if path.startswith(("http://", "https://")):
+        path = f"/vsicurl/{path}"
+    elif path.startswith("s3://"):
+        path = f"/vsis3/{path[5:]}"
+    elif "://" not in path and not path.startswith("/vsi"):
+        path = str(Path(path).resolve())
+    is_mask = band == "mask,1"
+    left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data
+    nodata = f"<NODATA>{left_out}</NODATA>" if left_out is not None else ""
+    mask = "<UseMaskBand>true</UseMaskBand>" if part.masked and not nodata else ""
+    height, width = part.shape
+    rect = f'xSize="{width}" ySize="{height}"'
+    return (
+        f'<ComplexSource><SourceFilename relativeToVRT="0">{escape(path)}</SourceFilename>'
+        f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" {rect}/><DstRect xOff="{col}" yOff="{row}" {rect}/>'
+        f"{nodata}{mask}</ComplexSource>"
+    )
