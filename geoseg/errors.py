@@ -1,31 +1,30 @@
-"""What can go wrong, one class per fact.
+"""Errors that a user can act on, one class per fact.
 
 Every message says what was found, what was expected and what to do next. An argument of a public function stands in
 backticks, alone or with a value (`aoi_where`, `workers=4`), which the command line shows as a flag (--aoi-where,
---workers 4). The command line prints the message alone and
-leaves with exit code 2, or 3 where the same command goes on; everything that is not a `GeosegError` is a defect of
-geoseg and keeps its traceback.
+--workers 4). The command line prints the message alone and exits with code 2, or 3 if the same command continues.
+Everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
 """
 
 
 class GeosegError(Exception):
-    """Root of all errors that a user can act upon."""
+    """Base class of all errors that a user can act on."""
 
 
 class UsageError(GeosegError):
-    """An option has a value that cannot be used."""
+    """An argument has a value that cannot be used."""
 
 
 class MissingFileError(GeosegError):
-    """A file that was named does not exist or cannot be reached."""
+    """A file does not exist or cannot be reached."""
 
 
 class NotARasterError(GeosegError):
-    """A file exists but GDAL reads no raster from it."""
+    """A file exists, but GDAL cannot read a raster from it."""
 
 
 class TruncatedFileError(GeosegError):
-    """A raster's header promises pixels that the file does not hold."""
+    """A raster file ends before the pixels that its header announces."""
 
 
 class ReadError(GeosegError):
@@ -33,11 +32,11 @@ class ReadError(GeosegError):
 
 
 class BandMismatchError(GeosegError):
-    """The scene's bands do not serve the model's."""
+    """The scene does not have the bands that the model needs."""
 
 
 class MissingCRSError(GeosegError):
-    """A coordinate reference system is needed and missing, or the given one cannot be understood."""
+    """A coordinate reference system is missing, or the given one cannot be parsed."""
 
 
 class SceneMismatchError(GeosegError):
@@ -45,7 +44,7 @@ class SceneMismatchError(GeosegError):
 
 
 class MissingDatetimeError(GeosegError):
-    """A scene's datetime is needed and nobody said it."""
+    """A scene has no datetime, but one is needed."""
 
 
 class AOIError(GeosegError):
@@ -57,11 +56,11 @@ class BundleError(GeosegError):
 
 
 class PickledModelError(BundleError):
-    """A model file would run code of its maker when it is opened."""
+    """A model file would run arbitrary code when it is opened."""
 
 
 class ExportError(GeosegError):
-    """A network cannot be exported, or its export gives other results."""
+    """A network cannot be exported, or its export gives different results."""
 
 
 class MissingPackageError(GeosegError):
@@ -77,31 +76,31 @@ class UnknownNetworkError(GeosegError):
 
 
 class NetworkExportError(GeosegError):
-    """A network holds something that ONNX cannot say."""
+    """A network contains something that ONNX cannot represent."""
 
 
 class EncoderWeightsError(GeosegError):
-    """Pretrained weights cannot be had, or are not those of the encoder."""
+    """Pretrained weights are not available, or do not belong to the encoder."""
 
 
 class TrainingError(GeosegError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class PredictionError(GeosegError):
-    """A network gives something else than probabilities."""
+    """A network returns something other than probabilities."""
 
 
 class DeviceError(GeosegError):
-    """The device or its library is not there."""
+    """The device or its library is not available."""
 
 
 class ExistingResultError(GeosegError):
-    """A result is already there and may not be replaced unasked."""
+    """A result already exists, and replacing it was not requested."""
 
 
 class OutputError(GeosegError):
-    """A result cannot be written: no room, no permission, no folder."""
+    """A result cannot be written: no space, no permission or no folder."""
 
 
 class RecipeError(GeosegError):
@@ -113,39 +112,39 @@ class LabelError(GeosegError):
 
 
 class UnknownLabelError(LabelError):
-    """A mask holds numbers or colors that stand for no class."""
+    """A mask contains numbers or colors that belong to no class."""
 
 
 class ScoredFileError(GeosegError):
-    """A run folder, mask or footprints to be scored cannot be read, or do not fit."""
+    """A run folder, mask or footprints that should be scored cannot be read, or do not fit the scene."""
 
 
 class OutsideAOIError(AOIError):
-    """A scene and the area of interest share no ground."""
+    """A scene and the area of interest do not overlap."""
 
 
 class BusyError(GeosegError):
-    """Another client works on the same run folder."""
+    """Another client is working on the same run folder."""
 
 
 class ClusterError(GeosegError):
-    """A dask cluster cannot be reached, went away, or does not see what the client sees."""
+    """A dask cluster cannot be reached, was lost, or cannot access the client's files."""
 
 
 class UnfinishedError(GeosegError):
-    """Some blocks or scenes could not be done; everything else is, and the same command goes on from there."""
+    """Some blocks or scenes failed; all others are done, and the same command continues from there."""
 
 
 class DamagedPartError(GeosegError):
-    """A finished block's file is not whole, as after a power failure."""
+    """The file of a finished block is incomplete, as after a power failure."""
 
 
 class SourceError(GeosegError):
-    """What was named gives no scene, or it is not clear which."""
+    """The input contains no scene, or it is not clear which one is meant."""
 
 
 class ManifestError(SourceError):
-    """A table of scenes cannot be read, or some of its rows say nothing usable."""
+    """A table of scenes cannot be read, or some of its rows cannot be used."""
 
 
 class CatalogError(SourceError):

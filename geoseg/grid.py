@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,7 @@ class Grid:
         """Return the smallest window of whole pixels that holds the given left, bottom, right, top."""
         left, bottom, right, top = bounds
         inverse = ~self.transform
-        cols, rows = zip(
-            *(inverse @ xy for xy in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True
-        )
+        cols, rows = zip(*(inverse @ corner for corner in product((left, right), (bottom, top))), strict=True)
         slack = 1e-6
         row, col = math.floor(min(rows) + slack), math.floor(min(cols) + slack)
         height, width = math.ceil(max(rows) - slack) - row, math.ceil(max(cols) - slack) - col
@@ -236,14 +235,16 @@ class Lattice:
 
     def plan_blocks(self, block_px: int) -> list[Block]:
         """Cut the scene into blocks of whole chips, each about `block_px` pixels high and wide."""
-        rows, cols = (_spans(n, max(1, block_px // core)) for n, core in zip(self.counts, self.core, strict=True))
-        return [self._block(r, c) for r in rows for c in cols]
-
-    def _block(self, chip_rows: range, chip_cols: range) -> Block:
-        first = self.core_window(chip_rows[0], chip_cols[0])
-        last = self.core_window(chip_rows[-1], chip_cols[-1])
-        window = Window(first.row, first.col, last.rows.stop - first.row, last.cols.stop - first.col)
-        return Block(chip_rows, chip_cols, window)
+        spans = []  # of chips, along each axis
+        for count, core in zip(self.counts, self.core, strict=True):
+            step = max(1, block_px // core)
+            spans.append([range(start, min(start + step, count)) for start in range(0, count, step)])
+        blocks = []
+        for rows, cols in product(*spans):
+            first, last = self.core_window(rows[0], cols[0]), self.core_window(rows[-1], cols[-1])
+            window = Window(first.row, first.col, last.rows.stop - first.row, last.cols.stop - first.col)
+            blocks.append(Block(rows, cols, window))
+        return blocks
 
     def chips_of(self, block: Block) -> Iterator[tuple[int, int]]:
         """Yield the `(row, column)` of every chip of a block, row by row."""
@@ -268,18 +269,12 @@ def fit_lattice(shape: tuple[int, int], *, chip_px: int, halo_px: int, multiple_
         raise ValueError(f"a chip's side is a multiple of {multiple_px} px, got {chip_px}")
     if chip_px - 2 * halo_px < 1:
         raise ValueError(f"a chip of {chip_px} px with a halo of {halo_px} px on both sides owns no pixel")
-    core = [_fit_core(n, chip_px, halo_px, multiple_px) for n in shape]
+    core = []
+    for n in shape:
+        count = math.ceil(n / (chip_px - 2 * halo_px))
+        chip = math.ceil((math.ceil(n / count) + 2 * halo_px) / multiple_px) * multiple_px
+        core.append(min(chip, chip_px) - 2 * halo_px)
     return Lattice(shape, (core[0], core[1]), halo_px)
-
-
-def _fit_core(n: int, chip_px: int, halo_px: int, multiple_px: int) -> int:
-    count = math.ceil(n / (chip_px - 2 * halo_px))
-    chip = math.ceil((math.ceil(n / count) + 2 * halo_px) / multiple_px) * multiple_px
-    return min(chip, chip_px) - 2 * halo_px
-
-
-def _spans(n: int, step: int) -> list[range]:
-    return [range(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:

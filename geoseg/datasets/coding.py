@@ -1,4 +1,4 @@
-"""What the numbers and the colors of a mask mean: class indices, as a recipe's tables say."""
+"""The class indices of a mask's numbers and colors, by the tables of a recipe."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """Which class a mask's numbers and colors stand for.
+    """The classes of a mask's numbers and colors.
 
     Attributes:
         indices: Index of every class by name, and of `unknown`.
         values: Index of each number of a mask of one band; other numbers are refused.
-        colors: Index of each color `0xRRGGBB` of a mask in colors; empty where masks hold numbers alone.
+        colors: Index of each color `0xRRGGBB` of a mask in colors; empty if masks have numbers only.
         target: Index of polygons, and in two classes that of everything else.
         explicit: Whether `values` were given.
     """
@@ -73,7 +73,7 @@ def _translate(
         found, counts = np.unique(values[left], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         listed = name_some([f"{name(found[i])} ({counts[i]} px)" for i in order], most=5)
-        raise UnknownLabelError(f"holds {listed}; expected {', '.join(map(name, table))}")
+        raise UnknownLabelError(f"has {listed}; expected {', '.join(map(name, table))}")
     return out
 
 
@@ -122,7 +122,7 @@ def plan_coding(
             raise RecipeError(f'{where}{key}: {text!r} is not a color; expected "#RRGGBB", such as "#3C1098"')
         color = int(text[1:], 16)
         if meant.setdefault(color, name) != name:
-            raise RecipeError(f"{where}{key}: the color {text} stands for {meant[color]} and for {name}")
+            raise RecipeError(f"{where}{key}: the color {text} is that of {meant[color]} and of {name}")
         of_colors[color] = index_of(name, key)
 
     table: dict[int, int] = {} if values else {index: index for index in indices.values()}

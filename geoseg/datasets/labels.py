@@ -118,20 +118,17 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
     target, other = coding.target
     if not column:
         if not coding.is_binary:
-            raise LabelError(f"{path} holds polygons of one class; expected a column that names each one's class")
+            raise LabelError(f"{path} has polygons of one class; expected a column that names the class of each")
         return _rasterize([(shape, target) for shape in frame.geometry], grid, other)
-    around = coding.indices.get("background", other if coding.is_binary else IGNORED)
-    return _rasterize(list(zip(frame.geometry, _classes_of(path, frame, column, coding), strict=True)), grid, around)
-
-
-def _classes_of(path: Path, frame: Any, column: str, coding: Coding) -> list[int]:
     if column not in frame.columns:
         raise LabelError(f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
     counts = frame[column].fillna("no class").value_counts()
     unknown = ", ".join(f"{name} ({n} polygons)" for name, n in counts.items() if name not in coding.indices)
     if unknown:
         raise UnknownLabelError(f"{path} names in {column} {unknown}; expected {', '.join(coding.indices)}")
-    return [coding.indices[name] for name in frame[column]]
+    classes = [coding.indices[name] for name in frame[column]]
+    around = coding.indices.get("background", other if coding.is_binary else IGNORED)
+    return _rasterize(list(zip(frame.geometry, classes, strict=True)), grid, around)
 
 
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
@@ -153,7 +150,7 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
 
 
 def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
-    """Read the part of a label raster that lies under the grid, and bring it onto the grid."""
+    """Read the part of a label raster that the grid covers, and resample it to the grid."""
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -173,7 +170,7 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
                 f"the image's {format_bounds(native.bounds)} in its own. Check that both are of the same place"
             )
         values = _read_coded(path, source, coding, window)
-    return _bring(values, own.crop(window), grid, coding)
+    return _resample(values, own.crop(window), grid, coding)
 
 
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
@@ -203,6 +200,7 @@ def _part(own: Grid, grid: Grid) -> Window | None:
 
 
 def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labels:
+    """Read class indices; a nodata value to which the recipe gives a class is known."""
     from rasterio.enums import ColorInterp
     from rasterio.windows import Window as Part
 
@@ -210,36 +208,29 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labe
     values = source.read(window=part)
     known = source.dataset_mask(window=part) > 0
     has_palette = source.colorinterp[0] == ColorInterp.palette
+    first = values[0]
     try:
         if coding.colors and not coding.explicit and (has_palette or source.count >= 3):
             if has_palette:
                 table = np.zeros((256, 3), np.uint8)
                 for index, color in source.colormap(1).items():
                     table[index] = color[:3]
-                values = table[values[0]].transpose(2, 0, 1)
+                values = table[first].transpose(2, 0, 1)
             return coding.of_colors(values[:3], known)
-        return coding.of_values(*_numbers_of(path, values, known, source.nodata, coding))
+        if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
+            raise LabelError(
+                f"the mask {path} is in colors; expected one band of class indices, or say what the colors mean: "
+                'colors = {building = "#RRGGBB", ...}'
+            )
+        if coding.explicit and source.nodata in coding.values:
+            known |= first == source.nodata
+        return coding.of_values(first, known & np.isfinite(first))
     except UnknownLabelError as err:
         raise UnknownLabelError(f"the mask {path} {err}") from err
 
 
-def _numbers_of(
-    path: Path, values: NDArray[Any], known: NDArray[np.bool_], nodata: float | None, coding: Coding
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the numbers of a mask; a nodata value that the recipe gives a meaning is one of them, else unknown."""
-    first = values[0]
-    if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
-        raise LabelError(
-            f"the mask {path} is in colors; expected one band of class indices, or say what the colors mean: "
-            'colors = {building = "#RRGGBB", ...}'
-        )
-    if coding.explicit and nodata in coding.values:
-        known = known | (first == nodata)
-    return first, known & np.isfinite(first)
-
-
-def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
-    """Bring label pixels onto the grid: by area when shrinking, by the nearest pixel when enlarging."""
+def _resample(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
+    """Resample labels to the grid: by area to larger pixels, by the nearest pixel to smaller ones."""
     offset = _offset(own, grid)
     if offset is not None:
         out = np.full(grid.shape, IGNORED, np.uint8)
@@ -256,7 +247,7 @@ def _bring(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:
 
 
 def _offset(own: Grid, grid: Grid) -> Window | None:
-    """Return where the grid lies in label pixels that are its own; None where they are others."""
+    """Return the window of the grid in the label raster if both have the same pixels, else None."""
     if own.crs != grid.crs:
         return None
     col, row = ~own.transform @ (grid.transform.c, grid.transform.f)

@@ -1,8 +1,8 @@
 """Which mask belongs to which image: folder layouts, all of them pairs of templates.
 
 A template is a path with words in braces: `{area}/images/{name}.jpg` finds every picture below a folder `images`, and
-`{area}/masks/{name}.png` its mask. A word stands for one folder or file name, or part of one; a suffix `.*` for that
-of any raster.
+`{area}/masks/{name}.png` its mask. A word is one folder or file name, or part of one; the suffix `.*` is that of any
+raster.
 """
 
 import re
@@ -113,7 +113,7 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
 
 
 def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:
-    """Return the files of a template by the words they give, in the order of their names."""
+    """Return the files of a template by the values of its words, in the order of their names."""
     pattern, found = _expression(template), dict[str, Path]()
     for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template)), key=lambda path: _natural(str(path))):
         words = pattern.fullmatch(path.relative_to(root).as_posix())

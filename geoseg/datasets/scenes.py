@@ -112,7 +112,7 @@ class SceneDataset(RasterDataset):
         return np.asarray(_take(pixels.valid, rows, cols) & _inside(window, self.scene.grid.shape))
 
     def _mirrored(self, window: Window) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
-        """Return pixels, and for each row and column of a window where it lies in them."""
+        """Return pixels, and the index in them of each row and column of a window."""
         if self.cached is None:
             return self._read(window)
         if self._pixels is None:
@@ -124,7 +124,7 @@ class SceneDataset(RasterDataset):
         return pixels, rows[part.rows], cols[part.cols]
 
     def _read(self, window: Window) -> tuple[Pixels, NDArray[np.intp], NDArray[np.intp]]:
-        """Read the pixels a window mirrors from; and for each of its rows and columns, where they lie in them."""
+        """Read the pixels of a mirrored window, and the index in them of each of its rows and columns."""
         height, width = self.scene.grid.shape
         rows = reflect_indices(window.rows.start, window.rows.stop, height)
         cols = reflect_indices(window.cols.start, window.cols.stop, width)

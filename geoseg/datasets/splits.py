@@ -1,4 +1,4 @@
-"""Which files are for training, validation and test: by shares, by folds, or as a JSON file says.
+"""Which files are for training, validation and test: by shares, by folds, or by a JSON file.
 
 Files are drawn by a hash of the seed and their name: neither the order of a folder nor the machine decides.
 """
@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from geoseg.errors import OutputError, RecipeError
@@ -39,8 +39,7 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     Raises:
         RecipeError: The shares do not add up, or there are fewer names than parts.
     """
-    for problem in check_shares(shares):
-        raise RecipeError(problem.removeprefix("."))
+    check_shares(shares)
     ranked = _ranked(names, seed)
     total, others = len(ranked), (*shares, 0.0)[1:3]
     fewer = [max(1, round(total * share)) if share > 0 else 0 for share in others]
@@ -48,16 +47,20 @@ def draw_split(names: Iterable[str], shares: Sequence[float], seed: int) -> Spli
     if any(share > 0 and not count for share, count in zip(shares, counts, strict=False)):
         raise RecipeError(
             f"split = {list(shares)} of {total} files leaves {' / '.join(map(str, counts))} for "
-            f"{' / '.join(PARTS)}; expected one file at least in each: give more files, or other shares"
+            f"{' / '.join(PARTS)}; expected at least one file in each: give more files, or other shares"
         )
     first, second = counts[0], counts[0] + counts[1]
     return _named(ranked[:first], ranked[first:second], ranked[second:])
 
 
-def check_shares(shares: Sequence[float]) -> Iterator[str]:
-    """Yield an error message if the shares of a split are not valid."""
+def check_shares(shares: Sequence[float], where: str = "") -> None:
+    """Check the shares of a split; `where` is the dotted name of the recipe's table.
+
+    Raises:
+        RecipeError: They are not two or three shares that add up to 1.
+    """
     if not 2 <= len(shares) <= 3 or min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        yield f".split = {list(shares)}; expected two or three shares, train first, that add up to 1"
+        raise RecipeError(f"{where}split = {list(shares)}; expected two or three shares, train first, that add up to 1")
 
 
 def _named(train: Sequence[str], validate: Sequence[str], test: Sequence[str]) -> Split:

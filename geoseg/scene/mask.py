@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby, pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from weakref import WeakKeyDictionary
 from xml.etree import ElementTree
 
@@ -23,16 +23,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NodataShadowWarning, RasterioError
+from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window as RasterWindow
 
-from geoseg.grid import Window
-from geoseg.scene.files import gdal_env, reach_of
-from geoseg.scene.reader import open_reader
 from geoseg.third_party import ignore_warnings
-
-if TYPE_CHECKING:
-    from geoseg.scene.scene import Scene
 
 MASK_ROWS = 512
 """Rows of a mask read at a time; once something valid is found, the rest is not read."""
@@ -51,9 +45,6 @@ MOST_KNOWN = 256
 
 MOST_TILES = 500_000
 """Most TIFF tiles of a file that are all checked, some microseconds each: 130 Gpx at 512 x 512."""
-
-REACH_PX = 2
-"""Pixels of the file beyond which resampling does not reach."""
 
 Place = tuple[int, int]
 """Row and column in the grid of tiles."""
@@ -198,34 +189,7 @@ def _stored(
     return tuple(content)
 
 
-def data_windows(scene: "Scene") -> tuple[Window, ...]:
-    """Return windows of the working grid outside which nothing is valid; none where that is not known.
-
-    These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
-    to be empty. The directory of a remote file is not fetched for this.
-    """
-    if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
-        return ()
-    try:
-        with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
-            boxes = _data_boxes(reader, scene.data_bands)
-    except (RasterioError, OSError):  # reading the blocks will report it
-        return ()
-    if boxes is None:
-        return ()
-    reach, scale = 0, (1.0, 1.0)
-    if scene.grid.shape != scene.native.shape:
-        height, width = (ours / own for ours, own in zip(scene.grid.shape, scene.native.shape, strict=True))
-        reach, scale = REACH_PX, (width, height)
-    first = np.floor((boxes[:, :2] - reach) * scale).astype(int)
-    stop = np.ceil((boxes[:, 2:] + reach) * scale).astype(int)
-    corners = np.column_stack((first, stop)).tolist()
-    windows = (Window(top, left, bottom - top, right - left) for left, top, right, bottom in corners)
-    cut = (window.intersect(scene.grid.window) for window in windows)
-    return tuple(window for window in cut if window is not None)
-
-
-def _data_boxes(reader: rasterio.DatasetReader, data_bands: Sequence[int]) -> Boxes | None:
+def data_boxes(reader: rasterio.DatasetReader, data_bands: Sequence[int]) -> Boxes | None:
     """Return where data may lie, in pixels of the file; None where that is not known, or everywhere."""
     flags = {tuple(reader.mask_flag_enums[band - 1]) for band in data_bands}
     if len(flags) != 1:

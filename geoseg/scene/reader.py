@@ -1,4 +1,4 @@
-"""Open rasters, kept by each thread: GDAL's datasets are not thread-safe."""
+"""Open rasters, kept by each thread, as GDAL's datasets are not thread-safe; remote TIFF tiles, fetched by one."""
 
 import threading
 import time
@@ -21,6 +21,11 @@ STAMPS_KEPT_S = 1.0
 
 Stamp = tuple[int, int] | None
 """Time and size of a local file."""
+
+KNOWN_TILES = 1 << 16
+"""Most TIFF tiles remembered as fetched: a few megabytes."""
+
+Tile = tuple[object, ...]
 
 
 class _Cache(OrderedDict[tuple[object, ...], rasterio.DatasetReader]):
@@ -115,3 +120,35 @@ def close_idle_readers() -> None:
                 cache.close()
             finally:
                 cache.lock.release()
+
+
+class Fetches:
+    """TIFF tiles that are being fetched: a thread that needs one waits for it, instead of fetching it too."""
+
+    def __init__(self) -> None:
+        """Start without any tile."""
+        self._changed = threading.Condition()
+        self._in_flight: set[Tile] = set()
+        self._fetched: set[Tile] = set()
+
+    @contextmanager
+    def claim(self, tiles: set[Tile]) -> Iterator[None]:
+        """Wait until no other thread fetches any of these tiles; those fetched before are in GDAL's cache."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight.isdisjoint(tiles))
+            mine = tiles - self._fetched
+            self._in_flight |= mine
+        try:
+            yield
+            with self._changed:
+                if len(self._fetched) + len(mine) > KNOWN_TILES:
+                    self._fetched.clear()
+                self._fetched |= mine
+        finally:
+            with self._changed:
+                self._in_flight -= mine
+                self._changed.notify_all()
+
+
+fetches = Fetches()
+"""The fetches of this process."""

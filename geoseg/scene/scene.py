@@ -4,23 +4,46 @@
 it pickles as paths and numbers, and opens its files lazily, once per thread (GDAL datasets are not thread-safe).
 """
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
 
-from geoseg.errors import BandMismatchError
+from geoseg.errors import BandMismatchError, ReadError
 from geoseg.grid import Grid, Window
+from geoseg.scene.files import forget, gdal_env, reach_of
+from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
+from geoseg.scene.reader import Tile, close_readers, fetches, open_reader
 from geoseg.scene.resample import Axis, resample
-from geoseg.scene.source import is_blank_source, read_source
+from geoseg.third_party import allow_no_georeference
+
+log = logging.getLogger("geoseg.scene")
+
+Found = TypeVar("Found")
 
 OVERVIEW_OVERSAMPLING = 2
 """Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
 
 Levels = tuple[tuple[float, float], ...]
 """Per band the values `(low, high)` that become 0 and 255."""
+
+REMOTE_ATTEMPTS = 4
+"""Times that a remote window is read, reopening the file each time, after GDAL has given up its own retries."""
+
+ATTEMPT_DELAY_S = 0.5
+"""Seconds before the second attempt; twice as long before each further one."""
+
+REACH_PX = 2
+"""Pixels of the file beyond which resampling does not reach."""
 
 LEVEL_PERCENTILES = (2.0, 98.0)
 LEVEL_SAMPLE_PX = 1024
@@ -130,19 +153,14 @@ class Scene:
         if window.intersect(self.grid.window) != window:
             raise ValueError(f"window {window} leaves the grid of {self.grid.shape}")
         shape, level = self._best_source()
+        read_source = partial(self._look, level=level, look=self._read_open)
         if shape == self.grid.shape:
-            values, valid = read_source(self, window.rows, window.cols, level)
+            values, valid = read_source(window.rows, window.cols)
             valid = np.ones(window.shape, bool) if valid is None else valid
         else:
             axes = (Axis(shape[0], self.grid.height), Axis(shape[1], self.grid.width))
-            values, valid = resample(
-                lambda rows, cols: read_source(self, rows, cols, level),
-                axes,
-                window.rows,
-                window.cols,
-                len(self.bands),
-                np.dtype(self.dtype),
-            )
+            bands, dtype = len(self.bands), np.dtype(self.dtype)
+            values, valid = resample(read_source, axes, window.rows, window.cols, bands, dtype)
         return Pixels(stretch(values, self.levels) if self.levels else values, valid)
 
     def may_hold_data(self, window: Window) -> bool:
@@ -158,7 +176,7 @@ class Scene:
         shape, level = self._best_source()
         axes = (Axis(s, t) for s, t in zip(shape, self.grid.shape, strict=True))
         rows, cols = (a.source_span(s.start, s.stop) for a, s in zip(axes, window.slices, strict=True))
-        return not is_blank_source(self, rows, cols, level)
+        return not self._look(rows, cols, level, partial(is_blank, is_overview=level is not None))
 
     @property
     def reads_overview(self) -> bool:
@@ -170,3 +188,112 @@ class Scene:
         needed = tuple(n * OVERVIEW_OVERSAMPLING for n in self.grid.shape)
         fitting = [(s, i) for i, s in enumerate(self.overviews) if s[0] >= needed[0] and s[1] >= needed[1]]
         return min(fitting, default=(self.native.shape, None))
+
+    def _look(
+        self,
+        rows: slice,
+        cols: slice,
+        level: int | None,
+        look: Callable[[rasterio.DatasetReader, RasterWindow], Found],
+    ) -> Found:
+        """Return what `look` finds in a window of the source, or of one of its overviews.
+
+        What fails on a server is retried with the files reopened.
+        """
+        window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        is_remote = reach_of(self.paths) is not None
+        for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
+            try:
+                with gdal_env(self.paths), open_reader(self.source, level, files=self.paths) as reader:
+                    if self.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
+                        raise OSError("its mask could not be read")  # GDAL does not say so if a server withholds it
+                    under = tiles_under(reader, window) if is_remote else ()
+                    tiles: set[Tile] = {(self.source, level, *tile) for tile in under}
+                    with fetches.claim(tiles):
+                        return look(reader, window)
+            except (RasterioError, OSError) as err:
+                place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
+                failure = ReadError(
+                    f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot "
+                    f"be read from {place} ({err}). The file may be damaged or cut short; copy or download it again."
+                )
+                failure.__cause__ = err
+            if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
+                log.info("%s: reading failed; retrying.", self.name)
+                close_readers()
+                time.sleep(ATTEMPT_DELAY_S * 2**attempt)
+                with allow_no_georeference():
+                    forget(self.paths)
+        raise failure
+
+    def _read_open(
+        self, reader: rasterio.DatasetReader, window: RasterWindow
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read the bands of a window and its mask, None if all is valid; pixels that are not numbers become 0."""
+        valid: NDArray[np.bool_] | None = None
+        if not self.has_mask:
+            values = np.asarray(reader.read(self.bands, window=window))
+        elif self._tells_nodata(reader):
+            values = np.asarray(reader.read(self.bands, window=window))
+            valid = np.asarray((values != values.dtype.type(self.nodata)).any(axis=0))
+        else:
+            valid = read_valid(reader, window)
+            columns = np.flatnonzero(valid.any(axis=0))
+            if columns.size and columns[-1] - columns[0] + 1 == window.width:
+                values = np.asarray(reader.read(self.bands, window=window))
+            else:  # nothing is needed left of the first valid column and right of the last one
+                values = np.zeros((len(self.bands), window.height, window.width), self.dtype)
+                if columns.size:
+                    first, stop = int(columns[0]), int(columns[-1]) + 1
+                    part = RasterWindow(window.col_off + first, window.row_off, stop - first, window.height)
+                    values[:, :, first:stop] = reader.read(self.bands, window=part)
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values).all(axis=0)
+            if not finite.all():
+                values[:, ~finite] = 0
+                valid = finite if valid is None else finite & valid
+        return values, valid
+
+    def _tells_nodata(self, reader: rasterio.DatasetReader) -> bool:
+        """Return True if the values read suffice to tell nodata: one whole number, in every band of the file.
+
+        GDAL would read all bands again for the mask.
+        """
+        kind, nodata = np.dtype(self.dtype), self.nodata
+        return (
+            nodata is not None
+            and kind.kind in "ui"
+            and float(nodata).is_integer()
+            and np.iinfo(kind).min <= nodata <= np.iinfo(kind).max
+            and all(flags == [MaskFlags.nodata] for flags in reader.mask_flag_enums)
+            and set(reader.nodatavals) == {nodata}
+            and set(self.bands) == set(reader.indexes)
+            and ColorInterp.alpha not in reader.colorinterp
+        )
+
+
+def data_windows(scene: Scene) -> tuple[Window, ...]:
+    """Return windows of the working grid outside which nothing is valid; none where that is not known.
+
+    These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
+    to be empty. The directory of a remote file is not fetched for this.
+    """
+    if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
+        return ()
+    try:
+        with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
+            boxes = data_boxes(reader, scene.data_bands)
+    except (RasterioError, OSError):  # reading the blocks will report it
+        return ()
+    if boxes is None:
+        return ()
+    reach, scale = 0, (1.0, 1.0)
+    if scene.grid.shape != scene.native.shape:
+        height, width = (ours / own for ours, own in zip(scene.grid.shape, scene.native.shape, strict=True))
+        reach, scale = REACH_PX, (width, height)
+    first = np.floor((boxes[:, :2] - reach) * scale).astype(int)
+    stop = np.ceil((boxes[:, 2:] + reach) * scale).astype(int)
+    corners = np.column_stack((first, stop)).tolist()
+    windows = (Window(top, left, bottom - top, right - left) for left, top, right, bottom in corners)
+    cut = (window.intersect(scene.grid.window) for window in windows)
+    return tuple(window for window in cut if window is not None)

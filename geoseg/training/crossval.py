@@ -54,10 +54,10 @@ class CrossValidation:
 
     def table(self) -> str:
         """Return Markdown tables: a row per fold, mean and spread, then a row per class."""
-        keys = list(self.folds[0])
-        spread = self.spread()
-        rows = [_row(f"fold {n}", [fold[key] for key in keys]) for n, fold in enumerate(self.folds)]
-        rows += [_row(what, [spread[key][what] for key in keys]) for what in ("mean", "std")]
+        spread, keys = self.spread(), list(self.folds[0])
+        rows: list[list[str | float]]
+        rows = [[f"fold {n}", *(_number(fold[key]) for key in keys)] for n, fold in enumerate(self.folds)]
+        rows += [[what, *(spread[key][what] for key in keys)] for what in ("mean", "std")]
         folds = write_table(("", *(key.replace("_", " ") for key in keys)), rows)
         per_class = [
             [name, *(f"{found[key]['mean']:.4f} ± {found[key]['std']:.4f}" for key in CLASS_FIGURES)]
@@ -66,19 +66,19 @@ class CrossValidation:
         return f"{folds}\n\n{write_table(('class, mean ± std', *CLASS_FIGURES), per_class)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for `crossval.json`; None where a figure does not exist."""
+        """Return the content of `crossval.json`; None where a score does not exist."""
         values = {"folds": self.folds, "classes": self.classes, "ways": self.ways}
         values |= {"spread": self.spread(), "class_spread": self.class_spread()}
         plain: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
         return plain
 
 
-def _row(name: str, values: Sequence[float | None]) -> list[str | float]:
-    return [name, *(math.nan if value is None else float(value) for value in values)]
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float]:
-    known = [float(value) for value in values if value is not None and value == value]
+    known = [value for value in map(_number, values) if not math.isnan(value)]
     if not known:
         return {"mean": math.nan, "std": math.nan}
     mean = sum(known) / len(known)
@@ -108,7 +108,7 @@ def cross_validate(
         over: More recipes, whose keys override the first's.
 
     Raises:
-        RecipeError: The recipe, or its data, cannot be used, or `out` holds folds of others.
+        RecipeError: The recipe, or its data, cannot be used, or `out` has folds of others.
         UsageError: Fewer than two folds.
     """
     from geoseg.training.fit import train_variant

@@ -74,7 +74,7 @@ def train_recipe(
         The bundle's path: the weights of the highest validation IoU. docs/training.md lists the files beside it.
 
     Raises:
-        RecipeError: The recipe, or a file that it names, cannot be used, or `out` holds a run of others.
+        RecipeError: The recipe, or a file that it names, cannot be used, or `out` has a run of others.
         LabelError: Labels are missing or have unknown values.
         TrainingError: The loss is NaN or infinite.
     """
@@ -98,7 +98,7 @@ def train_plan(
     Args:
         plan: The recipe.
         data: Folder that its paths are relative to.
-        folder: Folder of the results; a run that it holds continues.
+        folder: Folder of the results, where an interrupted run continues.
         beside: Another folder where encoder weights may be.
         cache: Folder of the prepared scenes, to be shared by several runs; in `folder` by default.
         hidden: By source the areas that training must not see: a file, and their name in it.
@@ -349,31 +349,9 @@ def _write_bundle(
     step = int(loaded["geoseg_progress"]["step"])
     is_measured = measured is not None and measured["step"] == step
     metrics = dict(measured or {}) if is_measured else {"step": step, **_measure(run)}
-    save_bundle(path, _spec(run.plan, {**facts, **metrics}), run.task.network.state_dict())
-    return metrics
-
-
-@torch.inference_mode()
-def _measure(run: _Run) -> dict[str, Any]:
-    """Score the network on the validation chips in full precision."""
-    if not len(run.chips):
-        return {}
-    task, threshold = run.task, run.plan.threshold
-    task.eval()
-    task.on_validation_epoch_start()
-    for number, batch in enumerate(_chip_loader(run)):
-        task.validation_step(batch, number)
-    return {
-        "loss": weigh_means(run.plan.loss, task.losses.means()),
-        "losses": task.losses.means(),
-        **task.scores.figures(threshold),
-    }
-
-
-def _spec(plan: Recipe, metrics: Mapping[str, Any]) -> ModelSpec:
-    network = plan.network
+    plan, network = run.plan, run.plan.network
     sources = [asdict(source) for source in plan.sources if source.weight > 0]
-    return ModelSpec(
+    spec = ModelSpec(
         name=plan.name,
         version=plan.version,
         network=network.name,
@@ -392,7 +370,26 @@ def _spec(plan: Recipe, metrics: Mapping[str, Any]) -> ModelSpec:
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
         training={"sources": sources, "loss": plan.loss, "fit": asdict(plan.fit)},
-        metrics={"validation": dict(metrics)},
+        metrics={"validation": {**facts, **metrics}},
         license=plan.license,
         description=plan.description,
     )
+    save_bundle(path, spec, run.task.network.state_dict())
+    return metrics
+
+
+@torch.inference_mode()
+def _measure(run: _Run) -> dict[str, Any]:
+    """Score the network on the validation chips in full precision."""
+    if not len(run.chips):
+        return {}
+    task, threshold = run.task, run.plan.threshold
+    task.eval()
+    task.on_validation_epoch_start()
+    for number, batch in enumerate(_chip_loader(run)):
+        task.validation_step(batch, number)
+    return {
+        "loss": weigh_means(run.plan.loss, task.losses.means()),
+        "losses": task.losses.means(),
+        **task.scores.figures(threshold),
+    }

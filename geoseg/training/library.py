@@ -11,7 +11,7 @@ from typing import Any
 
 from geoseg.bundle import US_SPELLING, us_spelling
 from geoseg.errors import RecipeError
-from geoseg.training.recipe import Recipe, build, check_recipe
+from geoseg.training.recipe import Recipe, build_recipe, check_recipe
 
 __all__ = [
     "describe_recipes",
@@ -81,7 +81,7 @@ def load_recipe(
         table = merge(table, read_table(find_recipe(upper))) | ({"description": description} if description else {})
     for key, value in (overrides or {}).items():
         override(table, key, value)
-    made: Recipe = build(Recipe, table)
+    made = build_recipe(table)
     check_recipe(made)
     return made
 

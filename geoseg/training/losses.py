@@ -137,7 +137,7 @@ class LossMeans:
 
 @dataclass(frozen=True)
 class _Known:
-    """Logits and labels of a batch, and what losses share; pixels without a label count nowhere."""
+    """Logits and labels of a batch, and what losses share; pixels without a label are masked."""
 
     given: Tensor
     mask: Tensor
@@ -217,7 +217,7 @@ def bce(known: _Known, *, positive_weight: float = 1.0) -> Tensor:
 
 @_loss
 def ce(known: _Known, *, class_weights: Sequence[float] | None = None) -> Tensor:
-    """Mean cross-entropy of several classes, each pixel counting as `class_weights` says of its class.
+    """Mean cross-entropy of several classes, each pixel weighted by the `class_weights` of its class.
 
     With weights the sum is divided by their sum over the pixels, as torch's `cross_entropy` does.
     """

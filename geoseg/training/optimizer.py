@@ -77,7 +77,7 @@ class WeightAverage(Callback):
     The decay rises as (1 + n) / (10 + n) to `decay`, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
 
     Lightning's `WeightAveraging` is not used: torch's `AveragedModel` below it copies the weights at its first update
-    instead of averaging them, averages whole numbers too, and its checkpoints hold the average as the weights.
+    instead of averaging them, averages whole numbers too, and its checkpoints have the average as the weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

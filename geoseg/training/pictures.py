@@ -86,7 +86,8 @@ def collect_examples(
             source = int(sample["source"]) if "source" in sample else -1
             name = names[source] if 0 <= source < len(names) else ""
             image, truth = sample["image"].cpu().numpy(), sample["mask"].cpu().numpy()
-            inner = _hull(truth < UNSURE)
+            edges = [np.flatnonzero((truth < UNSURE).any(axis=axis)) for axis in (1, 0)]
+            inner = tuple(slice(edge[0], edge[-1] + 1) if edge.size else slice(None) for edge in edges)
             found.append(Example(name, image[:, *inner], truth[inner], classes.numpy()[inner]))
     return found
 
@@ -109,12 +110,6 @@ def _choose(chips: Dataset[Mapping[str, Tensor]], count: int) -> list[Mapping[st
     ranks = [sorted(ranked, key=lambda entry: (-entry[0], entry[1])) for ranked in by_source.values()]
     in_turn = [rank[n][1] for n in range(len(numbers)) for rank in ranks if n < len(rank)]
     return [chips[number] for number in sorted(in_turn[:count])]
-
-
-def _hull(known: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the rows and columns around everything known; all of them if nothing is."""
-    rows, cols = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
-    return (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)) if rows.size else (slice(None), slice(None))
 
 
 def draw_predictions(

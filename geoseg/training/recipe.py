@@ -1,32 +1,30 @@
 """A recipe: everything that decides what a training run does, as dataclasses of keys and the values that they may have.
 
-`build` makes them from the tables of a TOML or YAML file (`geoseg.training.library` reads it); `check_recipe` checks
+pydantic makes them from the tables of a TOML or YAML file (`geoseg.training.library` reads it); `check_recipe` checks
 keys that depend on each other. docs/training.md and docs/data.md describe the keys.
 """
 
+import json
 import re
-import types
-import typing
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from geoseg.errors import RecipeError
 
-__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build", "check_recipe", "check_source"]
+__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build_recipe", "check_recipe", "check_source"]
 
 MOST_CLASSES = 250
 """Class rasters are 8-bit, and the highest values mean that there is no class."""
 
-
-def within(low: float, high: float, default: Any = MISSING) -> Any:
-    """Declare a number from `low` to `high`."""
-    return field(default=default, metadata={"within": (low, high)})
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def one_of(*allowed: str, default: Any = MISSING) -> Any:
-    """Declare a text that is one of `allowed`."""
-    return field(default=default, metadata={"one_of": allowed})
+def within(low: float, high: float) -> Any:
+    """Declare the range of a number."""
+    return Field(ge=low, le=high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,7 @@ class Network:
     a bundle, by name or path, whose weights the whole network starts from.
     """
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str
     encoder: str = ""
     encoder_weights: str = ""
@@ -47,7 +46,7 @@ class Network:
     colors: dict[str, str] = field(default_factory=dict)
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    pixel_max: float = within(1e-9, 1e9, 255.0)
+    pixel_max: Annotated[float, within(1e-9, 1e9)] = 255.0
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,8 +75,9 @@ class Network:
 class Source:
     """One of `[[sources]]`: imagery, its labels, and what they are used for (docs/data.md)."""
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str
-    weight: float = within(0, 1000, 1.0)
+    weight: Annotated[float, within(0, 1000)] = 1.0
     layout: str = ""
     root: str = ""
     images: str = ""
@@ -87,7 +87,7 @@ class Source:
     label_column: str = ""
     empty_ok: bool = False
     bands: tuple[int, ...] = ()
-    gsd_m: float = within(0, 1000, 0.0)
+    gsd_m: Annotated[float, within(0, 1000)] = 0.0
     colors: dict[str, str] = field(default_factory=dict)
     also: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
@@ -99,19 +99,20 @@ class Source:
     split: tuple[float, ...] = ()
     split_file: str = ""
     fold: tuple[int, ...] = ()
-    validate_east: float = within(0, 0.9, 0.0)
-    validate_px: int = within(0, 1_000_000, 0)
+    validate_east: Annotated[float, within(0, 0.9)] = 0.0
+    validate_px: Annotated[int, within(0, 1_000_000)] = 0
     complete: bool = True
     paint_seeds: tuple[int, ...] = ()
-    paint_size_px: int = within(64, 16384, 1024)
+    paint_size_px: Annotated[int, within(64, 16384)] = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """One of `[[augment]]`: a step of `geoseg.training.augment`, how often it happens, and its range."""
 
+    __pydantic_config__: ClassVar = _STRICT
     step: str
-    probability: float = within(0, 1, 1.0)
+    probability: Annotated[float, within(0, 1)] = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -119,33 +120,34 @@ class Augmentation:
 class Fit:
     """`[fit]`: sizes, optimizer and schedule (docs/training.md); 0 steps or epochs set no limit."""
 
-    batch: int = within(1, 4096, 8)
-    crop_px: int = within(32, 8192, 256)
-    window_px: int = within(0, 8192, 0)
-    steps: int = within(0, 100_000_000, 0)
-    epochs: int = within(0, 1_000_000, 0)
-    minutes: float = within(0.01, 1_000_000, 1e6)
-    validate_every: int = within(0, 1_000_000, 0)
-    optimizer: str = one_of("adamw", "adam", default="adamw")
-    learning_rate: float = within(1e-8, 10, 1e-3)
-    encoder_rate: float = within(0, 100, 1.0)
-    weight_decay: float = within(0, 10, 1e-2)
-    schedule: str = one_of("cosine", "plateau", "one-cycle", "constant", default="cosine")
-    warm_up: float = within(0, 1, 0.05)
-    last_learning_rate: float = within(0, 1, 0.01)
-    plateau_factor: float = within(0.01, 0.99, 0.5)
-    plateau_patience: int = within(0, 10_000, 5)
-    early_stopping: int = within(0, 10_000, 0)
-    clip_norm: float = within(0, 1e6, 1.0)
-    average_decay: float = within(0, 0.999999, 0.998)
-    precision: str = one_of("auto", "32-true", "bf16-mixed", "16-mixed", default="auto")
-    device: str = one_of("auto", "cpu", "cuda", "mps", default="auto")
-    threads: int = within(0, 1024, 0)
-    workers: int = within(0, 256, 0)
-    seed: int = within(0, 2**31, 0)
+    __pydantic_config__: ClassVar = _STRICT
+    batch: Annotated[int, within(1, 4096)] = 8
+    crop_px: Annotated[int, within(32, 8192)] = 256
+    window_px: Annotated[int, within(0, 8192)] = 0
+    steps: Annotated[int, within(0, 100_000_000)] = 0
+    epochs: Annotated[int, within(0, 1_000_000)] = 0
+    minutes: Annotated[float, within(0.01, 1_000_000)] = 1e6
+    validate_every: Annotated[int, within(0, 1_000_000)] = 0
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: Annotated[float, within(1e-8, 10)] = 1e-3
+    encoder_rate: Annotated[float, within(0, 100)] = 1.0
+    weight_decay: Annotated[float, within(0, 10)] = 1e-2
+    schedule: Literal["cosine", "plateau", "one-cycle", "constant"] = "cosine"
+    warm_up: Annotated[float, within(0, 1)] = 0.05
+    last_learning_rate: Annotated[float, within(0, 1)] = 0.01
+    plateau_factor: Annotated[float, within(0.01, 0.99)] = 0.5
+    plateau_patience: Annotated[int, within(0, 10_000)] = 5
+    early_stopping: Annotated[int, within(0, 10_000)] = 0
+    clip_norm: Annotated[float, within(0, 1e6)] = 1.0
+    average_decay: Annotated[float, within(0, 0.999999)] = 0.998
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Annotated[int, within(0, 1024)] = 0
+    workers: Annotated[int, within(0, 256)] = 0
+    seed: Annotated[int, within(0, 2**31)] = 0
     unscored: tuple[str, ...] = ()
-    unsure_from: float = within(0, 1, 0.3)
-    unsure_above: float = within(0, 1, 0.25)
+    unsure_from: Annotated[float, within(0, 1)] = 0.3
+    unsure_above: Annotated[float, within(0, 1)] = 0.25
 
     @property
     def read_px(self) -> int:
@@ -157,15 +159,16 @@ class Fit:
 class Recipe:
     """A whole recipe. `loss` maps the name of a loss to its weight, or to a table of `weight` and options."""
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str
     version: str = "1"
     description: str = ""
     license: str = ""
-    gsd_m: float = within(0.001, 1000)
-    threshold: float = within(0.01, 0.99, 0.5)
-    min_area_m2: float = within(0, 1e9, 0.0)
-    chip_px: int = within(32, 8192, 512)
-    halo_px: int = within(0, 4096, 64)
+    gsd_m: Annotated[float, within(0.001, 1000)]
+    threshold: Annotated[float, within(0.01, 0.99)] = 0.5
+    min_area_m2: Annotated[float, within(0, 1e9)] = 0.0
+    chip_px: Annotated[int, within(32, 8192)] = 512
+    halo_px: Annotated[int, within(0, 4096)] = 64
     network: Network
     sources: tuple[Source, ...]
     loss: dict[str, Any]
@@ -173,66 +176,37 @@ class Recipe:
     fit: Fit
 
 
-def build(cls: type[Any], table: Any, where: str = "") -> Any:
-    """Make one of the dataclasses above from a table of TOML or YAML; check keys, types and ranges.
+_PARTS = {"network": Network, "sources": Source, "augment": Augmentation, "fit": Fit}
 
-    Args:
-        cls: The dataclass.
-        table: Keys and values.
-        where: Dotted name of the table with a dot at its end, for messages.
+
+def build_recipe(table: Mapping[str, Any]) -> Recipe:
+    """Make a recipe from a table of TOML or YAML; check keys, types and ranges.
 
     Raises:
         RecipeError: A key or a value is not allowed; names both and what is allowed.
     """
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where.removesuffix('.') or 'the recipe'} is {table!r}; expected a table")
-    known = {f.name: f for f in fields(cls)}
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise RecipeError(
-            f"unknown key {where}{unknown[0]!s} = {table[unknown[0]]!r}; expected among {', '.join(known)}"
-        )
-    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in table]
-    if missing:
-        hint = (
-            "" if where else "; a file of data or settings alone is given as `over`, in addition to a complete recipe"
-        )
-        raise RecipeError(f"the key {where}{missing[0]} is missing from the recipe{hint}")
-    hints, made = typing.get_type_hints(cls), {}
-    for key, given in table.items():
-        value = made[key] = _typed(given, hints[key], f"{where}{key}")
-        allowed = known[key].metadata.get("one_of")
-        if allowed and value not in allowed:
-            raise RecipeError(f"{where}{key} = {given!r}; expected one of {', '.join(allowed)}")
-        low, high = known[key].metadata.get("within", (None, None))
-        if low is not None and not low <= value <= high:
-            raise RecipeError(f"{where}{key} = {given!r}; expected a number from {low:g} to {high:g}")
-    return cls(**made)
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return a value as its annotation wants it: lists as tuples, whole numbers as floats, tables as dataclasses."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint):
-        return build(typing.cast(type[Any], hint), value, f"{where}.")
-    if origin is tuple:
-        return tuple(_typed(v, args[0], f"{where}[{i}]") for i, v in enumerate(_as(list, value, where)))
-    if origin is dict:
-        return {k: _typed(v, args[1], f"{where}.{k}") for k, v in _as(dict, value, where).items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value if hint is Any else _as(hint, value, where)
-
-
-def _as(kind: type[Any] | types.UnionType, value: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RecipeError(f"{where} = {value!r}; expected {getattr(kind, '__name__', kind)}")
-    return value
+    try:
+        made: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(table, default=str))
+    except ValidationError as err:
+        order = ("unexpected_keyword_argument", "missing")
+        errors = err.errors(include_url=False)
+        found = min(errors, key=lambda error: order.index(error["type"]) if error["type"] in order else len(order))
+        place, value = found["loc"], found["input"]
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+        if found["type"] == "unexpected_keyword_argument":
+            known = fields(_PARTS[str(place[0])] if len(place) > 1 else Recipe)
+            expected = f"expected among {', '.join(field.name for field in known)}"
+            raise RecipeError(f"unknown key {key} = {value!r}; {expected}") from None
+        if found["type"] == "missing":
+            hint = "" if len(place) > 1 else "; a file of data or settings alone is given as `over`, in addition to one"
+            raise RecipeError(f"the key {key} is missing from the recipe{hint}") from None
+        allowed = found["msg"].replace("Input should be", "it should be").replace("an object", "a table")
+        raise RecipeError(f"{key} = {value!r}; {allowed}") from None
+    return made
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what keys say together, and names in registries. No file of data is read.
+    """Check keys that depend on each other, and names in registries. No file of data is read.
 
     Raises:
         RecipeError: Names the keys, their values and what is allowed.
@@ -294,42 +268,40 @@ def _check_network(network: Network) -> None:
 
 def check_source(source: Source) -> None:
     """Check one of `[[sources]]`: where imagery and labels are, and how they are split; raises as `check_recipe`."""
-    for problem in _problems(source):
-        raise RecipeError(f"sources.{source.name}{problem}")
-
-
-def _problems(source: Source) -> Iterator[str]:
     from geoseg.datasets.layouts import LAYOUTS, is_template
     from geoseg.datasets.splits import check_shares
 
+    def refuse(problem: str) -> None:
+        raise RecipeError(f"sources.{source.name}{problem}")
+
     given = [key for key in ("images", "layout", "paint_seeds") if getattr(source, key)]
     if len(given) != 1:
-        yield f" needs one of images, layout and paint_seeds; it has {' and '.join(given) or 'none of them'}"
+        refuse(f" needs one of images, layout and paint_seeds; it has {' and '.join(given) or 'none of them'}")
     if source.layout and source.layout not in LAYOUTS:
-        yield f".layout = {source.layout!r}; expected one of {', '.join(LAYOUTS)}"
+        refuse(f".layout = {source.layout!r}; expected one of {', '.join(LAYOUTS)}")
     if source.images and not source.labels:
-        yield ".labels is missing; expected a file, a folder or a template"
+        refuse(".labels is missing; expected a file, a folder or a template")
     if source.labels and not source.images:
-        yield f".labels = {source.labels!r} is of no use: {given[0] if given else 'layout'} says where labels are"
+        refuse(f".labels = {source.labels!r} has no effect: {given[0]} says where labels are")
     if is_template(source.labels) and not is_template(source.images):
-        yield f".labels = {source.labels!r} is a template; expected one in images too, such as images/{{name}}.tif"
+        refuse(f".labels = {source.labels!r} is a template; expected one in images too, such as images/{{name}}.tif")
     if source.paint_seeds and len(source.paint_seeds) != 2:
-        yield f".paint_seeds = {list(source.paint_seeds)}; expected [first, one past the last]"
+        refuse(f".paint_seeds = {list(source.paint_seeds)}; expected [first, one past the last]")
     if min(source.bands, default=1) < 1:
-        yield f".bands = {list(source.bands)}; expected band numbers from 1"
+        refuse(f".bands = {list(source.bands)}; expected band numbers from 1")
 
     ways = [key for key in ("areas", "validate_scenes", "fold") if getattr(source, key)]
     ways += ["split"] if source.split or source.split_file else []
     if len(ways) > 1:
-        yield f" is split by {' and by '.join(ways)}; expected one of them"
+        refuse(f" is split by {' and by '.join(ways)}; expected one of them")
     others = [key for key in ("validate", "validate_scenes", "split", "split_file", "fold") if getattr(source, key)]
     if source.validate_east and others:
-        yield f".validate_east takes validation from the training area; expected no {others[0]} beside it"
+        refuse(f".validate_east takes validation data from the training area; expected no {others[0]} as well")
     if (source.train or source.validate) and not source.areas:
-        yield ".areas is missing; expected the file of the areas that train and validate name"
+        refuse(".areas is missing; expected the file of the areas that train and validate name")
     if source.areas and not (source.train or source.validate):
-        yield f".areas = {source.areas!r}, but train and validate name none of them"
+        refuse(f".areas = {source.areas!r}, but train and validate name none of them")
     if source.fold and len(source.fold) != 2:
-        yield f".fold = {list(source.fold)}; expected [k, n]: the k-th of n folds, from 0"
+        refuse(f".fold = {list(source.fold)}; expected [k, n]: the k-th of n folds, from 0")
     if source.split:
-        yield from check_shares(source.split)
+        check_shares(source.split, f"sources.{source.name}.")

@@ -18,7 +18,7 @@ from geoseg.training.library import find_recipe, load_recipe, read_table, recipe
 from geoseg.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
 
 __all__ = [
     "Choice",
@@ -52,32 +52,12 @@ class Range:
     high: float
     log: bool = False
 
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that are checked before anything is trained."""
-        return self.low, self.high
-
-    def suggest(self, trial: "Trial", key: str) -> Any:
-        """Let a trial choose."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(key, self.low, self.high, log=self.log)
-        return trial.suggest_float(key, self.low, self.high, log=self.log)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of several values, each as a text of TOML."""
 
     values: tuple[str, ...]
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that are checked before anything is trained."""
-        return self.values
-
-    def suggest(self, trial: "Trial", key: str) -> Any:
-        """Let a trial choose."""
-        return trial.suggest_categorical(key, self.values)
 
 
 Dimension = Range | Choice
@@ -245,13 +225,14 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     path = find_recipe(recipe)
     plan = _read(path, settings, {})
     for key, dimension in settings.space.items():
+        ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
         faults = []
-        for value in dimension.ends:
+        for value in ends:
             try:
                 _read(path, settings, {key: value})
             except RecipeError as err:
                 faults.append(err)
-        if len(faults) == len(dimension.ends):  # single values that cannot be combined fail as trials
+        if len(faults) == len(ends):  # single values that cannot be combined fail as trials
             raise faults[0]
     folder, data = Path(settings.out or f"{plan.name}_search"), Path(settings.data or "data")
     study = _open_study(folder, data, plan, settings)
@@ -281,7 +262,7 @@ def _open_study(folder: Path, data: Path, plan: Recipe, settings: SearchSettings
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(data)}
     refusal = RecipeError(
-        f"{folder} holds a search of another recipe, space or data folder, whose scores are not comparable. "
+        f"{folder} has a search of another recipe, space or data folder, whose scores are not comparable. "
         "Continue it with the same, or choose another folder with `out`."
     )
     claim_inputs(folder, inputs, refusal)
@@ -301,7 +282,14 @@ def _run_trial(folder: Path, data: Path, study: "Study", number: int, path: Path
     from geoseg.training.fit import train_variant
 
     trial = study.ask()
-    values = {key: dimension.suggest(trial, key) for key, dimension in settings.space.items()}
+    values: dict[str, Any] = {}
+    for key, found in settings.space.items():
+        if isinstance(found, Choice):
+            values[key] = trial.suggest_categorical(key, found.values)
+        elif isinstance(found.low, int) and isinstance(found.high, int):
+            values[key] = trial.suggest_int(key, found.low, found.high, log=found.log)
+        else:
+            values[key] = trial.suggest_float(key, found.low, found.high, log=found.log)
     name = f"trial-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     trial.set_user_attr("folder", name)
     said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())

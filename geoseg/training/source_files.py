@@ -79,7 +79,7 @@ def find_parts(source: Source, *, data: Path, results: Path, seed: int) -> list[
 
 
 def _is_free(pair: Pair) -> bool:
-    """Return True where a layout does not say what an image is for, beyond training."""
+    """Return True if the layout does not assign an image to validation or testing."""
     return pair.split in ("", "train")
 
 

@@ -28,7 +28,7 @@ __all__ = ["PreparedSource", "coding_of", "prepare_source", "prepare_sources", "
 log = logging.getLogger(__name__)
 
 _VERSION = 2
-"""Raised when the prepared files change meaning, so that old ones are made anew."""
+"""Raised when the meaning of prepared files changes, so that old ones are not used."""
 
 _SHOWN = 3
 _LARGE_PX = 4_000_000
@@ -38,7 +38,7 @@ _ELSEWHERE = (
     *("name", "weight", "layout", "root", "images", "labels", "exclude", "areas", "validate_scenes", "test_scenes"),
     *("split", "split_file", "fold", "paint_seeds"),
 )
-"""Keys of a source that decide which files serve, not what they become."""
+"""Keys of a source that decide which files are used, not their pixels."""
 
 
 def coding_of(recipe: Recipe, source: Source) -> Coding:
@@ -236,7 +236,7 @@ def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
         found *= wanted
     elif len(found) < wanted or (source.bands and len(found) != wanted):
         raise RecipeError(
-            f"sources.{source.name}: {scene.paths[0]} gives {len(found)} bands ({', '.join(map(str, found))} of "
+            f"sources.{source.name}: {scene.paths[0]} has {len(found)} bands ({', '.join(map(str, found))} of "
             f"{scene.band_count}); expected {wanted}, one for each of network.bands: name them in sources.{source.name}"
             ".bands"
         )
@@ -271,7 +271,7 @@ def _mark_area(part: SourcePart, grid: Grid) -> NDArray[np.bool_]:
 def _hull(inside: NDArray[np.bool_], name: str, part: str) -> Window:
     rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
-        raise RecipeError(f"sources.{name}: the {part} area lies outside the image")
+        raise RecipeError(f"sources.{name}: the {part} area is outside the image")
     return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,36 @@ class Survey:
 
     def table(self) -> str:
         """Return the counts as a Markdown table, a row per source and split."""
-        rows = [row for source in self.facts["sources"] for row in _rows(source)]
-        names = list(rows[0]) if rows else []
-        return write_table(names, [[row[name] for name in names] for row in rows], align=True)
+
+        def percent(count: int, total: int) -> str:
+            return f"{100 * count / max(1, total):.2f}"
+
+        def span(ends: Iterable[str]) -> str:
+            return " to ".join(dict.fromkeys(ends)) or "-"
+
+        rows = []
+        for source in self.facts["sources"]:
+            polygons = source["polygons"]
+            for part, found in source["splits"].items():
+                pixels = sum(found["counts"].values()) + found["unsure"] + found["unknown"]
+                known = pixels - found["unknown"]
+                sizes = (found["smallest_px"], found["largest_px"])
+                row = {
+                    "source": source["name"],
+                    "split": part,
+                    "files": f"{found['files']}",
+                    "width x height": span(f"{width} x {height}" for height, width in sizes),
+                    "bands": ", ".join(map(str, found["bands"])),
+                    "type": ", ".join(found["dtypes"]),
+                    "GSD m": span(f"{gsd_m:.3g}" for gsd_m in found["file_gsd_m"] or ()),
+                    "Mpx": f"{pixels / 1e6:.2f}",
+                    "unknown %": percent(found["unknown"], pixels),
+                    **{f"{name} %": percent(n, known) for name, n in found["counts"].items()},
+                    "unsure %": percent(found["unsure"], known),
+                    "polygons outside": f"{polygons['outside']} of {polygons['all']}" if polygons else "-",
+                }
+                rows.append(row)
+        return write_table(list(rows[0]) if rows else [], [[*row.values()] for row in rows], align=True)
 
 
 def survey_data(
@@ -127,37 +154,6 @@ def _polygons(source: Source, abouts: Sequence[Mapping[str, Any]]) -> dict[str, 
         ]
     counted = [count for count in found if count is not None]
     return {"all": sum(n for n, _ in counted), "outside": sum(n for _, n in counted)} if counted else None
-
-
-def _rows(source: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield a row of the table for each split of a source."""
-    polygons = source["polygons"]
-
-    def percent(count: int, total: int) -> str:
-        return f"{100 * count / max(1, total):.2f}"
-
-    for part, found in source["splits"].items():
-        pixels = sum(found["counts"].values()) + found["unsure"] + found["unknown"]
-        known = pixels - found["unknown"]
-        yield {
-            "source": source["name"],
-            "split": part,
-            "files": f"{found['files']}",
-            "width x height": _span([f"{found[key][1]} x {found[key][0]}" for key in ("smallest_px", "largest_px")]),
-            "bands": ", ".join(map(str, found["bands"])),
-            "type": ", ".join(found["dtypes"]),
-            "GSD m": _span([f"{gsd_m:.3g}" for gsd_m in found["file_gsd_m"] or ()]),
-            "Mpx": f"{pixels / 1e6:.2f}",
-            "unknown %": percent(found["unknown"], pixels),
-            **{f"{name} %": percent(n, known) for name, n in found["counts"].items()},
-            "unsure %": percent(found["unsure"], known),
-            "polygons outside": f"{polygons['outside']} of {polygons['all']}" if polygons else "-",
-        }
-
-
-def _span(ends: Sequence[str]) -> str:
-    """Return the smallest and the largest of some values for a cell; one where they are equal, "-" without any."""
-    return " to ".join(dict.fromkeys(ends)) or "-"
 
 
 def _telling_window(scene: PreparedScene) -> Window:

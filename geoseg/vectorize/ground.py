@@ -75,9 +75,9 @@ def measure_polygons(
 
     On an ellipsoid edges are geodesics between vertices, as in PROJ and in QGIS's `$area` and `$perimeter`. Rings whose
     edges are shorter than `SHORT` are measured by series, many at once and to a part in 10^8. That is better than PROJ
-    does for houses: it measures from the equator and loses 10^-4 m^2. (PROJ's equal-area projection knows no geodesics:
-    at 27 degrees it differs by up to 2 x 10^-4 m^2 per house, and with PROJ's lengths takes 2 to 8 times as long.)
-    Others are measured by PROJ (Karney, "Algorithms for geodesics", 2013), one by one.
+    does for houses: it measures from the equator and loses 10^-4 m^2. (In PROJ's equal-area projection edges are
+    straight: at 27 degrees areas of houses differ by up to 2 x 10^-4 m^2, and with PROJ's lengths it takes 2 to 8 times
+    as long.) Others are measured by PROJ (Karney, "Algorithms for geodesics", 2013), one by one.
 
     Args:
         xy: Vertices in world coordinates, `(vertex, xy)`.

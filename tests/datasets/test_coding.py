@@ -25,7 +25,7 @@ def test_the_target_is_building_else_the_last_class() -> None:
         ({"colors": {"roof": "#12345G"}}, "not a color"),
         ({"colors": {"rooof": "#123456"}}, "no class 'rooof'; expected one of background, roof, unknown"),
         ({"also": {"#000000": "water"}}, "no class 'water'"),
-        ({"colors": {"roof": "#123456"}, "also": {"#123456": "background"}}, "stands for roof and for background"),
+        ({"colors": {"roof": "#123456"}, "also": {"#123456": "background"}}, "is that of roof and of background"),
         ({"values": {"white": "roof"}}, "'white' is not a whole number"),
         ({"values": {"255": "rooof"}}, "no class 'rooof'"),
     ],

@@ -182,7 +182,7 @@ def test_transparent_colors_have_no_truth(tmp_path: Path, indices: NDArray[np.ui
 def test_unknown_colors_are_named_with_counts_and_file(tmp_path: Path, indices: NDArray[np.uint8]) -> None:
     indices[2, 1:4] = 3
     path = write_picture(tmp_path / "m.png", colored(indices))
-    with pytest.raises(UnknownLabelError, match=r"m\.png holds #000000 \(3 px\); expected #3C1098, #8429F6, #6EC1E4"):
+    with pytest.raises(UnknownLabelError, match=r"m\.png has #000000 \(3 px\); expected #3C1098, #8429F6, #6EC1E4"):
         read_labels(path, PICTURE, coding=plan_coding(NAMES, colors=TABLE))
 
 

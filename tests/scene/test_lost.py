@@ -11,7 +11,7 @@ import rasterio
 
 from geoseg.errors import MissingFileError, ReadError
 from geoseg.grid import Window
-from geoseg.scene import REMOTE_ENV, close_readers, open_scene, source
+from geoseg.scene import REMOTE_ENV, close_readers, open_scene
 from geoseg.scene.files import forget
 from geoseg.scene.tiff import has_mask_directory
 
@@ -80,7 +80,7 @@ In a process of its own: GDAL asks for a mask with Python's lock held, so that a
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_MAX_RETRY", "0")
-    monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.0)
+    monkeypatch.setattr("geoseg.scene.scene.ATTEMPT_DELAY_S", 0.0)
     monkeypatch.setattr("geoseg.io.store.time.sleep", lambda _: None)
     (tmp_path / "limit").write_text(f"{1 << 40} all")
     command = [sys.executable, "-c", SERVER, str(tmp_path)]

@@ -23,9 +23,9 @@ from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import GeosegError, MissingFileError, ReadError
 from geoseg.grid import Window, fit_lattice
 from geoseg.inference import Plan, predict_block
-from geoseg.scene import REMOTE_ENV, gdal_env, open_scene, source
+from geoseg.scene import REMOTE_ENV, gdal_env, open_scene
 from geoseg.scene.files import reach_of
-from geoseg.scene.source import Fetches
+from geoseg.scene.reader import Fetches
 from geoseg.scene.vrt import mosaic_vrt
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
@@ -133,7 +133,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.02")
     # GDAL opens what a VRT names under the lock of Python, and the server of these tests is Python, too.
     monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "1")
-    monkeypatch.setattr(source, "ATTEMPT_DELAY_S", 0.02)
+    monkeypatch.setattr("geoseg.scene.scene.ATTEMPT_DELAY_S", 0.02)
 
 
 def test_a_read_that_fails_for_a_moment_is_tried_again(server, cog: Path, quick: None) -> None:

@@ -69,7 +69,7 @@ def test_data_laid_over_a_recipe_keep_its_network_and_its_description(
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("fit.schedule", "step", "expected one of cosine, plateau, one-cycle, constant"),
+        ("fit.schedule", "step", "it should be 'cosine', 'plateau', 'one-cycle' or 'constant'"),
         ("fit.unscored", ["sea"], r"fit\.unscored = \['sea'\]; expected some of building"),
         ("fit.unscored", ["building"], "not all"),
         ("network.target", "roof", r"network\.target = 'roof'; expected one of building"),

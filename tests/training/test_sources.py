@@ -263,9 +263,7 @@ def test_the_middle_of_an_image_validates(world: Path, kit: SimpleNamespace) -> 
 
 def test_every_mask_with_an_unknown_color_counts_before_training(pictures: Path) -> None:
     source = Source(name="s", layout="areas", colors={"building": "#FFFFFF"})
-    with pytest.raises(
-        LabelError, match=r"4 of 4 images cannot be used: .*0\.png holds #000000 \(\d+ px\).*and 1 more"
-    ):
+    with pytest.raises(LabelError, match=r"4 of 4 images cannot be used: .*0\.png has #000000 \(\d+ px\).*and 1 more"):
         prepare(source, pictures, classes=GROUND)
 
 
@@ -340,7 +338,7 @@ def test_bands_are_chosen_and_counted(world: Path, kit: SimpleNamespace) -> None
     assert pixels.shape[-1] == 3
     assert np.array_equal(pixels[..., 0], 7 * truth)
     assert np.array_equal(pixels[..., 1], image[0])
-    with pytest.raises(RecipeError, match=r"gives 5 bands \(1, 2, 3, 4, 5 of 5\); expected 6"):
+    with pytest.raises(RecipeError, match=r"has 5 bands \(1, 2, 3, 4, 5 of 5\); expected 6"):
         prepare(replace(source, bands=()), world, bands=tuple("abcdef"))
 
 

@@ -100,6 +100,12 @@ def test_smallest_area_is_that_of_the_pixels_before_simplification(cut, grid):
     assert len(finish(disc(), cut, grid, min_area_m2=raw * (1 + 1e-6), simplify_px=3)) == 0
 
 
+def test_building_of_just_the_smallest_area_is_kept(cut):
+    area = float(disc().sum())
+    assert len(finish(disc(), cut, PICTURE, min_area_m2=area)) == 1
+    assert len(finish(disc(), cut, PICTURE, min_area_m2=area + 1)) == 0
+
+
 def test_confidence_is_the_mean_probability_inside(cut):
     mask = disc()
     probability = np.random.default_rng(1).integers(127, 255, mask.shape).astype(np.uint8)
