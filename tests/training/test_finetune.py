@@ -17,6 +17,7 @@ from geoseg.datasets.prepared import NO_PIXEL, PreparedScene
 from geoseg.errors import BundleError, LabelError, UnknownModelError, UsageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
+from geoseg.training import load_recipe
 from geoseg.training.finetune import FinetuneSettings, Finetuning, finetune
 from geoseg.training.folder import read_history
 
@@ -42,6 +43,8 @@ def write_base(folder: Path) -> Path:
         stride_px=8,
         chip_px=96,
         halo_px=16,
+        threshold=0.45,
+        min_area_m2=0.25,
         license="CC0-1.0",
     )
     return save_bundle(folder / "base.safetensors", spec, network.state_dict())
@@ -90,6 +93,9 @@ def test_a_model_that_becomes_better_on_held_out_blocks_is_written_under_a_new_n
     assert spec.training["based_on"] == {"name": "base", "version": "1", "key": base.key}
     assert spec.metrics["held_out"]["new"]["iou"] == result.new["iou"]
     assert str(scene.parent) not in json.dumps(spec.to_dict())
+    recipe = load_recipe(scene.parent / "out" / "recipe.toml")
+    for key in ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "license"):
+        assert getattr(recipe, key) == getattr(base.spec, key), key
     assert f"better by {result.gain:.4f} IoU" in result.verdict()
     assert "| better by |" in result.table()
 

@@ -92,6 +92,10 @@ def test_areas_part_one_scene_and_what_is_in_none_has_no_truth(world: Path, kit:
     train, val = (truth_of(paths[0]) for paths in (prepared.train, prepared.validate))
     assert np.array_equal(train, only(truth, slice(10, 150), slice(10, 70)))
     assert np.array_equal(val, only(truth, slice(10, 150), slice(90, 150)))
+    kit.write_polygons(world / "splits.geojson", shapes[::-1], split=["train", "val"])  # edited since
+    train, val = (truth_of(paths[0]) for paths in ((again := prepare(source, world)).train, again.validate))
+    assert np.array_equal(train, only(truth, slice(10, 150), slice(90, 150)))
+    assert np.array_equal(val, only(truth, slice(10, 150), slice(10, 70)))
 
 
 def test_the_eastern_strip_validates_and_does_not_train(world: Path, kit: SimpleNamespace) -> None:
