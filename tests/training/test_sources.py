@@ -93,7 +93,8 @@ def test_areas_part_one_scene_and_what_is_in_none_has_no_truth(world: Path, kit:
     assert np.array_equal(train, only(truth, slice(10, 150), slice(10, 70)))
     assert np.array_equal(val, only(truth, slice(10, 150), slice(90, 150)))
     kit.write_polygons(world / "splits.geojson", shapes[::-1], split=["train", "val"])  # edited since
-    train, val = (truth_of(paths[0]) for paths in ((again := prepare(source, world)).train, again.validate))
+    again = prepare(source, world)
+    train, val = (truth_of(paths[0]) for paths in (again.train, again.validate))
     assert np.array_equal(train, only(truth, slice(10, 150), slice(90, 150)))
     assert np.array_equal(val, only(truth, slice(10, 150), slice(10, 70)))
 
