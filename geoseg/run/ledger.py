@@ -25,10 +25,10 @@ from geoseg.outputs.footprints import FORMATS
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import Facts, RunSettings, key_of
+from geoseg.sources.files import RUN_FOLDER
 
 log = logging.getLogger(__name__)
 
-WORK = ".geoseg"
 PLAN, PROGRESS = "plan.json", "progress.json"
 FAILED = "failed"
 
@@ -109,7 +109,7 @@ class Ledger:
 
 def base_store(out: Store) -> Store:
     """Return the store for everything except the results."""
-    return open_store(f"{out.url}/{WORK}")
+    return open_store(f"{out.url}/{RUN_FOLDER}")
 
 
 def read_json(store: Store, name: str) -> dict[str, Any] | None:
@@ -269,6 +269,6 @@ def remove_leftovers(out: Store) -> None:
 def remove_if_empty(out: Store) -> None:
     """Remove a local run folder and its work folder if they are empty."""
     if isinstance(out, LocalStore):
-        for folder in (out.folder / WORK, out.folder):
+        for folder in (out.folder / RUN_FOLDER, out.folder):
             with suppress(OSError):  # missing, or not empty
                 folder.rmdir()

@@ -26,8 +26,9 @@ from geoseg.mosaic import Composite
 from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
-from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, WORK, Ledger, base_store, read_json
+from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, Ledger, base_store, read_json
 from geoseg.run.settings import Facts, key_of
+from geoseg.sources.files import RUN_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ def read_status(location: str | Path) -> list[RunStatus]:
     names = _batch_names(out)
     if not names:
         raise MissingFileError(
-            f"There is no run in {out.url}: neither {WORK}/{PLAN} nor run.json. Give the folder that was its `out`."
+            f"There is no run in {out.url}: neither {RUN_FOLDER}/{PLAN} nor run.json. Give the folder that was its `out`."
         )
     stores = {name: open_store(f"{out.url}/{name}") for name in names}
     return [_status_of(store) or RunStatus(name, store.url, WAITING) for name, store in stores.items()]
@@ -330,7 +331,7 @@ def _batch_names(out: Store) -> Sequence[str]:
     batches = [read_json(base, name) or {} for name in base.names(BATCHES)]
     if batches:
         return list(dict.fromkeys(str(name) for batch in batches for name in batch.get("names", [])))
-    wanted = ("run.json", f"{WORK}/{PLAN}")
+    wanted = ("run.json", f"{RUN_FOLDER}/{PLAN}")
     if isinstance(out, LocalStore):
         folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []
         return [folder.name for folder in folders if any((folder / name).is_file() for name in wanted)]

@@ -33,9 +33,10 @@ from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
-from geoseg.run.ledger import PICTURE, RESULTS, WORK
+from geoseg.run.ledger import PICTURE, RESULTS
 from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster, read_watch
 from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
+from geoseg.sources.files import RUN_FOLDER
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
 
@@ -126,7 +127,7 @@ def open_staging(out: Store) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="geoseg-") as name:
             yield Path(name)
         return
-    staging = out.folder / WORK / f"ready-{uuid4().hex[:8]}"
+    staging = out.folder / RUN_FOLDER / f"ready-{uuid4().hex[:8]}"
     try:
         staging.mkdir(parents=True)
     except OSError as err:

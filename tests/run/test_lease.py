@@ -20,7 +20,7 @@ import pytest
 from geoseg.errors import BusyError
 from geoseg.io.store import LocalStore
 from geoseg.run import lease
-from geoseg.run.ledger import WORK
+from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
 
@@ -42,14 +42,14 @@ def working(stage: Any, place: Any, tmp_path: Path, until: Callable[..., None]) 
 
 
 def parts(folder: Path) -> set[str]:
-    return {path.stem for path in folder.glob(f"out/{WORK}/*/parts/r*.npz")}
+    return {path.stem for path in folder.glob(f"out/{RUN_FOLDER}/*/parts/r*.npz")}
 
 
 def test_a_second_client_is_told_who_works_there(
     stage: Any, place: Any, tmp_path: Path, working: Callable[..., Any]
 ) -> None:
     client, out = working(), tmp_path / "out"
-    holder = json.loads((out / WORK / "lock").read_text())
+    holder = json.loads((out / RUN_FOLDER / "lock").read_text())
     said = f"process {client.pid} of {holder['user']} on {holder['host']}, since {holder['since'][:10]}"
     with pytest.raises(BusyError, match=said):
         place.run(out)
@@ -67,7 +67,7 @@ def test_a_killed_clients_lock_keeps_nobody_out(
 ) -> None:
     working().kill()
     done = parts(tmp_path)
-    assert (tmp_path / "out" / WORK / "lock").exists()
+    assert (tmp_path / "out" / RUN_FOLDER / "lock").exists()
     began = time.monotonic()
     place.run(tmp_path / "out")
     assert time.monotonic() - began < lease.LEASE_S / 2
@@ -78,7 +78,7 @@ def test_a_killed_clients_lock_keeps_nobody_out(
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Callable[[int], None]:
     """Write the lock and the beat of a client on another machine, as after so many beats."""
-    store = LocalStore(tmp_path / "out" / WORK)
+    store = LocalStore(tmp_path / "out" / RUN_FOLDER)
     owner = {"token": "other", "host": "far-away", "pid": 1, "started": 0.0, "user": "ann", "since": "2026-01-01"}
     store.create("lock", json.dumps(owner).encode())
     return lambda beat: store.write("beat-other", str(beat).encode())
@@ -94,13 +94,13 @@ def test_another_machines_client_is_left_alone_while_its_heart_beats(
     with pytest.raises(BusyError, match="process 1 of ann on far-away, since 2026-01-01"):
         place.run(tmp_path / "out")
     beat.join()
-    assert json.loads((tmp_path / "out" / WORK / "lock").read_text())["token"] == "other"
+    assert json.loads((tmp_path / "out" / RUN_FOLDER / "lock").read_text())["token"] == "other"
 
 
 def test_a_finished_result_is_not_tidied_up_around_a_client_on_another_machine(place: Any, tmp_path: Path) -> None:
     """It may be about to finish, too: whether it lives nobody can tell from here."""
     place.run(tmp_path / "out")
-    lock = tmp_path / "out" / WORK / "lock"
+    lock = tmp_path / "out" / RUN_FOLDER / "lock"
     lock.parent.mkdir()
     lock.write_text('{"token": "other", "host": "far-away", "pid": 1, "started": 0.0}')
     assert not place.run(tmp_path / "out").is_new
@@ -134,7 +134,7 @@ def test_a_result_finished_while_one_waited_is_not_made_again(
         def emit(self, record: logging.LogRecord) -> None:
             if "Waiting" in record.getMessage():
                 for name in ("lock", "beat-other"):
-                    (out / WORK / name).unlink()
+                    (out / RUN_FOLDER / name).unlink()
                 for path in (tmp_path / "direct").iterdir():
                     path.rename(out / path.name)
 
@@ -155,12 +155,12 @@ def test_who_waits_goes_on_as_soon_as_the_other_lets_go(
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
-        (tmp_path / "out" / WORK / "lock").unlink()
+        (tmp_path / "out" / RUN_FOLDER / "lock").unlink()
 
     elsewhere(0)
     with monkeypatch.context() as patch:
         patch.setattr(lease.time, "sleep", wait)
-        with lease.hold_lease(LocalStore(tmp_path / "out" / WORK), lambda: None):
+        with lease.hold_lease(LocalStore(tmp_path / "out" / RUN_FOLDER), lambda: None):
             assert len(waited) == 1
 
 
@@ -190,7 +190,7 @@ def test_a_client_that_lost_its_run_computes_no_more_of_it(
     place: Any, blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
-    lock = tmp_path / "out" / WORK / "lock"
+    lock = tmp_path / "out" / RUN_FOLDER / "lock"
 
     def lose(_: str) -> None:
         lock.write_text(json.dumps(json.loads(lock.read_text()) | {"token": "another's"}))
@@ -208,7 +208,7 @@ def test_a_suspended_client_whose_successor_still_works_takes_nothing_from_it(
     """Even where the suspended one began the run, and no block was done."""
     client, out = working(beat_s=0.2), tmp_path / "out"
     client.suspend()
-    for path in out.glob(f"{WORK}/*/parts/*"):
+    for path in out.glob(f"{RUN_FOLDER}/*/parts/*"):
         path.unlink()
 
     def wake(_: str) -> None:
@@ -332,7 +332,7 @@ def test_a_process_that_only_seems_to_live_keeps_nobody_out(place: Any, tmp_path
             owner |= {"pid": os.getppid(), "started": psutil.Process(os.getppid()).create_time() - 3600}
         elif how == "it is gone":
             child.wait()
-        LocalStore(tmp_path / "out" / WORK).create("lock", json.dumps(owner).encode())
+        LocalStore(tmp_path / "out" / RUN_FOLDER).create("lock", json.dumps(owner).encode())
         assert place.run(tmp_path / "out").is_new
     place.assert_same(tmp_path / "out")
 
@@ -343,8 +343,8 @@ def test_moments_are_told_in_utc_wherever_the_clock_is(
     out, told = tmp_path / "out", dict[str, str]()
 
     def look() -> None:
-        told["lock"] = json.loads((out / WORK / "lock").read_text())["since"]
-        told["plan"] = json.loads((out / WORK / "plan.json").read_text())["begun"]
+        told["lock"] = json.loads((out / RUN_FOLDER / "lock").read_text())["since"]
+        told["plan"] = json.loads((out / RUN_FOLDER / "plan.json").read_text())["begun"]
 
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
@@ -365,7 +365,7 @@ def test_a_lock_that_says_nothing_is_waited_for_and_taken(
 ) -> None:
     """As of a client killed between making and writing it, where links are not to be had."""
     monkeypatch.setattr(lease, "LEASE_S", 0.5)
-    LocalStore(tmp_path / "out" / WORK).write("lock", b"")
+    LocalStore(tmp_path / "out" / RUN_FOLDER).write("lock", b"")
     place.run(tmp_path / "out")
     place.assert_same(tmp_path / "out")
 

@@ -16,8 +16,8 @@ import shapely
 from geoseg.cli import main
 from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
 from geoseg.run import ledger, results, run
-from geoseg.run.ledger import WORK
 from geoseg.run.report import FINISHED, STOPPED, read_status
+from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
 RESULTS = ("probability.tif", "mask.tif", "mask.qml", "buildings.gpkg", "buildings.parquet", "run.json")
@@ -44,7 +44,7 @@ def stopped(place: Any, blocks: Any, tmp_path: Path, until: Callable[..., None])
 
 
 def parts(out: Path) -> list[Path]:
-    return sorted(out.glob(f"{WORK}/*/parts/r*.npz"))
+    return sorted(out.glob(f"{RUN_FOLDER}/*/parts/r*.npz"))
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -91,10 +91,10 @@ def test_an_overwritten_run_leaves_nothing_to_the_new_one(
     place: Any, blocks: Any, stopped: Callable[..., Path], tmp_path: Path
 ) -> None:
     out, late = stopped(threshold=0.4), list[str]()
-    (old,) = out.glob(f"{WORK}/2*")
+    (old,) = out.glob(f"{RUN_FOLDER}/2*")
 
     def look() -> None:
-        late.extend(path.name for path in out.glob(f"{WORK}/*/parts"))
+        late.extend(path.name for path in out.glob(f"{RUN_FOLDER}/*/parts"))
         shutil.copytree(place.expected, old / "parts")  # a lost worker of the old run still writes
 
     blocks.once(look)
@@ -185,16 +185,16 @@ def test_killed_after_the_last_file_of_the_result_it_is_finished(
 
     def publish(*args: Any) -> None:
         published(*args)
-        shutil.copytree(out / WORK, tmp_path / "work")
+        shutil.copytree(out / RUN_FOLDER, tmp_path / "work")
         raise Killed
 
     published = results.publish
     monkeypatch.setattr(results, "publish", publish)
     with pytest.raises(Killed):
         place.run(out)
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    shutil.move(tmp_path / "work", out / WORK)  # as a killed client leaves it
-    (out / WORK / "lock").unlink()
+    shutil.rmtree(out / RUN_FOLDER, ignore_errors=True)
+    shutil.move(tmp_path / "work", out / RUN_FOLDER)  # as a killed client leaves it
+    (out / RUN_FOLDER / "lock").unlink()
     blocks.take()
     assert read_status(out)[0].state == FINISHED
     assert not place.run(out).is_new

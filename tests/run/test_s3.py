@@ -13,8 +13,9 @@ import pytest
 
 from geoseg.errors import BusyError, ExistingResultError, OutputError
 from geoseg.io.store import open_store
-from geoseg.run.ledger import PLAN, WORK
+from geoseg.run.ledger import PLAN
 from geoseg.run.report import FINISHED, STOPPED, read_status
+from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 100
 BLOCKS = 12
@@ -77,7 +78,7 @@ def assert_same(place: Any, tmp_path: Path) -> Callable[[str], None]:
     def check(url: str) -> None:
         store, folder = open_store(url), tmp_path / "fetched"
         folder.mkdir(exist_ok=True)
-        assert not [name for name in store.names("") if name.startswith(WORK)]
+        assert not [name for name in store.names("") if name.startswith(RUN_FOLDER)]
         for name in store.names(""):
             (folder / name).write_bytes(store.read(name))
         place.assert_same(folder)
@@ -175,11 +176,11 @@ def test_a_bucket_that_cannot_be_had_is_not_taken_for_an_empty_one(
         place.run(out, block_px=BLOCK_PX)
     until(place.is_idle)
     blocks.before = lambda _: None
-    plan = open_store(out).read(f"{WORK}/{PLAN}")
+    plan = open_store(out).read(f"{RUN_FOLDER}/{PLAN}")
     monkeypatch.setattr(store, "S3_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_REGION", "us-west-1")  # so that the client is made anew
     line.fail(busy=1, only="plan.json")
     with pytest.raises(ReadError, match=r"plan\.json cannot be read"):
         place.run(out, block_px=BLOCK_PX)
     line.fail()
-    assert open_store(out).read(f"{WORK}/{PLAN}") == plan
+    assert open_store(out).read(f"{RUN_FOLDER}/{PLAN}") == plan

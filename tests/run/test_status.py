@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from geoseg.cli import app
 from geoseg.errors import MissingFileError, OutputError, ReadError, UnfinishedError
 from geoseg.run import lease
-from geoseg.run.ledger import WORK
 from geoseg.run.report import FINISHED, STOPPED, WAITING, WORKING, read_status
+from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
 BLOCKS = 20
@@ -36,7 +36,7 @@ def test_a_run_that_is_worked_on_and_then_stopped(
     stage: Any, place: Any, tmp_path: Path, until: Callable[..., None]
 ) -> None:
     out, client = tmp_path / "out", start(stage, place, tmp_path)
-    until(lambda: len(list(out.glob(f"{WORK}/*/parts/r*"))) > 2)
+    until(lambda: len(list(out.glob(f"{RUN_FOLDER}/*/parts/r*"))) > 2)
     (working,) = read_status(out)
     assert (working.state, working.blocks, working.failed) == (WORKING, BLOCKS, {})
     assert 2 < working.done < BLOCKS
@@ -100,7 +100,9 @@ def test_failed_blocks_are_counted_and_named(place: Any, blocks: Any, tmp_path: 
 def test_many_failed_blocks_are_listed_when_asked(tmp_path: Path) -> None:
     begun(tmp_path, blocks=100, done=10)
     for number in range(30):
-        write(tmp_path / WORK / "first" / "failed" / f"r{number}_c0.json", {"block": f"r{number}_c0", "error": "x"})
+        write(
+            tmp_path / RUN_FOLDER / "first" / "failed" / f"r{number}_c0.json", {"block": f"r{number}_c0", "error": "x"}
+        )
     assert said(tmp_path)[-1] == "and 10 more failed blocks: --all lists them"
     assert len([line for line in said(tmp_path, "--all") if line.startswith("failed: ")]) == 30
 
@@ -112,9 +114,9 @@ def write(path: Path, facts: dict[str, Any]) -> None:
 
 def begun(out: Path, *, blocks: int, done: int) -> None:
     """Make the folder of a run that somebody on another machine began."""
-    write(out / WORK / "plan.json", {"run": "first", "name": "accra", "block_px": 64, "blocks": blocks})
+    write(out / RUN_FOLDER / "plan.json", {"run": "first", "name": "accra", "block_px": 64, "blocks": blocks})
     for number in range(done):
-        path = out / WORK / "first" / "parts" / f"r{number}_c0.npz"
+        path = out / RUN_FOLDER / "first" / "parts" / f"r{number}_c0.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
@@ -123,8 +125,8 @@ def heard_of(out: Path, *, ago: float, began: float, before: int) -> None:
     """Write what a client on another machine told at its last beat."""
     now = time.time()
     facts = {"session_began": now - began, "now": now - ago, "done_before": before, "dashboard": "http://a:8787"}
-    write(out / WORK / "progress.json", facts)
-    write(out / WORK / "lock", {"token": "x", "host": "far-away", "pid": 7, "user": "ann", "since": "2026-01-01"})
+    write(out / RUN_FOLDER / "progress.json", facts)
+    write(out / RUN_FOLDER / "lock", {"token": "x", "host": "far-away", "pid": 7, "user": "ann", "since": "2026-01-01"})
 
 
 def test_the_time_left_is_reckoned_from_what_this_client_has_done(tmp_path: Path) -> None:
@@ -140,7 +142,10 @@ def test_the_time_left_is_reckoned_from_what_this_client_has_done(tmp_path: Path
 def test_failed_blocks_are_not_waited_for(tmp_path: Path) -> None:
     begun(tmp_path, blocks=100, done=40)
     for number in range(20):
-        write(tmp_path / WORK / "first" / "failed" / f"r9{number}_c0.json", {"block": f"r9{number}_c0", "error": "x"})
+        write(
+            tmp_path / RUN_FOLDER / "first" / "failed" / f"r9{number}_c0.json",
+            {"block": f"r9{number}_c0", "error": "x"},
+        )
     heard_of(tmp_path, ago=2.0, began=60.0, before=10)
     (found,) = read_status(tmp_path)
     assert found.eta_s == pytest.approx(80, rel=0.05)  # 30 in 60 s, 40 left
@@ -191,7 +196,7 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     lines = said(out)
     assert lines[0].startswith("4 scenes: 1 finished")
     assert lines[1].endswith("blocks done in the scenes that have been started")
-    before = {scene: {p.stem for p in out.glob(f"{scene}/{WORK}/*/parts/r*")} for scene in "bcd"}
+    before = {scene: {p.stem for p in out.glob(f"{scene}/{RUN_FOLDER}/*/parts/r*")} for scene in "bcd"}
     report = (out / "a" / "run.json").read_bytes()
     position = log.stat().st_size
     again = stage.start("batch", **given, hooks={"log": str(log)})
@@ -257,7 +262,7 @@ def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
     with pytest.raises(OutputError, match="no room"):
         run_each(scenes, settings, quiet=True)
     blocks.before = lambda _: None
-    done = len(list((tmp_path / "out").glob(f"*/{WORK}/*/parts/r*")))
+    done = len(list((tmp_path / "out").glob(f"*/{RUN_FOLDER}/*/parts/r*")))
     finished = len(list((tmp_path / "out").glob("*/run.json")))
     blocks.take()
     result = run_each(scenes, settings, quiet=True)
