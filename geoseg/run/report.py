@@ -284,7 +284,8 @@ def read_status(location: str | Path) -> list[RunStatus]:
     names = _batch_names(out)
     if not names:
         raise MissingFileError(
-            f"There is no run in {out.url}: neither {RUN_FOLDER}/{PLAN} nor run.json. Give the folder that was its `out`."
+            f"There is no run in {out.url}: neither {RUN_FOLDER}/{PLAN} nor run.json. "
+            "Give the folder that was its `out`."
         )
     stores = {name: open_store(f"{out.url}/{name}") for name in names}
     return [_status_of(store) or RunStatus(name, store.url, WAITING) for name, store in stores.items()]
