@@ -1,7 +1,9 @@
 """The command line as a person meets it: help, errors, exit codes, what goes to which stream."""
 
+import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -296,3 +298,17 @@ def test_arguments_in_messages_are_shown_as_flags(
     with pytest.raises(SystemExit) as caught:
         main()
     assert (caught.value.code, capsys.readouterr().err) == (2, f"Error: {shown}\n")
+
+
+def test_the_library_names_arguments_and_no_flags(repository: Path) -> None:
+    named = []
+    for path in (repository / "geoseg").rglob("*.py"):
+        if path.parent.name in ("cli", "testing"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call | ast.Raise):
+                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+                text = "".join(part for part in texts if isinstance(part, str))
+                commands = re.sub(r"geoseg [a-z ]*--[a-z]+|dask scheduler --[a-z-]+", "", text)
+                named += [(path.name, node.lineno, flag) for flag in re.findall(r"(?<![\w-])--[a-z-]+", commands)]
+    assert named == []
