@@ -45,7 +45,7 @@ def write_card(
     use = (
         f"## How to run it\n\n```sh\ngeoseg run scene.tif --model {bundle.name}\n```\n\n"
         f"Results: {', '.join(f'`{name}`' for name in results)}. "
-        "Scores on areas of your own: `geoseg evaluate` with the same `--model`."
+        "To score it on areas of your own, use `geoseg evaluate`."
     )
     pictures = [f"![{text}]({name})" for name, text in _PICTURES.items() if (folder / name).is_file()]
     sections = [
