@@ -15,6 +15,7 @@ from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
+from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
 from geoseg.sources import SceneSource
@@ -97,9 +98,9 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
         return list(sources)
     missing = [source.name for source in sources if source.datetime is None]
     if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise MissingDatetimeError(
-            f"{len(missing)} of {len(sources)} scenes have no datetime, so the latest is not known: {named}. "
+            f"{len(missing)} of {len(sources)} scenes have no datetime, so the latest is not known: "
+            f"{name_some(missing, most=5)}. "
             "Give it in a manifest's column `datetime` or a STAC item, or choose the rule first or mean."
         )
 

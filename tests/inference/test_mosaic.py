@@ -178,6 +178,15 @@ def test_sheets_that_overlap_show_the_first_or_the_latest(tmp_path: Path, bundle
         assert (found[:, 150:] == 200).all()
 
 
+def test_of_scenes_of_the_same_time_the_first_given_is_on_top(tmp_path: Path, bundle: Bundle) -> None:
+    taken = datetime(2024, 1, 1, tzinfo=UTC)
+    one = write(tmp_path / "one.tif", gray(50, 40, 40), taken=taken)
+    two = write(tmp_path / "two.tif", gray(200, 40, 40), taken=taken)
+    for first, second, value in ((one, two, 50), (two, one, 200)):
+        plan = plan_mosaic([first, second], bundle, SMALL, rule="latest")
+        assert (predict_all(identity(plan)) == value).all()
+
+
 def test_the_latest_is_the_latest_on_every_computer(tmp_path: Path, bundle: Bundle, local_time: str) -> None:
     """A moment without a zone is UTC, wherever the run is; two hours lie between the scenes."""
     old, new = datetime(2024, 1, 1, 11), datetime(2024, 1, 1, 13)

@@ -27,6 +27,7 @@ def test_a_further_format_holds_the_same_footprints_and_can_be_asked_for_later(
         place.assert_same(out)
         found = geopandas.read_file(out / "buildings.fgb")
         expected = geopandas.read_parquet(out / "buildings.parquet")
+        assert found.crs == expected.crs is not None
         assert sorted(found.geometry.to_wkb()) == sorted(expected.geometry.to_wkb())
     place.run(asked, threshold=0.3, overwrite=True)
     assert not (asked / "buildings.fgb").exists(), "of an older result nothing stays"
