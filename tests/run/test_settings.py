@@ -78,13 +78,13 @@ class Runs:
     finished: Path
     begun: Path
 
-    def run(self, out: Path, **changes: Any) -> Any:
+    def run(self, out: Path, *, turned: bool = False, **changes: Any) -> Any:
         """Give the command that made one of the folders, with changes."""
         given = {"model": "model.safetensors", "aoi": "aoi.gpkg", "aoi_where": "part = 1", "crs": "EPSG:32630"}
         settings = given | {"mosaic": "mean", "target_crs": "EPSG:32630", "out": out} | changes
         settings |= {"aoi": self.folder / settings["aoi"], "model": self.models / settings["model"]}
         scenes = [self.folder / ("damaged.tif" if out == self.begun else "scene.tif"), self.folder / "second.tif"]
-        return run_inputs(scenes, RunSettings(**settings), quiet=True)
+        return run_inputs(scenes[::-1] if turned else scenes, RunSettings(**settings), quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,12 @@ def test_what_decides_nothing_finds_the_result_and_goes_on_with_a_run(runs: Runs
     with pytest.raises(UnfinishedError):
         runs.run(runs.begun, **changed)
     assert contents(runs.begun).items() >= parts.items()
+
+
+def test_scenes_of_a_mosaic_in_another_order_are_another_run(runs: Runs) -> None:
+    for out in (runs.finished, runs.begun):
+        with pytest.raises(ExistingResultError, match="another run.*files"):
+            runs.run(out, turned=True)
 
 
 @pytest.mark.parametrize("name", ["second.tif", "aoi.gpkg"])
