@@ -192,7 +192,7 @@ def test_what_decides_nothing_finds_the_result_and_goes_on_with_a_run(runs: Runs
 
 def test_scenes_of_a_mosaic_in_another_order_are_another_run(runs: Runs) -> None:
     for out in (runs.finished, runs.begun):
-        with pytest.raises(ExistingResultError, match="another run.*files"):
+        with pytest.raises(ExistingResultError, match=r"another run.*files"):
             runs.run(out, turned=True)
 
 
