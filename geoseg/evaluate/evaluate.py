@@ -246,8 +246,7 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
     unused = [key for key, _ in of_labels.codes if not (of_labels.column and key.startswith("#"))]  # colors are drawn
     if unused and labels and all(path.is_file() and not is_raster(path) for path in labels):
         raise UsageError(
-            f"`codes` explain the numbers and colors of a label raster, but {labels[0]} contains polygons. "
-            "Omit `codes`, or score against a raster."
+            f"`codes` applies to label rasters, but {labels[0]} contains polygons. Omit `codes`, or give a raster."
         )
     return [
         ScoredScene(name, path, scored)

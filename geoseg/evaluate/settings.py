@@ -127,8 +127,7 @@ class EvaluateSettings:
             ),
             (
                 not self.mask_codes or self.mask is not None,
-                "`mask_codes` explain the numbers and colors of `mask`, which is not given. Give both, or omit "
-                "`mask_codes`.",
+                "`mask_codes` applies to `mask`, which is not given. Give both, or omit `mask_codes`.",
             ),
             (
                 not self.target or self.mask is None or bool(self.classes) or self.names_classes,

@@ -169,7 +169,7 @@ def test_codes_explain_rasters_and_not_polygons(tmp_path: Path, painted, model: 
     polygons = save(tmp_path / "b.gpkg", box(20, 10, 40, 60), kind=["building"])
     for column, code in (("", "7"), ("", "#010203"), ("kind", "7")):
         settings = LabelSettings(codes=((code, "building"),), column=column)
-        with pytest.raises(UsageError, match=r"`codes` explain .*b\.gpkg contains polygons"):
+        with pytest.raises(UsageError, match=r"`codes` applies .*b\.gpkg contains polygons"):
             score(painted[0], polygons, model=model, label_settings=settings)
     mask = write(tmp_path / "mask.tif", np.ones((150, 170)))
     with pytest.raises(UsageError, match=r"`mask_codes` cannot be used: there is no class 'roof'"):
