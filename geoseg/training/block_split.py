@@ -262,7 +262,8 @@ def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, s
         f"({meters:.0f} m) with labels, {len(full)} have labels on half of their pixels, and {len(good)} of these have "
         f"{LEAST_TARGET_PX} px of {spec.target}. At least 4 labeled blocks are needed, with {spec.target} in 3 of "
         "them: for training, for choosing weights and for the comparison. Fine-tuning pays off from "
-        f"{LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) on. Label more of the scene completely, and give the labeled areas as `aoi`."
+        f"{LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) on. Label more of the scene completely, "
+        "and give the labeled areas as `aoi`."
     )
 
 
