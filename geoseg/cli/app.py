@@ -157,7 +157,8 @@ def _flags() -> dict[str, str]:
 def with_flags(text: str) -> str:
     """Return a message of the library with the arguments that it names in backticks as flags.
 
-    `aoi_where` becomes --aoi-where, and `workers=4` becomes --workers 4. What is not an option stays as it is.
+    `aoi_where` becomes --aoi-where, and `workers=4` becomes --workers 4. What is not an option stays as it is. An
+    argument of a class of settings is an option like any other: `label_settings=LabelSettings(layer='a')`.
     """
 
     def flag(match: re.Match[str]) -> str:
@@ -166,6 +167,7 @@ def with_flags(text: str) -> str:
             return match[0]
         return _flags()[name] + (f" {value.strip(QUOTES)}" if value not in (None, "True") else "")
 
+    text = re.sub(r"`[a-z_]+=[A-Z]\w*\(([^`]+)\)`", r"`\1`", text)
     return re.sub(r"`([a-z][a-z0-9_]*)(?:=([^`]+))?`", flag, text)
 
 

@@ -16,6 +16,7 @@ from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
+from geoseg.io.tables import name_some, plural
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons
 from geoseg.third_party import allow_no_georeference
 
@@ -123,9 +124,13 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
     if column not in frame.columns:
         raise LabelError(f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
     counts = frame[column].fillna("no class").value_counts()
-    unknown = ", ".join(f"{name} ({n} polygons)" for name, n in counts.items() if name not in coding.indices)
+    unknown = [f"{name} ({plural(n, 'polygon')})" for name, n in counts.items() if name not in coding.indices]
     if unknown:
-        raise UnknownLabelError(f"{path} names in {column} {unknown}; expected {', '.join(coding.indices)}")
+        raise UnknownLabelError(
+            f"{path} has values in its column {column} that are not classes: {name_some(unknown)}; expected "
+            f"{', '.join(coding.indices)}. "
+            "Name the column with these classes, or rename the classes in the file"
+        )
     classes = [coding.indices[name] for name in frame[column]]
     around = coding.indices.get("background", other if coding.is_binary else IGNORED)
     return _rasterize(list(zip(frame.geometry, classes, strict=True)), grid, around)

@@ -18,8 +18,9 @@ from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, Sco
 from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, score_scene
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.inference import read_aoi
-from geoseg.io.aside import write_record
+from geoseg.io.aside import check_folder, reported, write_record
 from geoseg.io.pairs import find_labels
+from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
 from geoseg.scene import Paths, close_readers, list_files
 
@@ -157,13 +158,17 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
 
     Raises:
         LabelError: If labels are missing or do not fit.
+        ExistingResultError: If `out` holds scores, which are not to be replaced.
+        OutputError: If the scores cannot be written to `out`.
         GeosegError: If scene, model, files or AOI do not fit.
     """
     out = settings.out
-    if out is not None and (out / METRICS_FILE).exists() and not settings.overwrite:
-        raise ExistingResultError(
-            f"{out / METRICS_FILE} exists. Choose another folder with `out`, or replace it with `overwrite=True`."
-        )
+    if out is not None:
+        check_folder(out)
+        if (out / METRICS_FILE).exists() and not settings.overwrite:
+            raise ExistingResultError(
+                f"{out / METRICS_FILE} exists. Choose another folder with `out`, or replace it with `overwrite=True`."
+            )
     scores: dict[str, SceneScores] = {}
     facts: dict[str, dict[str, Any]] = {}
     for scene in plan_scenes([paths] if isinstance(paths, str | Path) else list(paths), settings):
@@ -175,7 +180,8 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
             raise UsageError("`curve` requires probabilities, and these files have none. Score a model.")
         evaluation = replace(evaluation, curve=levels.curve())
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        with reported(out):
+            out.mkdir(parents=True, exist_ok=True)
         if settings.pictures:
             _draw_diagrams(evaluation, out)
         write_record(out / METRICS_FILE, evaluation.to_dict())
@@ -236,6 +242,12 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         found = [(group[0], ScoredModel(group, bundle)) for group in groups]
     files = [file for file, _ in found]
     labels = find_labels(files, settings.labels)
+    of_labels = settings.label_settings
+    unused = [key for key, _ in of_labels.codes if not (of_labels.column and key.startswith("#"))]  # colors are drawn
+    if unused and labels and all(path.is_file() and not is_raster(path) for path in labels):
+        raise UsageError(
+            f"`codes` applies to label rasters, but {labels[0]} contains polygons. Omit `codes`, or give a raster."
+        )
     return [
         ScoredScene(name, path, scored)
         for name, path, (_, scored) in zip(_name_scenes(files), labels, found, strict=True)
@@ -310,7 +322,8 @@ def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
     """Draw a scene; several classes in the colors of the model, or else of the codes of the labels."""
     from geoseg.evaluate.pictures import draw_scene, scored_window
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     prediction, codes = stack.prediction, settings.label_settings.codes
     colors: Sequence[str] = ()
     if len(prediction.classes) > 2:

@@ -19,7 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def plan_labels(
-    classes: tuple[str, ...], target: str, codes: tuple[tuple[str, str], ...], colors: Mapping[str, str] | None = None
+    classes: tuple[str, ...],
+    target: str,
+    codes: tuple[tuple[str, str], ...],
+    colors: Mapping[str, str] | None = None,
+    *,
+    argument: str = "codes",
 ) -> Coding:
     """Return the coding of the classes that results from the codes of a user.
 
@@ -28,6 +33,7 @@ def plan_labels(
         target: The class of polygons.
         codes: Number or `#RRGGBB` to class name, or to `unknown`.
         colors: Default `#RRGGBB` by class name, if no code is a color.
+        argument: Name of the argument with the codes, for messages.
 
     Raises:
         UsageError: If a code is not valid.
@@ -40,7 +46,8 @@ def plan_labels(
     try:
         return plan_coding(classes, target=target, also=named, values=values or None)
     except RecipeError as err:
-        raise UsageError(f"`codes` cannot be used: {err}") from err
+        found = str(err).removeprefix("values: ").removeprefix("also: ")  # the keys of a recipe
+        raise UsageError(f"`{argument}` cannot be used: {found}.") from err
 
 
 def open_labels(
@@ -75,13 +82,16 @@ def open_labels(
     if not coding.is_binary:
         raise LabelError(
             f"{path} contains polygons without classes, but {len(coding.indices) - 1} classes are scored. Give the "
-            "`column` with the class, or score a single class with `target_only=True`."
+            "column with the class, `label_settings=LabelSettings(column='NAME')`, or score a single class with "
+            "`target_only=True`."
         )
     buildings = read_buildings(path, grid, what="labels", error=LabelError, layer=settings.layer)
     if not buildings.is_on(grid):
         message = describe_mismatch(path, grid, "labels", settings.layer)
         if not settings.elsewhere:
-            raise LabelError(f"{message} If the scene really has no buildings, give `elsewhere=True`.")
+            raise LabelError(
+                f"{message} If the scene really has no buildings, give `label_settings=LabelSettings(elsewhere=True)`."
+            )
         log.warning("%s All predicted buildings count as false positives.", message)
     target, other = coding.target
 

@@ -289,7 +289,7 @@ class ScoredFiles:
             if not buildings.is_on(grid):
                 raise ScoredFileError(describe_mismatch(footprints, grid, "footprints"))
         if mask is not None:
-            coding = plan_labels(names, names[index], settings.mask_codes)
+            coding = plan_labels(names, names[index], settings.mask_codes, argument="mask_codes")
 
             def read(window: Window) -> Bytes:
                 return read_labels(mask, grid.crop(window), coding=coding, native=grid)

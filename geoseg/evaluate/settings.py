@@ -121,6 +121,18 @@ class EvaluateSettings:
                 not self.has_files or not self.curve,
                 "`curve` requires probabilities, which `mask` and `footprints` lack. Score a model or a run folder.",
             ),
+            (
+                self.confidence is None or self.footprints is not None,
+                "`confidence` names a column of `footprints`, which is not given. Give both, or omit `confidence`.",
+            ),
+            (
+                not self.mask_codes or self.mask is not None,
+                "`mask_codes` applies to `mask`, which is not given. Give both, or omit `mask_codes`.",
+            ),
+            (
+                not self.target or self.mask is None or bool(self.classes) or self.names_classes,
+                "`target` chooses one of the `classes` of `mask`, which are not given. Give both, or omit `target`.",
+            ),
         ]
         for fits, message in rules:
             if not fits:
@@ -130,6 +142,11 @@ class EvaluateSettings:
     def has_files(self) -> bool:
         """True if files of another tool are scored instead of a model."""
         return self.mask is not None or self.footprints is not None
+
+    @property
+    def names_classes(self) -> bool:
+        """True if codes or a column of the labels name classes."""
+        return bool(self.mask_codes or self.label_settings.codes or self.label_settings.column)
 
     def scores_target_only(self, labels: Path) -> bool:
         """Return True if that is asked for, or if the labels are polygons without classes."""

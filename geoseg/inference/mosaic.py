@@ -99,9 +99,9 @@ def rank(sources: Sequence[SceneSource], rule: Rule) -> list[SceneSource]:
     missing = [source.name for source in sources if source.datetime is None]
     if missing:
         raise MissingDatetimeError(
-            f"{len(missing)} of {len(sources)} scenes have no datetime, so the latest is not known: "
-            f"{name_some(missing, most=5)}. "
-            "Give it in a manifest's column `datetime` or a STAC item, or choose the rule first or mean."
+            f"Scenes without a datetime: {len(missing)} of {len(sources)} ({name_some(missing, most=5)}). "
+            "The latest is not known without it. Give it in a manifest's column `datetime` or a STAC item, or "
+            "choose the rule first or mean."
         )
 
     def seconds(source: SceneSource) -> float:

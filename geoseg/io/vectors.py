@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError
 from geoseg.grid import Grid
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES
+from geoseg.io.tables import name_some, plural
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -38,12 +39,13 @@ def read_polygons(
         what: What the file holds, for messages: "labels".
         error: The kind of error to raise.
         layer: Layer of a file that has several with geometry.
-        where: OGR attribute filter, such as `split = 'test'`; not for GeoParquet.
+        where: OGR attribute filter, such as `split = 'test'`; not for GeoParquet. Messages call it `aoi_where`.
         near: Leave rows unread that lie far from this grid, where the file allows it.
         any_layer: Read the first of several layers, with a warning, where none is named.
 
     Raises:
-        GeosegError: `error`, if the file is not there or cannot be read, or has several layers and none is named.
+        GeosegError: `error`, if the file is not there or cannot be read, or has several layers and none is named; or
+            if the filter does not fit its columns or matches nothing.
     """
     import geopandas
 
@@ -58,9 +60,44 @@ def read_polygons(
         else:
             layer = _choose_layer(name, layer, any_layer=any_layer)
             box = _box_in_file(path, near, layer) if near is not None else None
-            frame = geopandas.read_file(path, where=where, bbox=box, **({"layer": layer} if layer else {}))
+            if where:
+                return _with_polygons(_filter_file(name, where, layer, what=what, error=error))
+            frame = geopandas.read_file(path, bbox=box, **({"layer": layer} if layer else {}))
+    except error:
+        raise
     except Exception as err:  # pyogrio and pyarrow raise several types without a common root
         raise error(f"The {what} {name} cannot be read ({err}). Give a vector file with polygons.") from err
+    return _with_polygons(frame)
+
+
+def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[GeosegError]) -> "GeoDataFrame":
+    """Read the rows of a vector file that a filter matches; `error` if there are none."""
+    import geopandas
+    from pyogrio import read_info
+
+    in_layer = {"layer": layer} if layer else {}
+    info = read_info(name, force_feature_count=True, **in_layer)
+    columns = name_some(list(info["fields"]), most=10) or "none"
+    given = f'`aoi_where` is "{where}", which'
+    try:
+        frame = geopandas.read_file(name, where=where, **in_layer)
+    except Exception as err:
+        raise error(
+            f"{given} is not a filter on the {what} {name}. Its columns are: {columns}. Compare one of them with a "
+            "value, such as \"split = 'test'\"."
+        ) from err
+    if frame.empty and info["features"]:
+        raise error(
+            f"{given} matches none of the {plural(info['features'], 'feature')} of the {what} {name}. Its columns are: "
+            f"{columns}. Check the value, or leave the filter out."
+        )
+    return frame
+
+
+def _with_polygons(frame: "GeoDataFrame") -> "GeoDataFrame":
+    """Return the rows that have polygons."""
+    import geopandas
+
     if "geometry" not in frame:
         return geopandas.GeoDataFrame(frame.iloc[:0], geometry=[])
     there = ~(frame.geometry.isna() | frame.geometry.is_empty)

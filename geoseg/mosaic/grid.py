@@ -65,8 +65,8 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
     missing = [scene.name for scene in scenes if scene.native.crs is None]
     if missing:
         raise MissingCRSError(
-            f"{len(missing)} of {len(scenes)} scenes have no CRS, so their place in a mosaic is unknown: "
-            f"{name_some(missing, most=5)}. Give it with `crs` or in a manifest, or leave them out."
+            f"Scenes without a CRS: {len(missing)} of {len(scenes)} ({name_some(missing, most=5)}). "
+            "Their place in a mosaic is unknown. Give it with `crs` or in a manifest, or leave them out."
         )
     first = scenes[0].native
     if crs is None:

@@ -18,6 +18,7 @@ from geoseg.errors import (
     ClusterError,
     DamagedPartError,
     DeviceError,
+    ExistingResultError,
     GeosegError,
     OutputError,
     OutsideAOIError,
@@ -278,6 +279,11 @@ def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]
         return
     out = open_store(settings.out)
     check_place(out)
+    if out.has("run.json") and not settings.overwrite:
+        raise ExistingResultError(
+            f"{out.url} holds the result of a single run (run.json); the results of several scenes would be mixed with "
+            "it. Choose another folder with `out`, or put them there all the same with `overwrite=True`."
+        )
     base, listed = base_store(out), json.dumps({"names": list(names)}).encode()
     own = f"{BATCHES}/{hashlib.sha256(listed).hexdigest()[:8]}.json"
     base.write(own, listed)

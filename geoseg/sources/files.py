@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
 from geoseg.io.suffixes import SCENE_SUFFIXES
-from geoseg.io.tables import name_some
+from geoseg.io.tables import name_some, plural
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,8 @@ def _leave_out_results(files: Sequence[str], names_beside: Callable[[str], froze
         if RUN_FOLDER in names or ("probability.tif" in names and {"mask.tif", "run.json"} & names):
             results.append(file)
     if results:
-        log.warning("%s: %d files are results of geoseg and not scenes, such as %s.", where, len(results), results[0])
+        count = plural(len(results), "result")
+        log.warning("%s: %s of geoseg left out, such as %s.", where, count, results[0])
     left_out = set(results)
     return [file for file in files if file not in left_out]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from geoseg.errors import MissingFileError, UsageError
+from geoseg.io.tables import plural
 from geoseg.sources.files import list_folder, list_pattern, list_prefix
 from geoseg.sources.location import clean, identity, is_folder, is_missing, is_pattern, is_prefix, is_stac
 from geoseg.sources.manifest import is_manifest, read_manifest
@@ -86,5 +87,6 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
     first: dict[tuple[object, ...], Found] = {}  # the same file with the same bands is one scene
     repeated = [one.path for one in found if first.setdefault((identity(one.path), one.bands), one) is not one]
     if repeated:
-        log.warning("%d scenes were named more than once, such as %s; each is used once.", len(repeated), repeated[0])
+        count = plural(len(repeated), "repeated scene")
+        log.warning("%s left out, such as %s: each scene is used once.", count, repeated[0])
     return name_sources(list(first.values()))

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
 from geoseg.io.store import read_bytes
+from geoseg.io.tables import plural
 from geoseg.scene import parse_crs
 from geoseg.sources.location import is_local, join, suffix_of
 from geoseg.sources.source import Found, as_utc
@@ -75,7 +76,7 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
     if bad:
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         raise ManifestError(
-            f"{location}: {len(bad)} of {len(bad) + len(found)} rows cannot be used. Fix or remove them.\n"
+            f"{location}: {len(bad)} of {plural(len(bad) + len(found), 'row')} cannot be used. Fix or remove them.\n"
             + "\n".join([*bad[:SHOWN], *more])
         )
     if not found:

@@ -12,6 +12,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import SourceError
+from geoseg.io.tables import plural
 from geoseg.sources.location import parent_of, path_of
 
 log = logging.getLogger(__name__)
@@ -156,5 +157,5 @@ def filter_sources(sources: Sequence[SceneSource], aoi_bounds_4326: Bounds) -> l
                 continue
         kept.append(source)
     if len(kept) < len(sources):
-        log.info("%d of %d scenes lie outside the area and are not opened.", len(sources) - len(kept), len(sources))
+        log.info("Not opened, outside the area: %d of %s.", len(sources) - len(kept), plural(len(sources), "scene"))
     return kept

@@ -20,6 +20,7 @@ from shapely.geometry import shape
 from geoseg.errors import AssetError, CatalogError, MissingFileError
 from geoseg.io.store import read_bytes
 from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.tables import plural
 from geoseg.sources.location import API_SEARCH, identity, is_local, is_web, join, suffix_of
 from geoseg.sources.source import Found, as_utc
 
@@ -145,8 +146,8 @@ def _read_items(text: dict[str, Any], location: str, asset: str | None) -> Docum
             "manifest (a CSV with the column path); an area of interest goes to `aoi`."
         )
     if any(link.get("rel") == "next" for link in text.get("links", ())):
-        count = len(text["features"])
-        log.warning("%s is one page of a search: %d Items; the next pages are not in it.", location, count)
+        count = plural(len(text["features"]), "Item")
+        log.warning("%s is one page of a search: %s; the next pages are not in it.", location, count)
     selves = []
     for item in text["features"]:
         hrefs = (str(link.get("href")) for link in item.get("links", ()) if link.get("rel") == "self")

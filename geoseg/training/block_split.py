@@ -20,6 +20,7 @@ from geoseg.errors import LabelError
 from geoseg.grid import Grid, Window
 from geoseg.inference import read_aoi
 from geoseg.io.aside import write_aside
+from geoseg.io.tables import plural
 from geoseg.scene import open_scene
 from geoseg.third_party import ignore_warnings
 
@@ -257,11 +258,12 @@ def split_blocks(scenes: Sequence[LabeledScene], spec: ModelSpec, target: int, s
     good = [block for block in full if block.target_px >= LEAST_TARGET_PX]
     meters, least_ha = side_px * spec.gsd_m, LITTLE_PX * spec.gsd_m**2 / 1e4
     raise LabelError(
-        f"There are too few labels for fine-tuning. Of {len(everything)} blocks of {side_px} px ({meters:.0f} m) with "
-        f"labels, {len(full)} have labels on half of their pixels, and {len(good)} of these have {LEAST_TARGET_PX} px "
-        f"of {spec.target}. At least 4 labeled blocks are needed, with {spec.target} in 3 of them: for training, for "
-        f"choosing weights and for the comparison. Fine-tuning pays off from {LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} "
-        "ha) on. Label more of the scene completely, and give the labeled areas as `aoi`."
+        f"There are too few labels for fine-tuning. Of {plural(len(everything), 'block')} of {side_px} px "
+        f"({meters:.0f} m) with labels, {len(full)} have labels on half of their pixels, and {len(good)} of these have "
+        f"{LEAST_TARGET_PX} px of {spec.target}. At least 4 labeled blocks are needed, with {spec.target} in 3 of "
+        "them: for training, for choosing weights and for the comparison. Fine-tuning pays off from "
+        f"{LITTLE_PX / 1e6:g} Mpx ({least_ha:.1f} ha) on. Label more of the scene completely, "
+        "and give the labeled areas as `aoi`."
     )
 
 

@@ -14,6 +14,7 @@ from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.errors import ExistingResultError, UsageError
 from geoseg.io.aside import write_json, write_text
 from geoseg.io.pairs import find_labels
+from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
 from geoseg.scene import is_remote, list_files
 from geoseg.training.card import SCORES
@@ -324,12 +325,12 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
     from geoseg.evaluate.scores import pool
 
     log.info("scoring %s on the held-out blocks", bundle.spec.name)
-    labels = LabelSettings(codes=settings.codes, layer=settings.layer, column=settings.column, elsewhere=True)
     scores = []
     for scene, areas in held:
+        codes = settings.codes if is_raster(scene.labels) else ()
         asked = EvaluateSettings(
             labels=scene.labels,
-            label_settings=labels,
+            label_settings=LabelSettings(codes=codes, layer=settings.layer, column=settings.column, elsewhere=True),
             model=bundle.path,
             aoi=areas,
             aoi_where="split = 'held'",

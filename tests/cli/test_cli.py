@@ -284,6 +284,8 @@ def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.Mon
         ("give `workers=4`, or `overwrite=True`", "give --workers 4, or --overwrite"),
         ("`crs='EPSG:32633'`", "--crs EPSG:32633"),
         ("`set=fit.steps=9`", "--set fit.steps=9"),
+        ("`label_settings=LabelSettings(elsewhere=True)`", "--no-buildings-here"),
+        ("`label_settings=LabelSettings(column='NAME')`", "--column NAME"),
         ("`pip install x`, `unheard_of` and `scenes`", "`pip install x`, `unheard_of` and `scenes`"),
     ],
 )

@@ -227,8 +227,15 @@ def test_polygons_without_a_class_and_of_others_are_named_with_their_counts(tmp_
     shapes = [pixel_box(slice(0, 2), slice(n, n + 1)) for n in range(5)]
     frame = geopandas.GeoDataFrame({"kind": ["road", None, "barn", None, "road"]}, geometry=shapes, crs=UTM)
     frame.to_file(tmp_path / "l.gpkg")
-    with pytest.raises(UnknownLabelError, match=r"in kind .*no class \(2 polygons\), barn \(1 polygons\); expected"):
+    with pytest.raises(UnknownLabelError, match=r"column kind .*no class \(2 polygons\), barn \(1 polygon\); expected"):
         read_labels(tmp_path / "l.gpkg", GRID, coding=plan_coding(NAMES), column="kind")
+
+
+def test_of_a_column_with_many_other_values_the_first_are_named(tmp_path: Path) -> None:
+    shapes = [pixel_box(slice(0, 2), slice(n, n + 1)) for n in range(5)]
+    geopandas.GeoDataFrame({"id": range(5)}, geometry=shapes, crs=UTM).to_file(tmp_path / "l.gpkg")
+    with pytest.raises(UnknownLabelError, match=r"\(1 polygon\) and 2 more; expected .*Name the column with"):
+        read_labels(tmp_path / "l.gpkg", GRID, coding=plan_coding(NAMES), column="id")
 
 
 def test_a_number_that_codes_do_not_name_is_unknown_with_several_classes_and_background_with_one(
@@ -314,7 +321,7 @@ def test_a_column_names_the_classes_of_polygons(tmp_path: Path) -> None:
     geopandas.GeoDataFrame({"kind": ["road", "building"]}, geometry=shapes, crs=UTM).to_file(path)
     labels = read_labels(path, GRID, coding=plan_coding(NAMES), column="kind")
     assert labels[0].tolist() == [2, 2, IGNORED, IGNORED, 0, 0, 0, 0]
-    with pytest.raises(UnknownLabelError, match=r"road \(1 polygons\); expected building, water, unknown"):
+    with pytest.raises(UnknownLabelError, match=r"road \(1 polygon\); expected building, water, unknown"):
         read_labels(path, GRID, coding=plan_coding(["building", "water"]), column="kind")
 
 

@@ -9,7 +9,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from geoseg.errors import ExistingResultError, LabelError, ScoredFileError, UsageError
+from geoseg.errors import ExistingResultError, LabelError, OutputError, ScoredFileError, UsageError
 from geoseg.evaluate import Confusion, EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
 from geoseg.run import RunSettings, run_scene
 
@@ -161,8 +161,28 @@ def test_colors_of_labels_are_given_a_class(tmp_path: Path, land_model: Path, wr
     assert np.array_equal(found.confusion.counts, np.diag([1400, 1400, 1400, 0]))
     with pytest.raises(LabelError, match="#3C1098"):
         score(scene, colors, model=land_model)
-    with pytest.raises(UsageError, match=r"`codes`.*roof"):
+    with pytest.raises(UsageError, match=r"`codes` cannot be used: there is no class 'roof'"):
         score(scene, colors, model=land_model, label_settings=LabelSettings(codes=(("#010203", "roof"),)))
+
+
+def test_codes_explain_rasters_and_not_polygons(tmp_path: Path, painted, model: Path, write) -> None:
+    polygons = save(tmp_path / "b.gpkg", box(20, 10, 40, 60), kind=["building"])
+    for column, code in (("", "7"), ("", "#010203"), ("kind", "7")):
+        settings = LabelSettings(codes=((code, "building"),), column=column)
+        with pytest.raises(UsageError, match=r"`codes` applies .*b\.gpkg contains polygons"):
+            score(painted[0], polygons, model=model, label_settings=settings)
+    mask = write(tmp_path / "mask.tif", np.ones((150, 170)))
+    with pytest.raises(UsageError, match=r"`mask_codes` cannot be used: there is no class 'roof'"):
+        score([], polygons, mask=mask, mask_codes=(("1", "roof"),))
+    colors = LabelSettings(codes=(("#010203", "building"),), column="kind")  # of the picture
+    assert score([], polygons, mask=mask, label_settings=colors).total.confusion.pixels
+
+
+def test_a_target_may_be_named_by_codes_instead_of_classes(tmp_path: Path, write) -> None:
+    raster, codes = write(tmp_path / "sevens.tif", np.full((60, 60), 7)), (("7", "roof"),)
+    labels = LabelSettings(codes=codes)
+    found = score([], raster, mask=raster, mask_codes=codes, target="roof", label_settings=labels).total
+    assert (found.target, found.confusion.counts[1, 1]) == ("roof", 3600)
 
 
 def test_white_masks_of_255_are_read_with_a_code(tmp_path: Path, write) -> None:
@@ -203,7 +223,7 @@ def test_labels_of_another_place_are_an_error_and_no_score(tmp_path: Path, paint
     with pytest.raises(LabelError, match="lie elsewhere"):
         score(painted[0], elsewhere, model=model)
     polygons = save(tmp_path / "b.gpkg", shapely.box(700_000, 600_000, 700_010, 600_010))
-    with pytest.raises(LabelError, match=r"\(700000\.0, 600000\.0, .*\(500000\.0, 599955\.0, .*`elsewhere=True`"):
+    with pytest.raises(LabelError, match=r"\(700000\.0, 600000\.0, .*\(500000\.0, 599955\.0, .*\(elsewhere=True\)`"):
         score(painted[0], polygons, model=model)
     found = score(painted[0], polygons, model=model, label_settings=LabelSettings(elsewhere=True)).total
     assert found.confusion.counts[1].sum() == 0
@@ -259,6 +279,23 @@ def test_metrics_are_written_and_never_replaced_unasked(tmp_path: Path, painted,
     score(painted[0], labels, model=model, out=out, overwrite=True)
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(OutputError, match=r"is a file.*`out`"):
+            score(tmp_path / "gone.tif", tmp_path / "gone.gpkg", out=out)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # whoever runs the tests may write anywhere
+    for out in (tmp_path, tmp_path / "new" / "out"):
+        with pytest.raises(OutputError, match=r"cannot be written \(Permission denied.*`out`"):
+            score(tmp_path / "gone.tif", tmp_path / "gone.gpkg", out=out)
+
+
 def test_a_figure_that_does_not_exist_is_null_in_the_file(tmp_path: Path, model: Path, write) -> None:
     scene = write(tmp_path / "scene.tif", np.full((70, 70), 10))
     labels = write(tmp_path / "labels.tif", np.zeros((70, 70)))
@@ -275,6 +312,9 @@ CONTRADICTIONS = {
     "a curve of footprints": {"curve": True, "footprints": Path("f.gpkg")},
     "features of no area": {"aoi_where": "split = 'test'"},
     "two widths": {"boundary_m": 1.0, "boundary_px": 3},
+    "a confidence of no footprints": {"confidence": "score", "mask": Path("m.tif")},
+    "codes of no mask": {"mask_codes": (("1", "building"),)},
+    "a target of no classes": {"target": "road", "mask": Path("m.tif")},
     "no width": {"boundary_px": 0},
     "no probability": {"threshold": 50.0},
 }

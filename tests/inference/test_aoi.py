@@ -80,10 +80,12 @@ def test_a_filter_picks_features(tmp_path: Path) -> None:
     mask = read_aoi(path, GRID, where="split = 'test'").mask(GRID.window)
     assert mask[:10, 50:60].all()
     assert mask.sum() == 100
-    with pytest.raises(AOIError, match="no polygon where split = 'gone'"):
+    with pytest.raises(AOIError, match="`aoi_where` is \"split = 'gone'\", which matches none of the 2 features"):
         read_aoi(path, GRID, where="split = 'gone'")
-    with pytest.raises(AOIError, match="cannot be read"):
-        read_aoi(path, GRID, where="nonsense ===")
+    for wrong in ("nonsense ===", "splt = 'test'"):
+        with pytest.raises(AOIError, match=f'`aoi_where` is "{wrong}".*columns are: split') as caught:
+            read_aoi(path, GRID, where=wrong)
+        assert "SQL" not in str(caught.value)
 
 
 def test_an_area_outside_the_scene_names_both_bounds(tmp_path: Path) -> None:

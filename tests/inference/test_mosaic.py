@@ -529,7 +529,7 @@ def test_scenes_far_apart_are_refused_unless_an_area_cuts_them(tmp_path: Path, b
 def test_the_latest_needs_every_datetime(tmp_path: Path, bundle: Bundle) -> None:
     sources = [write(tmp_path / f"{i}.tif", gray(i), at(i + 0.5, 0)) for i in range(7)]
     sources[3] = replace(sources[3], datetime=datetime(2020, 1, 1))
-    with pytest.raises(MissingDatetimeError, match=r"6 of 7 scenes .*: 0, 1, 2, 4, 5 and 1 more\. .*manifest"):
+    with pytest.raises(MissingDatetimeError, match=r"datetime: 6 of 7 \(0, 1, 2, 4, 5 and 1 more\)\. .*manifest"):
         plan_mosaic(sources, bundle, SMALL, rule="latest")
 
 

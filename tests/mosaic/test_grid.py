@@ -99,7 +99,7 @@ def test_without_a_GSD_it_has_the_finest_scenes_pixel(write_scene: WriteScene) -
 def test_scenes_without_a_CRS_are_named(write_scene: WriteScene) -> None:
     scene = write_scene(GRAY)
     lost = replace(moved(scene, None, Affine.scale(1, -1)), name="lost")
-    with pytest.raises(MissingCRSError, match=r"1 of 2 scenes have no CRS.*: lost\. Give it with `crs`"):
+    with pytest.raises(MissingCRSError, match=r"without a CRS: 1 of 2 \(lost\)\. .*Give it with `crs`"):
         choose_grid([scene, lost], crs=None, gsd_m=0.3)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import OutputError, SceneMismatchError
+from geoseg.errors import ExistingResultError, OutputError, SceneMismatchError
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, batch, run_each
@@ -166,6 +166,15 @@ def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp
         run_each(pictures, RunSettings(out=tmp_path / "no" / "out"), quiet=True)
     with pytest.raises(OutputError, match="`out`"):
         run_each(pictures, RunSettings(out=pictures / "a.png"), quiet=True)
+
+
+def test_the_folder_of_a_single_run_takes_no_batch_unless_asked(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    single = run_each(pictures / "a.png", RunSettings(out=tmp_path), quiet=True).done
+    before = names(tmp_path / "a")
+    with pytest.raises(ExistingResultError, match=r"single run \(run\.json\).*`out`.*`overwrite=True`"):
+        run_each(pictures, RunSettings(out=single[0]), quiet=True)
+    assert names(tmp_path / "a") == before
+    assert len(run_each(pictures, RunSettings(out=single[0], overwrite=True), quiet=True).done) == 3
 
 
 def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:

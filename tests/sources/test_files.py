@@ -124,7 +124,7 @@ def test_results_of_geoseg_are_no_scenes(touch: Touch, tmp_path: Path, caplog: p
     touch("a.tif", *results, *(f"out/b/{name}" for name in results), "out/b/.geoseg/parts/x.tif", "out/b.tif")
     with caplog.at_level(logging.WARNING):
         assert paths(f"{tmp_path}/**") == [str(tmp_path / "a.tif"), str(tmp_path / "out" / "b.tif")]
-    assert "8 files are results of geoseg and not scenes, such as" in caplog.text
+    assert "8 results of geoseg left out, such as" in caplog.text
     assert paths(tmp_path) == [str(tmp_path / "a.tif")]
     with pytest.raises(MissingFileError, match="holds no raster to segment"):
         list_sources([tmp_path / "out" / "b"])
@@ -157,7 +157,7 @@ def test_results_in_a_bucket_are_no_scenes(bucket: Bucket, caplog: pytest.LogCap
     ]
     url = bucket(dict.fromkeys(names, b""))
     assert paths(f"{url}/**/*.tif") == [f"{url}/o/mask.tif"]
-    assert "are results of geoseg" in caplog.text
+    assert "results of geoseg left out" in caplog.text
 
 
 def test_an_empty_place_in_a_bucket_is_an_error(bucket: Bucket) -> None:
@@ -175,7 +175,7 @@ def test_what_is_named_twice_is_taken_once(
     monkeypatch.chdir(tmp_path)
     again = [tmp_path, f"file://{tmp_path}/b.tif", "s3://x/k.tif", "/vsis3/x/k.tif"]
     assert paths("b.tif", *again) == ["b.tif", str(tmp_path / "a.tif"), "s3://x/k.tif"]
-    assert "3 scenes were named more than once, such as" in caplog.text
+    assert "3 repeated scenes left out, such as" in caplog.text
 
 
 def test_spaces_in_a_URL_are_escaped_once() -> None:

@@ -286,7 +286,7 @@ def test_several_manifests_and_files_are_one_list(
     touch("a.tif", "b.tif")
     path = write_csv(tmp_path / "m.csv", "path,name", "b.tif,first", "a.tif,")
     assert [source.name for source in list_sources([path, tmp_path])] == ["first", "a"]
-    assert "2 scenes were named more than once" in caplog.text
+    assert "2 repeated scenes left out" in caplog.text
 
 
 def test_one_file_with_other_bands_is_another_scene(touch: Touch, tmp_path: Path) -> None:

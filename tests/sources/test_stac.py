@@ -156,7 +156,7 @@ def test_a_page_of_a_search_says_that_there_are_more(tmp_path: Path, caplog: pyt
     (tmp_path / "page.json").write_text(json.dumps(page))
     with caplog.at_level(logging.WARNING):
         rasters(tmp_path / "page.json")
-    assert "is one page of a search: 1 Items" in caplog.text
+    assert "is one page of a search: 1 Item;" in caplog.text
 
 
 def test_a_period_counts_from_its_start_and_a_missing_zone_is_UTC(tmp_path: Path, local_time: str) -> None:
