@@ -132,6 +132,22 @@ def sync_folder(folder: Path) -> None:
             os.close(names)
 
 
+def check_folder(folder: str | Path) -> None:
+    """Check that a result folder can be created, or written to if it exists; leave no trace.
+
+    Raises:
+        OutputError: If it or a folder above it is a file, or new files cannot be created there.
+    """
+    folder = Path(folder).absolute()
+    with reported(folder):
+        place = next(place for place in (folder, *folder.parents) if place.exists())
+        if not place.is_dir():
+            raise OutputError(f"{place} is a file; a folder for the results is expected. Choose another with `out`.")
+        trial = place / f"{ASIDE}{uuid.uuid4().hex}"
+        trial.mkdir()
+        trial.rmdir()
+
+
 @contextmanager
 def reported(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
     """Turn a failure to write a file into an `OutputError` that says how much room is left.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
-from geoseg.io.aside import write_json
+from geoseg.io.aside import check_folder, write_json
 from geoseg.networks import build_network, network_facts
 from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
@@ -46,6 +46,7 @@ _KNOWN = "|".join(
         "You defined a .validation_step. but have no",  # a recipe may have no validation data
         "Checkpoint directory .* exists",  # of the run that is resumed
         ".*LeafSpec",  # Lightning 2.6 on torch 2.15
+        "The .srun. command is available",  # a training has one process, on a cluster too
     )
 )
 """Warnings of Lightning about intended things."""
@@ -76,11 +77,13 @@ def train_recipe(
     Raises:
         RecipeError: The recipe, or a file that it names, cannot be used, or `out` has a run of others.
         LabelError: Labels are missing or have unknown values.
+        OutputError: The folder cannot be written.
         TrainingError: The loss is NaN or infinite.
     """
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
     folder = Path(out or f"{plan.name}_training")
+    check_folder(folder)
     return train_plan(plan, data=Path(data or "data"), folder=folder, beside=path.parent)
 
 
@@ -232,25 +235,25 @@ def _fit(run: _Run) -> None:
             kept.append(EarlyStopping("iou", patience=fit.early_stopping, mode="max", check_on_train_epoch_end=True))
     kept.append(ModelCheckpoint(run.last.parent, "last", **keep))
 
-    trainer = lightning.Trainer(
-        max_epochs=-1,
-        accelerator="gpu" if fit.device == "cuda" else fit.device,
-        devices=1,
-        precision=choose_precision(fit.precision, fit.device),  # type: ignore[arg-type]
-        gradient_clip_val=fit.clip_norm or None,
-        num_sanity_val_steps=0,
-        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
-        log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[run.average, *kept, _Table(folder)],
-        default_root_dir=folder,
-    )
     sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
     with ignore_warnings(message=_KNOWN):
+        trainer = lightning.Trainer(
+            max_epochs=-1,
+            accelerator="gpu" if fit.device == "cuda" else fit.device,
+            devices=1,
+            precision=choose_precision(fit.precision, fit.device),  # type: ignore[arg-type]
+            gradient_clip_val=fit.clip_norm or None,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+            log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[run.average, *kept, _Table(folder)],
+            default_root_dir=folder,
+        )
         trainer.fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),

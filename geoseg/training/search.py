@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
-from geoseg.io.aside import write_json, write_text
+from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.tables import write_table
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, load_recipe, read_table, recipe_text, toml_value
@@ -212,6 +212,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     Raises:
         MissingPackageError: Optuna is not installed.
         RecipeError: The recipe or a key of the space cannot be used.
+        OutputError: The folder cannot be written.
         TrainingError: All trials failed.
     """
     try:
@@ -235,6 +236,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
         if len(faults) == len(ends):  # single values that cannot be combined fail as trials
             raise faults[0]
     folder, data = Path(settings.out or f"{plan.name}_search"), Path(settings.data or "data")
+    check_folder(folder)
     study = _open_study(folder, data, plan, settings)
     for number in range(len(_read_trials(study)), settings.trials):
         _run_trial(folder, data, study, number, path, settings)

@@ -1,6 +1,7 @@
 """From a recipe to a bundle: it learns, resumes, and leaves what it promises."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
         train(write_recipe(), world)
     kept = sorted(path.name for path in (world.parent / "out" / "checkpoints").iterdir())
     assert kept == ["best-iou.ckpt", "best-loss.ckpt", "last.ckpt"]
+
+
+def test_where_slurm_is_installed_nothing_is_said_of_it(
+    play: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    play()  # warnings are errors here
 
 
 def test_missing_encoder_weights_are_named_before_anything_is_written(write_recipe: WriteRecipe, world: Path) -> None:
