@@ -23,7 +23,7 @@ from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
 from geoseg.training.folder import claim_folder, is_finished, write_row
-from geoseg.training.library import find_recipe, load_recipe
+from geoseg.training.library import find_recipe, load_recipe, toml_value
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
 from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
@@ -109,6 +109,7 @@ def train_plan(
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
+    _check_validation(plan, sources)
     for source in sources:
         for file, area in (hidden or {}).get(source.name, ()):
             for path in source.train:
@@ -148,6 +149,20 @@ def train_variant(
         train_plan(plan, data=data, folder=folder, beside=beside, cache=out / "prepared", hidden=hidden)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
+
+
+def _check_validation(plan: Recipe, sources: Sequence[PreparedSource]) -> None:
+    """Refuse a recipe whose splits leave no file for validation; without any split it trains on all files."""
+    if any(prepared.validate for prepared in sources):
+        return
+    for source, prepared in zip(plan.sources, sources, strict=True):
+        for key in ("validate", "validate_scenes", "validate_east", "fold", "split", "split_file"):
+            if value := getattr(source, key):
+                raise RecipeError(
+                    f"sources.{source.name}.{key} = {toml_value(value)} leaves {len(prepared.train)} / 0 files for "
+                    "train / validate; expected at least one in each: change the key, or remove it to train without "
+                    "validation"
+                )
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
@@ -333,7 +348,8 @@ def _write_results(run: _Run) -> Path:
             title=plan.name,
         )
     write_card(run.folder, plan, metrics, bundle=path, facts=network_facts(task.network, len(spec.bands)))
-    log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
+    score = f"validation IoU {metrics['headline']:.4f}" if "headline" in metrics else "no validation"
+    log.info("wrote %s: %s", path, score)
     return path
 
 

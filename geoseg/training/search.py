@@ -154,7 +154,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One training: its number from 0, its score (None if it failed), the values tried, the error, and its folder."""
+    """One training: its number from 1, its score (None if it failed), the values tried, the error, and its folder."""
 
     number: int
     value: float | None
@@ -238,7 +238,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     folder, data = Path(settings.out or f"{plan.name}_search"), Path(settings.data or "data")
     check_folder(folder)
     study = _open_study(folder, data, plan, settings)
-    for number in range(len(_read_trials(study)), settings.trials):
+    for number in range(len(_read_trials(study)) + 1, settings.trials + 1):
         _run_trial(folder, data, study, number, path, settings)
     result = Search(folder, _read_trials(study), folder / "best.toml")
     best = result.best
@@ -295,13 +295,13 @@ def _run_trial(folder: Path, data: Path, study: "Study", number: int, path: Path
     name = f"trial-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     trial.set_user_attr("folder", name)
     said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())
-    log.info("trial %d of %d: %s", number + 1, settings.trials, said)
+    log.info("trial %d of %d: %s", number, settings.trials, said)
     try:
         metrics = train_variant(_read(path, settings, values), name, data=data, out=folder, beside=path.parent)
         if "headline" not in metrics:
             raise TrainingError("the recipe has no validation data, so trials have no score; split its sources")
     except GeosegError as err:
-        log.warning("trial %d failed: %s", number + 1, err)
+        log.warning("trial %d failed: %s", number, err)
         trial.set_user_attr("error", str(err))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
@@ -313,10 +313,10 @@ def _read_trials(study: "Study") -> list[TrialResult]:
     import optuna
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    trials = [t for t in study.get_trials(states=ended) if t.value is not None or "error" in t.user_attrs]
     return [
-        TrialResult(t.number, t.value, dict(t.params), t.user_attrs.get("error", ""), t.user_attrs.get("folder", ""))
-        for t in study.get_trials(states=ended)
-        if t.value is not None or "error" in t.user_attrs
+        TrialResult(number, t.value, dict(t.params), t.user_attrs.get("error", ""), t.user_attrs.get("folder", ""))
+        for number, t in enumerate(trials, 1)
     ]
 
 
