@@ -217,9 +217,13 @@ class BlockSplit:
         )
         return {**counts, "side_px": self.side_px, "inset_px": self.inset_px, "known_px": known}
 
+    def paths(self, folder: Path) -> list[Path]:
+        """Return the file of blocks of each scene in a folder of results."""
+        return [folder / "blocks" / f"{name}.gpkg" for name in self.names]
+
     def write(self, folder: Path) -> list[Path]:
         """Write a GeoPackage of blocks per scene, once: `hidden` are whole held-out blocks, `held` what is scored."""
-        paths = [folder / "blocks" / f"{name}.gpkg" for name in self.names]
+        paths = self.paths(folder)
         inset_px = self.inset_px
         for path, scene, blocks in zip(paths, self.scenes, self.parts, strict=True):
             if not path.is_file():

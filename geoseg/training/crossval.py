@@ -10,7 +10,7 @@ from typing import Any
 
 from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
-from geoseg.io.aside import write_json
+from geoseg.io.aside import check_folder, write_json
 from geoseg.io.tables import write_table
 from geoseg.training.folder import claim_data
 from geoseg.training.library import find_recipe, load_recipe
@@ -110,6 +110,7 @@ def cross_validate(
     Raises:
         RecipeError: The recipe, or its data, cannot be used, or `out` has folds of others.
         UsageError: Fewer than two folds.
+        OutputError: The folder cannot be written.
     """
     from geoseg.training.fit import train_variant
 
@@ -118,6 +119,7 @@ def cross_validate(
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
     folder, data = Path(out or f"{plan.name}_crossval"), Path(data or "data")
+    check_folder(folder)
     cuts = [_cut(source, plan, folds, data, folder) for source in plan.sources if source.weight > 0]
     claim_data(folder, data)
     for source in plan.sources:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
-from geoseg.errors import ExistingResultError, UsageError
-from geoseg.io.aside import write_json, write_text
+from geoseg.datasets.labels import count_outside
+from geoseg.errors import ExistingResultError, LabelError, UsageError
+from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
-from geoseg.scene import is_remote, list_files
+from geoseg.scene import Paths, is_remote, list_files
 from geoseg.training.card import SCORES
 from geoseg.training.folder import claim_inputs
 from geoseg.training.library import load_recipe, override, recipe_text
-from geoseg.training.recipe import Recipe
+from geoseg.training.recipe import Recipe, build_recipe, check_recipe
 
 if TYPE_CHECKING:
     from geoseg.training.block_split import BlockSplit, LabeledScene
@@ -80,6 +81,14 @@ class FinetuneSettings:
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Convert strings to paths, and check what belongs together."""
+        for name in ("labels", "out", "aoi"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
+        if self.aoi_where is not None and self.aoi is None:
+            raise UsageError("`aoi_where` chooses features of `aoi`, which is not given. Give both.")
+
     @property
     def label_keys(self) -> dict[str, Any]:
         """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes differ."""
@@ -138,25 +147,27 @@ class Finetuning:
         return values | {"bundle": kept, "gain": self.gain, "better": kept is not None}
 
 
-def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetuning:
+def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     """Train a model further on your own scenes; keep it if it is better on blocks of them that it never saw.
 
     The same call continues a run that was interrupted, in the same folder.
 
     Args:
-        scenes: Raster files, or folders of them.
+        scenes: Raster files, or folders of them; one or several.
         settings: See `FinetuneSettings`.
 
     Raises:
         UnknownModelError: There is no such model.
         LabelError: Labels cannot be used or are too few.
         ExistingResultError: The folder has results of another fine-tuning.
+        OutputError: The folder cannot be written.
         GeosegError: A scene or a setting cannot be used.
     """
     from geoseg.training.block_split import split_blocks
+    from geoseg.training.optimizer import check_device
 
     base = load_bundle(settings.model)
-    found = list_files([str(scene) for scene in scenes])
+    found = list_files(scenes)
     remote = [file for file in found if is_remote(file) or file.startswith("/vsi")]
     if remote:
         raise UsageError(f"{remote[0]} is not on this machine. Copy it first: training reads it again and again.")
@@ -164,18 +175,25 @@ def finetune(scenes: Sequence[str | Path], settings: FinetuneSettings) -> Finetu
     name = settings.name or re.sub(r"[^\w.-]+", "-", f"{spec.slug}-{files[0].stem}")
     if name == spec.name or name in list_models():
         raise UsageError(f"`name={name}` is an existing model, which is never replaced. Choose another name.")
+    folder = settings.out or Path(f"{files[0].stem}_finetune")
+    check_folder(folder)
     base.weights()  # a damaged or exported file is refused before any work
     keys = settings.label_keys
     coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, also=keys["also"], values=keys["values"])
     labels = find_labels(files, settings.labels.absolute())
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
+    if not any((scene.truth == coding.target[0]).any() for scene in labeled):
+        _check_place(labeled, settings.layer)
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
 
-    folder = settings.out or Path(f"{files[0].stem}_finetune")
+    table = _plan(name, base, settings, split, split.paths(folder))
+    recipe = build_recipe(table)  # checked before anything is written
+    check_recipe(recipe)
+    check_device(recipe.fit.device)
     _claim(folder, base, [*files, *labels], settings)
     blocks = split.summarize()
     areas = split.write(folder)
-    plan = _plan(folder, name, base, settings, split, areas)
+    plan = load_recipe(write_text(folder / "recipe.toml", recipe_text(table)))
     candidate = _train(plan, folder, split, areas)
 
     held = [(scene, path) for scene, path, parts in zip(labeled, areas, split.parts, strict=True) if parts["held"]]
@@ -218,6 +236,17 @@ def _label_scene(
     return scene
 
 
+def _check_place(labeled: Sequence["LabeledScene"], layer: str) -> None:
+    """Refuse polygons that touch none of their scenes."""
+    from geoseg.evaluate.polygons import describe_mismatch
+
+    for path in dict.fromkeys(scene.labels for scene in labeled):
+        grids = [scene.grid for scene in labeled if scene.labels == path]
+        counted = count_outside(path, grids, layer=layer)
+        if counted is not None and counted[0] == counted[1]:
+            raise LabelError(describe_mismatch(path, grids[0], "labels", layer))
+
+
 def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settings: FinetuneSettings) -> None:
     """Record what decides the blocks in a new folder; refuse one of other scenes, labels, areas or model."""
     given = [*scenes_and_labels, *([settings.aoi.absolute()] if settings.aoi else [])]
@@ -238,14 +267,9 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
 
 
 def _plan(
-    folder: Path,
-    name: str,
-    base: Bundle,
-    settings: FinetuneSettings,
-    split: "BlockSplit",
-    areas: Sequence[Path],
-) -> Recipe:
-    """Write the complete recipe, and read it as any other; crops are no larger than a block."""
+    name: str, base: Bundle, settings: FinetuneSettings, split: "BlockSplit", areas: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the complete recipe as a table; crops are no larger than a block."""
     spec, sources = base.spec, []
     for scene, title, path, parts in zip(split.scenes, split.names, areas, split.parts, strict=True):
         if parts["train"] or parts["choose"]:
@@ -293,7 +317,7 @@ def _plan(
     }
     for key, value in settings.overrides.items():
         override(recipe, key, value)
-    return load_recipe(write_text(folder / "recipe.toml", recipe_text(recipe)))
+    return recipe
 
 
 def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path]) -> Bundle:
@@ -303,7 +327,7 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
     held = [(path.absolute(), "hidden") for path, parts in zip(areas, split.parts, strict=True) if parts["held"]]
     hidden = {source.name: held for source in plan.sources}
     metrics = train_variant(plan, "training", data=folder, out=folder, hidden=hidden, again=True)
-    if metrics["steps"] < FEW_STEPS:
+    if metrics["steps"] < FEW_STEPS and metrics["minutes"] >= plan.fit.minutes:
         message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
         log.warning(message, metrics["steps"], plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")

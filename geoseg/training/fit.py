@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
-from geoseg.io.aside import write_json
+from geoseg.io.aside import check_folder, write_json
 from geoseg.networks import build_network, network_facts
 from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
 from geoseg.training.folder import claim_folder, is_finished, write_row
-from geoseg.training.library import find_recipe, load_recipe
+from geoseg.training.library import find_recipe, load_recipe, toml_value
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
 from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
@@ -46,6 +46,7 @@ _KNOWN = "|".join(
         "You defined a .validation_step. but have no",  # a recipe may have no validation data
         "Checkpoint directory .* exists",  # of the run that is resumed
         ".*LeafSpec",  # Lightning 2.6 on torch 2.15
+        "The .srun. command is available",  # a training has one process, on a cluster too
     )
 )
 """Warnings of Lightning about intended things."""
@@ -76,11 +77,13 @@ def train_recipe(
     Raises:
         RecipeError: The recipe, or a file that it names, cannot be used, or `out` has a run of others.
         LabelError: Labels are missing or have unknown values.
+        OutputError: The folder cannot be written.
         TrainingError: The loss is NaN or infinite.
     """
     path = find_recipe(recipe)
     plan = load_recipe(path, overrides, over=over)
     folder = Path(out or f"{plan.name}_training")
+    check_folder(folder)
     return train_plan(plan, data=Path(data or "data"), folder=folder, beside=path.parent)
 
 
@@ -106,6 +109,7 @@ def train_plan(
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
+    _check_validation(plan, sources)
     for source in sources:
         for file, area in (hidden or {}).get(source.name, ()):
             for path in source.train:
@@ -145,6 +149,20 @@ def train_variant(
         train_plan(plan, data=data, folder=folder, beside=beside, cache=out / "prepared", hidden=hidden)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return metrics
+
+
+def _check_validation(plan: Recipe, sources: Sequence[PreparedSource]) -> None:
+    """Refuse a recipe whose splits leave no file for validation; without any split it trains on all files."""
+    if any(prepared.validate for prepared in sources):
+        return
+    for source, prepared in zip(plan.sources, sources, strict=True):
+        for key in ("validate", "validate_scenes", "validate_east", "fold", "split", "split_file"):
+            if value := getattr(source, key):
+                raise RecipeError(
+                    f"sources.{source.name}.{key} = {toml_value(value)} leaves {len(prepared.train)} / 0 files for "
+                    "train / validate; expected at least one in each: change the key, or remove it to train without "
+                    "validation"
+                )
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:
@@ -232,25 +250,25 @@ def _fit(run: _Run) -> None:
             kept.append(EarlyStopping("iou", patience=fit.early_stopping, mode="max", check_on_train_epoch_end=True))
     kept.append(ModelCheckpoint(run.last.parent, "last", **keep))
 
-    trainer = lightning.Trainer(
-        max_epochs=-1,
-        accelerator="gpu" if fit.device == "cuda" else fit.device,
-        devices=1,
-        precision=choose_precision(fit.precision, fit.device),  # type: ignore[arg-type]
-        gradient_clip_val=fit.clip_norm or None,
-        num_sanity_val_steps=0,
-        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
-        log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[run.average, *kept, _Table(folder)],
-        default_root_dir=folder,
-    )
     sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
     if resumed:
         torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
     with ignore_warnings(message=_KNOWN):
+        trainer = lightning.Trainer(
+            max_epochs=-1,
+            accelerator="gpu" if fit.device == "cuda" else fit.device,
+            devices=1,
+            precision=choose_precision(fit.precision, fit.device),  # type: ignore[arg-type]
+            gradient_clip_val=fit.clip_norm or None,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+            log_every_n_steps=1,  # Lightning warns of epochs shorter than that; the task logs once per validation
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[run.average, *kept, _Table(folder)],
+            default_root_dir=folder,
+        )
         trainer.fit(
             run.task,
             DataLoader(run.crops, batch_sampler=sampler, num_workers=fit.workers, pin_memory=torch.cuda.is_available()),
@@ -330,7 +348,8 @@ def _write_results(run: _Run) -> Path:
             title=plan.name,
         )
     write_card(run.folder, plan, metrics, bundle=path, facts=network_facts(task.network, len(spec.bands)))
-    log.info("wrote %s: validation IoU %.4f", path, metrics.get("headline", math.nan))
+    score = f"validation IoU {metrics['headline']:.4f}" if "headline" in metrics else "no validation"
+    log.info("wrote %s: %s", path, score)
     return path
 
 

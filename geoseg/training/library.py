@@ -94,10 +94,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise RecipeError(f"cannot read the recipe {path}: {getattr(err, 'strerror', None) or err}") from err
+    text = _read_text(path)
     try:
         table = yaml.safe_load(text) if path.suffix.lower() in _YAML else tomllib.loads(text)
     except tomllib.TOMLDecodeError as err:
@@ -108,6 +105,19 @@ def read_table(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is a {type(table).__name__}; expected a table of keys")
     renamed: dict[str, Any] = us_spelling(table)
     return renamed
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise RecipeError(f"cannot read the recipe {path}: {err.strerror or err}") from err
+    except UnicodeDecodeError as err:
+        raise RecipeError(f"cannot read the recipe {path}: it is not text; expected a TOML or YAML file") from err
+    if not text.strip():
+        raise RecipeError(f"{path} is empty; expected a TOML or YAML file. Check the path, or write the file again")
+    return text
 
 
 def merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +160,13 @@ def show_recipe(
     """Return the text of a recipe's file; or, if `resolved` or changed, all of its keys as JSON.
 
     Other arguments as for `load_recipe`.
+
+    Raises:
+        RecipeError: As `load_recipe`; a file alone is refused if it is empty or not text.
     """
     if over or overrides or resolved:
         return json.dumps(asdict(load_recipe(recipe, overrides, over=over)), indent=2)
-    return find_recipe(recipe).read_text(encoding="utf-8")
+    return _read_text(find_recipe(recipe))
 
 
 def recipe_text(recipe: Recipe | Mapping[str, Any]) -> str:

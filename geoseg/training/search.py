@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
-from geoseg.io.aside import write_json, write_text
+from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.tables import write_table
 from geoseg.training.folder import claim_inputs, place_of
 from geoseg.training.library import find_recipe, load_recipe, read_table, recipe_text, toml_value
@@ -154,7 +154,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One training: its number from 0, its score (None if it failed), the values tried, the error, and its folder."""
+    """One training: its number from 1, its score (None if it failed), the values tried, the error, and its folder."""
 
     number: int
     value: float | None
@@ -212,6 +212,7 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
     Raises:
         MissingPackageError: Optuna is not installed.
         RecipeError: The recipe or a key of the space cannot be used.
+        OutputError: The folder cannot be written.
         TrainingError: All trials failed.
     """
     try:
@@ -235,8 +236,9 @@ def search_recipe(recipe: str | Path, settings: SearchSettings) -> Search:
         if len(faults) == len(ends):  # single values that cannot be combined fail as trials
             raise faults[0]
     folder, data = Path(settings.out or f"{plan.name}_search"), Path(settings.data or "data")
+    check_folder(folder)
     study = _open_study(folder, data, plan, settings)
-    for number in range(len(_read_trials(study)), settings.trials):
+    for number in range(len(_read_trials(study)) + 1, settings.trials + 1):
         _run_trial(folder, data, study, number, path, settings)
     result = Search(folder, _read_trials(study), folder / "best.toml")
     best = result.best
@@ -293,13 +295,13 @@ def _run_trial(folder: Path, data: Path, study: "Study", number: int, path: Path
     name = f"trial-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     trial.set_user_attr("folder", name)
     said = ", ".join(f"{key} = {_shown(value)}" for key, value in values.items())
-    log.info("trial %d of %d: %s", number + 1, settings.trials, said)
+    log.info("trial %d of %d: %s", number, settings.trials, said)
     try:
         metrics = train_variant(_read(path, settings, values), name, data=data, out=folder, beside=path.parent)
         if "headline" not in metrics:
             raise TrainingError("the recipe has no validation data, so trials have no score; split its sources")
     except GeosegError as err:
-        log.warning("trial %d failed: %s", number + 1, err)
+        log.warning("trial %d failed: %s", number, err)
         trial.set_user_attr("error", str(err))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
@@ -311,10 +313,10 @@ def _read_trials(study: "Study") -> list[TrialResult]:
     import optuna
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    trials = [t for t in study.get_trials(states=ended) if t.value is not None or "error" in t.user_attrs]
     return [
-        TrialResult(t.number, t.value, dict(t.params), t.user_attrs.get("error", ""), t.user_attrs.get("folder", ""))
-        for t in study.get_trials(states=ended)
-        if t.value is not None or "error" in t.user_attrs
+        TrialResult(number, t.value, dict(t.params), t.user_attrs.get("error", ""), t.user_attrs.get("folder", ""))
+        for number, t in enumerate(trials, 1)
     ]
 
 

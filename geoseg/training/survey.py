@@ -13,7 +13,7 @@ from geoseg.datasets.labels import IGNORED, count_outside
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, sampling_boxes
 from geoseg.datasets.splits import PARTS
 from geoseg.grid import Window
-from geoseg.io.aside import reported, write_json
+from geoseg.io.aside import check_folder, reported, write_json
 from geoseg.io.tables import write_table
 from geoseg.scene import open_scene
 from geoseg.training.library import load_recipe
@@ -97,6 +97,7 @@ def survey_data(
     """
     plan = load_recipe(recipe, overrides, over=over)
     folder = Path(out or f"{plan.name}_training")
+    check_folder(folder)
     sources = prepare_sources(plan, data=Path(data or "data"), cache=folder / "prepared", test=True)
     found = []
     for source, prepared in zip(plan.sources, sources, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.io.aside import reported, write_aside, write_record
+from geoseg.io.aside import check_folder, reported, write_aside, write_record
 
 
 def test_file_takes_its_place_only_when_it_is_whole(tmp_path):
@@ -85,3 +85,20 @@ def test_full_disk_is_an_error_and_leaves_the_older_record(tmp_path, full_disk):
         write_record(path, {"a": "x" * 5000})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_result_folder_is_checked_without_a_trace(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("a")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for out in (file, file / "below"):
+        with pytest.raises(OutputError, match=r"file is a file; a folder .* is expected. Choose another with `out`"):
+            check_folder(out)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
+def test_a_result_folder_that_cannot_be_made_is_refused():
+    with pytest.raises(OutputError, match=r"/proc/geoseg/out cannot be written .* choose another place with `out`"):
+        check_folder("/proc/geoseg/out")

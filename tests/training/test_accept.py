@@ -108,13 +108,12 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         "overrides": {**SHORT, "fit.learning_rate": 0.5},
         "labels": tmp_path / "more",
         "aoi": area,
-        "aoi_where": "use = 'a'",
         "codes": (("0", "background"), ("1", "building")),
         "column": "use",
         "layer": "houses",
         "seed": 1,
     }
-    free = {"model": "given below", "out": "another folder", "minutes": "a run continues"}
+    free = {"model": "given below", "aoi_where": "given below", "out": "another folder", "minutes": "a run continues"}
     assert {f.name for f in fields(FinetuneSettings)} == {*others, *free}
     tune(0.7, 0.6)
     for key, value in others.items():
@@ -126,6 +125,10 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         tune(0.8, 0.6)
     with pytest.raises(GeosegError, match="`out`"):
         tune(0.7, 0.6, "pq")
+    part = {"aoi": area, "out": tmp_path / "part"}
+    tune(0.7, 0.6, **part)
+    with pytest.raises(GeosegError, match="`out`"):
+        tune(0.7, 0.6, **part, aoi_where="use = 'a'")
     labels = tmp_path / "labels" / "p.tif"
     os.utime(labels, ns=(1, labels.stat().st_mtime_ns + 1))  # of the same size, written since
     with pytest.raises(GeosegError, match="`out`"):

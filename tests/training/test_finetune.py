@@ -1,6 +1,7 @@
 """Fine-tuning: better on held-out ground or nothing, and no pixel of that ground in training."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import ModelSpec, load_bundle, save_bundle
 from geoseg.datasets.prepared import NO_PIXEL, PreparedScene
-from geoseg.errors import BundleError, LabelError, UnknownModelError, UsageError
+from geoseg.errors import BundleError, GeosegError, LabelError, RecipeError, UnknownModelError, UsageError
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.networks import build_network
 from geoseg.training import load_recipe
@@ -190,3 +191,52 @@ def test_a_damaged_model_is_refused_before_any_work(scene: Path, base: Path) -> 
     with pytest.raises(BundleError, match="damaged"):
         run(scene, base)
     assert not (scene.parent / "out" / "prepared").exists()
+
+
+def test_paths_may_be_strings_and_one_scene_needs_no_list(scene: Path, base: Path) -> None:
+    out = scene.parent / "out"
+    settings = FinetuneSettings(labels=str(scene.parent / "labels"), model=str(base), out=str(out), overrides=FEW)
+    assert finetune(str(scene), settings).folder == out
+
+
+def test_a_filter_without_areas_is_refused(base: Path) -> None:
+    with pytest.raises(UsageError, match=r"`aoi_where` chooses features of `aoi`, which is not given. Give both"):
+        FinetuneSettings(labels=Path("houses.gpkg"), model=base, aoi_where="split = 'train'")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"name": "a b"}, RecipeError, "name = 'a b'; expected letters"),
+        ({"overrides": {"fit.stepz": 2}}, RecipeError, "unknown key fit.stepz"),
+        ({"overrides": {"fit.crop_px": 33}}, RecipeError, "fit.crop_px = 33"),
+        ({"overrides": {"fit.device": "cuda"}}, GeosegError, "cuda"),
+    ],
+)
+def test_a_refused_call_leaves_nothing_behind(
+    scene: Path, base: Path, changes: dict[str, Any], error: type[GeosegError], said: str
+) -> None:
+    with pytest.raises(error, match=re.escape(said)):
+        run(scene, base, **changes)
+    assert not (scene.parent / "out").exists()
+
+
+def test_polygons_of_another_place_or_none_are_named_with_both_extents(
+    scene: Path, base: Path, kit: SimpleNamespace
+) -> None:
+    far = kit.write_polygons(scene.parent / "far.geojson", [kit.box_of(slice(200_000, 200_024), slice(0, 24))])
+    with pytest.raises(LabelError, match=r"No polygon of the labels .*far.geojson touches the scene: its extent is \("):
+        run(scene, base, far)
+    none = scene.parent / "none.gpkg"
+    geopandas.GeoDataFrame(geometry=[], crs=32631).to_file(none)
+    with pytest.raises(LabelError, match=r"none.gpkg touches the scene: it contains no polygon; the scene's extent is"):
+        run(scene, base, none)
+
+
+def test_only_minutes_that_were_too_few_are_called_too_few(
+    scene: Path, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(scene, base)
+    assert "more `minutes`" not in caplog.text
+    run(scene, base, minutes=0.01, out=scene.parent / "short", overrides={**FEW, "fit.steps": 1000, "fit.batch": 64})
+    assert re.search(r"Only \d+ steps were possible in 0.01 minutes. Continue .* more `minutes`", caplog.text)

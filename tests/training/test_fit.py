@@ -1,6 +1,8 @@
 """From a recipe to a bundle: it learns, resumes, and leaves what it promises."""
 
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +54,39 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
         train(write_recipe(), world)
     kept = sorted(path.name for path in (world.parent / "out" / "checkpoints").iterdir())
     assert kept == ["best-iou.ckpt", "best-loss.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("key", "counts"),
+    [('validate_scenes = ["d*"]', "3 / 0"), ("split = [1.0, 0.0]", "3 / 0"), ('split_file = "split.json"', "2 / 0")],
+)
+def test_a_split_that_leaves_nothing_to_validate_on_is_refused(
+    write_recipe: WriteRecipe, world: Path, key: str, counts: str
+) -> None:
+    (world / "split.json").write_text(json.dumps({"train": ["a", "b"], "validate": [], "test": ["c"]}))
+    said = re.escape(f"sources.squares.{key} leaves {counts} files for train / validate")
+    with pytest.raises(RecipeError, match=said):
+        train(write_recipe(('validate_scenes = ["c"]', key)), world)
+
+
+def test_a_recipe_without_any_split_trains_without_validation(
+    write_script: WriteRecipe, world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = train(write_script(('validate_scenes = ["b"]', "")), world)
+    assert f"wrote {path}: no validation" in caplog.text
+    assert "headline" not in json.loads((path.parent / "metrics.json").read_text())
+
+
+def test_where_slurm_is_installed_nothing_is_said_of_it(
+    play: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    play()  # warnings are errors here
 
 
 def test_missing_encoder_weights_are_named_before_anything_is_written(write_recipe: WriteRecipe, world: Path) -> None:

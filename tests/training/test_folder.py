@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from geoseg.errors import RecipeError
-from geoseg.training import load_recipe
+from geoseg.errors import OutputError, RecipeError
+from geoseg.training import load_recipe, train_recipe
+from geoseg.training.crossval import cross_validate
+from geoseg.training.finetune import FinetuneSettings, finetune
 from geoseg.training.folder import claim_folder, read_history, write_row
 from geoseg.training.recipe import Recipe
+from geoseg.training.search import Choice, SearchSettings, search_recipe
+from geoseg.training.survey import survey_data
 
 WriteRecipe = Callable[..., Path]
 DATA = Path("data")
@@ -139,3 +143,21 @@ def test_a_figure_that_does_not_exist_stays_none(table: Path) -> None:
 
 def test_there_is_no_history_before_the_first_row(table: Path) -> None:
     assert read_history(table) == {}
+
+
+def test_results_in_a_place_that_cannot_be_written_are_refused_by_every_command(
+    write_recipe: WriteRecipe, world: Path, tmp_path: Path
+) -> None:
+    recipe, out = write_recipe(), tmp_path / "file" / "out"
+    out.parent.write_text("not a folder")
+    space = {"fit.learning_rate": Choice(("1e-3", "1e-2"))}
+    calls: list[Callable[[], object]] = [
+        lambda: train_recipe(recipe, data=world, out=out),
+        lambda: survey_data(recipe, data=world, out=out),
+        lambda: cross_validate(recipe, folds=2, data=world, out=out),
+        lambda: search_recipe(recipe, SearchSettings(space=space, data=world, out=out)),
+        lambda: finetune(world / "images", FinetuneSettings(labels=world / "labels", out=out)),
+    ]
+    for call in calls:
+        with pytest.raises(OutputError, match="Choose another with `out`"):
+            call()

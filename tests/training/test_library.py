@@ -9,7 +9,7 @@ import yaml
 
 from geoseg.errors import RecipeError
 from geoseg.training import load_recipe
-from geoseg.training.library import merge, read_table
+from geoseg.training.library import merge, read_table, show_recipe
 
 WriteRecipe = Callable[..., Path]
 
@@ -29,6 +29,8 @@ def test_a_recipe_in_yaml_is_the_same_recipe(write_recipe: WriteRecipe, tmp_path
         ("a.yaml", "!!python/object/apply:os.system ['true']", "is not YAML"),
         ("a.toml", "name = ", "is not TOML"),
         ("a.toml", "\x00\x01", "is not TOML"),
+        ("a.toml", "\n", "is empty; expected a TOML or YAML file"),
+        ("a.yaml", "", "is empty; expected a TOML or YAML file"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -41,8 +43,16 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, name: str, text: str,
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(b"\xff\xfe\x00name")
-    with pytest.raises(RecipeError, match="cannot read the recipe"):
-        read_table(path)
+    for read in (read_table, show_recipe):
+        with pytest.raises(RecipeError, match=r"cannot read the recipe .* it is not text"):
+            read(path)
+
+
+def test_an_empty_file_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.touch()
+    with pytest.raises(RecipeError, match="is empty"):
+        show_recipe(path)
 
 
 def test_tables_merge_key_by_key_and_lists_are_replaced() -> None:

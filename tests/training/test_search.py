@@ -131,6 +131,17 @@ def stop(plan: Any, **kwargs: Any) -> Path:
     raise KeyboardInterrupt
 
 
+def test_the_log_and_the_table_count_trials_from_one(
+    write_recipe: WriteRecipe, world: Path, no_training: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    found = run(write_recipe(), world, "fit.learning_rate=1e-4..1e-1", trials=2)
+    for number, trial in enumerate(found.trials, 1):
+        rate = f"{trial.values['fit.learning_rate']:.4g}"
+        assert f"trial {number} of 2: fit.learning_rate = {rate}" in caplog.text
+        assert f"| {number} | {trial.value:.4g} | {rate} |" in found.table()
+
+
 def test_failed_trials_are_listed_and_the_others_count(
     write_recipe: WriteRecipe, world: Path, no_training: list[float]
 ) -> None:
