@@ -214,8 +214,9 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
         old, new = before.get(name), now.get(name)
         if old != new:
             shown = ("another", "this one") if name == "model" else (_show(name, old), _show(name, new))
-            again = " (changed since)" if name == "aoi" and shown[0] == shown[1] else ""
-            found.append(f"`{name}`: {shown[0]} before, {shown[1]}{again} now")
+            if shown[0] == shown[1]:  # the same file or kind of area
+                shown = (shown[0], "another geometry" if shown[0] == "a geometry" else f"{shown[0]} (changed since)")
+            found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
         old, new = ({str(name): facts for name, *facts in files} for files in (old_files, new_files))
