@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -54,9 +53,12 @@ def export(
         typer.Option("--to", help="Export format.", show_default=False),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--out", "-o", help="Output file or folder; <model name>.<suffix> by default.", show_default=False
+            "--out",
+            "-o",
+            help="Output file or folder (a new one ends in /); <model name>.<suffix> by default.",
+            show_default=False,
         ),
     ] = None,
     weights: Annotated[

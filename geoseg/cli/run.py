@@ -18,6 +18,7 @@ from geoseg.cli.app import (
     Threshold,
     app,
     log_to_stderr,
+    with_flags,
 )
 from geoseg.errors import UsageError
 from geoseg.io.tables import plural
@@ -189,7 +190,7 @@ def _report_batch(result: "BatchResult") -> None:
     outside = f", {len(result.outside)} outside the AOI" if result.outside else ""
     log.info("%s segmented, %d finished before, %d failed%s", plural(done, "scene"), skipped, failed, outside)
     for file, message in result.failed.items():
-        typer.echo(f"Failed: {file}: {message}", err=True)
+        typer.echo(f"Failed: {file}: {with_flags(message)}", err=True)
     if result.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import Quiet, app, log_to_stderr, split_pairs
+from geoseg.cli.app import Quiet, app, log_to_stderr, split_pairs, with_flags
 from geoseg.io.tables import align_columns
 
 data_app = typer.Typer(help="Inspect training data before training.", no_args_is_help=True)
@@ -140,7 +140,7 @@ def search(
         retrain=retrain,
     )
     found = search_recipe(recipe, settings)
-    typer.echo(f"{found.table()}\n\n{found.recipe}")
+    typer.echo(f"{with_flags(found.table())}\n\n{found.recipe}")
     if found.bundle is not None:
         typer.echo(found.bundle)
 

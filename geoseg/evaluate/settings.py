@@ -90,7 +90,7 @@ class EvaluateSettings:
         rules = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
-                f"`threshold={self.threshold}` is not a probability. Give a number between 0 and 1, such as 0.5.",
+                f"`threshold={self.threshold}` is not a number above 0 and below 1. Give a probability, such as 0.5.",
             ),
             (
                 self.threads is None or self.threads > 0,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def export_model(
     Args:
         model: Name of a shipped model, or path of a bundle.
         to: `onnx`, `openvino`, `pt2` or `tensorrt`.
-        out: File or folder; the model's name in the working folder by default.
+        out: File or folder; a new folder ends in `/`. The model's name in the working folder by default.
         weights: `f32`, or `f16` for OpenVINO and TensorRT.
         overwrite: Replace existing files.
 
@@ -96,12 +97,12 @@ def _plan_targets(bundle: Bundle, to: str, out: str | Path | None) -> list[Path]
     """Return the files that an export makes: the network first, the STAC Item last."""
     suffixes = TARGETS[to]
     first = Path(out) if out is not None else Path(bundle.spec.slug + suffixes[0])
-    if first.is_dir():
+    if first.is_dir() or str(out or "").endswith(("/", os.sep)):
         first = first / (bundle.spec.slug + suffixes[0])
     if first.suffix.lower() != suffixes[0]:
         raise UsageError(
-            f"`out={str(out)!r}` does not end in {suffixes[0]}, as {to} files do. Give such a name, or an "
-            "existing folder."
+            f"`out={str(out)!r}` does not end in {suffixes[0]}, as {to} files do. Give such a name, an "
+            "existing folder, or a new folder with a / at its end."
         )
     return [*(first.with_suffix(suffix) for suffix in suffixes), first.with_name(f"{first.name}.stac.json")]
 

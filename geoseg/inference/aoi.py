@@ -1,5 +1,6 @@
 """The area a user asked for, in the scene's pixels."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -18,9 +19,13 @@ from geoseg.third_party import allow_no_georeference
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame, GeoSeries
 
+log = logging.getLogger(__name__)
 
 Area = Union[str, Path, BaseGeometry, "GeoDataFrame", "GeoSeries"]  # `|` takes no strings
-"""The area a caller asks for: a vector file or a frame, in any CRS, or a geometry in the scene's CRS."""
+"""The area a caller asks for: a vector file or a frame, in any CRS, or a geometry in the scene's CRS.
+
+A file or frame without a CRS is taken to be in the scene's, with a warning.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,13 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
         OutsideAOIError: If the polygons lie outside the scene.
     """
     frame, name = _read_area(area, where)
+    if frame.crs is None and grid.crs is not None and not isinstance(area, BaseGeometry):
+        log.warning(
+            "The AOI%s has no CRS: its coordinates are taken to be in the scene's, %s. "
+            "If that is wrong, assign its CRS.",
+            name,
+            grid.crs,
+        )
     whole = shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values))
     aoi = AOI(to_pixels(whole, grid))
     if not aoi.touches(grid.window):

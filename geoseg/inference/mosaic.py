@@ -61,7 +61,7 @@ def plan_mosaic(
     options = options or InferenceOptions()
     check_chips(bundle.spec, options)
     ranked, spec = rank(sources, rule), bundle.spec
-    wanted_crs = parse_crs(target_crs) if target_crs is not None else None
+    wanted_crs = parse_crs(target_crs, "target_crs") if target_crs is not None else None
 
     def open_one(source: SceneSource) -> Scene:
         """Open a scene with its own pixels, the model's bands and levels."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPETITIVE = ("geoseg.scene", "geoseg.inference.plan", "geoseg.run.ledger")
+REPETITIVE = ("geoseg.scene", "geoseg.inference.plan", "geoseg.inference.aoi", "geoseg.run.ledger")
 """Loggers whose messages often apply to every scene alike."""
 
 PLANNED_AHEAD = 4
@@ -95,7 +95,8 @@ def run_each(
         quiet: Show no progress.
 
     Raises:
-        GeosegError: For problems of all scenes: the inputs, the model, the device, the settings, the folder.
+        GeosegError: For problems of all scenes: the inputs, the model, the device, the settings, the folder,
+            or an AOI that no scene meets.
     """
     settings = settings or RunSettings()
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -117,6 +118,12 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
                 pass
         finally:
             batch.close()
+        if sources and len(result.outside) == len(sources):
+            file = f" {settings.aoi}" if isinstance(settings.aoi, str | Path) else ""
+            raise OutsideAOIError(
+                f"None of the {plural(len(sources), 'scene')} meets the AOI{file}; nothing was written. Check the CRS "
+                "of both, or omit `aoi`."
+            )
     return result.in_order([str(own_settings(source, settings).out) for source in sources])
 
 

@@ -52,6 +52,9 @@ RESULTS = (
 FORMAT = 1
 """Version of the format of parts and `plan.json`; a run with another one is not continued."""
 
+MODELS_OWN = ("threshold", "min_area_m2", "chip_px", "halo_px")
+"""Settings that are the model's if they are not given."""
+
 SHOWN = 4
 """Maximum number of differences that an error lists."""
 
@@ -205,21 +208,36 @@ def has_extras(out: Store, settings: RunSettings) -> bool:
 
 
 def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:
-    """Return an error that lists how two runs differ, such as `threshold: 0.5 before, 0.7 now`."""
-    names = sorted((before.keys() | now.keys()) - {"files"})
-    found = [f"{n}: {before.get(n)} before, {now.get(n)} now" for n in names if before.get(n) != now.get(n)]
+    """Return an error that lists how two runs differ, such as "`threshold`: 0.5 before, 0.7 now"."""
+    found = []
+    for name in sorted((before.keys() | now.keys()) - {"files"}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            shown = ("another", "this one") if name == "model" else (_show(name, old), _show(name, new))
+            if shown[0] == shown[1]:  # the same file or kind of area
+                shown = (shown[0], "another geometry" if shown[0] == "a geometry" else f"{shown[0]} (changed since)")
+            found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
         old, new = ({str(name): facts for name, *facts in files} for files in (old_files, new_files))
         about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
         about_files += [f"{name} is missing now" for name in old if name not in new]
         about_files += [f"{name} is new" for name in new if name not in old]
-        found += about_files or ["the files are in another order"]
+        found += about_files or ([] if found else ["the files are in another order"])  # settings may order them
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ExistingResultError(
         f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with `out`, give "
         "the same scene, model and settings as before, or replace it with `overwrite=True`."
     )
+
+
+def _show(name: str, value: Any) -> str:
+    """Return the value of a setting, as `run_facts` gives it, for a message."""
+    if value is None:
+        return "the model's" if name in MODELS_OWN else "not given"
+    if name == "aoi":
+        return "a geometry" if value[0] == "geometry" else str(value[0])
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def check_place(out: Store) -> None:

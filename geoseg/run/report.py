@@ -275,9 +275,11 @@ def read_status(location: str | Path) -> list[RunStatus]:
         location: A run folder, or the folder of a batch: a path or `s3://bucket/prefix`.
 
     Raises:
-        MissingFileError: If there is no run.
+        MissingFileError: If there is no run, or the location is a file.
     """
     out = open_store(str(location).rstrip("/") or "/")
+    if isinstance(out, LocalStore) and out.folder.is_file():
+        raise MissingFileError(f"{out.url} is a file; a run folder is expected. Give the folder that was its `out`.")
     own = _status_of(out)
     if own is not None:
         return [own]

@@ -15,7 +15,7 @@ from geoseg.errors import UsageError
 from geoseg.inference import BLOCK_PX, RULES, Area, GridChoice, InferenceOptions, Rule
 from geoseg.io.store import stamp
 from geoseg.outputs.footprints import FORMATS
-from geoseg.scene import is_remote
+from geoseg.scene import is_remote, parse_crs
 from geoseg.sources import SceneSource
 
 DECIDING = (
@@ -87,7 +87,7 @@ class RunSettings(InferenceOptions):
         checks = [
             (
                 self.threshold is None or 0 < self.threshold < 1,
-                f"`threshold={self.threshold}` is not a probability. Give a number between 0 and 1, such as 0.5.",
+                f"`threshold={self.threshold}` is not a number above 0 and below 1. Give a probability, such as 0.5.",
             ),
             (
                 self.min_area_m2 is None or self.min_area_m2 >= 0,
@@ -118,6 +118,10 @@ class RunSettings(InferenceOptions):
                 self.target_crs is None or self.mosaic is not None,
                 "`target_crs` is for a mosaic; a single scene keeps its CRS. Give `mosaic` too, or omit `target_crs`.",
             ),
+            (
+                self.aoi_where is None or self.aoi is not None,
+                "`aoi_where` chooses features of `aoi`, which is not given. Give both.",
+            ),
             (self.errors in get_args(OnFailure), f"`errors={self.errors!r}` is unknown. Choose stop or nodata."),
             (
                 self.workers is None or self.workers > 0,
@@ -131,6 +135,9 @@ class RunSettings(InferenceOptions):
         for fits, message in checks:
             if not fits:
                 raise UsageError(message)
+        for name in ("crs", "target_crs"):
+            if getattr(self, name) is not None:
+                parse_crs(getattr(self, name), name)
 
     @property
     def is_in_process(self) -> bool:

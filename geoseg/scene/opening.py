@@ -65,16 +65,20 @@ def _open(source: str, name: str) -> rasterio.DatasetReader:
         raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
 
 
-def parse_crs(text: str | CRS) -> CRS:
-    """Parse a coordinate reference system.
+def parse_crs(text: str | CRS, argument: str = "crs") -> CRS:
+    """Parse a coordinate reference system; errors name the argument that gave it.
 
     Raises:
         MissingCRSError: If it is not known.
     """
+    if isinstance(text, str) and not text.strip():
+        raise MissingCRSError(f"`{argument}` is empty. Give a coordinate reference system, such as EPSG:32630.")
     try:
         return CRS.from_user_input(text)
     except (CRSError, ValueError) as err:
-        raise MissingCRSError(f"{text} is not a coordinate reference system ({err}). Try EPSG:32630.") from err
+        raise MissingCRSError(
+            f"`{argument}={text}` is not a coordinate reference system ({err}). Give one such as EPSG:32630."
+        ) from err
 
 
 def _describe(

@@ -79,10 +79,23 @@ BAD_RUNS = {
     "bad bands": (["sample_data/scene.tif", "--bands", "1,2,x"], "--bands 1,2,x"),
     "missing band": (["sample_data/scene.tif", "--bands", "1,2,9"], "bands 1 to 3"),
     "two bands for three": (["sample_data/scene.tif", "--bands", "1,2"], "wants 3"),
-    "bad CRS": (["sample_data/scene.tif", "--crs", "EPSG:moon"], "EPSG:32630"),
+    "bad CRS": (["sample_data/scene.tif", "--crs", "EPSG:moon"], "--crs EPSG:moon is not a coordinate"),
+    "no such CRS": (["sample_data/scene.tif", "--crs", "EPSG:99999"], "--crs EPSG:99999 is not a coordinate"),
+    "empty CRS": (["sample_data/scene.tif", "--crs", ""], "--crs is empty"),
+    "bad CRS of a mosaic": (
+        ["sample_data/scene.tif", "--mosaic", "first", "--target-crs", "foo"],
+        "--target-crs foo is not a coordinate",
+    ),
+    "filter of no AOI": (["sample_data/scene.tif", "--aoi-where", "x=1"], "features of --aoi, which is not given"),
     "missing AOI": (["sample_data/scene.tif", "--aoi", "aoi.gpkg"], "no AOI file"),
-    "bad threshold": (["sample_data/scene.tif", "--threshold", "50"], "between 0 and 1"),
-    "threshold of nothing": (["sample_data/scene.tif", "--threshold", "0"], "between 0 and 1"),
+    "bad threshold": (
+        ["sample_data/scene.tif", "--threshold", "50"],
+        "50.0 is not a number above 0 and below 1",
+    ),
+    "threshold of nothing": (
+        ["sample_data/scene.tif", "--threshold", "0"],
+        "--threshold 0.0 is not a number above 0 and below 1",
+    ),
     "no threads": (["sample_data/scene.tif", "--threads", "0"], "--threads 0 is below 1"),
     "no workers": (["sample_data/scene.tif", "--workers", "0"], "--workers 0 is below 1"),
     "no block": (["sample_data/scene.tif", "--block-px", "0"], "--block-px 0 is below 1"),
@@ -93,7 +106,7 @@ BAD_RUNS = {
 @pytest.mark.parametrize("name", BAD_RUNS)
 def test_bad_input_is_explained_in_one_line(name: str, geoseg: Run, repository: Path, tmp_path: Path) -> None:
     args, words = BAD_RUNS[name]
-    args = [str(repository / a) if (repository / a).exists() else a for a in args]
+    args = [str(repository / a) if a and (repository / a).exists() else a for a in args]
     code, out, err = geoseg("run", *args, "--out", tmp_path / "out")
     assert (code, out) == (2, [])
     assert err.splitlines()[-1].startswith("Error: ")
@@ -116,6 +129,7 @@ BAD_COMMANDS = {
     "finetune a.tif -l t.gpkg --seed -1": "--seed",
     "evaluate a.tif -l t.tif --mask-code 255": "--mask-code 255 is not a code",
     "evaluate a.tif -l t.tif --threads 0": "--threads 0 is below 1",
+    "evaluate a.tif -l t.tif --threshold 1": "--threshold 1.0 is not a number above 0 and below 1",
     "evaluate a.tif -l t.tif --aoi a.gpkg --area b.gpkg": "--area is the old name of --aoi",
     "evaluate a.tif -l t.tif --aoi-where x=1": "--aoi",
     "models show roofs-1m": "buildings-30cm",
@@ -190,7 +204,7 @@ def test_a_scheduler_of_jobs_ends_a_run_in_order(geoseg: Run, monkeypatch: pytes
     assert ended
 
 
-@pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"b.png": "b.png is empty"}, 3)])
+@pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"b.png": "b.png is empty. Give `bands`."}, 3)])
 def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
     failed: dict[str, str], code: int, geoseg: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +212,7 @@ def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
     monkeypatch.setattr(run, "run_inputs", lambda *args, **options: result)
     found, out, err = geoseg("run", "pictures", "--out", "out")
     assert (found, out) == (code, ["out/c", "out/a"])
-    assert ("Failed: b.png: b.png is empty" in err) == bool(failed)
+    assert ("Failed: b.png: b.png is empty. Give --bands." in err) == bool(failed)
 
 
 def test_gpu_that_is_not_there_is_refused(

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("target_crs", "--target-crs EPSG:2056 --mosaic first", {"target_crs": "EPSG:2056", "mosaic": "first"}),
         ("asset", "--asset visual", {"asset": "visual"}),
         ("aoi", "--aoi a.gpkg", {"aoi": Path("a.gpkg")}),
-        ("aoi_where", "--aoi-where \"a = 'b'\"", {"aoi_where": "a = 'b'"}),
+        ("aoi_where", "--aoi-where x=1 --aoi a.gpkg", {"aoi_where": "x=1", "aoi": Path("a.gpkg")}),
         ("threshold", "--threshold 0.25", {"threshold": 0.25}),
         ("min_area_m2", "--min-area-m2 7.5", {"min_area_m2": 7.5}),
         ("min_area_m2", "--min-area-m2 0", {"min_area_m2": 0.0}),
@@ -189,7 +189,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
     "models show": (("model", "houses.onnx", {"model": "houses.onnx"}),),
     "models export": (
         ("to", "--to onnx", {"to": "onnx"}),
-        ("out", "--out o", {"out": Path("o")}),
+        ("out", "--out o/", {"out": "o/"}),
         ("weights", "--weights f16", {"weights": "f16"}),
         ("overwrite", "--overwrite", {"overwrite": True}),
         ("quiet", "--quiet", {"says": False}),

@@ -134,6 +134,11 @@ def test_an_export_is_not_exported_again(exports) -> None:
         export_model(exports.files["onnx"], "pt2")
 
 
+def test_a_slash_at_the_end_means_a_folder_which_is_created(exports, tmp_path: Path) -> None:
+    export_model(exports.bundle.path, "onnx", out="new/models/")
+    assert names(tmp_path / "new" / "models") == {"me-tiny-houses.onnx", "me-tiny-houses.onnx.stac.json"}
+
+
 def test_a_folder_that_cannot_be_made_is_said(exports, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):

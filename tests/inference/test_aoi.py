@@ -141,3 +141,21 @@ def test_an_area_may_be_a_frame_in_any_CRS_or_a_geometry_in_that_of_the_scene(tm
         read_aoi(frame, grid, where="part = 1")
     with pytest.raises(OutsideAOIError, match="The AOI lies outside the scene"):
         read_aoi(shapely.box(0, 0, 1, 1), grid)
+
+
+def test_an_area_without_a_CRS_is_taken_to_be_in_the_scenes_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape, path = polygon_of(GRID, (40, 20), (180, 33), (120, 150)), tmp_path / "a.shp"
+    frame = geopandas.GeoDataFrame(geometry=[shape])
+    with pytest.warns(UserWarning, match="'crs' was not provided"):
+        frame.to_file(path)
+    for area in (path, frame):
+        caplog.clear()
+        assert read_aoi(area, GRID).mask(GRID.window).any()
+        assert [" has no CRS" in said and "EPSG:32630" in said for said in caplog.messages] == [True]
+    caplog.clear()
+    read_aoi(shape, GRID)
+    read_aoi(frame.set_crs(GRID.crs), GRID)
+    read_aoi(path, Grid(None, GRID.transform, GRID.shape))
+    assert caplog.messages == []

@@ -128,7 +128,7 @@ def test_results_of_another_model_setting_or_picture_are_not_taken_for_these(
 ) -> None:
     run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True)
     other = run_each(pictures / "a.png", RunSettings(out=tmp_path / "out", threshold=0.7), quiet=True)
-    assert "threshold: None before, 0.7 now" in other.failed[str(pictures / "a.png")]
+    assert "`threshold`: the model's before, 0.7 now" in other.failed[str(pictures / "a.png")]
     Image.fromarray(values(9, (40, 60))).save(pictures / "a.png")
     assert run_each(pictures / "a.png", RunSettings(out=tmp_path / "out"), quiet=True).failed
     runs.bundle = Bundle(SPEC, Path("none"), "1")

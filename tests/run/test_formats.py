@@ -61,6 +61,6 @@ def test_an_area_may_be_a_shape_and_another_shape_is_another_run(place: Any, tmp
     assert found[0] == found[1]
     assert len({str(facts) for facts in found}) == 3
     place.run(tmp_path / "out", aoi=one)
-    with pytest.raises(ExistingResultError, match=r"another run\. aoi: "):
+    with pytest.raises(ExistingResultError, match=r"another run\. `aoi`: a geometry before, another geometry now"):
         place.run(tmp_path / "out", aoi=two)
     assert not place.run(tmp_path / "out", aoi=one).is_new

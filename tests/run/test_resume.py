@@ -166,7 +166,7 @@ def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for
         for number, name in enumerate(("probability.tif", "mask.tif", "mask.qml")):
             assert (out / name).read_bytes() == (new if number < uploads else before)[name]
         assert read_status(out)[0].state == STOPPED
-        with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.4 now"):
+        with pytest.raises(ExistingResultError, match=r"`threshold`: the model's before, 0\.4 now"):
             place.run(out, threshold=0.4)
         blocks.take()
         place.run(out, overwrite=uploads % 2 == 0)

@@ -152,7 +152,7 @@ def test_existing_result_is_kept_unless_overwrite(tmp_path: Path) -> None:
     run_fake(scene, tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     before = (tmp_path / "out" / "run.json").read_text()
-    with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.7 now.*`overwrite=True`"):
+    with pytest.raises(ExistingResultError, match=r"`threshold`: the model's before, 0\.7 now.*`overwrite=True`"):
         run_fake(scene, tmp_path / "out", threshold=0.7)
     assert not run_fake(scene, tmp_path / "out").is_new
     assert (tmp_path / "out" / "run.json").read_text() == before

@@ -117,7 +117,7 @@ def test_a_run_in_a_bucket_goes_on_and_tells_how_far_it_is(
     (found,) = read_status(out)
     assert (found.state, found.blocks) == (STOPPED, BLOCKS)
     assert 0 < found.done < BLOCKS
-    with pytest.raises(ExistingResultError, match=r"threshold: None before, 0\.3 now"):
+    with pytest.raises(ExistingResultError, match=r"`threshold`: the model's before, 0\.3 now"):
         place.run(out, threshold=0.3)
     place.run(out)
     assert len(blocks.take()) == BLOCKS - found.done

@@ -6,6 +6,7 @@ settings is tried on both, and what decides a result has to change one: a new fi
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -157,8 +158,11 @@ def test_a_report_tells_the_networks_share_of_the_time_of_all_threads(runs: Runs
 def test_what_decides_a_result_refuses_another_value_by_its_name(runs: Runs, name: str) -> None:
     for out in (runs.finished, runs.begun):
         before = contents(out)
-        with pytest.raises(ExistingResultError, match=rf"belongs to another run\. {name}: .* before, .* now"):
+        with pytest.raises(
+            ExistingResultError, match=rf"another run\. `{name}`: [^;]* before, [^;]* now\. Choose"
+        ) as refused:
             runs.run(out, **{name: DECIDING[name]})
+        assert re.search(r"None|[\[\]]|\d{9}|[0-9a-f]{16}", str(refused.value).split("another run")[1]) is None
         assert contents(out).keys() == before.keys()
         assert [path for path, file in contents(out).items() if file != before[path]] == []
 
@@ -188,6 +192,16 @@ def test_what_decides_nothing_finds_the_result_and_goes_on_with_a_run(runs: Runs
     with pytest.raises(UnfinishedError):
         runs.run(runs.begun, **changed)
     assert contents(runs.begun).items() >= parts.items()
+
+
+def test_what_is_not_given_and_a_file_that_has_changed_are_named_so(runs: Runs) -> None:
+    threshold = r"`threshold`: the model's before, 0\.6 now"
+    with pytest.raises(ExistingResultError, match=rf"`aoi_where`: part = 1 before, not given now; {threshold}"):
+        runs.run(runs.finished, aoi_where=None, threshold=0.6)
+    (runs.folder / "again").mkdir(exist_ok=True)
+    (runs.folder / "again" / "aoi.gpkg").write_bytes((runs.folder / "other.gpkg").read_bytes())
+    with pytest.raises(ExistingResultError, match=r"`aoi`: aoi\.gpkg before, aoi\.gpkg \(changed since\) now"):
+        runs.run(runs.finished, aoi="again/aoi.gpkg")
 
 
 def test_scenes_of_a_mosaic_in_another_order_are_another_run(runs: Runs) -> None:

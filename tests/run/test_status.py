@@ -246,6 +246,28 @@ def test_scenes_outside_the_aoi_are_counted_and_are_no_failure(
     assert states(tmp_path / "out") == dict.fromkeys("ac", FINISHED)
 
 
+def test_a_batch_with_no_scene_in_the_aoi_is_refused_and_leaves_nothing(
+    place: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg.errors import OutsideAOIError
+    from geoseg.run import RunSettings, batch, run_each
+
+    def plan(*_: object) -> Any:
+        raise OutsideAOIError("no common ground")
+
+    monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
+    monkeypatch.setattr(batch, "plan_inference", plan)
+    with pytest.raises(OutsideAOIError, match=r"None of the 4 scenes meets the AOI aoi\.gpkg; nothing was written"):
+        run_each(scenes, RunSettings(out=tmp_path / "out", aoi="aoi.gpkg"), quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").touch()
+    with pytest.raises(MissingFileError, match=r"scene\.tif is a file; a run folder is expected"):
+        read_status(tmp_path / "scene.tif")
+
+
 def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
     place: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: Any
 ) -> None:

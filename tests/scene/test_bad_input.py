@@ -183,8 +183,10 @@ def test_a_scene_placed_by_ground_control_points_only(write, noise) -> None:
 
 
 def test_an_unknown_CRS(write, noise) -> None:
-    with pytest.raises(MissingCRSError, match=r"EPSG:999999 is not a coordinate reference system .*EPSG:32630"):
+    with pytest.raises(MissingCRSError, match=r"`crs=EPSG:999999` is not a coordinate reference system .*EPSG:32630"):
         open_scene(write("a.tif", noise(1, 20, 20), crs=None), crs="EPSG:999999")
+    with pytest.raises(MissingCRSError, match="`crs` is empty"):
+        open_scene(write("b.tif", noise(1, 20, 20)), crs="")
 
 
 def test_a_CRS_alone_does_not_place_a_plain_picture(write, noise) -> None:
