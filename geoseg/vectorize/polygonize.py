@@ -59,7 +59,7 @@ def polygonize(
     from rasterio.crs import CRS
 
     if not 0 < threshold < 1:
-        raise UsageError(f"`threshold={threshold}` is not a probability. Give one between 0 and 1.")
+        raise UsageError(f"`threshold={threshold}` is not a probability. Give one above 0 and below 1.")
     own_transform, own_crs = _georeference(probability)
     values = np.asarray(probability)
     stored = _as_stored(values)
