@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.errors import UsageError
+from geoseg.inference import check_options
 from geoseg.io.suffixes import is_raster
 
 
@@ -87,15 +88,8 @@ class EvaluateSettings:
         for name in ("labels", "mask", "footprints", "aoi", "out"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
+        check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         rules = [
-            (
-                self.threshold is None or 0 < self.threshold < 1,
-                f"`threshold={self.threshold}` is not a number above 0 and below 1. Give a probability, such as 0.5.",
-            ),
-            (
-                self.threads is None or self.threads > 0,
-                f"`threads={self.threads}` is below 1. Give a number of threads.",
-            ),
             (
                 self.boundary_m is None or self.boundary_m > 0,
                 f"`boundary_m={self.boundary_m}` is not above 0. Give meters, such as 1.",
@@ -107,10 +101,6 @@ class EvaluateSettings:
             (
                 self.boundary_m is None or self.boundary_px is None,
                 "`boundary_m` and `boundary_px` are alternatives. Give one of them.",
-            ),
-            (
-                self.aoi_where is None or self.aoi is not None,
-                "`aoi_where` chooses features of `aoi`, which is not given. Give both.",
             ),
             (
                 not self.has_files or (self.model is None and self.threshold is None),

@@ -151,6 +151,28 @@ class InferenceOptions:
     halo_px: int | None = None
 
 
+def check_options(
+    *,
+    threshold: float | None = None,
+    threads: int | None = None,
+    aoi: Area | None = None,
+    aoi_where: str | None = None,
+) -> None:
+    """Check the options that runs, evaluations and fine-tuning have in common.
+
+    Raises:
+        UsageError: If one cannot be used.
+    """
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(
+            f"`threshold={threshold}` is not a number above 0 and below 1. Give a probability, such as 0.5."
+        )
+    if threads is not None and threads < 1:
+        raise UsageError(f"`threads={threads}` is below 1. Give a number of threads.")
+    if aoi_where is not None and aoi is None:
+        raise UsageError("`aoi_where` chooses features of `aoi`, which is not given. Give both.")
+
+
 def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | None = None) -> Plan:
     """Open a scene for a model and lay chips over it; reads headers only, and levels where pixels are not 8-bit.
 

@@ -119,10 +119,9 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
         finally:
             batch.close()
         if sources and len(result.outside) == len(sources):
-            file = f" {settings.aoi}" if isinstance(settings.aoi, str | Path) else ""
             raise OutsideAOIError(
-                f"None of the {plural(len(sources), 'scene')} meets the AOI{file}; nothing was written. Check the CRS "
-                "of both, or omit `aoi`."
+                f"None of the {plural(len(sources), 'scene')} meets {settings.aoi_text}; nothing was written. Check "
+                "the CRS of both, or omit `aoi`."
             )
     return result.in_order([str(own_settings(source, settings).out) for source in sources])
 

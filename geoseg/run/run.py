@@ -110,10 +110,9 @@ def sources_within(sources: Sequence[SceneSource], settings: RunSettings) -> Seq
     bounds = read_aoi_bounds(settings.aoi, where=settings.aoi_where)
     left = filter_sources(sources, bounds) if bounds is not None else sources
     if not left:
-        file = f" {settings.aoi}" if isinstance(settings.aoi, str | Path) else ""
         raise OutsideAOIError(
-            f"None of the {plural(len(sources), 'scene')} meets the AOI{file}, according to the footprints in the "
-            "catalog or manifest. Check both, or omit `aoi`."
+            f"None of the {plural(len(sources), 'scene')} meets {settings.aoi_text}, according to the footprints in "
+            "the catalog or manifest. Check both, or omit `aoi`."
         )
     if len(left) < len(sources):
         log.info("%d of %s outside the AOI", len(sources) - len(left), plural(len(sources), "scene"))

@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
-from geoseg.inference import BLOCK_PX, RULES, Area, GridChoice, InferenceOptions, Rule
+from geoseg.inference import BLOCK_PX, RULES, Area, GridChoice, InferenceOptions, Rule, check_options
 from geoseg.io.store import stamp
 from geoseg.outputs.footprints import FORMATS
 from geoseg.scene import is_remote, parse_crs
@@ -84,11 +84,8 @@ class RunSettings(InferenceOptions):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         checks = [
-            (
-                self.threshold is None or 0 < self.threshold < 1,
-                f"`threshold={self.threshold}` is not a number above 0 and below 1. Give a probability, such as 0.5.",
-            ),
             (
                 self.min_area_m2 is None or self.min_area_m2 >= 0,
                 f"`min_area_m2={self.min_area_m2}` is negative. Give square meters, such as 5.",
@@ -103,10 +100,6 @@ class RunSettings(InferenceOptions):
             ),
             (self.grid in get_args(GridChoice), f"`grid={self.grid!r}` is unknown. Choose model or scene."),
             (
-                self.threads is None or self.threads > 0,
-                f"`threads={self.threads}` is below 1. Give a number of threads.",
-            ),
-            (
                 self.block_px is None or self.block_px > 0,
                 f"`block_px={self.block_px}` is below 1. Give pixels, such as {BLOCK_PX}.",
             ),
@@ -117,10 +110,6 @@ class RunSettings(InferenceOptions):
             (
                 self.target_crs is None or self.mosaic is not None,
                 "`target_crs` is for a mosaic; a single scene keeps its CRS. Give `mosaic` too, or omit `target_crs`.",
-            ),
-            (
-                self.aoi_where is None or self.aoi is not None,
-                "`aoi_where` chooses features of `aoi`, which is not given. Give both.",
             ),
             (self.errors in get_args(OnFailure), f"`errors={self.errors!r}` is unknown. Choose stop or nodata."),
             (
@@ -138,6 +127,11 @@ class RunSettings(InferenceOptions):
         for name in ("crs", "target_crs"):
             if getattr(self, name) is not None:
                 parse_crs(getattr(self, name), name)
+
+    @property
+    def aoi_text(self) -> str:
+        """The AOI as messages name it: with its path if it is a file."""
+        return f"the AOI {self.aoi}" if isinstance(self.aoi, str | Path) else "the AOI"
 
     @property
     def is_in_process(self) -> bool:

@@ -13,6 +13,7 @@ from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bu
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.datasets.labels import count_outside
 from geoseg.errors import ExistingResultError, LabelError, UsageError
+from geoseg.inference import check_options
 from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
@@ -86,8 +87,7 @@ class FinetuneSettings:
         for name in ("labels", "out", "aoi"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
-        if self.aoi_where is not None and self.aoi is None:
-            raise UsageError("`aoi_where` chooses features of `aoi`, which is not given. Give both.")
+        check_options(aoi=self.aoi, aoi_where=self.aoi_where)
 
     @property
     def label_keys(self) -> dict[str, Any]:
