@@ -1,5 +1,6 @@
 """What every test package shares: quiet threads, a clock far from UTC, a full disk, real imagery if it is at hand."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,19 @@ def realdata() -> Path:
     folder = realdata_folder()
     assert folder is not None, "a test of real imagery ran without the imagery"
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Give every test the log levels and handlers as they were: the command line sets them in its own process."""
+    root = logging.getLogger()
+    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+    levels, handlers = {each: each.level for each in loggers}, list(root.handlers)
+    yield
+    root.handlers[:] = handlers
+    for each in [root, *root.manager.loggerDict.values()]:
+        if isinstance(each, logging.Logger):
+            each.setLevel(levels.get(each, logging.NOTSET))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A model whose results are known, a scene for it, and a process that is put back as it was."""
 
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -88,19 +87,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give every test the process as it was: log levels and handlers, the signal's handler, the environment."""
-    root = logging.getLogger()
-    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
-    levels, handlers = {each: each.level for each in loggers}, list(root.handlers)
+    """Give every test the process as it was: the signal's handler, the environment."""
     on_term = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv(ONNX_CACHE_ENV, str(cache))
     yield
     signal.signal(signal.SIGTERM, on_term)
-    root.handlers[:] = handlers
-    for each in root.manager.loggerDict.values():
-        if isinstance(each, logging.Logger):
-            each.setLevel(levels.get(each, logging.NOTSET))
 
 
 Outcome = tuple[int, list[str], str]
