@@ -1,7 +1,8 @@
-"""What every test package shares: quiet threads, a clock far from UTC, a full disk, real imagery if it is at hand."""
+"""What every test package shares: quiet threads, a clock far from UTC, a process as it was, a full disk, real data."""
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -50,17 +51,22 @@ def realdata() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """Give every test the log levels and handlers as they were: the command line sets them in its own process."""
+def _loggers() -> list[logging.Logger]:
     root = logging.getLogger()
-    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
-    levels, handlers = {each: each.level for each in loggers}, list(root.handlers)
+    return [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+
+
+@pytest.fixture(autouse=True)
+def _own_process() -> Iterator[None]:
+    """Undo what the command line, called within a test, sets for its process: logging and the handler of SIGTERM."""
+    root = logging.getLogger()
+    levels, handlers = {each: each.level for each in _loggers()}, list(root.handlers)
+    on_term = signal.getsignal(signal.SIGTERM)
     yield
+    signal.signal(signal.SIGTERM, on_term)
     root.handlers[:] = handlers
-    for each in [root, *root.manager.loggerDict.values()]:
-        if isinstance(each, logging.Logger):
-            each.setLevel(levels.get(each, logging.NOTSET))
+    for each in _loggers():
+        each.setLevel(levels.get(each, logging.NOTSET))
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""A model whose results are known, a scene for it, and a process that is put back as it was."""
+"""A model whose results are known, a scene for it, and the command line called in this process."""
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,13 +85,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give every test the process as it was: the signal's handler, the environment."""
-    on_term = signal.getsignal(signal.SIGTERM)
+def _own_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the command line to one thread and to the tests' own cache."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv(ONNX_CACHE_ENV, str(cache))
-    yield
-    signal.signal(signal.SIGTERM, on_term)
 
 
 Outcome = tuple[int, list[str], str]
