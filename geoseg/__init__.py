@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from geoseg.bundle import load_bundle as load_model
     from geoseg.evaluate import EvaluateSettings, evaluate_scenes
     from geoseg.inference import predict_scene
-    from geoseg.run import RunSettings, run_each, run_inputs, run_mosaic, run_scene
+    from geoseg.run import RunSettings, VectorizeSettings, run_each, run_inputs, run_mosaic, run_scene, vectorize_raster
     from geoseg.scene import open_scene
     from geoseg.training.finetune import FinetuneSettings, finetune
     from geoseg.vectorize import Simplify, polygonize
@@ -19,6 +19,7 @@ __all__ = [
     "FinetuneSettings",
     "RunSettings",
     "Simplify",
+    "VectorizeSettings",
     "__version__",
     "evaluate_scenes",
     "finetune",
@@ -30,6 +31,7 @@ __all__ = [
     "run_inputs",
     "run_mosaic",
     "run_scene",
+    "vectorize_raster",
 ]
 
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     "FinetuneSettings": "geoseg.training.finetune",
     "RunSettings": "geoseg.run",
     "Simplify": "geoseg.vectorize",
+    "VectorizeSettings": "geoseg.run",
     "evaluate_scenes": "geoseg.evaluate",
     "finetune": "geoseg.training.finetune",
     "load_model": "geoseg.bundle",
@@ -47,6 +50,7 @@ _HOMES = {
     "run_inputs": "geoseg.run",
     "run_mosaic": "geoseg.run",
     "run_scene": "geoseg.run",
+    "vectorize_raster": "geoseg.run",
 }
 """Where the names live: they are imported when they are used, so that `import geoseg` costs nothing."""
 

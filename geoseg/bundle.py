@@ -53,6 +53,15 @@ USUAL_COLORS = {
 }
 """Colors of classes with these names unless a model has its own; buildings as in the mask."""
 
+CONFIDENCE_TERMS = (
+    "constant",
+    "probability_mean",
+    "probability_min",
+    "area_log",
+    "touches",
+)
+"""Terms of a building's confidence that may have a coefficient; `geoseg.vectorize.calibration` says what they are."""
+
 US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimizer"}
 """Keys of specifications and recipes as geoseg 0.1 spelled them, which are still read."""
 
@@ -73,12 +82,16 @@ class ModelSpec:
         pixel_max: Pixel value that counts as 1.
         classes: One name: a sigmoid channel. Several: softmax channels.
         target: The class whose probability becomes the mask, and whose footprints are outlined.
+        auxiliary: Names of further sigmoid channels, after those of the classes. `edge` (a band inside the outline of
+            each building) and `contact` (where two buildings touch or nearly do) help to tell buildings apart.
         colors: `#RRGGBB` by class name, for class rasters and pictures; `class_colors` fills in the others.
         chip_px: Largest chip, pixels.
         halo_px: Context on every side of a chip that is thrown away, pixels.
         stride_px: A chip's sides are multiples of this.
         threshold: Probability from which a pixel counts as the target class.
         min_area_m2: Smallest footprint that is kept.
+        confidence: Coefficients by name of the term (`CONFIDENCE_TERMS`) of a building's confidence: the probability
+            that it matches a true building at IoU 0.5. Without any it is the mean probability of its pixels.
         training: How and on what it was trained.
         metrics: Figures on test areas.
         license: Terms of the weights.
@@ -96,12 +109,14 @@ class ModelSpec:
     pixel_max: float = 255.0
     classes: tuple[str, ...] = ("building",)
     target: str = "building"
+    auxiliary: tuple[str, ...] = ()
     colors: dict[str, str] = field(default_factory=dict)
     chip_px: int = 512
     halo_px: int = 32
     stride_px: int = 32
     threshold: float = 0.5
     min_area_m2: float = 5.0
+    confidence: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     license: str = ""
@@ -109,7 +124,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Refuse a specification that contradicts itself; lists become tuples."""
-        for name in ("bands", "mean", "std", "classes"):
+        for name in ("bands", "mean", "std", "classes", "auxiliary"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         core = self.chip_px - 2 * self.halo_px
         per_band = len(self.mean) == len(self.std) == len(self.bands) > 0
@@ -133,7 +148,11 @@ class ModelSpec:
             ),
             (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
             (self.target in self.classes, f"one of {', '.join(self.classes)}", f"target is {self.target!r}"),
-            (len(set(self.classes)) == len(self.classes), "each name once", f"classes are {', '.join(self.classes)}"),
+            (
+                len(set(self.channels)) == len(self.channels),
+                "each name once",
+                f"classes and auxiliary channels are {', '.join(self.channels)}",
+            ),
             (
                 len(self.classes) <= MAX_CLASSES,
                 f"at most {MAX_CLASSES}, which 8 bits hold beside nodata",
@@ -145,12 +164,23 @@ class ModelSpec:
                 f"#RRGGBB for some of {', '.join(self.classes)}",
                 f"colors are {self.colors}",
             ),
+            (
+                self.confidence.keys() <= set(CONFIDENCE_TERMS)
+                and all(math.isfinite(value) for value in self.confidence.values()),
+                f"numbers for some of {', '.join(CONFIDENCE_TERMS)}",
+                f"coefficients of the confidence are {self.confidence}",
+            ),
         ]
         for found, expected, what in facts:
             if not found:
                 raise BundleError(
                     f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
                 )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the network's channels: the classes, then the auxiliary ones."""
+        return (*self.classes, *self.auxiliary)
 
     @property
     def target_index(self) -> int:
@@ -168,9 +198,9 @@ class ModelSpec:
         return choose_colors(self.classes, self.colors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the specification as plain values; without colors where there are none, as bundles were before."""
-        values = asdict(self)
-        return values if self.colors else {name: value for name, value in values.items() if name != "colors"}
+        """Return the specification as plain values; without auxiliary channels, colors and confidence if empty."""
+        without = {name for name in ("auxiliary", "colors", "confidence") if not getattr(self, name)}  # as before
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 def us_spelling(table: Any) -> Any:

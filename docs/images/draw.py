@@ -37,7 +37,7 @@ def main() -> None:
     for axis in axes:
         axis.imshow(image, interpolation="nearest", extent=(0, window.width, window.height, 0))
         axis.set_axis_off()
-    footprints.plot("confidence", ax=axes[1], cmap="plasma", vmin=0.5, vmax=1, alpha=0.45, aspect=None)
+    footprints.plot("confidence", ax=axes[1], cmap="plasma", vmin=0, vmax=1, alpha=0.45, aspect=None)
     footprints.boundary.plot(ax=axes[1], color="white", linewidth=0.8, aspect=None)
     for axis in axes:
         axis.set_xlim(0, window.width)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import typer
 
-from geoseg.cli import evaluate, finetune, models, run, status, train  # each registers its commands
+from geoseg.cli import evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "train"]
+__all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; after 3 the same command continues from what is done."""

@@ -22,6 +22,7 @@ class Interrupted(BaseException):
 
 ORDER = (
     "run",
+    "vectorize",
     "status",
     "evaluate",
     "finetune",
@@ -91,11 +92,53 @@ Threshold = Annotated[
         "--threshold", help="Minimum probability of a building pixel; the model's by default.", show_default=False
     ),
 ]
+FillHoles = Annotated[
+    float | None,
+    typer.Option(
+        "--fill-holes-m2",
+        help="Fill holes in footprints that are smaller than this, in square meters; by default those smaller than "
+        "--min-area-m2, which is also the most.",
+        show_default=False,
+    ),
+]
+OutlineKind = Annotated[
+    Literal["raw", "simple", "regular"],
+    typer.Option("--outline", help="Outlines: straight walls and right angles, fewer corners, or those of the pixels."),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance-m",
+        help="Smallest step in a wall that is kept, in meters; 0.5 by default, and at least a pixel.",
+        show_default=False,
+    ),
+]
+SplitDepth = Annotated[
+    float | None,
+    typer.Option(
+        "--split-depth",
+        help="How much the smoothed probability must fall between two buildings that touch: smaller values split more "
+        "of them, 1 none; chosen by geoseg by default.",
+        show_default=False,
+    ),
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also", help="Also write footprints in this format: fgb for FlatGeobuf. Repeatable.", show_default=False
+    ),
+]
 LabelLayer = Annotated[
     str, typer.Option("--layer", help="Layer of the labels, if the file has several.", show_default=False)
 ]
 LabelColumn = Annotated[
     str, typer.Option("--column", help="Column with the class of each label polygon.", show_default=False)
+]
+LabelInstances = Annotated[
+    bool,
+    typer.Option(
+        "--instances", help="The numbers of a label raster are those of single buildings; 0 is the background."
+    ),
 ]
 
 
@@ -111,6 +154,18 @@ def version(
 
 OldPath = Annotated[Path | None, typer.Option(hidden=True)]
 OldText = Annotated[str | None, typer.Option(hidden=True)]
+
+
+def parse_numbers(text: str | None, flag: str, what: str, example: str) -> list[int] | None:
+    """Return the numbers of an option, which are separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as err:
+        raise UsageError(
+            f"{flag} {text} is not a list of {what}. Give whole numbers, such as {flag} {example}."
+        ) from err
 
 
 def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:

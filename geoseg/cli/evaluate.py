@@ -10,6 +10,7 @@ from geoseg.cli.app import (
     AOIWhere,
     Device,
     LabelColumn,
+    LabelInstances,
     LabelLayer,
     OldPath,
     OldText,
@@ -87,6 +88,7 @@ def evaluate(
     ] = None,
     layer: LabelLayer = "",
     column: LabelColumn = "",
+    instances: LabelInstances = False,
     elsewhere: Annotated[
         bool, typer.Option("--no-buildings-here", help="Accept label polygons even if none of them touches the scene.")
     ] = False,
@@ -131,7 +133,9 @@ def evaluate(
 
     settings = EvaluateSettings(
         labels=labels,
-        label_settings=LabelSettings(codes=label_codes, layer=layer, column=column, elsewhere=elsewhere),
+        label_settings=LabelSettings(
+            codes=label_codes, layer=layer, column=column, instances=instances, elsewhere=elsewhere
+        ),
         model=model,
         mask=mask,
         footprints=footprints,

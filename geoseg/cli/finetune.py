@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli.app import LabelColumn, LabelLayer, OldPath, OldText, Quiet, app, log_to_stderr, renamed, split_pairs
+from geoseg.cli.app import (
+    LabelColumn,
+    LabelInstances,
+    LabelLayer,
+    OldPath,
+    OldText,
+    Quiet,
+    app,
+    log_to_stderr,
+    renamed,
+    split_pairs,
+)
 from geoseg.cli.train import Set
 
 
@@ -46,6 +57,7 @@ def finetune(
     where: OldText = None,
     layer: LabelLayer = "",
     column: LabelColumn = "",
+    instances: LabelInstances = False,
     codes: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +91,7 @@ def finetune(
         layer=layer,
         column=column,
         codes=label_codes,
+        instances=instances,
         seed=seed,
         overrides=overrides,
     )

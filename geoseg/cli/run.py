@@ -9,18 +9,23 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import (
     CRS,
+    Also,
     AOIWhere,
     Device,
+    FillHoles,
     Model,
+    OutlineKind,
     Overwrite,
     Quiet,
+    SplitDepth,
     Threads,
     Threshold,
+    Tolerance,
     app,
     log_to_stderr,
+    parse_numbers,
     with_flags,
 )
-from geoseg.errors import UsageError
 from geoseg.io.tables import plural
 
 if TYPE_CHECKING:
@@ -72,9 +77,10 @@ def run(
         float | None,
         typer.Option(help="Minimum area of a footprint in square meters; the model's by default.", show_default=False),
     ] = None,
-    simplify_px: Annotated[
-        float, typer.Option(help="Simplification tolerance in pixels; 0 keeps every pixel corner.")
-    ] = 1.0,
+    fill_holes_m2: FillHoles = None,
+    outline: OutlineKind = "regular",
+    tolerance_m: Tolerance = None,
+    split_depth: SplitDepth = None,
     bands: Annotated[
         str | None,
         typer.Option(help="Bands of the scene in the order of the model's bands, such as 1,2,3.", show_default=False),
@@ -116,12 +122,7 @@ def run(
             help="If blocks still cannot be read after several attempts: stop without a result, or make them nodata."
         ),
     ] = "stop",
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--also", help="Also write footprints in this format: fgb for FlatGeobuf. Repeatable.", show_default=False
-        ),
-    ] = None,
+    also: Also = None,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
@@ -130,13 +131,16 @@ def run(
 ) -> None:
     """Map the buildings of scenes: rasters, polygons and a report.
 
-    Writes probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json, and classes.tif for models of more
-    than two classes. A scene may have any CRS and pixel size: it is resampled on the fly to the model's pixel size.
+    Writes probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json; classes.tif for models of more
+    than two classes; interior.tif for models with a channel edge or contact. A scene may have any CRS and pixel size:
+    it is resampled on the fly to the model's pixel size.
     Local files, /vsicurl/, https:// and s3:// are read in place.
 
     With several scenes, each gets a result folder with its name inside --out; --mosaic combines them into one result.
 
-    To continue a run that was stopped for any reason, run the same command again. Exit code 2 means that the input
+    To continue a run that was stopped for any reason, run the same command again. With --overwrite, another
+    --threshold, --min-area-m2, --fill-holes-m2, --outline, --tolerance-m or --split-depth makes the polygons of a
+    finished result anew from its probabilities, in seconds. Exit code 2 means that the input
     cannot be used, and 3 that some blocks or scenes failed: the message says why.
     """
     log_to_stderr(quiet=quiet)
@@ -149,8 +153,11 @@ def run(
         aoi_where=aoi_where,
         threshold=threshold,
         min_area_m2=min_area_m2,
-        simplify_px=simplify_px,
-        bands=_parse_bands(bands),
+        fill_holes_m2=fill_holes_m2,
+        outline=outline,
+        tolerance_m=tolerance_m,
+        split_depth=split_depth,
+        bands=parse_numbers(bands, "--bands", "band numbers", "1,2,3"),
         crs=crs,
         grid=grid,
         blend=blend,
@@ -193,14 +200,3 @@ def _report_batch(result: "BatchResult") -> None:
         typer.echo(f"Failed: {file}: {with_flags(message)}", err=True)
     if result.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _parse_bands(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as err:
-        raise UsageError(
-            f"--bands {text} is not a list of band numbers. Give numbers from 1, such as --bands 1,2,3."
-        ) from err

@@ -33,6 +33,7 @@ class Coding:
         colors: Index of each color `0xRRGGBB` of a mask in colors; empty if masks have numbers only.
         target: Index of polygons, and in two classes that of everything else.
         explicit: Whether `values` were given.
+        instances: Whether numbers without an entry in `values` are those of single buildings, of the target class.
     """
 
     indices: Mapping[str, int]
@@ -40,6 +41,7 @@ class Coding:
     colors: Mapping[int, int] = field(default_factory=dict)
     target: tuple[int, int] = (1, 0)
     explicit: bool = False
+    instances: bool = False
 
     @property
     def is_binary(self) -> bool:
@@ -50,9 +52,14 @@ class Coding:
         """Turn a mask's `(y, x)` numbers into `(y, x)` class indices, `IGNORED` where `known` (y, x) is False.
 
         Raises:
-            UnknownLabelError: Some numbers have no class.
+            UnknownLabelError: Some numbers have no class, or of single buildings, are not whole or below 0.
         """
-        return _translate(values, known, self.values, "{:g}".format)
+        if not self.instances:
+            return _translate(values, known, self.values, "{:g}".format)
+        coded = np.isin(values, list(self.values))
+        buildings = known & ~coded & (values > 0) & (values == np.floor(values))
+        found = _translate(values, known & ~buildings, self.values, "{:g}".format, "or whole numbers above 0")
+        return np.where(buildings, np.uint8(self.target[0]), found)
 
     def of_colors(self, rgb: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Turn a mask's `(3, y, x)` colors into class indices; otherwise as `of_values`."""
@@ -61,7 +68,7 @@ class Coding:
 
 
 def _translate(
-    values: NDArray[Any], known: NDArray[np.bool_], table: Mapping[int, int], name: Callable[[Any], str]
+    values: NDArray[Any], known: NDArray[np.bool_], table: Mapping[int, int], name: Callable[[Any], str], more: str = ""
 ) -> NDArray[np.uint8]:
     out = np.full(values.shape, IGNORED, np.uint8)
     left = known.copy()
@@ -73,7 +80,7 @@ def _translate(
         found, counts = np.unique(values[left], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         listed = name_some([f"{name(found[i])} ({counts[i]} px)" for i in order], most=5)
-        raise UnknownLabelError(f"has {listed}; expected {', '.join(map(name, table))}")
+        raise UnknownLabelError(f"has {listed}; expected {', '.join(map(name, table))}{' ' * bool(more)}{more}")
     return out
 
 
@@ -90,6 +97,7 @@ def plan_coding(
     colors: Mapping[str, str] | None = None,
     also: Mapping[str, str] | None = None,
     values: Mapping[str, str] | None = None,
+    instances: bool = False,
     where: str = "",
 ) -> Coding:
     """Check a recipe's tables of colors and values, and make a coding of them.
@@ -100,10 +108,11 @@ def plan_coding(
         colors: Class name to "#RRGGBB".
         also: Further "#RRGGBB" to class name, or to "unknown".
         values: Number, as text, to class name, or to "unknown"; by default the class indices, and 255 unknown.
+        instances: Numbers are those of single buildings, 0 is the background; `values` are exceptions.
         where: The recipe's table, for messages.
 
     Raises:
-        RecipeError: A color, number or class cannot be used.
+        RecipeError: A color, number or class cannot be used, or instances are given of more than two classes.
     """
     indices = class_indices(classes)
     is_binary = len(indices) == 3
@@ -125,17 +134,19 @@ def plan_coding(
             raise RecipeError(f"{where}{key}: the color {text} is that of {meant[color]} and of {name}")
         of_colors[color] = index_of(name, key)
 
-    table: dict[int, int] = {} if values else {index: index for index in indices.values()}
+    if instances and not is_binary:
+        raise RecipeError(f"{where}instances: buildings have no class, and the classes are {', '.join(classes)}")
+    table: dict[int, int] = {} if values or instances else {index: index for index in indices.values()}
     for text, name in (values or {}).items():
         try:
             number = int(text)
         except ValueError:
             raise RecipeError(f'{where}values: {text!r} is not a whole number; expected one such as "255"') from None
         table[number] = index_of(name, "values")
-    table = ({0: 0} if is_binary and 0 not in table else {}) | table
-
     burnt = indices[target or ("building" if "building" in classes else classes[-1])]
-    return Coding(indices, table, of_colors, (burnt, 0 if burnt else 1), bool(values))
+    other = 0 if burnt else 1
+    table = ({0: other if instances else 0} if is_binary and 0 not in table else {}) | table
+    return Coding(indices, table, of_colors, (burnt, other), bool(values), instances)
 
 
 BINARY = plan_coding(["building"])

@@ -12,18 +12,19 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from geoseg.datasets.auxiliary import outline_instances
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons
+from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-__all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "read_labels"]
+__all__ = ["IGNORED", "Labels", "UNSURE", "count_outside", "rasterize_areas", "read_labels", "read_outlines"]
 
 Labels = NDArray[np.uint8]
 
@@ -71,6 +72,38 @@ def read_labels(
     if is_raster(path):
         return _read_raster(path, grid, coding, native or grid)
     return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
+
+
+def read_outlines(
+    path: Path,
+    grid: Grid,
+    *,
+    coding: Coding = BINARY,
+    native: Grid | None = None,
+    layer: str = "",
+    column: str = "",
+) -> NDArray[Any] | None:
+    """Return the outlines of single buildings in pixels of `grid`; None for a mask, which does not tell them apart.
+
+    Those of a raster of `coding.instances` follow its own pixels, and end `_MARGIN_PX` of them beyond the grid.
+
+    Args:
+        path: Label raster, or a file of polygons.
+        grid: The grid.
+        coding: The indices of classes.
+        native: As of `read_labels`.
+        layer: Layer of a file of polygons that has several.
+        column: Attribute of the polygons that names their class; those of the coding's target are buildings.
+
+    Raises:
+        LabelError: as `read_labels`.
+    """
+    if is_raster(path):
+        return _read_instances(path, grid, coding, native or grid) if coding.instances else None
+    frame = _read_polygons(path, grid, layer)
+    if column:
+        frame = frame[frame[column].map(coding.indices) == coding.target[0]]
+    return np.asarray(to_pixels(frame.geometry.to_numpy(), grid), object)
 
 
 def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:
@@ -156,6 +189,33 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
 
 def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
     """Read the part of a label raster that the grid covers, and resample it to the grid."""
+    read = _read_part(path, grid, coding, native)
+    return np.full(grid.shape, IGNORED, np.uint8) if read is None else _resample(read[0], read[2], grid, coding)
+
+
+def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDArray[Any]:
+    """Outline the buildings of a raster of their numbers, in pixels of the grid."""
+    from geopandas import GeoSeries
+    from shapely import transform
+
+    read = _read_part(path, grid, coding, native)
+    if read is None:
+        return np.empty(0, object)
+    classes, numbers, own = read
+    outlines = outline_instances(np.where(classes == coding.target[0], numbers, 0))
+    placed = transform(outlines, lambda xy: np.column_stack(own.transform @ (xy[:, 0], xy[:, 1])))
+    if own.crs is not None and grid.crs is not None and own.crs != grid.crs:
+        placed = GeoSeries(placed, crs=own.crs.to_wkt()).to_crs(grid.crs.to_wkt()).to_numpy()
+    return np.asarray(to_pixels(placed, grid), object)
+
+
+def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[Labels, NDArray[Any], Grid] | None:
+    """Read the part of a label raster that the grid covers.
+
+    Returns:
+        Class indices (y, x), the numbers of the first band (y, x), and their grid; None if the raster covers only other
+        parts of the image.
+    """
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -168,14 +228,14 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
         own = _own_grid(path, source, grid, native)
         window = _part(own, grid)
         if window is None and _part(own, native) is not None:
-            return np.full(grid.shape, IGNORED, np.uint8)
+            return None
         if window is None:
             raise LabelError(
                 f"the labels {path} lie elsewhere: their extent is {format_bounds(own.bounds)} in their CRS, "
                 f"the image's {format_bounds(native.bounds)} in its own. Check that both are of the same place"
             )
-        values = _read_coded(path, source, coding, window)
-    return _resample(values, own.crop(window), grid, coding)
+        classes, numbers = _read_coded(path, source, coding, window)
+    return classes, numbers, own.crop(window)
 
 
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
@@ -204,8 +264,11 @@ def _part(own: Grid, grid: Grid) -> Window | None:
     return own.window if left < here[2] and right > here[0] and bottom < here[3] and top > here[1] else None
 
 
-def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labels:
-    """Read class indices; a nodata value to which the recipe gives a class is known."""
+def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> tuple[Labels, NDArray[Any]]:
+    """Read class indices, and the first band; a nodata value to which the recipe gives a class is known.
+
+    Of single buildings 0 is the background, also where it is the nodata value.
+    """
     from rasterio.enums import ColorInterp
     from rasterio.windows import Window as Part
 
@@ -215,21 +278,21 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> Labe
     has_palette = source.colorinterp[0] == ColorInterp.palette
     first = values[0]
     try:
-        if coding.colors and not coding.explicit and (has_palette or source.count >= 3):
+        if coding.colors and not (coding.explicit or coding.instances) and (has_palette or source.count >= 3):
             if has_palette:
                 table = np.zeros((256, 3), np.uint8)
                 for index, color in source.colormap(1).items():
                     table[index] = color[:3]
                 values = table[first].transpose(2, 0, 1)
-            return coding.of_colors(values[:3], known)
+            return coding.of_colors(values[:3], known), first
         if len(values) >= 3 and any((band != first).any() for band in values[1:3]):
             raise LabelError(
                 f"the mask {path} is in colors; expected one band of class indices, or say what the colors mean: "
                 'colors = {building = "#RRGGBB", ...}'
             )
-        if coding.explicit and source.nodata in coding.values:
+        if (coding.explicit or coding.instances) and source.nodata in coding.values:
             known |= first == source.nodata
-        return coding.of_values(first, known & np.isfinite(first))
+        return coding.of_values(first, known & np.isfinite(first)), first
     except UnknownLabelError as err:
         raise UnknownLabelError(f"the mask {path} {err}") from err
 

@@ -22,7 +22,7 @@ from geoseg.datasets.scenes import fill_invalid
 from geoseg.grid import Window, reflect_indices
 from geoseg.io.aside import write_all_aside
 
-__all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "write_prepared"]
+__all__ = ["NO_PIXEL", "PreparedScene", "is_known", "is_prepared", "keep_labels", "write_prepared"]
 
 NO_PIXEL = 253
 """In the stored labels: neither label nor image. A crop's mask is `IGNORED` there, and its image is filled."""
@@ -56,10 +56,15 @@ class PreparedScene(GeoDataset):
 
     @property
     def pixels(self) -> NDArray[Any]:
-        """The memory-mapped (y, x, band + 1) array; the labels are the last plane."""
+        """The memory-mapped (y, x, band + auxiliary + 1) array; the labels are the last plane."""
         if self._pixels is None:
             self._pixels = np.load(self.path, mmap_mode="r")
         return self._pixels
+
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Names of the auxiliary planes before the labels."""
+        return tuple(self.about.get("auxiliary", ()))
 
     @property
     def window(self) -> Window:
@@ -97,9 +102,10 @@ class PreparedScene(GeoDataset):
         """Read a window of the stored part.
 
         Returns:
-            `image` (band, y, x), uint8 or float32, filled where there are no pixels; `mask` (y, x) uint8.
+            `image` (band, y, x), uint8 or float32, filled where there are no pixels; `mask` (y, x) uint8; `auxiliary`
+            (channel, y, x) uint8, if there are such planes.
         """
-        return _sample(np.array(self.pixels[window.slices], order="C"))
+        return _sample(np.array(self.pixels[window.slices], order="C"), len(self.auxiliary))
 
     def read_chip(self, window: Window) -> dict[str, Tensor]:
         """Read a window of the whole scene, mirrored beyond its border, where the mask is `IGNORED`.
@@ -112,23 +118,33 @@ class PreparedScene(GeoDataset):
         )
         top, left = int(rows.min()), int(cols.min())
         stored = np.array(self.pixels[top : int(rows.max()) + 1, left : int(cols.max()) + 1])
-        sample = _sample(stored[(rows - top)[:, None], cols - left])
+        sample = _sample(stored[(rows - top)[:, None], cols - left], len(self.auxiliary))
         inside = window.intersect(Window(0, 0, *self.scene_shape))
-        mask = torch.full_like(sample["mask"], IGNORED)
-        if inside is not None:
-            own = inside.relative_to(window).slices
-            mask[own] = sample["mask"][own]
-        return {"image": sample["image"], "mask": mask}
+        return keep_labels(sample, inside and inside.relative_to(window))
 
 
-def _sample(stored: NDArray[Any]) -> dict[str, Tensor]:
-    """Make a sample of stored (y, x, band + 1) pixels."""
-    image, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+def keep_labels(sample: dict[str, Tensor], part: Window | None) -> dict[str, Tensor]:
+    """Return a sample whose labels are `IGNORED` outside a window of it, or everywhere if that is None."""
+    kept = dict(sample)
+    for key in ("mask", "auxiliary"):
+        if key in sample:
+            kept[key] = torch.full_like(sample[key], IGNORED)
+            if part is not None:
+                own = (..., *part.slices)
+                kept[key][own] = sample[key][own]
+    return kept
+
+
+def _sample(stored: NDArray[Any], auxiliary: int) -> dict[str, Tensor]:
+    """Make a sample of stored (y, x, band + auxiliary + 1) pixels."""
+    planes, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+    image, further = planes[: len(planes) - auxiliary], planes[len(planes) - auxiliary :].astype(np.uint8)
     missing = truth == NO_PIXEL
     if missing.any():
         image, truth = fill_invalid(image, ~missing), np.where(missing, np.uint8(IGNORED), truth)
     image = image if image.dtype == np.uint8 else image.astype(np.float32)
-    return {"image": torch.from_numpy(image), "mask": torch.from_numpy(truth)}
+    sample = {"image": torch.from_numpy(image), "mask": torch.from_numpy(truth)}
+    return sample | ({"auxiliary": torch.from_numpy(further)} if auxiliary else {})
 
 
 def is_known(truth: NDArray[Any]) -> NDArray[np.bool_]:
@@ -156,7 +172,13 @@ def is_prepared(path: Path) -> bool:
 
 
 def write_prepared(
-    path: Path, image: NDArray[Any], truth: Labels, *, about: dict[str, Any], valid: NDArray[np.bool_] | None = None
+    path: Path,
+    image: NDArray[Any],
+    truth: Labels,
+    *,
+    about: dict[str, Any],
+    valid: NDArray[np.bool_] | None = None,
+    auxiliary: NDArray[np.uint8] | None = None,
 ) -> Path:
     """Write a prepared scene, aside and renamed.
 
@@ -164,12 +186,16 @@ def write_prepared(
         path: The .npy file; `about` goes into a .json beside it.
         image: (band, y, x) uint8, uint16 or float32.
         truth: (y, x) labels.
-        about: Facts; `origin` and `scene_shape` say which part of a scene it is.
+        about: Facts; `origin` and `scene_shape` say which part of a scene it is, `auxiliary` names these planes.
         valid: (y, x), False where the image has no pixels; all are valid by default.
+        auxiliary: (channel, y, x) values of auxiliary channels, and `IGNORED`; none by default.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = truth if valid is None else np.where(valid, truth, np.uint8(NO_PIXEL))
-    values = np.concatenate([image, stored[None].astype(image.dtype)]).transpose(1, 2, 0)
+    further = np.zeros((0, *truth.shape), np.uint8) if auxiliary is None else auxiliary
+    further = further if valid is None else np.where(valid, further, np.uint8(IGNORED))
+    planes = (image, further.astype(image.dtype), stored[None].astype(image.dtype))
+    values = np.concatenate(planes).transpose(1, 2, 0)
     with write_all_aside([path, path.with_suffix(".json")], shared=True) as (pixels, document):
         np.save(pixels, np.ascontiguousarray(values))
         document.write_text(json.dumps(about, indent=1))

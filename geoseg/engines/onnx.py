@@ -32,7 +32,7 @@ def onnx_path(bundle: Bundle) -> Path:
 
     A bundle that is an ONNX or OpenVINO file itself is returned as it is.
 
-    The file takes pixel values `(n, band, y, x)` float32 and gives probabilities `(n, class, y, x)` for any batch and
+    The file takes pixel values `(n, band, y, x)` float32 and gives probabilities `(n, channel, y, x)` for any batch and
     any multiple of the network's stride. Its name holds the bundle's key, so another model never finds it.
 
     Raises:

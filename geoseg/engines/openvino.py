@@ -76,7 +76,7 @@ class OpenVINOEngine:
         return cls(core.compile_model(steps.build(), "CPU", settings), streams or threads)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return `(n, class, y, x)` probabilities of `(n, band, y, x)` pixel values."""
+        """Return `(n, channel, y, x)` probabilities of `(n, band, y, x)` pixel values."""
         request = self._requests.get()
         try:
             results = [request.infer([chip[None]], share_inputs=True)[0].copy() for chip in chips]
@@ -88,7 +88,7 @@ class OpenVINOEngine:
 def _check_network(model: "Model", bundle: Bundle) -> None:
     """Refuse an exported network whose inputs and outputs are not those of its specification."""
     found = [end.partial_shape for end in (*model.inputs, *model.outputs)]
-    counts = [len(bundle.spec.bands), len(bundle.spec.classes)]
+    counts = [len(bundle.spec.bands), len(bundle.spec.channels)]
     is_fitting = len(found) == 2 and all(
         len(shape) == 4 and (shape[1].is_dynamic or shape[1].get_length() == count)
         for shape, count in zip(found, counts, strict=True)
@@ -96,5 +96,5 @@ def _check_network(model: "Model", bundle: Bundle) -> None:
     if not is_fitting:
         raise BundleError(
             f"The network in {bundle.path} does not fit its specification: it goes from {' and '.join(map(str, found))}"
-            f"; expected (n, band, y, x) with {counts[0]} bands to (n, class, y, x) with {counts[1]}. Export it again."
+            f"; expected (n, band, y, x) with {counts[0]} bands to (n, channel, y, x) with {counts[1]}. Export again."
         )

@@ -32,7 +32,7 @@ class Engine(Protocol):
             chips: `(n, band, y, x)` pixel values as the model's specification wants them, not yet normalized.
 
         Returns:
-            `(n, class, y, x)` probabilities in [0, 1]. A chip's result does not depend on its neighbors in the batch.
+            `(n, channel, y, x)` probabilities in [0, 1]. A chip's result does not depend on its neighbors in the batch.
         """
         ...
 
@@ -123,16 +123,22 @@ class ThresholdSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class ClassSegmenter:
-    """Call a pixel class `value * classes // 256` of its first band, with probability `share`."""
+    """Call a pixel class `value * classes // 256` of its first band, with probability `share`.
+
+    Auxiliary channel `k`, counted from 1, is the first band divided by `255 (k + 1)`.
+    """
 
     classes: int = 4
     share: float = 0.75
+    auxiliary: int = 0
     name: str = "classes"
     batch_size: int = 4
     threads: int = 1
 
     def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
-        """Return `(n, class, y, x)`: equal steps of the first band of `(n, band, y, x)` as classes."""
+        """Return `(n, channel, y, x)`: equal steps of the first band of `(n, band, y, x)` as classes; its shares."""
         found = chips[:, :1].astype(np.int64) * self.classes // 256
         is_found = found == np.arange(self.classes)[:, None, None]
-        return np.where(is_found, self.share, (1 - self.share) / (self.classes - 1)).astype(np.float32)
+        classes = np.where(is_found, self.share, (1 - self.share) / max(1, self.classes - 1))
+        auxiliary = chips[:, :1] / (255.0 * np.arange(2, self.auxiliary + 2)[:, None, None])
+        return np.concatenate([classes, auxiliary], axis=1).astype(np.float32)

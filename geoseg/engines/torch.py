@@ -58,7 +58,7 @@ class TorchEngine:
         return cls(model, device, precision)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return `(n, class, y, x)` probabilities of `(n, band, y, x)` pixel values."""
+        """Return `(n, channel, y, x)` probabilities of `(n, band, y, x)` pixel values."""
         parts = [self._predict_batch(chips[i : i + self.batch_size]) for i in range(0, len(chips), self.batch_size)]
         return np.concatenate(parts)
 

@@ -1,5 +1,6 @@
 """Scores of individual buildings: detection, average precision, and the quality of outlines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.evaluate.bootstrap import Intervals, bootstrap
 from geoseg.evaluate.pixels import ratio
 from geoseg.evaluate.polygons import Clipped, PolygonArray, count_vertices
+from geoseg.evaluate.shapes import Shapes, holes, measure_shapes
+from geoseg.vectorize.calibration import Evidence
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """The thresholds of COCO: 0.50, 0.55 ... 0.95 (https://cocodataset.org/#detection-eval)."""
@@ -29,6 +33,7 @@ class Outlines:
         iou: Sum of IoU.
         c_iou: Sum of C-IoU.
         polis: Sum of PoLiS in meters.
+        polis_px: Sum of PoLiS in pixels of the scored grid.
         true_vertices: Vertices of the true polygons.
         found_vertices: Vertices of the predicted polygons.
     """
@@ -37,6 +42,7 @@ class Outlines:
     iou: float = 0.0
     c_iou: float = 0.0
     polis: float = 0.0
+    polis_px: float = 0.0
     true_vertices: int = 0
     found_vertices: int = 0
 
@@ -57,6 +63,11 @@ class BuildingCounts:
         confidence: Confidence of every predicted building, `(building,)`; None if unknown.
         outcome: `TP`, `FP` or `IGNORED` at each IoU threshold, `(threshold, building)`.
         outlines: Quality of the outlines of matched buildings.
+        true_holes: Holes of the true buildings.
+        hole_outcome: What became of every hole of a predicted building at IoU 0.5, `(hole,)`.
+        true_shapes: Shapes of the true buildings.
+        shapes: Shapes of the predicted buildings.
+        evidence: What a confidence of every predicted building can be made of; None if unknown.
     """
 
     truths: int = 0
@@ -66,6 +77,11 @@ class BuildingCounts:
     confidence: NDArray[np.float64] | None = field(default_factory=lambda: np.zeros(0))
     outcome: NDArray[np.int8] = field(default_factory=lambda: np.zeros((len(IOU_THRESHOLDS), 0), np.int8))
     outlines: Outlines = field(default_factory=Outlines)
+    true_holes: int = 0
+    hole_outcome: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    true_shapes: Shapes = field(default_factory=Shapes)
+    shapes: Shapes = field(default_factory=Shapes)
+    evidence: Evidence | None = None
 
     def __add__(self, other: "BuildingCounts") -> "BuildingCounts":
         """Add the buildings of two areas; the confidence is lost if one of them has none."""
@@ -78,11 +94,19 @@ class BuildingCounts:
             np.concatenate((self.confidence, other.confidence)) if both else None,  # type: ignore[arg-type]
             np.concatenate((self.outcome, other.outcome), axis=1),
             self.outlines + other.outlines,
+            self.true_holes + other.true_holes,
+            np.concatenate((self.hole_outcome, other.hole_outcome)),
+            self.true_shapes + other.true_shapes,
+            self.shapes + other.shapes,
+            evidence=self.evidence + other.evidence
+            if self.evidence is not None and other.evidence is not None
+            else None,
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Return counts, precision, recall and F1 at IoU 0.5, average precision, and the quality of outlines."""
-        tp, fp = (int(np.count_nonzero(self.outcome[0] == kind)) for kind in (TP, FP))
+        """Return counts, precision, recall and F1 at IoU 0.5, average precision, intervals, and shapes."""
+        tp, fp = _count(self.outcome[0])
+        hole_tp, hole_fp = _count(self.hole_outcome)
         ap = dict.fromkeys(("ap", "ap50", "ap75"), float("nan"))
         if self.confidence is not None:
             each = [average_precision(self.confidence, row, self.truths) for row in self.outcome]
@@ -99,34 +123,50 @@ class BuildingCounts:
             "f1": ratio(2 * tp, tp + fp + self.truths),
             "count_error": ratio(self.predictions - self.truths, self.truths),
             **ap,
+            **self.intervals().metrics(),
             "matched_iou": ratio(o.iou, o.pairs),
             "c_iou": ratio(o.c_iou, o.pairs),
             "polis": ratio(o.polis, o.pairs),
+            "polis_px": ratio(o.polis_px, o.pairs),
             "vertex_ratio": ratio(o.found_vertices, o.true_vertices),
             "matched_whole": o.pairs,
+            "true_holes": self.true_holes,
+            "holes": hole_tp + hole_fp,
+            "hole_f1": ratio(2 * hole_tp, hole_tp + hole_fp + self.true_holes),
+            **self.shapes.metrics(),
+            **self.true_shapes.metrics("true_"),
         }
 
+    def intervals(self) -> Intervals:
+        """Return bootstrap intervals of precision, recall, F1 and AP50."""
+        tp, fp = _count(self.outcome[0])
+        ranked = None
+        if self.confidence is not None:
+            order = np.argsort(-self.confidence, kind="stable")
+            ranked = self.outcome[0][order][self.outcome[0][order] != IGNORED] == TP
+        return bootstrap(tp, fp, self.truths - tp, ranked, np.linspace(0, 1, RECALLS))
 
-def compare_buildings(truth: Clipped, predicted: Clipped) -> BuildingCounts:
-    """Match predicted buildings with true buildings.
 
-    As in COCO's own code (pycocotools, `COCOeval.evaluateImg`), predictions are matched in order of decreasing
-    confidence, each with the free true building of the largest IoU of at least the threshold; true buildings that
-    count come first. A prediction that is matched with a true building that does not count, or is not matched and does
-    not count itself, is ignored. Without confidence, predictions are matched in order of decreasing IoU.
+def _count(outcome: NDArray[np.int8]) -> tuple[int, int]:
+    """Return the numbers of true and false positives."""
+    return int(np.count_nonzero(outcome == TP)), int(np.count_nonzero(outcome == FP))
+
+
+def compare_buildings(
+    truth: Clipped, predicted: Clipped, *, px: float = 1.0, repaired: tuple[int, int] = (0, 0)
+) -> BuildingCounts:
+    """Compare predicted buildings with true buildings.
+
+    Args:
+        truth: True buildings.
+        predicted: Predicted buildings.
+        px: Size of a pixel of the scored grid in the unit of the coordinates.
+        repaired: Number of true and of predicted buildings that were invalid as read.
     """
     pairs = overlapping_pairs(truth.polygons, predicted.polygons, at_least=IOU_THRESHOLDS[0])
-    rank = predicted.confidence
-    if rank is None:
-        rank = np.zeros(len(predicted))
-        np.maximum.at(rank, pairs.predicted, pairs.iou)
-    order = np.argsort(-rank, kind="stable")
-    chosen = [match_greedily(pairs, order, truth.counts, at) for at in IOU_THRESHOLDS]
-    outcome = np.empty((len(chosen), len(predicted)), np.int8)
-    for row, choice in zip(outcome, chosen, strict=True):
-        is_matched = choice >= 0
-        row[:] = np.where(predicted.counts & ~is_matched, FP, IGNORED)
-        row[is_matched] = np.where(truth.counts[pairs.truth[choice[is_matched]]], TP, IGNORED)
+    chosen, outcome = _match(truth, predicted, pairs, IOU_THRESHOLDS)
+    true_holes, found_holes = holes(truth), holes(predicted)
+    hole_pairs = overlapping_pairs(true_holes.polygons, found_holes.polygons, at_least=IOU_THRESHOLDS[0])
     return BuildingCounts(
         truths=int(truth.counts.sum()),
         predictions=int(predicted.counts.sum()),
@@ -134,8 +174,41 @@ def compare_buildings(truth: Clipped, predicted: Clipped) -> BuildingCounts:
         found_vertices=int(predicted.vertices[predicted.counts].sum()),
         confidence=predicted.confidence,
         outcome=outcome,
-        outlines=_measure_outlines(truth, predicted, pairs, chosen[0]),
+        outlines=_measure_outlines(truth, predicted, pairs, chosen[0], px),
+        true_holes=int(true_holes.counts.sum()),
+        hole_outcome=_match(true_holes, found_holes, hole_pairs, IOU_THRESHOLDS[:1])[1][0],
+        true_shapes=measure_shapes(truth, repaired=repaired[0]),
+        shapes=measure_shapes(predicted, repaired=repaired[1]),
+        evidence=predicted.evidence,
     )
+
+
+def _match(
+    truth: Clipped, predicted: Clipped, pairs: "Pairs", thresholds: Sequence[float]
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int8]]:
+    """Match predicted with true polygons at each threshold.
+
+    As in COCO's own code (pycocotools, `COCOeval.evaluateImg`), predictions are matched in order of decreasing
+    confidence, each with the free true building of the largest IoU of at least the threshold; true buildings that
+    count come first. A prediction that is matched with a true building that does not count, or is not matched and does
+    not count itself, is ignored. Without confidence, predictions are matched in order of decreasing IoU.
+
+    Returns:
+        Index in `pairs` of the match of every prediction, -1 for none, `(prediction,)` for each threshold; and
+        `TP`, `FP` or `IGNORED`, `(threshold, prediction)`.
+    """
+    rank = predicted.confidence
+    if rank is None:
+        rank = np.zeros(len(predicted))
+        np.maximum.at(rank, pairs.predicted, pairs.iou)
+    order = np.argsort(-rank, kind="stable")
+    chosen = [match_greedily(pairs, order, truth.counts, at) for at in thresholds]
+    outcome = np.empty((len(chosen), len(predicted)), np.int8)
+    for row, choice in zip(outcome, chosen, strict=True):
+        is_matched = choice >= 0
+        row[:] = np.where(predicted.counts & ~is_matched, FP, IGNORED)
+        row[is_matched] = np.where(truth.counts[pairs.truth[choice[is_matched]]], TP, IGNORED)
+    return chosen, outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +285,9 @@ def average_precision(confidence: NDArray[np.float64], outcome: NDArray[np.int8]
     return float(np.append(best_from_here, 0.0)[at].sum() / RECALLS)
 
 
-def _measure_outlines(truth: Clipped, predicted: Clipped, pairs: Pairs, choice: NDArray[np.int64]) -> Outlines:
+def _measure_outlines(
+    truth: Clipped, predicted: Clipped, pairs: Pairs, choice: NDArray[np.int64], px: float
+) -> Outlines:
     chosen = choice[choice >= 0]
     p, t, iou = pairs.predicted[chosen], pairs.truth[chosen], pairs.iou[chosen]
     whole = predicted.is_whole[p] & truth.is_whole[t]
@@ -221,11 +296,13 @@ def _measure_outlines(truth: Clipped, predicted: Clipped, pairs: Pairs, choice: 
         return Outlines()
     true, found = truth.polygons[t], predicted.polygons[p]
     n, m = count_vertices(true), count_vertices(found)
+    distance = float(polis(true, found).sum())
     return Outlines(
         pairs=len(p),
         iou=float(iou.sum()),
         c_iou=float((iou * vertex_likeness(n, m)).sum()),
-        polis=float(polis(true, found).sum()),
+        polis=distance,
+        polis_px=distance / px,
         true_vertices=int(n.sum()),
         found_vertices=int(m.sum()),
     )

@@ -53,6 +53,7 @@ BUILDINGS = {
     "precision": "precision",
     "recall": "recall",
     "F1": "f1",
+    "F1, 95 %": "f1_interval",
     "AP50": "ap50",
     "AP": "ap",
     "count error": "count_error",
@@ -60,6 +61,21 @@ BUILDINGS = {
     "C-IoU": "c_iou",
     "vertex ratio": "vertex_ratio",
 }
+SHAPES = {
+    "right corners": "orthogonality",
+    "right, truth": "true_orthogonality",
+    "shared walls": "shared_edges",
+    "shared, truth": "true_shared_edges",
+    "hole F1": "hole_f1",
+    "PoLiS, px": "polis_px",
+    "gap area": "gap_area",
+    "overlap area": "overlap_area",
+    "slivers": "slivers",
+    "invalid": "invalid",
+}
+
+FEW_BUILDINGS = 1000
+"""Number of true buildings below which the table shows how far F1 may be off."""
 
 CURVE_STEP = 0.05
 """Distance of the thresholds in the table of the curve."""
@@ -122,7 +138,8 @@ class Evaluation:
             parts = [_table("scene", TWO_CLASSES, rows)]
         buildings = {name: found["buildings"] for name, found in rows.items() if "buildings" in found}
         if buildings:
-            parts.append(_table("buildings", BUILDINGS, buildings))
+            few = {name: found | {"f1_interval": _interval(found)} for name, found in buildings.items()}
+            parts += [_table("buildings", BUILDINGS, few), _table("shapes", SHAPES, buildings)]
         if self.curve:
             parts.append(_curve_table(self.curve))
         return "\n\n".join(parts)
@@ -136,6 +153,12 @@ def _table(first: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[st
 
     cells = [[name, *(cell(row, key) for key in columns.values())] for name, row in rows.items()]
     return write_table((first, *columns), cells)
+
+
+def _interval(found: Mapping[str, Any]) -> str | float:
+    """Return the interval of F1 where buildings are few, else NaN."""
+    low, high = found["f1_low"], found["f1_high"]
+    return f"{low:.3f} to {high:.3f}" if found["truth"] < FEW_BUILDINGS and low == low else float("nan")
 
 
 def _curve_table(curve: Sequence[Mapping[str, float]]) -> str:
@@ -275,7 +298,13 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         scratch, label_settings = Path(folder), settings.label_settings
         prediction = scene.scored.open(settings, scene.labels, scratch)
         grid, target = prediction.grid, prediction.target
-        coding = plan_labels(prediction.classes, prediction.classes[target], label_settings.codes, prediction.colors)
+        coding = plan_labels(
+            prediction.classes,
+            prediction.classes[target],
+            label_settings.codes,
+            prediction.colors,
+            instances=label_settings.instances,
+        )
         truth, true_buildings = open_labels(
             scene.labels, grid, prediction.native, coding, label_settings, scratch / "truth"
         )

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
-from geoseg.datasets.labels import read_labels
+from geoseg.datasets.labels import read_labels, read_outlines
 from geoseg.errors import LabelError, RecipeError, UsageError
-from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, read_buildings
+from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, read_buildings, repair_polygons
 from geoseg.evaluate.rasters import Bytes, Scratch
 from geoseg.evaluate.settings import LabelSettings
 from geoseg.grid import Grid, Window
@@ -24,6 +24,7 @@ def plan_labels(
     codes: tuple[tuple[str, str], ...],
     colors: Mapping[str, str] | None = None,
     *,
+    instances: bool = False,
     argument: str = "codes",
 ) -> Coding:
     """Return the coding of the classes that results from the codes of a user.
@@ -33,6 +34,7 @@ def plan_labels(
         target: The class of polygons.
         codes: Number or `#RRGGBB` to class name, or to `unknown`.
         colors: Default `#RRGGBB` by class name, if no code is a color.
+        instances: See `LabelSettings`.
         argument: Name of the argument with the codes, for messages.
 
     Raises:
@@ -41,13 +43,13 @@ def plan_labels(
     named = {key: name for key, name in codes if key.startswith("#")}
     named = named or {color: name for name, color in (colors or {}).items()}
     values = {key: name for key, name in codes if not key.startswith("#")}
-    if values and UNKNOWN not in values.values():
+    if values and UNKNOWN not in values.values() and not instances:
         values.setdefault(str(IGNORED), UNKNOWN)
     try:
-        return plan_coding(classes, target=target, also=named, values=values or None)
+        return plan_coding(classes, target=target, also=named, values=values or None, instances=instances)
     except RecipeError as err:
-        found = str(err).removeprefix("values: ").removeprefix("also: ")  # the keys of a recipe
-        raise UsageError(f"`{argument}` cannot be used: {found}.") from err
+        key, _, found = str(err).partition(": ")  # a key of a recipe
+        raise UsageError(f"`{key if key == 'instances' else argument}` cannot be used: {found}.") from err
 
 
 def open_labels(
@@ -64,7 +66,8 @@ def open_labels(
         scratch: Path of a temporary file for the pixels.
 
     Returns:
-        Class indices, 255 where unknown; and the buildings, if the labels are polygons without classes, else None.
+        Class indices, 255 where unknown; and the buildings, if the labels are polygons without classes or a raster of
+        their numbers, else None.
 
     Raises:
         LabelError: If the labels are missing, cannot be read, have unknown values or do not overlap the grid.
@@ -78,7 +81,9 @@ def open_labels(
                 path, grid.crop(window), coding=coding, native=native, layer=settings.layer, column=settings.column
             )
 
-        return Scratch.fill(scratch, grid.shape, read), None
+        outlines = read_outlines(path, grid, coding=coding, native=native) if is_raster(path) else None
+        single = None if outlines is None else BuildingPolygons(repair_polygons(outlines)[0])
+        return Scratch.fill(scratch, grid.shape, read), single
     if not coding.is_binary:
         raise LabelError(
             f"{path} contains polygons without classes, but {len(coding.indices) - 1} classes are scored. Give the "

@@ -183,7 +183,7 @@ def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
     """Draw the share of target pixels against their mean probability, and a histogram of the probabilities."""
     from matplotlib.figure import Figure
 
-    bins = [b for b in levels.bins() if b.pixels]
+    bins = [b for b in levels.bins() if b.count]
     figure = Figure(figsize=(5, 6), dpi=DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="perfect")
@@ -191,7 +191,7 @@ def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"share of {target} pixels")
     upper.set_title(f"expected calibration error {levels.calibration_error():.4f}", fontsize=10)
     upper.legend(frameon=False)
-    lower.bar([b.low for b in bins], [b.pixels for b in bins], width=[b.high - b.low for b in bins], align="edge")
+    lower.bar([b.low for b in bins], [b.count for b in bins], width=[b.high - b.low for b in bins], align="edge")
     lower.set(xlabel=f"probability of {target}", ylabel="pixels", yscale="log")
     return _save(figure, path)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.evaluate.reliability import Bin, bin_probabilities, calibration_error
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
 BINARY = ("background", "building")
@@ -201,25 +202,6 @@ def _spread(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Pixels whose probability lies in `(low, high]`; the first bin includes 0.
-
-    Attributes:
-        low: Lower bound.
-        high: Upper bound.
-        pixels: Number of pixels.
-        confidence: Mean probability; NaN without pixels.
-        frequency: Share of the target; NaN without pixels.
-    """
-
-    low: float
-    high: float
-    pixels: int
-    confidence: float
-    frequency: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Levels:
     """Pixels by truth and stored probability of the target, from which all thresholds and bins follow exactly.
@@ -268,32 +250,12 @@ class Levels:
     def bins(self, count: int = BINS) -> list[Bin]:
         """Return the reliability table: bins of equal width from 0 to 1."""
         probability = np.arange(LEVELS) / PROBABILITY_ONE
-        edges = np.linspace(0, 1, count + 1)
-        index = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, count - 1)
-        pixels = _sum(index, self.counts.sum(axis=0), count)
-        confidence = _sum(index, self.counts.sum(axis=0) * probability, count)
-        hits = _sum(index, self.counts[1], count)
-        with np.errstate(invalid="ignore"):
-            columns = (edges[:-1], edges[1:], pixels, confidence / pixels, hits / pixels)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [Bin(low, high, int(n), p, f) for low, high, n, p, f in rows]
+        return bin_probabilities(probability, self.counts.sum(axis=0), self.counts[1], count=count)
 
     def calibration_error(self, count: int = BINS) -> float:
-        """Return the expected calibration error of the target's probability; NaN without pixels.
-
-        The mean over bins of |share that is the target - mean probability|, weighted by their pixels: Naeini, Cooper
-        and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; equal bins as in
-        Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
-        """
-        filled = [b for b in self.bins(count) if b.pixels]
-        total = sum(b.pixels for b in filled)
-        gap = sum(b.pixels * abs(b.frequency - b.confidence) for b in filled)
-        return gap / total if total else float("nan")
+        """Return the expected calibration error of the target's probability; NaN without pixels."""
+        return calibration_error(self.bins(count))
 
     def _confusion(self, value: int) -> Confusion:
         below, above = self.counts[:, :value].sum(axis=1), self.counts[:, value:].sum(axis=1)
         return Confusion(np.stack((below, above), axis=1))
-
-
-def _sum(index: NDArray[np.intp], values: NDArray[np.int64] | NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    return np.bincount(index, weights=values, minlength=count).astype(np.float64)

@@ -1,5 +1,6 @@
 """Building polygons: read from a file, outlined from a raster, and clipped to the scored area."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,22 +10,26 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError, LabelError
-from geoseg.evaluate.rasters import BLOCK_PX, Bytes, Raster, cut_grid
+from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
-from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
-from geoseg.vectorize import join_seams, polygonize_block
-from geoseg.vectorize.footprints import keep_large
-from geoseg.vectorize.generalize import Simplify, generalize
+from geoseg.scene import Raster
+from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, polygonize_window
+from geoseg.vectorize.calibration import Evidence, calibrate, gather_evidence
+from geoseg.vectorize.footprints import Limits, keep_large
+from geoseg.vectorize.generalize import Generalizer, clip_to_grid
+from geoseg.vectorize.scene import OutlineOptions, cut_grid
+from geoseg.vectorize.simplify import Simplify
 
 PolygonArray = NDArray[Any]
 """Shapely polygons and multipolygons, `(building,)`; one item is one building."""
 
+SIMPLIFY_PX = 1.0
+"""Simplification tolerance for outlines of rasters; otherwise pixel corners would count as vertices."""
+
 CONFIDENCE_COLUMNS = ("confidence", "score", "probability")
 """Columns used as the confidence of footprints by default, in order of preference."""
 
-SIMPLIFY_PX = 1.0
-"""Simplification tolerance for outlines of rasters, as in a run; otherwise pixel corners would count as vertices."""
 
 HALF = 0.5
 """A polygon counts if at least this share of its area lies in the scored area."""
@@ -40,10 +45,14 @@ class BuildingPolygons:
     Attributes:
         polygons: Valid polygons in pixels of the scored grid, x = column and y = row, `(building,)`.
         confidence: From 0 to 1, `(building,)`; None if unknown.
+        evidence: What a confidence can be made of; None if unknown.
+        repaired: Number of polygons that were invalid as read.
     """
 
     polygons: PolygonArray
     confidence: NDArray[np.float64] | None = None
+    evidence: Evidence | None = None
+    repaired: int = 0
 
     def burn(self, window: Window) -> Bytes:
         """Return 1 where a building covers the center of a pixel, else 0, `(y, x)`."""
@@ -89,8 +98,11 @@ def read_buildings(
         raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
     usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
     column = confidence or (usual[0] if usual else None)
-    polygons, kept = repair_polygons(np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object))
-    return BuildingPolygons(polygons, None if column is None else np.asarray(frame[column], np.float64)[kept])
+    read = np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object)
+    polygons, kept = repair_polygons(read)
+    sure = None if column is None else np.asarray(frame[column], np.float64)[kept]
+    repaired = int(np.count_nonzero(~shapely.is_valid(read) & ~shapely.is_missing(read)))
+    return BuildingPolygons(polygons, sure, repaired=repaired)
 
 
 def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str:
@@ -130,34 +142,39 @@ def outline_buildings(
     target: int,
     *,
     probability: Raster | None = None,
-    min_area_m2: float = 0.0,
-    simplify_px: float = SIMPLIFY_PX,
+    surface: Raster | None = None,
+    split_depth: float | None = None,
+    limits: Limits | None = None,
+    generalizer: Generalizer | None = None,
     block_px: int = BLOCK_PX,
+    coefficients: Mapping[str, float] | None = None,
 ) -> BuildingPolygons:
-    """Outline the connected pixels of a class in the same way as a run.
+    """Outline the buildings in the pixels of a class in the same way as a run.
 
     Args:
         classes: Class indices.
         grid: Their grid.
         target: Index of the class.
         probability: Stored probabilities, from which the confidence is computed.
-        min_area_m2: Minimum area of a building.
-        simplify_px: Simplification tolerance in pixels; 0 keeps every pixel corner.
+        surface: How far inside a building each pixel lies, stored alike; the probabilities by default.
+        split_depth: How much that falls between two buildings; None leaves those that touch together.
+        limits: What is too small; nothing by default.
+        generalizer: Makes the outlines; simplifies them by `SIMPLIFY_PX` by default.
         block_px: Height and width of the windows, on which the result does not depend.
+        coefficients: Those of the confidence, `ModelSpec.confidence`.
     """
-    blocks = []
-    for window in cut_grid(grid.shape, block_px):
-        around = window.expand(1).intersect(grid.window)
-        assert around is not None
-        values = classes.read(around)
-        weights = probability.read(around) if probability is not None else np.zeros(around.shape, np.uint8)
-        blocks.append(polygonize_block(values == target, weights, values != NODATA, window, scene_shape=grid.shape))
-    joined = join_seams(blocks)
-    kept = keep_large(joined, grid, min_area_m2)
-    confidence = kept.probability_sum / np.maximum(kept.pixel_count, 1) / PROBABILITY_ONE
-    new, clashing = generalize(kept.polygons, Simplify(simplify_px))
-    outlines = np.where(clashing, kept.polygons, new)
-    return BuildingPolygons(outlines, confidence if probability is not None else None)
+    pixels = StoredPixels(grid, probability, surface=surface, classes=classes, target=target)
+    split = Split.on(grid, split_depth, has_interior=surface is not None) if split_depth is not None else None
+    usual = generalizer or Simplify(SIMPLIFY_PX)
+    options = OutlineOptions(threshold=1, limits=limits or Limits(), generalizer=usual, split=split)
+    blocks = [polygonize_window(pixels, window, options) for window in cut_grid(grid.shape, block_px)]
+    joined = join_seams(blocks, depth=options.depth)
+    kept = keep_large(joined, grid, options.limits)
+    outlines = clip_to_grid(usual.outlines(kept.polygons).polygons, grid.shape)
+    if probability is None:
+        return BuildingPolygons(outlines)
+    evidence = gather_evidence(kept, grid)
+    return BuildingPolygons(outlines, calibrate(evidence, coefficients), evidence=evidence)
 
 
 def outline_area(known: NDArray[np.bool_], around: Window, window: Window, shape: tuple[int, int]) -> PolygonArray:
@@ -189,15 +206,18 @@ class Clipped:
         polygons: Their parts inside the scored area, in meters or, without a CRS, in pixels, `(building,)`.
         share: Share of their area that lies inside, 0 to 1, `(building,)`.
         confidence: From 0 to 1, `(building,)`; None if unknown.
+        evidence: What a confidence can be made of; None if unknown.
     """
 
     polygons: PolygonArray
     share: NDArray[np.float64]
     confidence: NDArray[np.float64] | None = None
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         """Check that all columns have the same length."""
-        sizes = {len(column) for column in (self.polygons, self.share, self.confidence) if column is not None}
+        columns = (self.polygons, self.share, self.confidence, self.evidence)
+        sizes = {len(column) for column in columns if column is not None}
         if len(sizes) > 1:
             raise ValueError(f"columns must have the same length, got {sorted(sizes)}")
 
@@ -213,7 +233,8 @@ class Clipped:
     def take(self, index: NDArray[Any]) -> Self:
         """Select buildings by indices or a boolean array."""
         confidence = None if self.confidence is None else self.confidence[index]
-        return type(self)(self.polygons[index], self.share[index], confidence)
+        evidence = None if self.evidence is None else self.evidence.take(index)
+        return type(self)(self.polygons[index], self.share[index], confidence, evidence)
 
     @property
     def counts(self) -> NDArray[np.bool_]:
@@ -238,13 +259,19 @@ def count_vertices(polygons: PolygonArray) -> NDArray[np.int64]:
     return np.bincount(owner, weights=corners, minlength=len(polygons)).astype(np.int64)
 
 
-def clip_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray[np.float64] | None = None) -> Clipped:
+def clip_to_area(
+    polygons: PolygonArray,
+    area: PolygonArray,
+    confidence: NDArray[np.float64] | None = None,
+    evidence: Evidence | None = None,
+) -> Clipped:
     """Clip polygons to the scored area; those that do not overlap it are omitted.
 
     Args:
         polygons: Valid polygons, `(building,)`.
         area: The scored area as valid polygons that do not overlap.
         confidence: Confidence of each polygon, or None.
+        evidence: What it can be made of, or None.
     """
     which, piece = shapely.STRtree(area).query(polygons, predicate="intersects")
     shapely.prepare(area)
@@ -259,4 +286,4 @@ def clip_to_area(polygons: PolygonArray, area: PolygonArray, confidence: NDArray
     first, stop = np.searchsorted(which, crossing, side="left"), np.searchsorted(which, crossing, side="right")
     parts = polygons.copy()
     parts[crossing] = [shapely.union_all(_areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
-    return Clipped(parts, share, confidence).take(share > 0)
+    return Clipped(parts, share, confidence, evidence).take(share > 0)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from geoseg.bundle import Bundle
 from geoseg.datasets.labels import read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
-from geoseg.evaluate.polygons import SIMPLIFY_PX, BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
-from geoseg.evaluate.rasters import Bytes, Chosen, Raster, Scratch, StoredRaster, Thresholded
+from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
+from geoseg.evaluate.rasters import Bytes, Chosen, Scratch, Thresholded
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.suffixes import is_raster
-from geoseg.scene import Scene, open_scene
+from geoseg.scene import Raster, Scene, StoredRaster, open_scene
 from geoseg.third_party import allow_no_georeference
+from geoseg.vectorize import Generalizer, Limits, Simplify, choose_depth, choose_generalizer, choose_limits
 
 log = logging.getLogger(__name__)
+
+NO_LIMITS = Limits()
 
 RUN_RASTERS = ("classes.tif", "mask.tif", "probability.tif")
 
@@ -39,8 +42,11 @@ class Prediction:
         probability: Stored probability of the target, or None.
         threshold: Minimum probability of a target pixel, or None.
         buildings: Predicted buildings; None if they must be outlined.
-        min_area_m2: Minimum area of outlined buildings.
-        simplify_px: Simplification tolerance of outlined buildings.
+        limits: Which outlined buildings and holes are too small.
+        generalizer: Outlines buildings; see `outline_buildings`.
+        surface: How far inside a building each pixel lies; the probability if None.
+        split_depth: How much it falls between two outlined buildings; None leaves those that touch together.
+        coefficients: Those of the confidence of outlined buildings.
         image: The scene, for pictures, or None.
         colors: `#RRGGBB` by class name.
         unscored: Classes excluded from means.
@@ -55,8 +61,11 @@ class Prediction:
     probability: Raster | None = None
     threshold: float | None = None
     buildings: BuildingPolygons | None = None
-    min_area_m2: float = 0.0
-    simplify_px: float = SIMPLIFY_PX
+    limits: Limits = NO_LIMITS
+    generalizer: Generalizer | None = None
+    surface: Raster | None = None
+    split_depth: float | None = None
+    coefficients: Mapping[str, float] = field(default_factory=dict)
     image: Scene | None = None
     colors: dict[str, str] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
@@ -74,8 +83,11 @@ class Prediction:
             self.grid,
             target,
             probability=self.probability,
-            min_area_m2=self.min_area_m2,
-            simplify_px=self.simplify_px,
+            limits=self.limits,
+            generalizer=self.generalizer,
+            surface=self.surface,
+            split_depth=self.split_depth,
+            coefficients=self.coefficients,
         )
 
 
@@ -115,6 +127,7 @@ class ScoredModel:
         several = plan.has_class_raster and not settings.scores_target_only(labels)
         probability = Scratch.create(scratch / "probability", plan.scene.grid.shape)
         classes = Scratch.create(scratch / "classes", plan.scene.grid.shape) if several else None
+        interior = Scratch.create(scratch / "interior", plan.scene.grid.shape) if plan.has_interior else None
         threads = plan.open_engine().threads
         blocks = plan.blocks(plan.choose_block_px(threads))
 
@@ -123,6 +136,8 @@ class ScoredModel:
             probability.write(block.window, pixels.probability)
             if classes is not None and pixels.classes is not None:
                 classes.write(block.window, pixels.classes)
+            if interior is not None and pixels.interior is not None:
+                interior.write(block.window, pixels.interior)
 
         tasks = [delayed(predict)(block) for block in blocks]
         compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
@@ -137,7 +152,11 @@ class ScoredModel:
             predicted=classes or Thresholded(probability, stored_threshold(threshold)),
             probability=probability,
             threshold=threshold,
-            min_area_m2=spec.min_area_m2,
+            limits=choose_limits(spec.min_area_m2, None),
+            surface=interior,
+            split_depth=choose_depth(None, has_interior=plan.has_interior),
+            generalizer=choose_generalizer("regular", None, plan.scene.grid),
+            coefficients=spec.confidence,
             image=plan.scene,
             colors=dict(zip(spec.classes, spec.class_colors, strict=True)) if has_colors else {},
             unscored=tuple(spec.training.get("fit", {}).get("unscored", ())),
@@ -205,8 +224,11 @@ class ScoredRun:
             probability=probability,
             threshold=used,
             buildings=buildings,
-            min_area_m2=float(report.get("min_area_m2") or 0.0),
-            simplify_px=float(report.get("settings", {}).get("simplify_px", SIMPLIFY_PX)),
+            limits=Limits(float(report.get("min_area_m2") or 0.0), float(report.get("fill_holes_m2") or 0.0)),
+            generalizer=_generalizer_of(report.get("settings", {}), grid),
+            surface=StoredRaster(str(folder / "interior.tif")) if (folder / "interior.tif").is_file() else None,
+            split_depth=report.get("split_depth"),
+            coefficients=report.get("model", {}).get("confidence", {}),
             image=_image_of(report),
             colors=colors,
             facts={
@@ -216,6 +238,13 @@ class ScoredRun:
                 "threshold": used,
             },
         )
+
+
+def _generalizer_of(settings: dict[str, Any], grid: Grid) -> Generalizer:
+    """Return what outlined the buildings of a run; older runs have a tolerance in pixels."""
+    if "simplify_px" in settings:
+        return Simplify(float(settings["simplify_px"]))
+    return choose_generalizer(settings.get("outline", "regular"), settings.get("tolerance_m"), grid)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

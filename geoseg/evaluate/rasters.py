@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import ReadError
 from geoseg.grid import Window
 from geoseg.inference import NODATA
+from geoseg.scene import Raster
 
 Bytes = NDArray[np.uint8]
 
@@ -19,14 +18,6 @@ BLOCK_PX = 2048
 
 STRIP_PIXELS = 2**24
 """Number of pixels in a strip of whole rows that is read at a time."""
-
-
-class Raster(Protocol):
-    """One byte per pixel of the scored grid."""
-
-    def read(self, window: Window) -> Bytes:
-        """Return the `(y, x)` pixels of a window inside the grid."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,31 +52,6 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRaster:
-    """The first band of a raster file that is on the scored grid."""
-
-    path: str
-
-    def read(self, window: Window) -> Bytes:
-        """Return the `(y, x)` pixels of a window.
-
-        Raises:
-            ReadError: If they cannot be read.
-        """
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window as Part
-
-        from geoseg.scene import open_reader
-
-        try:
-            part = Part(window.col, window.row, window.width, window.height)
-            with open_reader(self.path) as reader:
-                return np.asarray(reader.read(1, window=part), np.uint8)
-        except RasterioError as err:
-            raise ReadError(f"{self.path} cannot be read ({err}). The file may be damaged; create it again.") from err
-
-
-@dataclass(frozen=True, slots=True)
 class Thresholded:
     """Classes 0 and 1 from stored probabilities."""
 
@@ -109,13 +75,6 @@ class Chosen:
         """Return 1 for pixels of the class, 0 for other classes, 255 for nodata."""
         found = self.classes.read(window)
         return np.where(found == NODATA, NODATA, found == self.index).astype(np.uint8)
-
-
-def cut_grid(shape: tuple[int, int], block_px: int) -> Iterator[Window]:
-    """Yield disjoint windows that cover a grid, row by row."""
-    for row in range(0, shape[0], block_px):
-        for col in range(0, shape[1], block_px):
-            yield Window(row, col, min(block_px, shape[0] - row), min(block_px, shape[1] - col))
 
 
 def strips(shape: tuple[int, int]) -> Iterator[Window]:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from geoseg.errors import LabelError
 from geoseg.evaluate.buildings import BuildingCounts, compare_buildings, vertex_likeness
+from geoseg.evaluate.calibration import measure_confidence
 from geoseg.evaluate.pixels import BOUNDARY_M, BOUNDARY_PX, BoundaryCounts, Confusion, Levels, count_boundary, mean
 from geoseg.evaluate.polygons import BuildingPolygons, PolygonArray, clip_to_area, outline_area
 from geoseg.evaluate.prediction import Prediction
-from geoseg.evaluate.rasters import BLOCK_PX, Bytes, Raster, cut_grid
+from geoseg.evaluate.rasters import BLOCK_PX, Bytes
+from geoseg.evaluate.reliability import calibration_error
 from geoseg.grid import Grid, Window
 from geoseg.inference import AOI, NODATA
+from geoseg.scene import Raster
+from geoseg.vectorize import cut_grid
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +102,17 @@ class SceneScores:
         found["mean_boundary_iou"] = mean([value for name, value in rims.items() if name not in self.unscored])
         if self.levels is not None:
             found["calibration_error"] = self.levels.calibration_error()
-            found["reliability"] = [asdict(row) for row in self.levels.bins()]
+            found["reliability"] = [row.to_dict("pixels") for row in self.levels.bins()]
         counts = self.buildings
         if counts is not None:
             # C-IoU as in the code of PolyWorld: from the pixels and vertices of the whole picture.
             c_iou = float("nan")
             if counts.true_vertices + counts.found_vertices > 0:
                 c_iou = float(found["iou"] * vertex_likeness(counts.true_vertices, counts.found_vertices))
-            found["buildings"] = counts.metrics() | {"c_iou_scene": c_iou}
+            bins = measure_confidence(counts)
+            error = {"calibration_error": calibration_error(bins)}
+            found["buildings"] = counts.metrics() | {"c_iou_scene": c_iou} | error
+            found["building_reliability"] = [row.to_dict("buildings") for row in bins]
         return found
 
 
@@ -224,4 +231,9 @@ def score_buildings(
         np.asarray(shapely.transform(polygons, lambda xy: xy * scale), object)
         for polygons in (truth.polygons, predicted.polygons, area)
     )
-    return compare_buildings(clip_to_area(true, scored), clip_to_area(found, scored, predicted.confidence))
+    return compare_buildings(
+        clip_to_area(true, scored),
+        clip_to_area(found, scored, predicted.confidence, predicted.evidence),
+        px=float(np.sqrt(scale[0] * scale[1])),
+        repaired=(truth.repaired, predicted.repaired),
+    )

@@ -17,12 +17,21 @@ class LabelSettings:
         layer: Layer of a vector file that has several.
         column: Column with the class of each polygon; all polygons are buildings by default.
         elsewhere: Accept polygons even if none of them touches the scene.
+        instances: Numbers of a raster are those of single buildings, 0 is the background; `codes` are exceptions.
     """
 
     codes: tuple[tuple[str, str], ...] = ()
     layer: str = ""
     column: str = ""
     elsewhere: bool = False
+    instances: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        if self.instances and self.column:
+            raise UsageError(
+                f"`instances` is for label rasters, `column={self.column}` for polygons with classes. Give one of them."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,5 +148,6 @@ class EvaluateSettings:
         return bool(self.mask_codes or self.label_settings.codes or self.label_settings.column)
 
     def scores_target_only(self, labels: Path) -> bool:
-        """Return True if that is asked for, or if the labels are polygons without classes."""
-        return self.target_only or not (is_raster(labels) or self.label_settings.column)
+        """Return True if that is asked for, or if the labels are single buildings without classes."""
+        told = self.label_settings
+        return self.target_only or told.instances or not (is_raster(labels) or told.column)

@@ -81,6 +81,7 @@ def format_models(models: Sequence[Mapping[str, Any]]) -> str:
 def format_model(model: Mapping[str, Any]) -> str:
     """Return a page about one model."""
     spec = model["spec"]
+    auxiliary = {"auxiliary": " ".join(spec["auxiliary"])} if spec.get("auxiliary") else {}
     origin = {"exported from": model["exported_from"]} if model["exported_from"] else {}
     facts = {
         "file": f"{model['path']} ({model['format']}, {model['bytes'] / 1e6:.1f} MB)",
@@ -94,6 +95,7 @@ def format_model(model: Mapping[str, Any]) -> str:
         "mean": spec["mean"],
         "std": spec["std"],
         "classes": f"{' '.join(spec['classes'])}; {spec['target']} from {spec['threshold']:g}",
+        **auxiliary,
         "chips": f"{spec['chip_px']} px, halo {spec['halo_px']} px, multiples of {spec['stride_px']} px",
         "footprints": f"from {spec['min_area_m2']:g} m2",
         "license": spec["license"] or "not said",

@@ -113,15 +113,21 @@ def _output(spec: ModelSpec) -> dict[str, Any]:
         | ({"color_hint": colors[name].removeprefix("#").upper()} if name in colors else {})
         for value, name in enumerate(names)
     ]
+    description = f"Probabilities 0 to 1 ({activation}); {spec.target} from {spec.threshold:g}."
+    if spec.auxiliary:
+        description += (
+            f" Channels: {', '.join(spec.channels)}. Those after the {'class' if is_binary else 'classes'} are "
+            "auxiliary, a sigmoid each."
+        )
     return {
         "name": "probabilities",
         "tasks": [TASK],
         "result": {
-            "shape": [-1, len(spec.classes), -1, -1],
-            "dim_order": ["batch", "class", "height", "width"],
+            "shape": [-1, len(spec.channels), -1, -1],
+            "dim_order": ["batch", "channel" if spec.auxiliary else "class", "height", "width"],
             "data_type": "float32",
         },
-        "description": f"Probabilities 0 to 1 ({activation}); {spec.target} from {spec.threshold:g}.",
+        "description": description,
         "classification:classes": classes,
         "post_processing_function": None,
     }
@@ -157,6 +163,7 @@ def describe_item(
             "bands": bands,
             "geoseg:version": spec.version,
             "geoseg:key": bundle.key,
+            "geoseg:channels": list(spec.channels),
             "geoseg:metrics": spec.metrics,
             **describe_properties(bundle, is_exported=model_format != ModelFormat.SAFETENSORS),
         },

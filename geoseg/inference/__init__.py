@@ -1,7 +1,7 @@
 """Chips of one block -> stitched probabilities; a whole scene as one lazy array."""
 
 from geoseg.inference.aoi import AOI, Area, read_aoi, read_aoi_bounds
-from geoseg.inference.array import open_probability, predict_scene
+from geoseg.inference.array import LayerChoice, open_probability, predict_scene
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, BlockPixels, Stopwatch, predict_block, stored_threshold
 from geoseg.inference.mosaic import RULES, Rule, plan_mosaic
 from geoseg.inference.plan import (
@@ -26,6 +26,7 @@ __all__ = [
     "EngineRecipe",
     "GridChoice",
     "InferenceOptions",
+    "LayerChoice",
     "Plan",
     "RULES",
     "Rule",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from geoseg.errors import UsageError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
-from geoseg.inference.plan import BLOCK_PX, GridChoice, InferenceOptions, Plan, plan_inference
+from geoseg.inference.plan import APART, BLOCK_PX, GridChoice, InferenceOptions, Plan, plan_inference
 from geoseg.scene import Paths
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
     import xarray
     from numpy.typing import NDArray
+
+LayerChoice = Literal["probability", "classes", "interior"]
+"""What `predict_scene` returns, as in the rasters of a run."""
 
 SPATIAL_REF = "spatial_ref"
 """Name of the grid mapping that rioxarray looks for."""
@@ -30,6 +33,7 @@ def predict_scene(
     *,
     model: str | Path = DEFAULT_MODEL,
     block_px: int = BLOCK_PX,
+    layer: LayerChoice = "probability",
     classes: bool = False,
     bands: Sequence[int] | None = None,
     crs: str | None = None,
@@ -43,13 +47,16 @@ def predict_scene(
     chip_px: int | None = None,
     halo_px: int | None = None,
 ) -> "xarray.DataArray":
-    """Return the probabilities, or the classes, of a scene as a lazy array, computed block by block.
+    """Return probabilities or classes of a scene as a lazy array, computed block by block.
 
     Args:
         scene: What `geoseg.scene.open_scene` takes; or a plan, from `plan_inference` or `plan_mosaic`.
         model: Name of a shipped model, or path of a bundle; a plan has its own.
         block_px: Height and width of a dask chunk, about.
-        classes: Return the likeliest class instead of the target's probability; for models of more than two classes.
+        layer: `probability` of the target; `classes` for the likeliest class, of models of more than two classes; or
+            `interior`, the probability that a pixel lies inside a building, away from its edge and from other
+            buildings, of models with a channel `edge` or `contact`.
+        classes: The same as `layer="classes"`.
         bands: This and all that follow: see `InferenceOptions`; a plan has its own.
         crs: CRS of a scene that has none.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
@@ -63,14 +70,14 @@ def predict_scene(
         halo_px: Another halo than the model's.
 
     Returns:
-        `(y, x)` probability of the target class, float32 in [0, 1], NaN where there is nodata or no AOI; with
-        `classes` the index of the likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the
-        coordinates of the pixel centers (pixel numbers plus a half where the scene is rotated). The coordinate
-        `spatial_ref` holds CRS and transform as rioxarray, GDAL and the CF conventions expect them; `attrs` hold `crs`
-        (WKT), `transform` and `units`, with `classes` also `nodata` and the names of the `classes`.
+        `(y, x)` probabilities, float32 in [0, 1], NaN where there is nodata or no AOI; for `classes` the index of the
+        likeliest class, uint8, 255 where there is nodata or no AOI. `x` and `y` are the coordinates of the pixel
+        centers (pixel numbers plus a half where the scene is rotated). The coordinate `spatial_ref` holds CRS and
+        transform as rioxarray, GDAL and the CF conventions expect them; `attrs` hold `crs` (WKT), `transform` and
+        `units`, for `classes` also `nodata` and the names of the `classes`.
 
     Raises:
-        UsageError: If `classes` is set for a model of one or two classes, or options are given together with a plan.
+        UsageError: If the model has no such layer, or options are given together with a plan.
         GeosegError: See `plan_inference`.
     """
     from dask.delayed import delayed
@@ -94,26 +101,41 @@ def predict_scene(
         plan, given = scene, [f.name for f in fields(options) if repr(getattr(options, f.name)) != repr(f.default)]
         if given:
             raise UsageError(f"A plan has its own options: {', '.join(given)} would have no effect. Make another plan.")
-    if classes and not plan.has_class_raster:
+    layer = _choose_layer(plan, layer, classes)
+    load, shared = delayed(_predict, pure=False), delayed(plan, traverse=False)  # the graph holds the plan once
+    chunks = [(block.window, load(shared, block, layer)) for block in plan.lattice.plan_blocks(block_px)]
+    if layer == "classes":
+        return _as_array(chunks, np.uint8, plan.scene.grid, "class", nodata=NODATA, classes=plan.classes)
+    return _as_array(chunks, np.float32, plan.scene.grid, layer)
+
+
+def _choose_layer(plan: Plan, layer: LayerChoice, classes: bool) -> LayerChoice:
+    """Return the layer that is asked for; raise `UsageError` if the model does not have it."""
+    if layer not in get_args(LayerChoice):
+        raise UsageError(f"There is no `layer={layer!r}`. Choose one of {', '.join(get_args(LayerChoice))}.")
+    if classes:
+        if layer == "interior":
+            raise UsageError("`classes=True` means `layer='classes'`, but `layer='interior'` is given. Omit one.")
+        layer = "classes"
+    if layer == "classes" and not plan.has_class_raster:
         raise UsageError(
             f"The model has {len(plan.classes)} classes ({', '.join(plan.classes)}); a class raster needs more than "
             "two. Compare the probability with a threshold instead."
         )
-    load, shared = delayed(_predict, pure=False), delayed(plan, traverse=False)  # the graph holds the plan once
-    chunks = [(block.window, load(shared, block, classes)) for block in plan.lattice.plan_blocks(block_px)]
-    if classes:
-        return _as_array(chunks, np.uint8, plan.scene.grid, "class", nodata=NODATA, classes=plan.classes)
-    return _as_array(chunks, np.float32, plan.scene.grid, "probability")
+    if layer == "interior" and not plan.has_interior:
+        raise UsageError(
+            f"The model's channels are {', '.join((*plan.classes, *plan.auxiliary))}; an interior needs one of "
+            f"{' and '.join(APART)}. Use the probability instead."
+        )
+    return layer
 
 
-def _predict(plan: Plan, block: Block, classes: bool) -> "NDArray[Any]":
+def _predict(plan: Plan, block: Block, layer: LayerChoice) -> "NDArray[Any]":
     if plan.aoi is not None and not plan.aoi.touches(block.window):
-        stored: NDArray[np.uint8] | None = np.full(block.window.shape, NODATA, np.uint8)
+        stored: NDArray[np.uint8] = np.full(block.window.shape, NODATA, np.uint8)
     else:
-        pixels = predict_block(plan, block)
-        stored = pixels.classes if classes else pixels.probability
-    assert stored is not None
-    return stored if classes else _probability(stored)
+        stored = getattr(predict_block(plan, block), layer)
+    return stored if layer == "classes" else _probability(stored)
 
 
 def _probability(stored: "NDArray[np.uint8]") -> "NDArray[np.float32]":

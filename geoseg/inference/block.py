@@ -37,10 +37,10 @@ ROUNDING = 1e-5
 """How far a probability may lie outside 0 to 1 by rounding."""
 
 Probabilities = NDArray[np.float32]
-"""`(class, y, x)` in [0, 1]."""
+"""`(channel, y, x)` in [0, 1]."""
 
 Predicted = tuple[Probabilities | None, NDArray[np.bool_]]
-"""`(class, y, x)` probabilities of a block, None if nothing in it is valid; the valid mask with one pixel around it."""
+"""`(channel, y, x)` probabilities of a block, None if nothing in it is valid; the valid mask with a pixel around it."""
 
 
 @dataclass(slots=True)
@@ -68,6 +68,8 @@ class BlockPixels:
         watch: Where the time went.
         classes: `(y, x)` uint8: the index of the likeliest class, the lowest of several that are equal, 255 where there
             is nodata or no AOI. None where the model has one class, or two, which the probability tells apart.
+        interior: `(y, x)` uint8: the probability that a pixel lies inside a building, away from its edge and from other
+            buildings, stored like `probability`. None where the model has neither an `edge` nor a `contact` channel.
         is_empty: True where it is known that all of it is nodata.
     """
 
@@ -75,26 +77,34 @@ class BlockPixels:
     valid: NDArray[np.bool_]
     watch: Stopwatch
     classes: NDArray[np.uint8] | None = None
+    interior: NDArray[np.uint8] | None = None
     is_empty: bool = False
 
 
 def predict_block(plan: Plan, block: Block) -> BlockPixels:
     """Predict the pixels of one block; they do not depend on how the scene was cut into blocks.
 
-    Memory is that of the block: its pixels with their halos, and a float32 per pixel, or per pixel and class where the
-    model has more than two.
+    The interior is `f (1 - edge) (1 - contact)`, where `f` is the target's probability: each of the factors is blended,
+    or averaged over a mosaic's scenes, before they are multiplied.
+
+    Memory is that of the block: its pixels with their halos, and a float32 per pixel and channel of `plan.channels`.
     """
     watch, passes = Stopwatch(), plan.passes(block.window.expand(1))
     stitched, valid = mean_of_passes(passes, lambda scene: _predict_pass(plan, scene, block, watch))
     inside = valid[1:-1, 1:-1]
     if stitched is None:
         empty = np.broadcast_to(np.uint8(NODATA), inside.shape)
-        return BlockPixels(empty, valid, watch, empty if plan.has_class_raster else None, is_empty=True)
+        classes, interior = (empty if has else None for has in (plan.has_class_raster, plan.has_interior))
+        return BlockPixels(empty, valid, watch, classes, interior, is_empty=True)
     target = stitched[plan.channels.index(plan.channel)]
-    classes = _where(inside, stitched.argmax(axis=0)) if plan.has_class_raster else None
+    classes = _where(inside, stitched[: len(plan.classes)].argmax(axis=0)) if plan.has_class_raster else None
     target *= PROBABILITY_ONE  # in place: the probabilities are not needed any more
+    inner = target
+    for channel in stitched[len(stitched) - len(plan.apart) :]:  # one operation per pixel, always in this order
+        inner = np.multiply(inner, np.subtract(1, channel, out=channel), out=channel)
+    interior = _where(inside, np.round(inner, out=inner)) if plan.has_interior else None
     probability = _where(inside, np.round(target, out=target))
-    return BlockPixels(probability, valid, watch, classes)
+    return BlockPixels(probability, valid, watch, classes, interior)
 
 
 def _where(valid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -194,22 +204,22 @@ def _is_wanted(plan: Plan, mask: "SceneDataset | CountedMask", chip: tuple[int, 
 
 
 def _predict(engine: "Engine", pixels: NDArray[Any], plan: Plan, watch: Stopwatch) -> NDArray[np.float32]:
-    """Return the plan's channels of a batch's probabilities, `(n, class, y, x)`.
+    """Return the plan's channels of a batch's probabilities, `(n, channel, y, x)`.
 
     Raises:
-        PredictionError: If they have another shape than the chips and classes, or are not numbers from 0 to 1.
+        PredictionError: If they have another shape than the chips and channels, or are not numbers from 0 to 1.
     """
     with engine_semaphore(engine) as waited:
         start = time.perf_counter()
         found = engine.predict(pixels)
-    count = len(plan.classes)
+    count = len(plan.classes) + len(plan.auxiliary)
     if found.shape != (len(pixels), count, *pixels.shape[2:]):
         raise PredictionError(
-            f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, class, y, x) with "
-            f"{count} classes ({', '.join(plan.classes)}). The model does not fit its specification: export or train "
-            "it again."
+            f"{engine.name} gave an array of {found.shape} for chips of {pixels.shape}; expected (n, channel, y, x) "
+            f"with {count} channels ({', '.join((*plan.classes, *plan.auxiliary))}). The model does not fit its "
+            "specification: export or train it again."
         )
-    probabilities = found[:, plan.channels.start : plan.channels.stop]
+    probabilities = found if len(plan.channels) == count else found[:, list(plan.channels)]
     if not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):  # NaN is refused too
         raise PredictionError(
             f"{engine.name} gave values from {probabilities.min()} to {probabilities.max()}; probabilities lie in 0 to "
@@ -249,10 +259,10 @@ def _semaphore_of(name: str, threads: int) -> Semaphore:
 class Cropped:
     """Every pixel from the one chip that owns it."""
 
-    def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
-        """Allocate `classes` channels of a window."""
+    def __init__(self, lattice: Lattice, window: Window, channels: int) -> None:
+        """Allocate `channels` channels of a window."""
         self.lattice, self.window = lattice, window
-        self.out = np.zeros((classes, *window.shape), np.float32)
+        self.out = np.zeros((channels, *window.shape), np.float32)
 
     def add(self, chip: tuple[int, int], probabilities: Probabilities) -> None:
         """Keep the core of a chip."""
@@ -268,10 +278,10 @@ class Cropped:
 class Blended:
     """Every pixel from the chips that see it, weighted by a ramp over the halos that adds up to one."""
 
-    def __init__(self, lattice: Lattice, window: Window, classes: int) -> None:
-        """Allocate `classes` channels of a window."""
+    def __init__(self, lattice: Lattice, window: Window, channels: int) -> None:
+        """Allocate `channels` channels of a window."""
         self.lattice, self.window = lattice, window
-        self.out = np.zeros((classes, *window.shape), np.float32)
+        self.out = np.zeros((channels, *window.shape), np.float32)
         self.weight = np.zeros(window.shape, np.float32)
 
     def add(self, chip: tuple[int, int], probabilities: Probabilities) -> None:

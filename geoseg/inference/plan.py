@@ -27,7 +27,10 @@ BLOCK_PX = 2048
 """Largest block by default: its pixels, probabilities and polygons take about 100 MB per thread."""
 
 BLOCK_VALUES = 4 * BLOCK_PX**2
-"""Most probabilities in one block by default (64 MB): more than four classes make blocks smaller."""
+"""Most probabilities in one block by default (64 MB): more than four channels make blocks smaller."""
+
+APART = ("edge", "contact")
+"""Auxiliary channels that tell buildings apart: a pixel of either is not inside a building; others are ignored."""
 
 BLOCKS_PER_THREAD = 4
 """A small scene is cut into at least this many blocks per thread, so that every core has work until the end."""
@@ -67,12 +70,13 @@ class Plan:
         scene: The scene on its working grid, with the model's bands and levels.
         lattice: The chips.
         engine: A recipe, or an engine itself where it is small (the fakes).
-        channel: Class whose probability is kept.
+        channel: Class whose probability is kept: the target.
         aoi: The area asked for; None is everywhere.
         blend: Blend neighboring chips over their halos instead of cutting at the core's border.
         classes: Names of the engine's classes, in the order of its channels.
         covered: Windows outside which nothing is valid: where a mosaic's scenes lie, or what `data_windows` found; none
             where that is unknown.
+        auxiliary: Names of the engine's channels after those of the classes.
     """
 
     scene: Scene
@@ -83,6 +87,7 @@ class Plan:
     blend: bool = False
     classes: tuple[str, ...] = ("building",)
     covered: tuple[Window, ...] = ()
+    auxiliary: tuple[str, ...] = ()
 
     @property
     def has_class_raster(self) -> bool:
@@ -90,9 +95,25 @@ class Plan:
         return len(self.classes) > 2
 
     @property
-    def channels(self) -> range:
-        """Channels of the engine that are stitched: the target's alone, or all of them for the likeliest class."""
-        return range(len(self.classes)) if self.has_class_raster else range(self.channel, self.channel + 1)
+    def apart(self) -> tuple[int, ...]:
+        """Channels of the engine that tell buildings apart: `edge` and `contact`, in this order, where it has them."""
+        return tuple(len(self.classes) + self.auxiliary.index(name) for name in APART if name in self.auxiliary)
+
+    @property
+    def has_interior(self) -> bool:
+        """True where the probability is kept that a pixel lies inside a building."""
+        return len(self.apart) > 0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the engine that are stitched: the target's or, for the likeliest class, all classes; `apart`."""
+        classes = range(len(self.classes)) if self.has_class_raster else (self.channel,)
+        return (*classes, *self.apart)
+
+    @property
+    def raster_count(self) -> int:
+        """Number of rasters in a result: probability, mask, and those of classes and interior where it has them."""
+        return 2 + self.has_class_raster + self.has_interior
 
     def blocks(self, block_px: int) -> list[Block]:
         """Return the blocks that share ground with the AOI and with what is covered."""
@@ -212,7 +233,7 @@ def lay_chips(scene: Scene, area: AOI | None, bundle: Bundle, options: Inference
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
     engine = EngineRecipe(str(bundle.path), lattice.chip_shape, options.device, options.threads, options.precision)
     covered = () if isinstance(scene, Composite) else data_windows(scene)
-    return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered)
+    return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered, spec.auxiliary)
 
 
 def fit_scene(

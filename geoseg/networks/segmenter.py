@@ -11,27 +11,32 @@ from geoseg.networks.registry import build_network
 class Segmenter(nn.Module):
     """A network with its normalization in front and its probabilities behind.
 
-    `forward` takes raw pixels (n, band, y, x) float in [0, pixel_max] and gives (n, class, y, x) float in [0, 1]:
-    a sigmoid for one class, a softmax over several.
+    `forward` takes raw pixels (n, band, y, x) float in [0, pixel_max] and gives (n, channel, y, x) float in [0, 1]:
+    a sigmoid for one class, a softmax over several, and a sigmoid for each auxiliary channel.
     """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
-        """Wrap `network` with the mean, std, pixel_max and classes of `spec`."""
+        """Wrap `network` with the mean, std, pixel_max and channels of `spec`."""
         super().__init__()
         self.network = network
-        self.is_binary = len(spec.classes) == 1
+        self.classes = len(spec.classes)
+        self.auxiliary = len(spec.auxiliary)
         std = torch.tensor(spec.std, dtype=torch.float32)[:, None, None]
         mean = torch.tensor(spec.mean, dtype=torch.float32)[:, None, None]
         self.register_buffer("scale", 1.0 / (std * spec.pixel_max), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return probabilities (n, class, y, x) of raw pixels (n, band, y, x)."""
+        """Return probabilities (n, channel, y, x) of raw pixels (n, band, y, x)."""
         logits: Tensor = self.network(pixels * self.scale + self.shift)
-        return logits.sigmoid() if self.is_binary else logits.softmax(dim=1)
+        if self.classes == 1:
+            return logits.sigmoid()
+        if not self.auxiliary:
+            return logits.softmax(dim=1)
+        return torch.cat([logits[:, : self.classes].softmax(dim=1), logits[:, self.classes :].sigmoid()], dim=1)
 
 
 def load_segmenter(bundle: Bundle) -> Segmenter:
@@ -41,7 +46,7 @@ def load_segmenter(bundle: Bundle) -> Segmenter:
         BundleError: If the weights do not fit the network that the specification names.
     """
     spec = bundle.spec
-    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.classes), **spec.network_options)
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **spec.network_options)
     try:
         network.load_state_dict(bundle.weights())
     except RuntimeError as err:

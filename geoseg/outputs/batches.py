@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoseg.vectorize.footprints import name_places
+from geoseg.vectorize.generalize import KINDS
+
 if TYPE_CHECKING:
     import pyarrow
     from geopandas import GeoDataFrame
@@ -24,10 +27,15 @@ def to_batch(footprints: "Footprints") -> "pyarrow.RecordBatch":
     count = len(footprints)
     offset, wkb = pa.py_buffer(footprints.wkb_offset.astype(np.int64)), pa.py_buffer(footprints.wkb)
     columns = {
+        "id": pa.array(name_places(footprints.place), pa.string()),
         "area_m2": footprints.area_m2,
         "perimeter_m": footprints.perimeter_m,
         "confidence": footprints.confidence,
+        "confidence_min": footprints.confidence_min,
         "edge": footprints.edge,
+        "orientation_deg": footprints.orientation_deg,
+        "vertices": footprints.vertices,
+        "outline": pa.array(np.array(KINDS)[footprints.kind].tolist(), pa.string()),
         "geometry": pa.Array.from_buffers(pa.large_binary(), count, [None, offset, wkb]),
         "bbox": _boxes(footprints.bounds),
     }

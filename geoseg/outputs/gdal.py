@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 LAYER = "buildings"
 """Name of the layer of footprints."""
 
-DESCRIPTION = "Building footprints. area_m2 and perimeter_m on the ellipsoid; confidence: mean probability inside."
+DESCRIPTION = (
+    "Building footprints. area_m2 and perimeter_m on the ellipsoid; confidence: mean probability inside; edge: cut off "
+    "by the scene; orientation_deg: longer walls, clockwise from north; outline: regular, simple or raw (pixels)."
+)
 STYLE_TABLE = "layer_styles"
 """Where QGIS looks for styles in a GeoPackage; its columns are those that QGIS makes itself."""
 

@@ -3,17 +3,21 @@
 from geoseg.run.batch import BatchResult, run_each
 from geoseg.run.report import RunStatus, read_status
 from geoseg.run.run import RunResult, run_inputs, run_mosaic, run_plan, run_scene
-from geoseg.run.settings import RunSettings
+from geoseg.run.settings import RunSettings, VectorizeSettings
+from geoseg.run.vectorize import VectorizeResult, vectorize_raster
 
 __all__ = [
     "BatchResult",
     "RunResult",
     "RunSettings",
     "RunStatus",
+    "VectorizeResult",
+    "VectorizeSettings",
     "read_status",
     "run_each",
     "run_inputs",
     "run_mosaic",
     "run_plan",
     "run_scene",
+    "vectorize_raster",
 ]

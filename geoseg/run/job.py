@@ -7,20 +7,31 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
-import numpy as np
-
 from geoseg.bundle import Bundle
 from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
-from geoseg.inference import NODATA, BlockPixels, EngineRecipe, Plan, predict_block, stored_threshold
+from geoseg.inference import EngineRecipe, Plan, predict_block
 from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.ledger import PLAN, Ledger, read_json
 from geoseg.run.parts import part_name, write_part
-from geoseg.run.settings import RunSettings
-from geoseg.vectorize import BlockOutlines, Simplify, finish_block, polygonize_block
+from geoseg.run.settings import RunSettings, choose_outlines
+from geoseg.vectorize import OutlineOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def outlines_of(plan: Plan, bundle: Bundle, settings: RunSettings) -> OutlineOptions:
+    """Return how a run outlines buildings."""
+    spec, has_interior = bundle.spec, plan.has_interior
+    return choose_outlines(
+        settings,
+        plan.scene.grid,
+        threshold=spec.threshold,
+        min_area_m2=spec.min_area_m2,
+        has_interior=has_interior,
+        coefficients=spec.confidence,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +53,9 @@ class Job:
     threads: int | None = None
 
     @property
-    def threshold(self) -> int:
-        """Minimum stored probability of a building pixel."""
-        own = self.settings.threshold
-        return stored_threshold(self.bundle.spec.threshold if own is None else own)
-
-    @property
-    def min_area_m2(self) -> float:
-        """Minimum area of a footprint in square meters."""
-        own = self.settings.min_area_m2
-        return self.bundle.spec.min_area_m2 if own is None else own
+    def outlines(self) -> OutlineOptions:
+        """How buildings are outlined."""
+        return outlines_of(self.plan, self.bundle, self.settings)
 
     def blocks(self) -> list[Block]:
         """Return the blocks that meet the AOI and the data, row by row."""
@@ -104,7 +108,7 @@ def without_cause(function: Callable[P, T]) -> Callable[P, T]:
 
 @without_cause
 def run_block(job: Job, block: Block) -> BlockReport:
-    """Predict one block, outline its buildings and write its part, unless the part exists.
+    """Predict one block and write its part, unless the part exists.
 
     Raises:
         GeosegError: If the pixels cannot be read, the engine cannot be loaded or the part cannot be written.
@@ -115,47 +119,11 @@ def run_block(job: Job, block: Block) -> BlockReport:
     prepare_process()
     plan = job.worker_plan()
     pixels, start = predict_block(plan, block), time.perf_counter()
-    outlines = outline_block(
-        plan,
-        pixels,
-        block,
-        threshold=job.threshold,
-        min_area_m2=job.min_area_m2,
-        simplify_px=job.settings.simplify_px,
-    )
-    start = pixels.watch.add("polygonize", start)
     _check_run_folder(job.ledger)  # the run may have ended meanwhile
-    write_part(job.ledger.work, block, pixels, outlines)
+    write_part(job.ledger.work, block, pixels)
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None
     return BlockReport((engine.name, engine.threads) if engine else None, write_s, peak_memory_mb())
-
-
-def outline_block(
-    plan: Plan, pixels: BlockPixels, block: Block, *, threshold: int, min_area_m2: float, simplify_px: float
-) -> BlockOutlines:
-    """Outline the buildings of a block and finish those that no other block can change.
-
-    Args:
-        plan: The plan of the run.
-        pixels: The result of `predict_block`.
-        block: The block.
-        threshold: Minimum stored probability of a building pixel.
-        min_area_m2: Minimum area of a building's pixels in square meters.
-        simplify_px: Simplification tolerance in pixels; 0 keeps every pixel corner.
-    """
-    if pixels.is_empty:
-        return BlockOutlines.empty()
-    grid, ring = plan.scene.grid, block.window.expand(1)
-    inside = ring.intersect(grid.window)
-    assert inside is not None
-    cut = inside.relative_to(ring).slices
-    probability = np.pad(pixels.probability, 1, constant_values=NODATA)[cut]
-    is_building = (probability >= threshold) & (probability != NODATA)
-    if not is_building.any():
-        return BlockOutlines.empty()
-    polygons = polygonize_block(is_building, probability, pixels.valid[cut], block.window, scene_shape=grid.shape)
-    return finish_block(polygons, block.window, grid, min_area_m2=min_area_m2, generalizer=Simplify(simplify_px))
 
 
 @lru_cache(maxsize=1)

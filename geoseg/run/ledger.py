@@ -24,7 +24,7 @@ from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
-from geoseg.run.settings import Facts, RunSettings, key_of
+from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
 from geoseg.sources.files import RUN_FOLDER
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ RESULTS = (
     "classes.tif",
     "classes.tif.aux.xml",
     "classes.qml",
+    "interior.tif",
     *(f"buildings{writer.suffix}" for writer in FORMATS.values()),
     PICTURE,
     "run.json",
@@ -224,10 +225,14 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
         about_files += [f"{name} is missing now" for name in old if name not in new]
         about_files += [f"{name} is new" for name in new if name not in old]
         found += about_files or ([] if found else ["the files are in another order"])  # settings may order them
+    is_outlining = old_files == new_files and {
+        name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+    } <= set(OUTLINING)
+    anew = ", which makes the buildings anew from the probabilities, without the network" if is_outlining else ""
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ExistingResultError(
         f"{location} belongs to another run. {'; '.join(found[:SHOWN])}{more}. Choose another folder with `out`, give "
-        "the same scene, model and settings as before, or replace it with `overwrite=True`."
+        f"the same scene, model and settings as before, or replace it with `overwrite=True`{anew}."
     )
 
 

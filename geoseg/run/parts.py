@@ -10,28 +10,25 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import DamagedPartError
 from geoseg.grid import Block
 from geoseg.inference import NODATA, BlockPixels, Stopwatch
 from geoseg.io.store import Store
-from geoseg.vectorize import BlockOutlines, BlockPolygons, Footprints, Pending
 
 FOLDER = "parts"
 SUFFIX = ".npy.zst"
 ABOUT = "about.json"
 """File in a part with the times and the names of its arrays."""
 
-POLYGON_COLUMNS = ("pixel_count", "probability_sum", "edge", "open")
-FINISHED, PENDING = "finished_", "pending_"
+RasterName = Literal["probability", "classes", "interior"]
+"""A raster of a part, as `BlockPixels` names it."""
 
 DAMAGES: tuple[type[Exception], ...] = (BadZipFile, zlib.error, EOFError, LookupError, ArithmeticError, OSError)
 DAMAGES = (*DAMAGES, RuntimeError, TypeError, ValueError)
@@ -43,34 +40,21 @@ def part_name(block: Block) -> str:
     return f"{FOLDER}/{block.name}.npz"
 
 
-def write_part(store: Store, block: Block, pixels: BlockPixels, outlines: BlockOutlines) -> None:
-    """Write pixels, polygons and times of a block.
+def write_part(store: Store, block: Block, pixels: BlockPixels) -> None:
+    """Write pixels and times of a block.
 
     Args:
         store: The parts of the run.
         block: The block.
         pixels: Its pixels. A raster that is all nodata is omitted.
-        outlines: Its polygons.
 
     Raises:
         OutputError: If the part cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
     if not pixels.is_empty:
-        rasters = {"probability": pixels.probability, "classes": pixels.classes}
+        rasters = {name: getattr(pixels, name) for name in get_args(RasterName)}
         arrays |= {name: raster for name, raster in rasters.items() if raster is not None and (raster != NODATA).any()}
-    if len(outlines.finished):
-        arrays |= {f"{FINISHED}{each.name}": getattr(outlines.finished, each.name) for each in fields(Footprints)}
-    if len(outlines.pending):
-        polygons = outlines.pending.polygons
-        _, vertices, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons.polygons)
-        arrays |= {f"{PENDING}{name}": getattr(polygons, name) for name in POLYGON_COLUMNS}
-        arrays |= {
-            f"{PENDING}vertices": vertices.astype(np.int32),
-            f"{PENDING}ring_offset": ring_offset,
-            f"{PENDING}polygon_offset": polygon_offset,
-            f"{PENDING}clashing": outlines.pending.clashing,
-        }
     watch = {"seconds": pixels.watch.seconds, "chips": pixels.watch.chips}
     packed = BytesIO()
     with ZipFile(packed, "w") as archive:
@@ -80,7 +64,7 @@ def write_part(store: Store, block: Block, pixels: BlockPixels, outlines: BlockO
     store.write(part_name(block), packed.getvalue())
 
 
-def read_raster(store: Store, block: Block, name: Literal["probability", "classes"]) -> NDArray[np.uint8] | None:
+def read_raster(store: Store, block: Block, name: RasterName) -> NDArray[np.uint8] | None:
     """Return a block's `(y, x)` raster; None if it is all nodata.
 
     Raises:
@@ -89,26 +73,6 @@ def read_raster(store: Store, block: Block, name: Literal["probability", "classe
     """
     with _opened(store, block) as part:
         return part.read(name) if part.has(name) else None
-
-
-def read_finished(store: Store, block: Block) -> Footprints:
-    """Return the finished footprints of a block; raises like `read_raster`."""
-    with _opened(store, block) as part:
-        if not part.has(f"{FINISHED}row"):
-            return Footprints.empty()
-        return Footprints(*(part.read(f"{FINISHED}{field.name}") for field in fields(Footprints)))
-
-
-def read_pending(store: Store, block: Block) -> Pending:
-    """Return the pending polygons of a block; raises like `read_raster`."""
-    with _opened(store, block) as part:
-        if not part.has(f"{PENDING}vertices"):
-            return Pending.concatenate([])
-        offsets = part.read(f"{PENDING}ring_offset"), part.read(f"{PENDING}polygon_offset")
-        vertices = part.read(f"{PENDING}vertices").astype(np.float64)
-        polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, vertices, offsets)
-        columns = (part.read(f"{PENDING}{name}") for name in POLYGON_COLUMNS)
-        return Pending(BlockPolygons(np.asarray(polygons, object), *columns), part.read(f"{PENDING}clashing"))
 
 
 def read_watch(store: Store, block: Block) -> Stopwatch:

@@ -27,8 +27,9 @@ from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, Ledger, base_store, read_json
-from geoseg.run.settings import Facts, key_of
+from geoseg.run.settings import Facts, RunSettings, VectorizeSettings, key_of
 from geoseg.sources.files import RUN_FOLDER
+from geoseg.vectorize import OutlineOptions
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +139,6 @@ def describe_run(
     in_blocks = {name: sum(watch.seconds.get(name, 0.0) for watch in watches) for name in names}
     in_blocks["write"] = summary.write_s
     engine, threads = summary.engine or (None, 1)
-    plain = (bool, int, float, list, tuple, type(None))
-    settings = {name: value if isinstance(value, plain) else str(value) for name, value in asdict(job.settings).items()}
     failed = [  # where the result is nodata, and the reason
         {
             "block": block.name,
@@ -165,10 +164,10 @@ def describe_run(
             "key": job.bundle.key,
             "license": spec.license,
             "target": spec.target,
+            "confidence": spec.confidence,
         },
-        "settings": settings,
-        "threshold": spec.threshold if job.settings.threshold is None else job.settings.threshold,
-        "min_area_m2": job.min_area_m2,
+        "settings": describe_settings(job.settings),
+        **describe_outlines(job.outlines, job.settings.threshold or spec.threshold),
         "engine": engine,
         "threads": threads,
         "lattice": {"chip": plan.lattice.chip_shape, "core": plan.lattice.core, "halo_px": plan.lattice.halo_px},
@@ -193,6 +192,22 @@ def describe_run(
         "worker_peak_memory_mb": summary.worker_memory_mb,
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
+    }
+
+
+def describe_settings(settings: RunSettings | VectorizeSettings) -> dict[str, Any]:
+    """Return settings as plain types."""
+    plain = (bool, int, float, list, tuple, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in asdict(settings).items()}
+
+
+def describe_outlines(outlines: OutlineOptions, threshold: float | None) -> dict[str, float | None]:
+    """Return how buildings were outlined, with what was not given; the threshold before it was rounded."""
+    return {
+        "threshold": threshold,
+        "min_area_m2": outlines.limits.min_area_m2,
+        "fill_holes_m2": outlines.limits.fill_holes_m2,
+        "split_depth": outlines.split.depth if outlines.split is not None else 1.0,
     }
 
 

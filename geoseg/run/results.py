@@ -1,8 +1,8 @@
 """The results of a run: made from the parts, and put into the run folder, which then holds nothing else.
 
-The client goes down the scene once for the rasters and once for the footprints, and writes the files as streams. It
-holds the pending polygons of one row of blocks, those above whose other parts are still to come, the footprints of one
-row of blocks, and a batch. A row of blocks is written when no unfinished polygon begins in it or above.
+The client goes down the scene once for the rasters, and once more to outline the buildings in them; files are written
+as streams. It holds the polygons of one row of windows that are not finished, those above whose other parts are still
+to come, the footprints of one row of windows, and a batch.
 """
 
 import shutil
@@ -10,35 +10,36 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import groupby, pairwise
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 import rasterio
-import shapely
 from numpy.typing import NDArray
 
 from geoseg.bundle import ModelSpec
+from geoseg.engines import usable_cores
 from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
 from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
+from geoseg.mosaic import find_meeting
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
-from geoseg.outputs.rasters import class_file, mask_file, open_rasters, probability_file, rgb
+from geoseg.outputs.rasters import RasterFile, class_file, mask_file, open_rasters, probability_file, rgb
 from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PICTURE, RESULTS
-from geoseg.run.parts import FOLDER, part_name, read_finished, read_pending, read_raster, read_watch
+from geoseg.run.parts import RasterName, part_name, read_raster, read_watch
 from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
+from geoseg.scene import Raster, StoredRaster
 from geoseg.sources.files import RUN_FOLDER
 from geoseg.third_party import allow_no_georeference
-from geoseg.vectorize import Footprints, Pending, SeamSweep, Simplify
+from geoseg.vectorize import Footprints, OutlineOptions, StoredPixels, cut_grid, outline_scene
 
 if TYPE_CHECKING:
     import pyarrow
@@ -49,8 +50,11 @@ DOWNLOADS = 8
 CELL_TILES = 8
 """The area of a pixel is measured once per cell of 8 x 8 TIFF tiles (4,096 px), whatever the blocks."""
 
-AT_ONCE = 8_000
-"""Approximate number of footprints of a row of blocks that are sorted at a time."""
+THREADS = min(8, usable_cores())
+"""Threads that outline buildings."""
+
+WINDOW_PX = 1024
+"""Height and width of the windows that they outline; results do not depend on it."""
 
 PREVIEW_PX = 1024
 """Maximum side of each of the picture's two panels in pixels; smaller scenes keep their working grid."""
@@ -98,18 +102,15 @@ def _write_results(
     """Write all files of the result into a local folder; return the report."""
     plan, spec, stages = job.plan, job.bundle.spec, summary.stages
     release_memory()
-    pixels = write_rasters(plan, spec, job.threshold, blocks, parts, folder)
+    pixels = write_rasters(plan, spec, job.outlines.threshold, blocks, parts, folder)
     stages.done("mosaic")
     release_memory()
     footprints = write_footprints(
-        plan,
-        blocks,
-        parts,
+        stored_pixels(plan.scene.grid, folder),
         folder,
-        min_area_m2=job.min_area_m2,
-        simplify_px=job.settings.simplify_px,
+        [block.window for block in blocks],
+        job.outlines,
         also=job.settings.also,
-        gaps=[block.window for block in job.blocks() if block.name in summary.failed] if summary.failed else [],
     )
     stages.done("polygons")
     if job.settings.picture:
@@ -174,7 +175,7 @@ def publish(staging: Path, out: Store) -> None:
 def write_rasters(
     plan: Plan, spec: ModelSpec, threshold: int, blocks: Sequence[Block], store: Store, folder: Path
 ) -> Counts:
-    """Mosaic the parts into probability, mask and, for more than two classes, class raster; return the pixel counts.
+    """Mosaic the parts into rasters: probability, mask, and those of classes and interior; return the pixel counts.
 
     All rasters are written in one pass. Memory does not grow with the scene, and the files do not depend on the blocks.
 
@@ -191,16 +192,18 @@ def write_rasters(
         DamagedPartError: If a part is damaged.
         OutputError: If there is not enough space.
     """
-    names: tuple[Literal["probability", "classes"], ...] = ("probability",)
-    background = "background" if spec.target == "building" else "other"
+    names: list[RasterName] = ["probability"]
     files = [
         probability_file(folder / "probability.tif", description=f"{spec.target} probability"),
-        mask_file(folder / "mask.tif", names=(background, spec.target)),
+        mask_of(spec, folder),
     ]
     if plan.has_class_raster:
-        names = ("probability", "classes")
+        names.append("classes")
         files.append(class_file(folder / "classes.tif", names=spec.classes, colors=spec.class_colors))
-    tally = Tally(plan.scene.grid, threshold, len(spec.classes))
+    if plan.has_interior:
+        names.append("interior")
+        files.append(probability_file(folder / "interior.tif", description=f"{spec.target} interior probability"))
+    tally = Tally(plan.scene.grid, threshold, len(spec.classes), has_classes=plan.has_class_raster)
     with open_rasters(files, plan.scene.grid, derive=tally.derive, inputs=len(names)) as rasters:
         for block in _row_by_row(blocks):
             rasters.finish_above(block.window.row)
@@ -212,28 +215,56 @@ def write_rasters(
     return tally.count()
 
 
+def mask_of(spec: ModelSpec, folder: Path) -> RasterFile:
+    """Describe the mask of a run."""
+    background = "background" if spec.target == "building" else "other"
+    return mask_file(folder / "mask.tif", names=(background, spec.target))
+
+
+def write_mask(spec: ModelSpec, threshold: int, probability: Raster, grid: Grid, folder: Path) -> int:
+    """Write `mask.tif` of finished probabilities, byte for byte as `write_rasters` does; return its building pixels.
+
+    Args:
+        spec: The model's names.
+        threshold: Smallest stored probability that counts as a building.
+        probability: Stored probabilities.
+        grid: Grid of the scene.
+        folder: Local folder for the mask.
+
+    Raises:
+        OutputError: If there is not enough space.
+    """
+    tally = Tally(grid, threshold, len(spec.classes), has_classes=False)
+    with open_rasters([mask_of(spec, folder)], grid, derive=lambda *tile: tally.derive(*tile)[1:], inputs=1) as rasters:
+        for window in cut_grid(grid.shape, WINDOW_PX):
+            rasters.finish_above(window.row)
+            rasters.put(window, probability.read(window)[None])
+    return tally.count().building
+
+
 class Tally:
     """Derives the mask of every TIFF tile and counts its pixels; called from several threads."""
 
-    def __init__(self, grid: Grid, threshold: int, classes: int) -> None:
-        """Count pixels of at least `threshold`, and those of so many classes, on `grid`."""
-        self._grid, self._threshold, self._classes = grid, threshold, classes
+    def __init__(self, grid: Grid, threshold: int, classes: int, *, has_classes: bool) -> None:
+        """Count pixels of at least `threshold` on `grid`, and those of so many classes if there is a class raster."""
+        self._grid, self._threshold, self._classes, self._has_classes = grid, threshold, classes, has_classes
         self._valid = self._building = 0
         self._by_cell: dict[Cell, NDArray[np.int64]] = {}
         self._lock = Lock()
 
     def derive(self, pixels: NDArray[np.uint8], row: int, col: int) -> NDArray[np.uint8]:
-        """Return probability, mask and, if there are any, classes of one TIFF tile.
+        """Return probability, mask and, if there are any, classes and interior of one TIFF tile.
 
         Args:
-            pixels: `(1 or 2, y, x)` probabilities and, optionally, classes.
+            pixels: `(1 to 3, y, x)` probabilities, classes if there is a class raster, and any other raster.
             row: Row of the TIFF tile, counted in tiles.
             col: Column of the TIFF tile, counted in tiles.
         """
         probability, *others = pixels
         mask, valid = mask_buildings(probability, self._threshold)
         building = int(np.count_nonzero(mask == 1))
-        found = [np.bincount(classes.ravel(), minlength=NODATA + 1)[: self._classes] for classes in others]
+        counted = others[:1] if self._has_classes else []
+        found = [np.bincount(classes.ravel(), minlength=NODATA + 1)[: self._classes] for classes in counted]
         with self._lock:
             self._valid += valid
             self._building += building
@@ -264,98 +295,59 @@ def mask_buildings(probability: NDArray[np.uint8], threshold: int) -> tuple[NDAr
     return mask, probability.size - empty
 
 
-def write_footprints(
-    plan: Plan,
-    blocks: Sequence[Block],
-    store: Store,
-    folder: Path,
-    *,
-    min_area_m2: float,
-    simplify_px: float,
-    also: Sequence[str] = (),
-    gaps: Sequence[Window] = (),
-) -> FootprintCounts:
-    """Join the polygons of the parts along seams and write `buildings.gpkg`, `buildings.parquet` and other formats.
+def stored_pixels(grid: Grid, folder: Path) -> StoredPixels:
+    """Return what buildings are outlined from: the rasters in the folder of a run."""
+    interior = folder / "interior.tif"
+    surface = StoredRaster(str(interior)) if interior.exists() else None
+    return StoredPixels(grid, StoredRaster(str(folder / "probability.tif")), surface=surface)
 
-    Footprints are sorted by row and column of their first pixel, independently of the blocks.
+
+def write_footprints(
+    pixels: StoredPixels,
+    folder: Path,
+    windows: Sequence[Window],
+    options: OutlineOptions,
+    *,
+    also: Sequence[str] = (),
+    omit: Sequence[str] = (),
+) -> FootprintCounts:
+    """Outline the buildings of a scene and write `buildings.gpkg`, `buildings.parquet` and other formats.
+
+    Footprints are sorted by row and column of their first pixel, independently of the windows.
 
     Args:
-        plan: The plan of the run.
-        blocks: Blocks of the run; those without a part have no buildings.
-        store: The parts of the run.
-        folder: Folder for the files.
-        min_area_m2: See `outline_block`.
-        simplify_px: See `outline_block`.
+        pixels: The rasters.
+        folder: Local folder for the files.
+        windows: Disjoint windows that hold all data.
+        options: See `OutlineOptions`.
         also: Other formats, keys of `geoseg.outputs.footprints.FORMATS`.
-        gaps: Blocks that failed. A footprint that touches one may continue there, so it is marked as at the edge.
+        omit: Columns that are not written.
 
     Raises:
         OutputError: If a file cannot be written.
-        DamagedPartError: If a part is damaged.
     """
-    from geoseg.outputs.batches import rebatch
+    from geoseg.outputs.batches import rebatch, to_batch
     from geoseg.outputs.footprints import ALWAYS, write_footprint_files
 
-    grid, counts, parts = plan.scene.grid, FootprintCounts(), set(store.names(FOLDER))
-    blocks = [block for block in blocks if part_name(block) in parts]
-    sweep = SeamSweep(grid, min_area_m2, Simplify(simplify_px))
+    counts, grid = FootprintCounts(), pixels.grid
+    cells = list(cut_grid(grid.shape, WINDOW_PX))
+    parts = [cell for cell, is_met in zip(cells, find_meeting(cells, windows), strict=True) if is_met]
+
+    def batch(found: Footprints) -> "pyarrow.RecordBatch":
+        made = to_batch(found)
+        return made.drop_columns(list(omit)) if omit else made
 
     def counted() -> "Iterator[pyarrow.RecordBatch]":
-        for batch in rebatch(_joined(blocks, store, gaps, sweep)):
-            counts.count += len(batch)
-            counts.at_edge += int(batch["edge"].to_numpy(zero_copy_only=False).sum())
-            counts.area_m2 += float(batch["area_m2"].to_numpy().sum())
-            yield batch
+        yield batch(Footprints.empty())
+        with tempfile.TemporaryDirectory(prefix="polygons-", dir=folder) as scratch:
+            for found in outline_scene(pixels, options, scratch=Path(scratch), windows=parts, threads=THREADS):
+                counts.count += len(found)
+                counts.at_edge += int(found.edge.sum())
+                counts.area_m2 += float(found.area_m2.sum())
+                yield batch(found)
 
-    write_footprint_files(counted(), grid.crs, folder / "buildings", (*ALWAYS, *also))
+    write_footprint_files(rebatch(counted()), grid.crs, folder / "buildings", (*ALWAYS, *also))
     return counts
-
-
-def _joined(
-    blocks: Sequence[Block], store: Store, gaps: Sequence[Window], sweep: SeamSweep
-) -> "Iterator[pyarrow.RecordBatch]":
-    """Join pending polygons, one row of blocks after the other, and yield all footprints in reading order."""
-    from geoseg.outputs.batches import to_batch
-
-    yield to_batch(Footprints.empty())
-    rows = [(below, list(row)) for below, row in groupby(_row_by_row(blocks), key=lambda block: block.window.rows.stop)]
-    joined, written = Footprints.empty(), 0
-    for number, (below, row) in enumerate(rows):
-        pending = Pending.concatenate([read_pending(store, block) for block in row])
-        pending.polygons.edge[_touching(pending, gaps)] = True
-        is_last = number + 1 == len(rows)
-        finished = sweep.add(pending, None if is_last else below)
-        joined = Footprints.concatenate([joined, finished]).in_reading_order()
-        while written < len(rows) and rows[written][0] <= (np.inf if is_last else min(below, sweep.first_row)):
-            stop, above = rows[written]
-            end = int(np.searchsorted(joined.row, stop))
-            yield from _band([*(read_finished(store, block) for block in above), joined.between(0, end)])
-            joined, written = joined.between(end, len(joined)), written + 1
-
-
-def _band(parts: Sequence[Footprints]) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the footprints of a row of blocks in reading order, a few rows of pixels at a time.
-
-    Args:
-        parts: Footprints, each in reading order.
-    """
-    from geoseg.outputs.batches import to_batch
-
-    starts = np.sort(np.concatenate([part.row for part in parts]))
-    stops = [*np.unique(starts[AT_ONCE::AT_ONCE]), np.iinfo(np.int64).max]
-    cuts = np.array([[0, *np.searchsorted(part.row, stops)] for part in parts])
-    for begin, end in pairwise(cuts.T):
-        yield to_batch(Footprints.concatenate([p.between(a, b) for p, a, b in zip(parts, begin, end, strict=True)]))
-
-
-def _touching(pending: Pending, gaps: Sequence[Window]) -> NDArray[np.int64]:
-    """Return the indices of the pending polygons that share a piece of their outline with a gap."""
-    boxes = np.array([shapely.box(w.cols.start, w.rows.start, w.cols.stop, w.rows.stop) for w in gaps], dtype=object)
-    polygons = pending.polygons.polygons
-    gap, polygon = shapely.STRtree(polygons).query(boxes, predicate="touches")
-    shared = shapely.length(shapely.intersection(boxes[gap], polygons[polygon]))
-    touching: NDArray[np.int64] = polygon[shared > 0]
-    return touching
 
 
 def _row_by_row(blocks: Sequence[Block]) -> list[Block]:

@@ -191,7 +191,6 @@ def run_plan(
         session = open_session(plan, bundle, settings, stages, computing_threads(own, settings, bundle))
         if session is None:
             out = open_store(settings.folder_of(plan.scene.name))
-            log.info("%s is already finished", out.url)
             return RunResult(out, read_json(out, "run.json") or {}, is_new=False)
         last.callback(session.close)
         session.dashboard = dashboard_of(own, settings)

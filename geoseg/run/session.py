@@ -12,7 +12,7 @@ from geoseg.io.store import LocalStore, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
-from geoseg.run.job import BlockReport, Job, run_block
+from geoseg.run.job import BlockReport, Job, outlines_of, run_block
 from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
@@ -28,6 +28,7 @@ from geoseg.run.ledger import (
     remove_leftovers,
 )
 from geoseg.run.parts import is_intact, part_name
+from geoseg.run.renew import can_renew, renew_buildings
 from geoseg.run.report import RunSummary, Stages
 from geoseg.run.results import write_preview
 from geoseg.run.schedule import Outcome, Task
@@ -47,7 +48,9 @@ def open_session(
 ) -> "Session | None":
     """Start or continue the run of a plan; None if its result exists already.
 
-    A finished local result gets the picture and other formats that are now asked for; nothing is computed again.
+    A finished local result gets the picture and other formats that are now asked for; nothing is computed again. Of
+    one that is to be overwritten, and differs only in how buildings are outlined, they are made anew from its
+    probabilities.
 
     Args:
         plan: The scene, its chips and the engine.
@@ -63,7 +66,12 @@ def open_session(
     """
     out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
     check_place(out)
+    outlines_of(plan, bundle, settings)  # tells now what cannot be used
+    if settings.overwrite and can_renew(out, facts):
+        renew_buildings(out, plan, bundle, settings, facts, stages)
+        return None
     if not settings.overwrite and is_finished(out, facts, settings):
+        log.info("%s is already finished", out.url)
         remove_leftovers(out)
         if isinstance(out, LocalStore):
             for name in settings.also:
@@ -78,10 +86,11 @@ def open_session(
     try:
         if is_new_folder or not base.has(PLAN):
             grid = plan.scene.grid
-            check_room(out, grid.height * grid.width, 3 if plan.has_class_raster else 2)
+            check_room(out, grid.height * grid.width, plan.raster_count)
         opened: list[Session] = []
         lease = stack.enter_context(hold_lease(base, lambda: opened[0].write_progress() if opened else None))
         if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for another one
+            log.info("%s is already finished", out.url)
             stack.close()
             remove_if_empty(out)
             return None

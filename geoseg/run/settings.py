@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,17 +12,38 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
-from geoseg.inference import BLOCK_PX, RULES, Area, GridChoice, InferenceOptions, Rule, check_options
+from geoseg.grid import Grid
+from geoseg.inference import (
+    BLOCK_PX,
+    RULES,
+    Area,
+    GridChoice,
+    InferenceOptions,
+    Rule,
+    check_options,
+    stored_threshold,
+)
 from geoseg.io.store import stamp
 from geoseg.outputs.footprints import FORMATS
 from geoseg.scene import is_remote, parse_crs
 from geoseg.sources import SceneSource
+from geoseg.vectorize import (
+    Outline,
+    OutlineOptions,
+    Split,
+    choose_depth,
+    choose_generalizer,
+    choose_limits,
+)
 
 DECIDING = (
     "aoi_where",
     "threshold",
     "min_area_m2",
-    "simplify_px",
+    "fill_holes_m2",
+    "outline",
+    "tolerance_m",
+    "split_depth",
     "bands",
     "crs",
     "grid",
@@ -37,6 +58,9 @@ DECIDING = (
 
 Nor does `errors`, which only decides what happens to blocks that fail; `run.json` lists those.
 """
+
+OUTLINING = ("threshold", "min_area_m2", "fill_holes_m2", "outline", "tolerance_m", "split_depth")
+"""Those of them that only decide how buildings are outlined in the probabilities."""
 
 Facts = dict[str, Any]
 
@@ -53,7 +77,13 @@ class RunSettings(InferenceOptions):
         out: Result folder, or `s3://bucket/prefix`; `<scene name>_geoseg` in the working folder by default.
         threshold: Minimum probability of a building pixel; the model's by default.
         min_area_m2: Minimum area of a footprint in square meters; the model's by default.
-        simplify_px: Simplification tolerance in pixels of the working grid; 0 keeps every pixel corner.
+        fill_holes_m2: Minimum area of a hole in a footprint in square meters; `min_area_m2` by default, and at most.
+        outline: `regular` for straight walls and right angles, `simple` for fewer corners, `raw` for those of the
+            pixels.
+        tolerance_m: Smallest step in a wall that is kept, meters (pixels without a CRS); 0.5 by default, and
+            at least a pixel.
+        split_depth: How much the smoothed probability must fall between two buildings that touch, above 0;
+            chosen by `geoseg.vectorize.choose_depth` by default. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
         also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.
@@ -70,7 +100,10 @@ class RunSettings(InferenceOptions):
     out: str | Path | None = None
     threshold: float | None = None
     min_area_m2: float | None = None
-    simplify_px: float = 1.0
+    fill_holes_m2: float | None = None
+    outline: Outline = "regular"
+    tolerance_m: float | None = None
+    split_depth: float | None = None
     block_px: int | None = None
     overwrite: bool = False
     also: Sequence[str] = ()
@@ -86,18 +119,7 @@ class RunSettings(InferenceOptions):
         """Check the values."""
         check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         checks = [
-            (
-                self.min_area_m2 is None or self.min_area_m2 >= 0,
-                f"`min_area_m2={self.min_area_m2}` is negative. Give square meters, such as 5.",
-            ),
-            (
-                self.simplify_px >= 0,
-                f"`simplify_px={self.simplify_px}` is negative. Give pixels; 0 keeps every corner.",
-            ),
-            (
-                set(self.also) <= FORMATS.keys(),
-                f"`also={', '.join(self.also)}` is not a known format. Choose from {', '.join(FORMATS)}.",
-            ),
+            *check_outlining(self),
             (self.grid in get_args(GridChoice), f"`grid={self.grid!r}` is unknown. Choose model or scene."),
             (
                 self.block_px is None or self.block_px > 0,
@@ -121,9 +143,7 @@ class RunSettings(InferenceOptions):
                 "`workers` starts workers on this machine and `scheduler` uses those of a cluster. Give one of them.",
             ),
         ]
-        for fits, message in checks:
-            if not fits:
-                raise UsageError(message)
+        _refuse_first(checks)
         for name in ("crs", "target_crs"):
             if getattr(self, name) is not None:
                 parse_crs(getattr(self, name), name)
@@ -145,6 +165,135 @@ class RunSettings(InferenceOptions):
     def for_source(self, source: SceneSource, out: str | Path) -> "RunSettings":
         """Return the settings of one scene: CRS and bands of its manifest override those given for all scenes."""
         return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorizeSettings:
+    """Settings of `geoseg.vectorize_raster`.
+
+    Attributes:
+        out: Result folder, or `s3://bucket/prefix`; `<raster name>_buildings` in the working folder by default.
+        threshold: Minimum probability of a building pixel; that of the run, or 0.5, by default. Not for a mask.
+        min_area_m2: See `RunSettings`; that of the run, or 0, by default.
+        fill_holes_m2: See `RunSettings`.
+        outline: See `RunSettings`.
+        tolerance_m: See `RunSettings`.
+        split_depth: See `RunSettings`; by default the buildings of a mask that touch are left together.
+        band: Number of the raster's band, from 1.
+        full_scale: Pixel value that stands for probability 1, such as 1, 100 or 255; by default what the file says.
+        values: Pixel values of buildings, in a raster of classes or a mask.
+        crs: CRS of a raster that has none.
+        also: See `RunSettings`.
+        overwrite: Replace an existing result.
+    """
+
+    out: str | Path | None = None
+    threshold: float | None = None
+    min_area_m2: float | None = None
+    fill_holes_m2: float | None = None
+    outline: Outline = "regular"
+    tolerance_m: float | None = None
+    split_depth: float | None = None
+    band: int = 1
+    full_scale: float | None = None
+    values: Sequence[int] = ()
+    crs: str | None = None
+    also: Sequence[str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_options(threshold=self.threshold)
+        checks = [
+            *check_outlining(self),
+            (self.band >= 1, f"`band={self.band}` is below 1. Give the number of a band, from 1."),
+            (
+                self.full_scale is None or self.full_scale > 0,
+                f"`full_scale={self.full_scale}` is not above 0. Give the pixel value of probability 1, such as 255.",
+            ),
+            (
+                self.full_scale is None or not self.values,
+                "`full_scale` is for probabilities and `values` is for classes. Give one of them.",
+            ),
+            (
+                self.threshold is None or not self.values,
+                "`threshold` is for probabilities and `values` is for classes. Give one of them.",
+            ),
+        ]
+        _refuse_first(checks)
+        if self.crs is not None:
+            parse_crs(self.crs, "crs")
+
+
+def _refuse_first(checks: Sequence[tuple[bool, str]]) -> None:
+    """Raise `UsageError` with the message of the first value that is not possible."""
+    for fits, message in checks:
+        if not fits:
+            raise UsageError(message)
+
+
+def check_outlining(settings: RunSettings | VectorizeSettings) -> list[tuple[bool, str]]:
+    """Return for each value that decides how buildings are outlined whether it is possible, and what to say if not."""
+    return [
+        (
+            settings.min_area_m2 is None or settings.min_area_m2 >= 0,
+            f"`min_area_m2={settings.min_area_m2}` is negative. Give square meters, such as 5.",
+        ),
+        (
+            settings.fill_holes_m2 is None or settings.fill_holes_m2 >= 0,
+            f"`fill_holes_m2={settings.fill_holes_m2}` is negative. Give square meters, such as 2.",
+        ),
+        (
+            settings.outline in get_args(Outline),
+            f"`outline={settings.outline!r}` is unknown. Choose regular, simple or raw.",
+        ),
+        (
+            settings.tolerance_m is None or settings.tolerance_m >= 0,
+            f"`tolerance_m={settings.tolerance_m}` is negative. Give meters, such as 0.5.",
+        ),
+        (
+            settings.split_depth is None or 0 < settings.split_depth <= 1,
+            f"`split_depth={settings.split_depth}` is not a number above 0 and up to 1. Give a difference of "
+            "probabilities, such as 0.05, or 1 to leave buildings that touch together.",
+        ),
+        (
+            set(settings.also) <= FORMATS.keys(),
+            f"`also={', '.join(settings.also)}` is not a known format. Choose from {', '.join(FORMATS)}.",
+        ),
+    ]
+
+
+def choose_outlines(
+    settings: RunSettings | VectorizeSettings,
+    grid: Grid,
+    *,
+    threshold: float,
+    min_area_m2: float,
+    has_interior: bool,
+    coefficients: Mapping[str, float] | None = None,
+) -> OutlineOptions:
+    """Return how the buildings of a scene are outlined.
+
+    Args:
+        settings: What is given.
+        grid: Grid of the scene.
+        threshold: The threshold by default.
+        min_area_m2: The minimum area by default.
+        has_interior: Whether the model says where buildings end.
+        coefficients: Those of the confidence, `ModelSpec.confidence`.
+
+    Raises:
+        UsageError: If holes that are filled could hold a building.
+    """
+    least = min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2
+    depth = choose_depth(settings.split_depth, has_interior=has_interior)
+    return OutlineOptions(
+        threshold=stored_threshold(threshold if settings.threshold is None else settings.threshold),
+        limits=choose_limits(least, settings.fill_holes_m2),
+        generalizer=choose_generalizer(settings.outline, settings.tolerance_m, grid),
+        coefficients=coefficients,
+        split=Split.on(grid, depth, has_interior=has_interior),
+    )
 
 
 def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> Facts:

@@ -4,13 +4,16 @@ from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_file
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
 from geoseg.scene.scene import Levels, Pixels, Scene, data_windows, stretch
+from geoseg.scene.stored import Raster, StoredRaster, read_window
 
 __all__ = [
     "REMOTE_ENV",
     "Levels",
     "Paths",
     "Pixels",
+    "Raster",
     "Scene",
+    "StoredRaster",
     "close_idle_readers",
     "close_readers",
     "data_windows",
@@ -20,5 +23,6 @@ __all__ = [
     "open_reader",
     "open_scene",
     "parse_crs",
+    "read_window",
     "stretch",
 ]

@@ -16,7 +16,7 @@ from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 log = logging.getLogger(__name__)
 
 RESULT_NAMES = frozenset(
-    ("buildings.parquet", "classes.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
+    ("buildings.parquet", "classes.tif", "interior.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
 )
 """Files of a result folder that could be taken for a scene, a manifest or a catalog."""
 

@@ -1,9 +1,10 @@
-"""`python -m geoseg.testing FOLDER [--seed N]`: write the sample scene."""
+"""`python -m geoseg.testing FOLDER [--seed N] [--kind plain|dense]`: write the sample scene, or another."""
 
 import argparse
 from pathlib import Path
 
 from geoseg.testing.sample import SAMPLE_SEED, write_sample
+from geoseg.testing.style import KINDS
 
 
 def main() -> None:
@@ -15,8 +16,11 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=SAMPLE_SEED, help="which scene (default: the committed sample's, %(default)s)"
     )
+    parser.add_argument(
+        "--kind", choices=list(KINDS), default="plain", help="dense: towns whose buildings share walls (default: plain)"
+    )
     options = parser.parse_args()
-    for path in write_sample(options.folder, seed=options.seed):
+    for path in write_sample(options.folder, seed=options.seed, kind=options.kind):
         print(path)  # noqa: T201 - the result of a command line goes to stdout
 
 

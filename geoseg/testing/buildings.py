@@ -8,7 +8,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon, box
 
-from geoseg.testing.canvas import Canvas, Pose, Samples, triangle_wave
+from geoseg.testing.canvas import Canvas, Pose, Samples, Slices, triangle_wave
 from geoseg.testing.style import Material
 
 Wing = tuple[float, float, float, float]
@@ -142,11 +142,33 @@ def plane_light(building: Building, sun: tuple[float, float, float]) -> NDArray[
 
 
 def paint_building(canvas: Canvas, building: Building, sun: tuple[float, float, float], contrast: float) -> None:
-    """Paint a roof: covering, light of each plane, ridges, parapet, details; raise the heights."""
+    """Paint a building's roof and raise the heights."""
     window, u, v = canvas.local(building.pose, building.radius_m + 0.5)
-    if u.size == 0:
-        return
-    roof, kind = surface(building, u, v), building.material.kind
+    if u.size:
+        paint_roof(canvas, building, window, (u, v), surface(building, u, v), sun, contrast)
+
+
+def paint_roof(
+    canvas: Canvas,
+    building: Building,
+    window: Slices,
+    place: tuple[Samples, Samples],
+    roof: RoofSurface,
+    sun: tuple[float, float, float],
+    contrast: float,
+) -> None:
+    """Paint a roof: covering, light of each plane, ridges, parapet, details; raise the heights.
+
+    Args:
+        canvas: The canvas.
+        building: Gives covering, color and details.
+        window: The samples around it.
+        place: Their local u and v in meters, each (y, x).
+        roof: The roof at each of them.
+        sun: Unit vector to the sun, as of `sun_vector`.
+        contrast: How much the planes differ in light.
+    """
+    kind = building.material.kind
     color = _texture(building, roof, canvas.grain_at(window, building.salt).astype(np.float64))
     light = np.clip(1 + (plane_light(building, sun) - 1) * contrast, 0.42, 1.26)
     color *= light[roof.plane][..., None]
@@ -158,7 +180,7 @@ def paint_building(canvas: Canvas, building: Building, sun: tuple[float, float, 
         parapet = roof.rim_m < 0.26
         color[parapet] = color[parapet] * 0.6 + np.array((186.0, 182.0, 174.0)) * 0.4
         height[parapet] += 0.9 if kind == "concrete" else 0.4
-    _add_details(building, roof, (u, v), color, height)
+    _add_details(building, roof, place, color, height)
     inside = roof.inside
     canvas.rgb[window][inside] = color[inside].astype(np.float32)
     canvas.height_m[window][inside] = height[inside].astype(np.float32)

@@ -10,7 +10,8 @@ from geoseg.testing.style import Style
 
 Floats = NDArray[np.float32]
 _FINE = 1 << 20
-_TALLEST_M = 14.0
+TALLEST_M = 14.0
+"""Shadows are followed up to this height, unless told."""
 
 
 def sun_vector(style: Style) -> tuple[float, float, float]:
@@ -20,20 +21,23 @@ def sun_vector(style: Style) -> tuple[float, float, float]:
     return round(parts[0] * _FINE) / _FINE, round(parts[1] * _FINE) / _FINE, round(parts[2] * _FINE) / _FINE
 
 
-def cast_shadows(canvas: Canvas, sun: tuple[float, float, float], strength: float) -> None:
+def cast_shadows(
+    canvas: Canvas, sun: tuple[float, float, float], strength: float, tallest_m: float = TALLEST_M
+) -> None:
     """Darken what the height model hides from the sun, by marching towards the sun through the heights.
 
     Args:
         canvas: Painted scene.
         sun: Unit vector to the sun, as of `sun_vector`.
         strength: Light left in the shadow, 0 (black) to 1 (none).
+        tallest_m: Height up to which things cast their whole shadow.
     """
     east, south, up = sun
     flat = math.sqrt(east * east + south * south)
     rise = up / flat
     height = canvas.height_m
     highest = np.zeros_like(height)
-    for step in range(1, int(_TALLEST_M / rise / canvas.step_m) + 1):
+    for step in range(1, int(tallest_m / rise / canvas.step_m) + 1):
         drop = np.float32(round(step * canvas.step_m * rise * 64) / 64)
         if drop > height.max():
             break

@@ -10,14 +10,15 @@ from rasterio.crs import CRS
 from shapely.geometry import Polygon, box
 
 from geoseg.grid import Grid
-from geoseg.testing.buildings import Building, paint_building
+from geoseg.testing.buildings import paint_building
 from geoseg.testing.canvas import MARGIN_PX, SUPERSAMPLING, Canvas
 from geoseg.testing.ground import burn_roads, paint_ground
 from geoseg.testing.light import cast_shadows, expose, sun_vector
 from geoseg.testing.props import paint_props, paint_trees
+from geoseg.testing.roofs import paint_houses
 from geoseg.testing.sites import SitePlanner
 from geoseg.testing.streets import plan_streets
-from geoseg.testing.style import draw_style
+from geoseg.testing.style import KINDS, draw_style
 
 SCENE_CRS = "EPSG:32630"
 SCENE_ORIGIN = (811_200.0, 618_900.0)
@@ -43,7 +44,9 @@ class PaintedScene:
     region: str
 
 
-def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None) -> PaintedScene:
+def paint_scene(
+    seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: str | None = None, kind: str = "plain"
+) -> PaintedScene:
     """Paint an aerial scene.
 
     The same seed gives the same pixels on every machine: numpy's PCG64 is the only source of randomness, and no value
@@ -53,13 +56,22 @@ def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: s
         seed: Picks region, street plan, houses, sun, weather and sensor.
         size_px: Rows and columns.
         gsd_m: Meters per pixel.
-        region: `compounds`, `hill_town`, `suburb` or `old_town`; drawn from the seed if None.
+        region: `compounds`, `hill_town`, `suburb` or `old_town`, or for dense scenes `terraces`, `courtyards`,
+            `packed_town` or `informal`; drawn from the seed if None.
+        kind: `plain`: most buildings stand apart; `dense`: most share walls, and corners, with their neighbors.
 
     Returns:
         The scene with its true footprints.
+
+    Raises:
+        ValueError: If there is no such kind, or no such region of this kind.
     """
+    if kind not in KINDS:
+        raise ValueError(f"`kind` is {kind!r}; expected one of {', '.join(KINDS)}")
+    if region is not None and region not in KINDS[kind]:
+        raise ValueError(f"`region` is {region!r}; expected one of {', '.join(KINDS[kind])} for kind {kind}")
     draws = [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, part]))) for part in range(8)]
-    style = draw_style(draws[0], region)
+    style = draw_style(draws[0], region, kind)
     canvas = Canvas(size_px, gsd_m, draws[1])
     streets = plan_streets(draws[2], style, canvas.side_m)
     roads = burn_roads(canvas, streets)
@@ -70,12 +82,15 @@ def paint_scene(seed: int, *, size_px: int = 1024, gsd_m: float = 0.3, region: s
     paint_props(canvas, sites.props, style, draws[5])
     for building in sites.buildings:
         paint_building(canvas, building, sun, contrast)
+    paint_houses(canvas, sites.houses, sites.house_numbers, sun, contrast)
     paint_trees(canvas, sites.props, style, sun, draws[5])
-    cast_shadows(canvas, sun, draws[6].uniform(*style.shadow))
+    cast_shadows(canvas, sun, draws[6].uniform(*style.shadow), style.tallest_m)
     # each seed has a place of its own, so that scenes of one run do not overlap
     east, north = SCENE_ORIGIN[0] + 2000.0 * (seed % 32), SCENE_ORIGIN[1] + 2000.0 * (seed // 32 % 32)
+    north += 0.0 if kind == "plain" else 70_000.0
     grid = Grid(CRS.from_user_input(SCENE_CRS), Affine(gsd_m, 0, east, 0, -gsd_m, north), (size_px, size_px))
-    footprints = _footprints(sites.buildings, canvas.side_m, grid)
+    outlines = [building.outline() for building in sites.buildings] + [house.outline for house in sites.houses]
+    footprints = _footprints(outlines, canvas.side_m, grid)
     return PaintedScene(expose(canvas, style, draws[7]), footprints, grid, _roof(canvas), style.name)
 
 
@@ -91,12 +106,11 @@ def _roof(canvas: Canvas) -> NDArray[np.bool_]:
     return most
 
 
-def _footprints(buildings: list[Building], side_m: float, grid: Grid) -> list[Polygon]:
-    """Return the buildings' outlines in CRS coordinates, clipped to the scene."""
+def _footprints(outlines: list[Polygon], side_m: float, grid: Grid) -> list[Polygon]:
+    """Return outlines in scene meters in CRS coordinates, clipped to the scene."""
     frame, corner = box(0, 0, side_m, side_m), np.array((grid.transform.c, grid.transform.f))
     parts: list[Polygon] = []
-    for building in buildings:
-        outline = building.outline()
+    for outline in outlines:
         clipped = outline if frame.contains(outline) else outline.intersection(frame)
         parts += [
             part for part in shapely.get_parts(clipped) if part.geom_type == "Polygon" and part.area > SMALLEST_PART_M2

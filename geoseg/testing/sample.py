@@ -26,21 +26,29 @@ A painted aerial scene and the truth about it, for the first try and for tests. 
 | `buildings.gpkg` | layer `buildings`: the {count} true roof outlines, {holes} of them with a courtyard |
 
 Made by geoseg's own generator, `geoseg.testing`, from seed {seed}; the default network was never trained on this seed.
-To make it again: `python -m geoseg.testing sample_data`. A test compares the committed files with the generator's.
+To make it again: `{command}`. A test compares the committed files with the generator's.
 
 License: Apache-2.0, as geoseg.
 """
 
 
-def write_sample(folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 1024, gsd_m: float = 0.3) -> list[Path]:
-    """Write `scene.tif`, `buildings.gpkg` and `README.md` into a folder; returns their paths."""
+def write_sample(
+    folder: str | Path, *, seed: int = SAMPLE_SEED, size_px: int = 1024, gsd_m: float = 0.3, kind: str = "plain"
+) -> list[Path]:
+    """Write `scene.tif`, `buildings.gpkg` and `README.md` into a folder; returns their paths.
+
+    A plain scene shows the sample's region, a dense one (`kind`, as of `paint_scene`) a region drawn from the seed.
+    """
     home = Path(folder)
-    scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=SAMPLE_REGION)
+    region = SAMPLE_REGION if kind == "plain" else None
+    scene = paint_scene(seed, size_px=size_px, gsd_m=gsd_m, region=region, kind=kind)
     write_raster(home / "scene.tif", scene.image, scene.grid)
     write_footprints(home / "buildings.gpkg", scene)
     holes = sum(bool(footprint.interiors) for footprint in scene.footprints)
     count, crs = len(scene.footprints), scene.grid.crs.to_string() if scene.grid.crs else "no CRS"
-    readme = _README.format(size=size_px, gsd=gsd_m, crs=crs, count=count, holes=holes, seed=seed)
+    command = "python -m geoseg.testing sample_data"
+    command += ("" if seed == SAMPLE_SEED else f" --seed {seed}") + ("" if kind == "plain" else f" --kind {kind}")
+    readme = _README.format(size=size_px, gsd=gsd_m, crs=crs, count=count, holes=holes, seed=seed, command=command)
     write_text(home / "README.md", readme)
     return [home / "scene.tif", home / "buildings.gpkg", home / "README.md"]
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 from geoseg.testing.buildings import Building, Wing, cover
 from geoseg.testing.canvas import Canvas, Pose
+from geoseg.testing.dense import DENSE_BLOCKS, House, build_block
 from geoseg.testing.streets import CityBlock, Streets, pick
 from geoseg.testing.style import ESTATE_ROOFS, HALL_ROOFS, Material, Style
 
@@ -29,9 +32,14 @@ class Prop:
 
 @dataclass(slots=True)
 class Sites:
-    """All that a scene holds besides its roads; grounds are (outline in scene meters, ground code)."""
+    """All that a scene holds besides its roads; grounds are (outline in scene meters, ground code).
+
+    Houses are the buildings that share walls; `house_numbers` is (y, x), the index + 1 of the one that covers a sample.
+    """
 
     buildings: list[Building] = field(default_factory=list)
+    houses: list[House] = field(default_factory=list)
+    house_numbers: NDArray[np.int_] = field(default_factory=lambda: np.zeros((0, 0), np.int_))
     grounds: list[tuple[Polygon, int]] = field(default_factory=list)
     props: list[Prop] = field(default_factory=list)
 
@@ -57,17 +65,32 @@ class SitePlanner:
 
     def plan(self) -> Sites:
         """Fill every block that reaches into the scene, then add trees, clutter and cars."""
-        near, far = -self.canvas.margin_m, self.canvas.side_m + self.canvas.margin_m
-        for block in self.streets.blocks:
-            outline = Polygon(self.bend.line([*block.corners, block.corners[0]])).buffer(0)
-            left, top, right, bottom = outline.bounds if not outline.is_empty else (far, far, near, near)
-            if left < far and top < far and right > near and bottom > near:
-                ground = _GROUNDS[block.kind] if block.kind in _GROUNDS else self._draw_ground()
-                self.sites.grounds.append((outline, ground))
-                self._fill(block)
+        blocks = [(block, outline) for block in self.streets.blocks if (outline := self._outline(block)) is not None]
+        self._build_rows_and_lots([block for block, _ in blocks if block.kind in DENSE_BLOCKS])
+        for block, outline in blocks:
+            ground = _GROUNDS[block.kind] if block.kind in _GROUNDS else self._draw_ground()
+            self.sites.grounds.append((outline, ground))
+            self._fill(block)
         self._scatter_props()
         self._add_traffic()
         return self.sites
+
+    def _outline(self, block: CityBlock) -> Polygon | None:
+        """Return a block's bent outline if it reaches into the scene or its margin."""
+        near, far = -self.canvas.margin_m, self.canvas.side_m + self.canvas.margin_m
+        outline = Polygon(self.bend.line([*block.corners, block.corners[0]])).buffer(0)
+        left, top, right, bottom = outline.bounds if not outline.is_empty else (far, far, near, near)
+        return outline if left < far and top < far and right > near and bottom > near else None
+
+    def _build_rows_and_lots(self, blocks: list[CityBlock]) -> None:
+        """Build the blocks whose houses share walls."""
+        sites = self.sites
+        for block in blocks:
+            sites.houses += build_block(block, self.bend, self.style, self.rng)
+        shapes: list[tuple[BaseGeometry, int]] = [(house.outline, k + 1) for k, house in enumerate(sites.houses)]
+        sites.house_numbers = self.canvas.burn(shapes, "uint32")
+        self.canvas.taken |= sites.house_numbers > 0
+        self.canvas.built |= sites.house_numbers > 0
 
     def _fill(self, block: CityBlock) -> None:
         if block.kind == "houses":

@@ -109,7 +109,7 @@ class Streets:
 
 def plan_streets(rng: np.random.Generator, style: Style, side_m: float) -> Streets:
     """Cut the land around a scene of `side_m` meters into blocks, and put roads on the cuts."""
-    bend = _draw_bend(rng)
+    bend = _draw_bend(rng, style.bend)
     angle = rng.uniform(0, math.pi)
     half, center = side_m * 0.72 + 60.0, side_m / 2
     cos, sin = math.cos(angle), math.sin(angle)
@@ -147,8 +147,8 @@ def pick(rng: np.random.Generator, weights: list[float]) -> int:
     return len(weights) - 1
 
 
-def _draw_bend(rng: np.random.Generator) -> Bend:
-    strength = rng.uniform(0.0, 1.0)
+def _draw_bend(rng: np.random.Generator, most: float) -> Bend:
+    strength = rng.uniform(0.0, 1.0) * most
     waves = []
     for wavelength in (420.0, 190.0):
         direction, phase = rng.uniform(0, 2 * math.pi, 2)

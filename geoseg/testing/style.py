@@ -68,6 +68,8 @@ class Style:
     haze: Range = (0.0, 0.1)
     sun_azimuth: float = 0.0
     sun_elevation: float = 45.0
+    bend: float = 1.0
+    tallest_m: float = 14.0
 
 
 _GRAY_SHINGLE: tuple[RGB, ...] = (
@@ -81,6 +83,9 @@ _TILE_RED: tuple[RGB, ...] = (
 )  # fmt: skip
 _RUST: tuple[RGB, ...] = (
     (112, 66, 46), (96, 56, 42), (126, 80, 54), (102, 70, 54), (86, 52, 42), (134, 92, 64), (116, 84, 66), (98, 46, 36),
+)  # fmt: skip
+_RUSTED_GRAY: tuple[RGB, ...] = (
+    (138, 100, 90), (150, 118, 108), (124, 92, 84), (160, 134, 124), (142, 122, 116), (116, 96, 92), (168, 150, 142),
 )  # fmt: skip
 _TAN: tuple[RGB, ...] = (
     (176, 142, 96), (188, 160, 116), (160, 128, 90), (196, 176, 138), (150, 132, 106), (204, 190, 158),
@@ -293,18 +298,113 @@ _OLD_TOWN = Style(
     markings=True,
 )
 
+# Four regions whose houses share walls, chosen beside Banepa, Dhaka and Zanzibar at 0.3 m
+_TERRACES = replace(
+    _OLD_TOWN,
+    name="terraces",
+    block_kinds={"terrace": 9.0, "houses": 1.0, "park": 0.4, "estate": 0.4, "halls": 0.4, "shops": 1.5},
+    block_m=(38.0, 84.0),
+    road_m=(5.5, 10.0),
+    plot_ground=(0.62, 0.1, 0.28),
+    eaves_m=(4.6, 8.0),
+    pitch=(0.4, 0.85),
+    materials=(
+        Material("tile", _TILE_RED, ("gable", "gable", "hip"), 4.0),
+        Material("shingle", _GRAY_SHINGLE, ("gable", "gable", "hip"), 4.0),
+        Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 1.2, wear=0.8),
+        Material("concrete", _CONCRETE, ("flat",), 0.6),
+    ),
+    infill_per_ha=8.0,
+    trees_per_ha=(10.0, 50.0),
+    clutter_per_ha=30.0,
+    bend=0.2,
+)
+_COURTYARDS = replace(
+    _OLD_TOWN,
+    name="courtyards",
+    block_kinds={"perimeter": 10.0, "packed": 1.5, "shops": 1.0, "park": 0.4, "lot": 0.3},
+    block_m=(36.0, 72.0),
+    road_m=(3.5, 11.0),
+    plot_ground=(0.24, 0.2, 0.56),
+    eaves_m=(6.0, 14.0),
+    pitch=(0.25, 0.7),
+    materials=(
+        Material("tile", _TILE_RED, ("gable", "gable", "hip", "shed"), 4.0),
+        Material("metal", _GRAY_METAL, ("gable", "shed"), 1.6, rust=0.12),
+        Material("shingle", _GRAY_SHINGLE, ("gable", "hip"), 1.4),
+        Material("concrete", _CONCRETE, ("flat",), 2.4, wear=1.3),
+        Material("membrane", _WHITE + _DARK_ROOF, ("flat",), 1.4, wear=0.8),
+    ),
+    trees_per_ha=(4.0, 24.0),
+    clutter_per_ha=40.0,
+    bend=0.25,
+    tallest_m=20.0,
+)
+_PACKED_TOWN = replace(
+    _HILL_TOWN,
+    name="packed_town",
+    block_kinds={"packed": 8.0, "shops": 3.0, "perimeter": 1.2, "houses": 0.8, "lot": 0.4, "halls": 0.4, "field": 0.3},
+    block_m=(28.0, 62.0),
+    road_m=(1.8, 6.5),
+    plot_ground=(0.16, 0.4, 0.44),
+    eaves_m=(3.1, 18.0),
+    pitch=(0.1, 0.4),
+    materials=(
+        Material("concrete", _CONCRETE, ("flat",), 7.0, wear=1.6),
+        Material("metal", _GRAY_METAL, ("shed", "gable"), 2.2, rust=0.2, wear=1.2),
+        Material("metal", _RUST, ("shed", "gable"), 0.9, rust=0.4),
+        Material("metal", _BLUE, ("shed", "gable"), 1.0, wear=0.8),
+        Material("metal", _RED, ("gable", "shed"), 0.7, wear=0.8),
+        Material("tile", _TILE_RED, ("gable",), 0.3),
+    ),
+    trees_per_ha=(6.0, 26.0),
+    clutter_per_ha=110.0,
+    shadow=(0.42, 0.75),
+    bend=0.3,
+    tallest_m=26.0,
+)
+_INFORMAL = replace(
+    _COMPOUNDS,
+    name="informal",
+    block_kinds={"shanty": 10.0, "packed": 0.8, "lot": 0.3, "park": 0.1},
+    soil=((150, 136, 120), (160, 144, 126), (138, 122, 106), (150, 118, 92), (126, 116, 108)),
+    block_m=(28.0, 84.0),
+    road_m=(1.0, 4.2),
+    plot_ground=(0.02, 0.56, 0.42),
+    eaves_m=(2.1, 4.6),
+    pitch=(0.06, 0.26),
+    materials=(
+        Material("metal", _GRAY_METAL, ("shed", "gable", "shed"), 4.0, rust=0.22, wear=1.4),
+        Material("metal", (*_RUST, *_RUSTED_GRAY), ("shed", "gable"), 3.0, rust=0.5, wear=1.5),
+        Material("metal", _WHITE, ("shed", "gable"), 1.6, rust=0.06),
+        Material("metal", _TAN, ("shed", "gable"), 0.8, rust=0.2),
+        Material("metal", _BLUE + _GREEN + _RED, ("shed", "gable"), 0.5, rust=0.03, wear=0.7),
+        Material("concrete", _CONCRETE, ("flat",), 0.9, wear=1.7),
+    ),
+    trees_per_ha=(1.0, 10.0),
+    clutter_per_ha=150.0,
+    brightness=(0.92, 1.22),
+    warmth=(-0.02, 0.05),
+    bend=0.5,
+    court=0.0,
+)
+
 REGIONS: dict[str, Style] = {style.name: style for style in (_COMPOUNDS, _HILL_TOWN, _SUBURB, _OLD_TOWN)}
+DENSE_REGIONS: dict[str, Style] = {style.name: style for style in (_TERRACES, _COURTYARDS, _PACKED_TOWN, _INFORMAL)}
+KINDS = {"plain": REGIONS, "dense": DENSE_REGIONS}
+"""Regions by the kind of scene; a trained model's card may name seeds, so what a kind holds stays as it is."""
 
 
-def draw_style(rng: np.random.Generator, region: str | None = None) -> Style:
-    """Draw a region (unless named), and within it this scene's sun, density and mixture of land."""
-    names = sorted(REGIONS)
-    style = REGIONS[region or names[int(rng.integers(len(names)))]]
+def draw_style(rng: np.random.Generator, region: str | None = None, kind: str = "plain") -> Style:
+    """Draw a region of a kind (unless named), and within it this scene's sun, density and mixture of land."""
+    regions = KINDS[kind]
+    names = sorted(regions)
+    style = regions[region or names[int(rng.integers(len(names)))]]
     low, high = int(style.elevation[0]), int(style.elevation[1])
     loose = rng.uniform(0.0, 1.0)
     kinds = {
-        kind: weight * (1.0 if kind == "houses" else rng.uniform(0.3, 1.7))
-        for kind, weight in sorted(style.block_kinds.items())
+        land: weight * (1.0 if land == "houses" else rng.uniform(0.3, 1.7))
+        for land, weight in sorted(style.block_kinds.items())
     }
     return replace(
         style,

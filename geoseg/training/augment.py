@@ -50,13 +50,16 @@ def augment_batch(
 
     Args:
         image: (n, band, y, x) float32 in [0, 1], at least `crop_px` wide and high.
-        mask: (n, y, x) uint8 labels.
+        mask: (n, y, x) uint8 labels, or (n, plane, y, x) several of them.
         steps: Steps; geometric ones are applied first, then those of color, then the others in their order.
         crop_px: Side of the crops.
 
     Returns:
-        (n, band, crop_px, crop_px) float32 in [0, 1] and (n, crop_px, crop_px) uint8, `IGNORED` beyond the window.
+        (n, band, crop_px, crop_px) float32 in [0, 1] and labels as given, of `crop_px`, `IGNORED` beyond the window.
     """
+    if mask.ndim == 3:
+        image, planes = augment_batch(image, mask[:, None], steps, crop_px=crop_px)
+        return image, planes[:, 0]
     n, bands = image.shape[:2]
     matrix = torch.eye(2).repeat(n, 1, 1)
     for step in steps:
@@ -130,9 +133,9 @@ def _warp(image: Tensor, mask: Tensor, matrix: Tensor, crop_px: int) -> tuple[Te
     where = torch.einsum("nij,yxj->nyxi", matrix, torch.stack([x, y], dim=-1)) - lean
     where = (where * torch.tensor([2 / width, 2 / height])).to(image.device)
     pixels = functional.grid_sample(image, where, mode="bilinear", padding_mode="reflection", align_corners=False)
-    shifted = mask[:, None].float() - IGNORED
+    shifted = mask.float() - IGNORED
     labels = functional.grid_sample(shifted, where, mode="nearest", padding_mode="zeros", align_corners=False)
-    return pixels, (labels[:, 0] + IGNORED).round().to(torch.uint8)
+    return pixels, (labels + IGNORED).round().to(torch.uint8)
 
 
 def _step(kind: dict[str, Callable[..., Any]]) -> Callable[[Step], Step]:
@@ -246,7 +249,7 @@ STEPS: dict[str, dict[str, Any]] = {
 def kornia_step(
     step: str, probability: float, options: Mapping[str, Any]
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function of images (n, band, y, x) in [0, 1] and masks (n, y, x) uint8.
+    """Return a function of images (n, band, y, x) in [0, 1] and masks (n, y, x) or (n, plane, y, x) uint8.
 
     Args:
         step: `kornia:` and the name of a geometric or intensity augmentation of `kornia.augmentation`. Geometric ones
@@ -284,7 +287,8 @@ def _open_kornia(name: str, probability: float, options: str) -> Callable[[Tenso
 
     def apply(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         sequence = AugmentationSequential(augmentation, data_keys=["input", "mask"], extra_args=nearest)
-        changed, moved = sequence(image, mask[:, None].float() - IGNORED)
-        return changed, (moved[:, 0] + IGNORED).round().to(mask.dtype)
+        planes = mask.view(len(mask), -1, *mask.shape[-2:])
+        changed, moved = sequence(image, planes.float() - IGNORED)
+        return changed, (moved + IGNORED).round().to(mask.dtype).view_as(mask)
 
     return apply

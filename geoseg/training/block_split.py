@@ -351,8 +351,11 @@ def hide_areas(prepared: Path, areas: Path, name: str) -> None:
     grid = Grid(whole.crs, whole.transform @ scale, scene.scene_shape)
     hidden = rasterize_areas(areas, [name], grid.crop(Window(*scene.origin, *scene.window.shape)))
     stored = np.array(scene.pixels)
-    image, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+    planes, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)
+    image, auxiliary = np.split(planes, [len(planes) - len(scene.auxiliary)])
     there = truth != NO_PIXEL
     if (there & hidden).any():
         valid = there & ~hidden
-        write_prepared(prepared, np.where(valid, image, 0).astype(stored.dtype), truth, about=scene.about, valid=valid)
+        kept = np.where(valid, image, 0).astype(stored.dtype)
+        further = auxiliary.astype(np.uint8)
+        write_prepared(prepared, kept, truth, about=scene.about, valid=valid, auxiliary=further)

@@ -41,7 +41,9 @@ def write_card(
         facts: Cost and receptive field of the network.
     """
     several = len(recipe.network.classes) > 2
-    results = ["probability.tif", "mask.tif", *(["classes.tif"] if several else []), "buildings.gpkg"]
+    has_interior = not {"edge", "contact"}.isdisjoint(recipe.network.auxiliary)
+    further = [*(["classes.tif"] if several else []), *(["interior.tif"] if has_interior else [])]
+    results = ["probability.tif", "mask.tif", *further, "buildings.gpkg"]
     use = (
         f"## How to run it\n\n```sh\ngeoseg run scene.tif --model {bundle.name}\n```\n\n"
         f"Results: {', '.join(f'`{name}`' for name in results)}. "
@@ -78,6 +80,8 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
     if len(network.classes) > 1:
         output = f"one probability per pixel for each of {', '.join(network.classes)}"
         output += f"; footprints are of the class {network.target_class}"
+    if network.auxiliary:
+        output += f"; auxiliary channels {', '.join(network.auxiliary)}"
     threshold = f"{recipe.threshold:g}"
     if len(network.classes) > 2:
         threshold += " for footprints; the class raster shows the likeliest class"
@@ -160,6 +164,14 @@ def _figures(recipe: Recipe, metrics: Mapping[str, Any]) -> str:
             for name, counts in zip(classes, together["confusion"], strict=True)
         ]
         tables.append(write_table(["truth, of which predicted as", *classes], rows))
+    if metrics.get("auxiliary"):
+        shown = ("iou", "f1", "precision", "recall")
+        rows = [
+            (name, source, *(_figure(scores[key]) for key in shown))
+            for name, found in metrics["auxiliary"].items()
+            for source, scores in found.items()
+        ]
+        tables.append(write_table(["auxiliary channel, at 0.5", "source", "IoU", "F1", "precision", "recall"], rows))
     if metrics.get("losses"):
         losses = [(f"`{name}`", _figure(value, 4)) for name, value in metrics["losses"].items()]
         losses += [("weighted sum", _figure(metrics["loss"], 4))] if metrics.get("loss") else []
@@ -171,9 +183,10 @@ def _training(recipe: Recipe) -> str:
     steps = ", ".join(
         f"`{step.step}`" + (f" (in {step.probability:.0%})" if step.probability < 1 else "") for step in recipe.augment
     )
+    auxiliary = {"auxiliary": asdict(recipe.auxiliary)} if recipe.network.auxiliary else {}
     return (
         f"## Training\n\nAugmentation: {steps or 'none'}.\n\n"
-        f"```toml\n{recipe_text({'loss': recipe.loss, 'fit': asdict(recipe.fit)})}```\n\n"
+        f"```toml\n{recipe_text({**auxiliary, 'loss': recipe.loss, 'fit': asdict(recipe.fit)})}```\n\n"
         "The whole recipe is in `recipe.json`, every validation in `history.csv`."
     )
 

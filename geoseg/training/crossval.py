@@ -151,6 +151,7 @@ class _Cut:
     def fold(self, fold: int, folds: int) -> Source:
         """Return the source that is validated on one fold and trained on the others."""
         free: dict[str, Any] = {"validate_scenes": (), "split": (), "split_file": "", "validate_east": 0.0}
+        free["validate_west"] = 0.0
         if self.areas is None:
             return replace(self.source, **free, fold=(fold, folds))
         train = tuple(f"train-{n}" for n in range(folds) if n != fold)
@@ -165,7 +166,7 @@ def _cut(source: Source, plan: Recipe, folds: int, data: Path, folder: Path) -> 
     from geoseg.training.sources import coding_of
 
     names = find_names(source, data)
-    if len(names) >= folds and not source.areas and not source.validate_east:
+    if len(names) >= folds and not (source.areas or source.validate_east or source.validate_west):
         return _Cut(source, f"{len(names)} files")
     if source.paint_seeds:
         raise RecipeError(f"sources.{source.name} paints {len(names)} scenes; expected {folds}, one for each fold")

@@ -65,6 +65,7 @@ class FinetuneSettings:
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
+        instances: Numbers of label rasters are those of single buildings.
         seed: Random seed of the held-out blocks and the crops.
         overrides: Values by dotted key of the recipe.
     """
@@ -79,6 +80,7 @@ class FinetuneSettings:
     layer: str = ""
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
+    instances: bool = False
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,10 +95,11 @@ class FinetuneSettings:
     def label_keys(self) -> dict[str, Any]:
         """The keys of a recipe's source that say what labels mean; 255 is unknown unless the codes differ."""
         values = {key: name for key, name in self.codes if not key.startswith("#")}
-        if values and UNKNOWN not in values.values():
+        if values and UNKNOWN not in values.values() and not self.instances:
             values.setdefault(str(IGNORED), UNKNOWN)
         also = {key: name for key, name in self.codes if key.startswith("#")}
-        return {"layer": self.layer, "label_column": self.column, "values": values, "also": also}
+        labels = {"layer": self.layer, "label_column": self.column, "instances": self.instances}
+        return labels | {"values": values, "also": also}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,8 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     check_folder(folder)
     base.weights()  # a damaged or exported file is refused before any work
     keys = settings.label_keys
-    coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, also=keys["also"], values=keys["values"])
+    meant = {key: keys[key] for key in ("also", "values", "instances")}
+    coding = plan_coding(spec.classes, target=spec.target, colors=spec.colors, **meant)
     labels = find_labels(files, settings.labels.absolute())
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     if not any((scene.truth == coding.target[0]).any() for scene in labeled):
@@ -257,6 +261,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "layer": settings.layer,
         "column": settings.column,
         "codes": [list(code) for code in settings.codes],
+        "instances": settings.instances,
         "seed": settings.seed,
     }
     refusal = ExistingResultError(
@@ -286,7 +291,10 @@ def _plan(
                 "empty_ok": True,
             }
             sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
-    network = {key: getattr(spec, key) for key in ("bands", "classes", "target", "colors", "mean", "std", "pixel_max")}
+    network = {
+        key: getattr(spec, key)
+        for key in ("bands", "classes", "target", "auxiliary", "colors", "mean", "std", "pixel_max")
+    }
     start = str(settings.model) if str(settings.model) in list_models() else str(Path(settings.model).absolute())
     network |= {"name": spec.network, "options": spec.network_options, "start_from": start}
     usual = {"bce": 1.0, "dice": 1.0} if len(spec.classes) == 1 else {"ce": 1.0, "dice": 1.0}
@@ -298,6 +306,7 @@ def _plan(
         "description": f"{spec.name}, fine-tuned on {', '.join(str(source['name']) for source in sources)}.",
         **{key: getattr(spec, key) for key in keys},
         "network": network,
+        **({"auxiliary": spec.training["auxiliary"]} if spec.auxiliary and "auxiliary" in spec.training else {}),
         "sources": sources,
         "loss": spec.training.get("loss") or usual,
         "augment": list(AUGMENT),
@@ -354,7 +363,13 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
         codes = settings.codes if is_raster(scene.labels) else ()
         asked = EvaluateSettings(
             labels=scene.labels,
-            label_settings=LabelSettings(codes=codes, layer=settings.layer, column=settings.column, elsewhere=True),
+            label_settings=LabelSettings(
+                codes=codes,
+                layer=settings.layer,
+                column=settings.column,
+                instances=settings.instances,
+                elsewhere=True,
+            ),
             model=bundle.path,
             aoi=areas,
             aoi_where="split = 'held'",
@@ -374,12 +389,12 @@ def _write_bundle(
     """Write the new model with its origin and its scores on the held-out blocks."""
     spec = candidate.spec
     old = {"name": base.spec.name, "version": base.spec.version, "key": base.key}
-    training = {
+    training: dict[str, Any] = {
         "based_on": old,
         "scenes": [file.name for file in files],
         "labels": settings.labels.name,
         "blocks": result.blocks,
-        "loss": spec.training["loss"],
+        **{key: spec.training[key] for key in ("loss", "auxiliary") if key in spec.training},
         "fit": spec.training["fit"],
         "geoseg": __version__,
     }

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from geoseg.bundle import ModelSpec, load_bundle, save_bundle
+from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import check_folder, write_json
 from geoseg.networks import build_network, network_facts
@@ -27,7 +27,7 @@ from geoseg.training.library import find_recipe, load_recipe, toml_value
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
 from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
-from geoseg.training.recipe import Recipe
+from geoseg.training.recipe import Network, Recipe
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips
 
@@ -36,6 +36,10 @@ __all__ = ["train_plan", "train_recipe", "train_variant"]
 log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 4
+
+_NEW_CHANNEL_SCALE, _NEW_CHANNEL_LOGIT = 0.1, -3.0
+"""Of a channel that the weights of `network.start_from` lack: its random weights are made smaller, and its bias is that
+of a probability of 0.05."""
 
 _CURVES_EVERY_S = 20.0
 """Shortest time between two drawings of the curves: a picture takes longer than a short epoch."""
@@ -156,7 +160,7 @@ def _check_validation(plan: Recipe, sources: Sequence[PreparedSource]) -> None:
     if any(prepared.validate for prepared in sources):
         return
     for source, prepared in zip(plan.sources, sources, strict=True):
-        for key in ("validate", "validate_scenes", "validate_east", "fold", "split", "split_file"):
+        for key in ("validate", "validate_scenes", "validate_east", "validate_west", "fold", "split", "split_file"):
             if value := getattr(source, key):
                 raise RecipeError(
                     f"sources.{source.name}.{key} = {toml_value(value)} leaves {len(prepared.train)} / 0 files for "
@@ -217,18 +221,45 @@ def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | No
 
 def _build_network(plan: Recipe, weights: str | None) -> torch.nn.Module:
     spec = plan.network
-    bands, classes = len(spec.bands), len(spec.classes)
-    network = build_network(spec.name, bands=bands, classes=classes, encoder_weights=weights, **spec.builder_options)
+    bands, channels = len(spec.bands), len(spec.channels)
+    network = build_network(spec.name, bands=bands, classes=channels, encoder_weights=weights, **spec.builder_options)
     if spec.start_from:
         bundle = load_bundle(spec.start_from)
         try:
-            network.load_state_dict(bundle.weights())
+            network.load_state_dict(_fit_channels(bundle, spec, network))
         except RuntimeError as err:
             raise BundleError(
                 f"The weights of network.start_from = {spec.start_from!r} do not fit the recipe's network: it is "
                 f"{bundle.spec.network!r} with {bundle.spec.network_options} there. Give the recipe the same network."
             ) from err
     return network
+
+
+def _fit_channels(bundle: Bundle, spec: Network, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a bundle's weights for a network with other auxiliary channels.
+
+    Channels that both have keep their weights; new ones begin near a constant low probability. The weights of channels
+    are those whose first size is another in a network of one channel more.
+    """
+    weights, old = bundle.weights(), bundle.spec
+    if old.auxiliary == spec.auxiliary or len(old.classes) != len(spec.classes):
+        return weights
+    count = len(old.classes)
+    origin = [*range(count), *(old.channels.index(name) if name in old.auxiliary else -1 for name in spec.auxiliary)]
+    wider = build_network(spec.name, bands=len(spec.bands), classes=len(spec.channels) + 1, **spec.builder_options)
+    shapes = {key: tensor.shape for key, tensor in wider.state_dict().items()}
+    for key, tensor in network.state_dict().items():
+        given = weights.get(key)
+        if given is None or shapes.get(key) == tensor.shape:
+            continue
+        if len(given) == len(old.channels) and given.shape[1:] == tensor.shape[1:]:
+            begin = _NEW_CHANNEL_SCALE * tensor if tensor.ndim > 1 else torch.full_like(tensor, _NEW_CHANNEL_LOGIT)
+            weights[key] = torch.stack([given[i] if i >= 0 else begin[n] for n, i in enumerate(origin)])
+    new = [name for name in spec.auxiliary if name not in old.auxiliary]
+    if new:
+        listed = ", ".join(new)
+        log.info("network.start_from = %s has no channels for %s; they start untrained", spec.start_from, listed)
+    return weights
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -313,7 +344,7 @@ def _draw_curves(folder: Path) -> None:
 def _losses(part: str, losses: LossMeans, recipe: Recipe) -> dict[str, float]:
     """Return the columns of one part's losses: all together, and term by term."""
     terms = losses.means()
-    return {f"{part}_loss": weigh_means(recipe.loss, terms), **{f"{part}_{k}": value for k, value in terms.items()}}
+    return {f"{part}_loss": weigh_means(recipe.losses, terms), **{f"{part}_{k}": value for k, value in terms.items()}}
 
 
 def _write_results(run: _Run) -> Path:
@@ -332,7 +363,7 @@ def _write_results(run: _Run) -> Path:
     plan, spec, task = run.plan, run.plan.network, run.task.eval()
     examples = collect_examples(
         run.chips,
-        lambda image: task(image.float() / spec.pixel_max),
+        lambda image: task(image.float() / spec.pixel_max)[:, : task.classes],
         names=run.chips.names,
         threshold=plan.threshold,
         target=task.target,
@@ -370,6 +401,7 @@ def _write_bundle(
     metrics = dict(measured or {}) if is_measured else {"step": step, **_measure(run)}
     plan, network = run.plan, run.plan.network
     sources = [asdict(source) for source in plan.sources if source.weight > 0]
+    auxiliary = {"auxiliary": asdict(plan.auxiliary)} if network.auxiliary else {}
     spec = ModelSpec(
         name=plan.name,
         version=plan.version,
@@ -382,13 +414,14 @@ def _write_bundle(
         pixel_max=network.pixel_max,
         classes=network.classes,
         target=network.target_class,
+        auxiliary=network.auxiliary,
         colors=network.colors,
         chip_px=plan.chip_px,
         halo_px=plan.halo_px,
         stride_px=network.stride_px,
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
-        training={"sources": sources, "loss": plan.loss, "fit": asdict(plan.fit)},
+        training={"sources": sources, "loss": plan.loss, **auxiliary, "fit": asdict(plan.fit)},
         metrics={"validation": {**facts, **metrics}},
         license=plan.license,
         description=plan.description,
@@ -408,7 +441,7 @@ def _measure(run: _Run) -> dict[str, Any]:
     for number, batch in enumerate(_chip_loader(run)):
         task.validation_step(batch, number)
     return {
-        "loss": weigh_means(run.plan.loss, task.losses.means()),
+        "loss": weigh_means(run.plan.losses, task.losses.means()),
         "losses": task.losses.means(),
         **task.scores.figures(threshold),
     }

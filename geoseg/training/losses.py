@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from geoseg.datasets.auxiliary import FULL
 from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "LossMeans", "add_terms", "check_losses", "loss_terms", "weigh_means"]
+__all__ = ["LOSSES", "LossMeans", "add_terms", "auxiliary_terms", "check_losses", "loss_terms", "weigh_means"]
 
 _NOTHING = 1e-6
 """Keeps the gradient of a root finite where a loss is 0."""
@@ -105,8 +106,37 @@ def loss_terms(losses: Mapping[str, Any], logits: Tensor, mask: Tensor) -> dict[
         return {name: _TERMS[name](known, **_options(entry)) for name, entry in losses.items()}
 
 
+def auxiliary_terms(
+    channels: Sequence[str], logits: Tensor, targets: Tensor, *, gamma: float = 0.0
+) -> dict[str, Tensor]:
+    """Return the loss of every auxiliary channel by name, not weighted: cross-entropy plus Dice over the known pixels.
+
+    Of `distance`, whose truth is a share, it is the cross-entropy alone.
+
+    Args:
+        channels: Names of the channels.
+        logits: (n, channel, y, x), any float type; each is a sigmoid.
+        targets: (n, channel, y, x) uint8 of `draw_auxiliary`.
+        gamma: Of the focal loss; 0 is plain cross-entropy.
+    """
+    terms = {}
+    with torch.autocast(logits.device.type, enabled=False):
+        for number, name in enumerate(channels):
+            mask = targets[:, number]
+            if name == "distance":
+                here = mask <= FULL
+                share = mask.masked_fill(~here, 0).float() / FULL
+                logit = logits[:, number].float().masked_fill(~here, 0.0)
+                loss = functional.binary_cross_entropy_with_logits(logit, share, reduction="none") * here
+                terms[name] = loss.sum() / here.sum().clamp_min(1)
+            else:
+                known = _Known(logits[:, number : number + 1], mask)
+                terms[name] = (focal(known, gamma=gamma) if gamma else bce(known)) + dice(known)
+    return terms
+
+
 def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:
-    """Return the weighted sum of the result of `loss_terms`."""
+    """Return the weighted sum of the results of `loss_terms` and `auxiliary_terms`."""
     return torch.stack([_weight(entry) * terms[name] for name, entry in losses.items() if _weight(entry)]).sum()
 
 

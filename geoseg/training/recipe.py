@@ -14,7 +14,17 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from geoseg.errors import RecipeError
 
-__all__ = ["Augmentation", "Fit", "Network", "Recipe", "Source", "build_recipe", "check_recipe", "check_source"]
+__all__ = [
+    "Augmentation",
+    "Auxiliary",
+    "Fit",
+    "Network",
+    "Recipe",
+    "Source",
+    "build_recipe",
+    "check_recipe",
+    "check_source",
+]
 
 MOST_CLASSES = 250
 """Class rasters are 8-bit, and the highest values mean that there is no class."""
@@ -43,6 +53,7 @@ class Network:
     bands: tuple[str, ...] = ("red", "green", "blue")
     classes: tuple[str, ...] = ("building",)
     target: str = ""
+    auxiliary: tuple[str, ...] = ()
     colors: dict[str, str] = field(default_factory=dict)
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -54,6 +65,11 @@ class Network:
         """The class whose probability becomes the mask: `target`, else "building", else the first but "background"."""
         named = [name for name in self.classes if name != "background"] or list(self.classes)
         return self.target or ("building" if "building" in named else named[0])
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the network's channels: the classes, then the auxiliary ones."""
+        return (*self.classes, *self.auxiliary)
 
     @property
     def builder_options(self) -> dict[str, Any]:
@@ -69,6 +85,23 @@ class Network:
         from geoseg.networks import network_stride
 
         return network_stride(self.name, self.builder_options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """`[auxiliary]`: what the channels of `network.auxiliary` learn (docs/training.md)."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    edge_m: Annotated[float, within(0.01, 100)] = 0.5
+    contact_m: Annotated[float, within(0.01, 100)] = 1.2
+    distance_m: Annotated[float, within(0.01, 1000)] = 4.0
+    single_m2: Annotated[float, within(0, 1e9)] = 150.0
+    gamma: Annotated[float, within(0, 10)] = 0.0
+    weights: dict[str, Annotated[float, within(0, 1000)]] = field(default_factory=dict)
+
+    def weight(self, channel: str) -> float:
+        """Weight of a channel's loss."""
+        return self.weights.get(channel, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +133,13 @@ class Source:
     split_file: str = ""
     fold: tuple[int, ...] = ()
     validate_east: Annotated[float, within(0, 0.9)] = 0.0
+    validate_west: Annotated[float, within(0, 0.9)] = 0.0
     validate_px: Annotated[int, within(0, 1_000_000)] = 0
     complete: bool = True
+    instances: bool = False
     paint_seeds: tuple[int, ...] = ()
     paint_size_px: Annotated[int, within(64, 16384)] = 1024
+    paint_kind: Literal["plain", "dense"] = "plain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +206,19 @@ class Recipe:
     chip_px: Annotated[int, within(32, 8192)] = 512
     halo_px: Annotated[int, within(0, 4096)] = 64
     network: Network
+    auxiliary: Auxiliary = field(default_factory=Auxiliary)
     sources: tuple[Source, ...]
     loss: dict[str, Any]
     augment: tuple[Augmentation, ...] = ()
     fit: Fit
 
+    @property
+    def losses(self) -> dict[str, Any]:
+        """The entries of `loss`, and the weight of each auxiliary channel's loss by the channel's name."""
+        return self.loss | {name: self.auxiliary.weight(name) for name in self.network.auxiliary}
 
-_PARTS = {"network": Network, "sources": Source, "augment": Augmentation, "fit": Fit}
+
+_PARTS = {"network": Network, "auxiliary": Auxiliary, "sources": Source, "augment": Augmentation, "fit": Fit}
 
 
 def build_recipe(table: Mapping[str, Any]) -> Recipe:
@@ -242,6 +284,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError(f"sources have the names {', '.join(names)}; expected every name once")
     for source in recipe.sources:
         check_source(source)
+    for name in recipe.auxiliary.weights.keys() - set(recipe.network.auxiliary):
+        channels = ", ".join(recipe.network.auxiliary) or "there is none"
+        raise RecipeError(f"unknown key auxiliary.weights.{name}; expected channels of network.auxiliary: {channels}")
     check_losses(recipe.loss, classes)
     check_augmentations(recipe.augment)
 
@@ -261,6 +306,14 @@ def _check_network(network: Network) -> None:
         raise RecipeError(f"network.classes = {list(classes)}; expected 1 to {MOST_CLASSES} different names")
     if network.target_class not in classes:
         raise RecipeError(f"network.target = {network.target!r}; expected one of {', '.join(classes)}")
+    from geoseg.datasets.auxiliary import AUXILIARY
+
+    auxiliary = network.auxiliary
+    if not set(auxiliary) <= set(AUXILIARY) or len(set(network.channels)) != len(network.channels):
+        raise RecipeError(
+            f"network.auxiliary = {list(auxiliary)}; expected different names among {', '.join(AUXILIARY)}, which are "
+            "not those of classes"
+        )
     for name, color in network.colors.items():
         if name not in classes or not re.fullmatch(r"#[0-9A-Fa-f]{6}", color):
             raise RecipeError(f"network.colors.{name} = {color!r}; expected a class of network.classes and #RRGGBB")
@@ -287,6 +340,11 @@ def check_source(source: Source) -> None:
         refuse(f".labels = {source.labels!r} is a template; expected one in images too, such as images/{{name}}.tif")
     if source.paint_seeds and len(source.paint_seeds) != 2:
         refuse(f".paint_seeds = {list(source.paint_seeds)}; expected [first, one past the last]")
+    if source.paint_kind != "plain" and not source.paint_seeds:
+        refuse(f".paint_kind = {source.paint_kind!r} has no effect without paint_seeds")
+    unused = [key for key in ("colors", "also", "label_column", "paint_seeds") if getattr(source, key)]
+    if source.instances and unused:
+        refuse(f".instances = true, and {unused[0]} is given; expected label rasters of the buildings' numbers")
     if min(source.bands, default=1) < 1:
         refuse(f".bands = {list(source.bands)}; expected band numbers from 1")
 
@@ -295,8 +353,10 @@ def check_source(source: Source) -> None:
     if len(ways) > 1:
         refuse(f" is split by {' and by '.join(ways)}; expected one of them")
     others = [key for key in ("validate", "validate_scenes", "split", "split_file", "fold") if getattr(source, key)]
-    if source.validate_east and others:
-        refuse(f".validate_east takes validation data from the training area; expected no {others[0]} as well")
+    sides = [key for key in ("validate_east", "validate_west") if getattr(source, key)]
+    others += sides[1:]
+    if sides and others:
+        refuse(f".{sides[0]} takes validation data from the training area; expected no {others[0]} as well")
     if (source.train or source.validate) and not source.areas:
         refuse(".areas is missing; expected the file of the areas that train and validate name")
     if source.areas and not (source.train or source.validate):

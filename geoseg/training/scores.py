@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoseg.datasets.auxiliary import FULL
 from geoseg.evaluate import Confusion
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 
@@ -32,7 +33,13 @@ class Scores:
     """Counts of pixels by source, truth and prediction, on the device of the first batch."""
 
     def __init__(
-        self, sources: Sequence[str], classes: Sequence[str], *, target: str, unscored: Sequence[str] = ()
+        self,
+        sources: Sequence[str],
+        classes: Sequence[str],
+        *,
+        target: str,
+        unscored: Sequence[str] = (),
+        auxiliary: Sequence[str] = (),
     ) -> None:
         """Start counting.
 
@@ -41,11 +48,14 @@ class Scores:
             classes: The network's classes; one is a sigmoid channel, several are softmax channels.
             target: The target class; of more than two classes all are scored.
             unscored: Classes that means over classes leave out.
+            auxiliary: Names of the auxiliary channels, each a sigmoid.
         """
         self.sources, self.classes, self.target, self.unscored = sources, tuple(classes), target, tuple(unscored)
         self.is_binary = len(classes) <= 2
         shape = (2, _LEVELS) if self.is_binary else (len(classes), len(classes))
         self.counts = torch.zeros(len(sources), *shape, dtype=torch.int64)
+        self.auxiliary = tuple(auxiliary)
+        self.auxiliary_counts = torch.zeros(len(sources), len(auxiliary), 2, 2, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, logits: Tensor, mask: Tensor, source: Tensor) -> None:
@@ -68,6 +78,24 @@ class Scores:
         nowhere = self.counts.numel()
         key = key.masked_fill(mask >= max(2, len(self.classes)), nowhere)
         self.counts += torch.bincount(key.flatten(), minlength=nowhere + 1)[:-1].view_as(self.counts)
+
+    @torch.no_grad()
+    def update_auxiliary(self, logits: Tensor, targets: Tensor, source: Tensor) -> None:
+        """Count where auxiliary channels are at least 0.5, and where they should be.
+
+        Args:
+            logits: (n, channel, y, x), any float type.
+            targets: (n, channel, y, x) uint8 of `draw_auxiliary`; `distance` is true from one half on.
+            source: (n,) numbers of the samples' sources.
+        """
+        self.auxiliary_counts = counts = self.auxiliary_counts.to(logits.device)
+        for number, name in enumerate(self.auxiliary):
+            values = targets[:, number]
+            truth = values >= (FULL / 2 if name == "distance" else 1)
+            key = 2 * truth.long() + (logits[:, number] >= 0).long()
+            key = (4 * source.view(-1, 1, 1).long() + key).masked_fill(values > FULL, 4 * len(counts))
+            found = torch.bincount(key.flatten(), minlength=4 * len(counts) + 1)[:-1]
+            counts[:, number] += found.view(-1, 2, 2)
 
     def headline(self, threshold: float) -> float:
         """Return the score that chooses the best weights, a mean over sources; 0 if no source has it.
@@ -92,7 +120,10 @@ class Scores:
             by_name = {
                 f"iou_{name}": _mean([m["classes"][name]["iou"] for m in metrics.values()]) for name in self.classes
             }
-        return by_name | {key: _mean([m[key] for m in metrics.values()]) for key in ("mean_iou", "pixel_accuracy")}
+        by_name |= {key: _mean([m[key] for m in metrics.values()]) for key in ("mean_iou", "pixel_accuracy")}
+        for name, scores in self._auxiliary_scores().items():
+            by_name |= {f"{name}_{key}": _mean([own[key] for own in scores.values()]) for key in ("iou", "f1")}
+        return by_name
 
     def figures(self, threshold: float) -> dict[str, Any]:
         """Return all scores for `metrics.json`; None where one does not exist.
@@ -113,6 +144,8 @@ class Scores:
             best = self.best_threshold()
             at_best = {name: m["iou"] for name, m in self._metrics(best).items()}
             found |= {"threshold": threshold, "best_threshold": best, "iou_at_best_threshold": at_best}
+        if self.auxiliary:
+            found["auxiliary"] = self._auxiliary_scores()
         plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)
         return plain
 
@@ -122,6 +155,21 @@ class Scores:
             return 0.5
         by_closeness = sorted((i / 100 for i in range(5, 96)), key=lambda threshold: abs(threshold - 0.5))
         return max(by_closeness, key=self.headline)
+
+    def _auxiliary_scores(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return IoU, F1, precision and recall by channel and source, at 0.5; NaN where there is nothing to score."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for number, name in enumerate(self.auxiliary):
+            found[name] = {}
+            for source, counts in zip(self.sources, self.auxiliary_counts[:, number].tolist(), strict=True):
+                (_, wrong), (missed, both) = counts
+                found[name][source] = {
+                    "iou": _share(both, both + wrong + missed),
+                    "f1": _share(2 * both, 2 * both + wrong + missed),
+                    "precision": _share(both, both + wrong),
+                    "recall": _share(both, both + missed),
+                }
+        return found
 
     def _metrics(self, threshold: float) -> dict[str, dict[str, Any]]:
         confusions = {name: self._confusion(self.counts[n], threshold) for n, name in enumerate(self.sources)}
@@ -136,6 +184,10 @@ class Scores:
         folded = np.stack((values[:, :first].sum(axis=1), values[:, first:].sum(axis=1)), axis=1)
         others = [name for name in self.classes if name != self.target] or ["background"]
         return Confusion(folded, (others[0], self.target))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 def _mean(values: Sequence[float], *, nothing: float = float("nan")) -> float:

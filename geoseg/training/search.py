@@ -331,6 +331,7 @@ def _retrain(folder: Path, data: Path, beside: Path, plan: Recipe, best: TrialRe
         log.info("fit.schedule = plateau needs validation data; cosine is used instead")
         fit = replace(fit, schedule="cosine")
     free: dict[str, Any] = {"validate": (), "validate_scenes": (), "validate_east": 0.0, "validate_px": 0, "fold": ()}
+    free["validate_west"] = 0.0
     free |= {"split": (), "split_file": ""}
     sources = []
     for source in plan.sources:

@@ -73,7 +73,7 @@ def find_parts(source: Source, *, data: Path, results: Path, seed: int) -> list[
     if not counts["train"] and source.weight > 0:
         held = f"{counts['validate']} for validation, {counts['test']} for testing"
         raise RecipeError(f"sources.{source.name} has no training scene: of {len(pairs)} images, {held}")
-    if source.validate_east:
+    if source.validate_east or source.validate_west:
         parts += [replace(found, part="validate") for found in parts if found.part == "train"]
     return parts
 

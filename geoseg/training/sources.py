@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.datasets.auxiliary import Widths, draw_auxiliary, outline_components
 from geoseg.datasets.coding import Coding, class_indices, plan_coding
-from geoseg.datasets.labels import IGNORED, UNSURE, Labels, rasterize_areas, read_labels
+from geoseg.datasets.labels import IGNORED, UNSURE, Labels, rasterize_areas, read_labels, read_outlines
 from geoseg.datasets.prepared import is_known, is_prepared, write_prepared
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Grid, Window, fit_lattice, reflect_indices
+from geoseg.io.suffixes import is_raster
+from geoseg.io.vectors import to_pixels
 from geoseg.scene import Scene, open_scene
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.source_files import SourcePart, find_parts
@@ -27,7 +30,7 @@ __all__ = ["PreparedSource", "coding_of", "prepare_source", "prepare_sources", "
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 """Raised when the meaning of prepared files changes, so that old ones are not used."""
 
 _SHOWN = 3
@@ -53,6 +56,7 @@ def coding_of(recipe: Recipe, source: Source) -> Coding:
         colors=source.colors or recipe.network.colors,
         also=source.also,
         values=source.values,
+        instances=source.instances,
         where=f"sources.{source.name}.",
     )
 
@@ -135,6 +139,11 @@ def _key(part: SourcePart, recipe: Recipe) -> str:
     about = {k: v for k, v in asdict(part.source).items() if k not in _ELSEWHERE}
     target = {"gsd_m": recipe.gsd_m, "bands": network.bands, "stretched": _is_stretched(recipe)}
     target |= {"classes": network.classes, "target": network.target_class, "colors": network.colors}
+    if network.auxiliary:
+        widths = {
+            k: v for k, v in asdict(recipe.auxiliary).items() if k in ("edge_m", "contact_m", "distance_m", "single_m2")
+        }
+        target |= {"auxiliary": network.auxiliary, **widths}
     chips = (recipe.chip_px, recipe.halo_px, network.stride_px) if part.part == "validate" else ()
     files = [path for path in (part.image, part.labels, part.areas) if path]
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
@@ -149,12 +158,24 @@ def _is_stretched(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _PartPixels:
-    """The pixels of a part: image (band, y, x); truth (y, x); where it has data, and where it is in the part's area."""
+    """The pixels of a part.
+
+    Attributes:
+        image: (band, y, x).
+        truth: (y, x) class indices.
+        valid: (y, x), True where the image has data.
+        inside: (y, x), True in the part's area.
+        outlines: Those of single buildings, in pixels; None if only the truth is known.
+        clipped: Whether the outlines end at the border of the image and at pixels without a label.
+        facts: For the .json.
+    """
 
     image: NDArray[Any]
     truth: Labels
     valid: NDArray[np.bool_]
     inside: NDArray[np.bool_]
+    outlines: NDArray[Any] | None
+    clipped: bool
     facts: dict[str, Any]
 
 
@@ -165,6 +186,8 @@ def _prepare(part: SourcePart, recipe: Recipe, path: Path) -> None:
     truth = read.truth
     if not source.complete:
         truth = np.where(truth == coding_of(recipe, source).target[1], np.uint8(UNSURE), truth)
+    auxiliary = _draw_auxiliary(read, truth, recipe, coding_of(recipe, source).target[0])
+    truth = np.where(read.inside & read.valid, truth, np.uint8(IGNORED))
     known = 100 * float(is_known(truth).mean())
     if not known:
         log.warning("%s %s: no pixel of its %s part has a label", source.name, part.name, part.part)
@@ -182,7 +205,24 @@ def _prepare(part: SourcePart, recipe: Recipe, path: Path) -> None:
         "unknown": int(found[IGNORED]),
         "nodata": int((read.inside & ~read.valid).sum()),
     }
-    write_prepared(path, read.image, truth, about=about, valid=read.valid)
+    if auxiliary is not None:
+        about["auxiliary"] = list(recipe.network.auxiliary)
+        auxiliary = np.where(truth == IGNORED, np.uint8(IGNORED), auxiliary)
+    write_prepared(path, read.image, truth, about=about, valid=read.valid, auxiliary=auxiliary)
+
+
+def _draw_auxiliary(read: _PartPixels, truth: Labels, recipe: Recipe, target: int) -> NDArray[np.uint8] | None:
+    """Draw the recipe's auxiliary channels (channel, y, x); None if it has none."""
+    if not recipe.network.auxiliary:
+        return None
+    spec, gsd_m = recipe.auxiliary, recipe.gsd_m
+    widths = Widths(spec.edge_m / gsd_m, spec.contact_m / gsd_m, spec.distance_m / gsd_m, spec.single_m2 / gsd_m**2)
+    outlines, single = read.outlines, read.outlines is not None
+    if outlines is None:
+        outlines = outline_components(truth == target)
+    return draw_auxiliary(
+        recipe.network.auxiliary, outlines, truth, target, widths, single=single, clipped=read.clipped
+    )
 
 
 def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
@@ -204,8 +244,17 @@ def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
         column=source.label_column,
         empty_ok=source.empty_ok,
     )
+    outlines = None
+    if recipe.network.auxiliary:
+        outlines = read_outlines(
+            part.labels,
+            scene.grid.crop(window),
+            coding=coding_of(recipe, source),
+            native=scene.native,
+            layer=source.layer,
+            column=source.label_column,
+        )
     pixels = scene.read(window)
-    truth[~(inside & pixels.valid)] = IGNORED
     facts = {
         "image": str(image),
         "labels": str(part.labels),
@@ -222,7 +271,7 @@ def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
     }
     is_stored = pixels.values.dtype in (np.uint8, np.uint16)
     values = pixels.values if is_stored else pixels.values.astype(np.float32)
-    return _PartPixels(values, truth, pixels.valid, inside, facts)
+    return _PartPixels(values, truth, pixels.valid, inside, outlines, is_raster(part.labels), facts)
 
 
 def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
@@ -251,7 +300,7 @@ def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
 def _mark_area(part: SourcePart, grid: Grid) -> NDArray[np.bool_]:
     """Mark the pixels of a part: the named areas, less or only their eastern strip, or the middle."""
     source, what = part.source, part.part
-    from_training = what == "train" or bool(source.validate_east)
+    from_training = what == "train" or bool(source.validate_east or source.validate_west)
     names = source.train if from_training else source.validate
     inside = rasterize_areas(part.areas, names, grid) if part.areas else np.ones(grid.shape, bool)
     if source.validate_east:
@@ -259,6 +308,11 @@ def _mark_area(part: SourcePart, grid: Grid) -> NDArray[np.bool_]:
         border = hull.cols.stop - round(hull.width * source.validate_east)
         inside[:, border:] &= what == "validate"
         inside[:, :border] &= what == "train"
+    if source.validate_west:
+        hull = _hull(inside, source.name, what)
+        border = hull.cols.start + round(hull.width * source.validate_west)
+        inside[:, :border] &= what == "validate"
+        inside[:, border:] &= what == "train"
     if what == "validate" and source.validate_px:
         hull, px = _hull(inside, source.name, what), source.validate_px
         row, col = hull.row + max(0, (hull.height - px) // 2), hull.col + max(0, (hull.width - px) // 2)
@@ -300,14 +354,16 @@ def _paint(part: SourcePart, recipe: Recipe) -> _PartPixels:
         raise RecipeError(
             f"sources.{part.source.name} is painted in 3 bands, and the network has {bands}. Remove this source."
         )
-    scene = paint_scene(part.seed, size_px=part.source.paint_size_px, gsd_m=recipe.gsd_m)
+    source = part.source
+    scene = paint_scene(part.seed, size_px=source.paint_size_px, gsd_m=recipe.gsd_m, kind=source.paint_kind)
     building, other = coding_of(recipe, part.source).target
     shapes = [(shape, building) for shape in scene.footprints]
     truth = rasterize(shapes, scene.grid.shape, fill=other, transform=scene.grid.transform, dtype="uint8")
     facts = {"bands": 3, "dtype": "uint8", "file_shape": list(truth.shape), "shape": list(truth.shape)}
     gsd = {"file_gsd_m": scene.grid.gsd_m, "gsd_m": scene.grid.gsd_m}
     everywhere = np.ones(truth.shape, bool)
-    return _PartPixels(scene.image, truth, everywhere, everywhere, facts | gsd)
+    outlines = to_pixels(np.array(scene.footprints, dtype=object), scene.grid)
+    return _PartPixels(scene.image, truth, everywhere, everywhere, outlines, True, facts | gsd)
 
 
 def _check_classes(sources: Sequence[PreparedSource], recipe: Recipe) -> None:

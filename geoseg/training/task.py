@@ -16,12 +16,12 @@ from torch.utils.data import Dataset, Sampler
 from torchgeo.samplers import RandomGeoSampler
 
 from geoseg.datasets.labels import IGNORED, UNSURE
-from geoseg.datasets.prepared import PreparedScene, is_known
+from geoseg.datasets.prepared import PreparedScene, is_known, keep_labels
 from geoseg.errors import RecipeError, TrainingError
 from geoseg.grid import Window, fit_lattice
 from geoseg.io.tables import name_some
 from geoseg.training.augment import augment_batch
-from geoseg.training.losses import LossMeans, add_terms, loss_terms, weigh_means
+from geoseg.training.losses import LossMeans, add_terms, auxiliary_terms, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
 from geoseg.training.scores import Scores, target_probability
@@ -62,7 +62,7 @@ class MixedCrops(Dataset[Sample]):
         self.odds = torch.from_numpy(shares * boxes / totals[[n for n, _ in kept]])
 
     def __getitem__(self, index: Any) -> Sample:
-        """Return the image (band, y, x) uint8 and the mask (y, x) uint8 of a window."""
+        """Return the image (band, y, x) uint8, the mask (y, x) uint8 and auxiliary planes of a window."""
         scene, query = index
         return dict(self.scenes[scene][query])
 
@@ -115,15 +115,12 @@ class ValidationChips(Dataset[Sample]):
         return len(self.chips)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return image (band, y, x), mask (y, x) uint8 and the source's number of a chip."""
+        """Return image (band, y, x), mask (y, x) uint8, auxiliary planes and the source's number of a chip."""
         number, chip = self.chips[index]
         (source, scene), lattice = self.scenes[number], self.lattices[number]
         seen, core = lattice.chip_window(*chip), lattice.core_window(*chip)
-        sample = scene.read_chip(seen)
-        mask = torch.full_like(sample["mask"], IGNORED)
-        own = core.relative_to(seen).slices
-        mask[own] = sample["mask"][own]
-        return {"image": sample["image"], "mask": mask, "source": torch.tensor(source)}
+        sample = keep_labels(scene.read_chip(seen), core.relative_to(seen))
+        return {**sample, "source": torch.tensor(source)}
 
     def batches(self, size: int) -> list[list[int]]:
         """Return the chips' numbers in batches of at most `size` chips of one shape, for a `DataLoader`."""
@@ -164,6 +161,7 @@ class SegmentationTask(lightning.LightningModule):
             eps=0.0,
         )
         self.target = spec.classes.index(spec.target_class)
+        self.classes = len(spec.classes)
         self.seconds = {"augment": 0.0, "data": 0.0, "step": 0.0}
         self.total_s = dict(self.seconds)
         self._ended = time.perf_counter()
@@ -174,7 +172,7 @@ class SegmentationTask(lightning.LightningModule):
         self.register_buffer("std", torch.tensor(spec.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (n, class, y, x) of pixels (n, band, y, x) in [0, 1]."""
+        """Return logits (n, channel, y, x) of pixels (n, band, y, x) in [0, 1]."""
         ready = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(ready)
         return logits
@@ -184,22 +182,30 @@ class SegmentationTask(lightning.LightningModule):
         fit, began = self.recipe.fit, time.perf_counter()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             image = batch["image"].float() / self.recipe.network.pixel_max
-            image, mask = augment_batch(image, batch["mask"], self.recipe.augment, crop_px=fit.crop_px)
+            planes = torch.cat([batch["mask"][:, None], *([batch["auxiliary"]] if "auxiliary" in batch else [])], dim=1)
+            image, planes = augment_batch(image, planes, self.recipe.augment, crop_px=fit.crop_px)
+            mask, auxiliary = planes[:, 0], planes[:, 1:]
         self.seconds["augment"] += time.perf_counter() - began
         logits = self(image)
         if not all(source.complete for source in self.recipe.sources):
             asked = self.run_progress.done >= fit.unsure_from
-            probability = target_probability(logits.detach(), self.target) if asked else None
+            probability = target_probability(logits[:, : self.classes].detach(), self.target) if asked else None
             mask = settle_unsure(mask, probability, fit.unsure_above)
-        terms = loss_terms(self.recipe.loss, logits, mask)
+        terms = self._loss_terms(logits, mask, auxiliary)
         self.train_losses.update(terms, mask)
-        loss = add_terms(self.recipe.loss, terms)
+        loss = add_terms(self.recipe.losses, terms)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.run_progress.step}; the checkpoints of the last validation "
                 'are kept. Lower fit.learning_rate or fit.clip_norm, or use fit.precision = "32-true".'
             )
         return loss
+
+    def _loss_terms(self, logits: Tensor, mask: Tensor, auxiliary: Tensor) -> dict[str, Tensor]:
+        """Return every loss by name: those of the classes, and one of each auxiliary channel."""
+        names, gamma = self.recipe.network.auxiliary, self.recipe.auxiliary.gamma
+        terms = loss_terms(self.recipe.loss, logits[:, : self.classes], mask)
+        return terms | auxiliary_terms(names, logits[:, self.classes :], auxiliary, gamma=gamma)
 
     def on_train_start(self) -> None:
         """Count time from here."""
@@ -238,7 +244,7 @@ class SegmentationTask(lightning.LightningModule):
                 "step %d, %.1f %%, loss %.4f, %.3f Mpx/s (%.1f %% of the time augmenting, %.1f %% waiting for data)",
                 progress.step,
                 100 * progress.done,
-                weigh_means(self.recipe.loss, self.train_losses.means()),
+                weigh_means(self.recipe.losses, self.train_losses.means()),
                 mpx,
                 *(100 * self.seconds[key] / took for key in ("augment", "data")),
             )
@@ -258,19 +264,23 @@ class SegmentationTask(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Reset scores and losses."""
         spec, unscored = self.recipe.network, self.recipe.fit.unscored
-        self.scores = Scores(self.validated, spec.classes, target=spec.target_class, unscored=unscored)
+        self.scores = Scores(
+            self.validated, spec.classes, target=spec.target_class, unscored=unscored, auxiliary=spec.auxiliary
+        )
         self.losses = LossMeans()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the predictions of one batch of chips."""
         logits = self(batch["image"].float() / self.recipe.network.pixel_max)
-        self.losses.update(loss_terms(self.recipe.loss, logits, batch["mask"]), batch["mask"])
-        self.scores.update(logits, batch["mask"], batch["source"])
+        auxiliary = batch.get("auxiliary", batch["mask"][:, None][:, :0])
+        self.losses.update(self._loss_terms(logits, batch["mask"], auxiliary), batch["mask"])
+        self.scores.update(logits[:, : self.classes], batch["mask"], batch["source"])
+        self.scores.update_auxiliary(logits[:, self.classes :], auxiliary, batch["source"])
 
     def on_validation_epoch_end(self) -> None:
         """Log the IoU and the loss, which choose the best checkpoints."""
         threshold, row = self.recipe.threshold, self.scores.row(self.recipe.threshold)
-        loss = weigh_means(self.recipe.loss, self.losses.means())
+        loss = weigh_means(self.recipe.losses, self.losses.means())
         self.log("iou", self.scores.headline(threshold))
         self.log("validation_loss", loss)
         self.plateau.step(loss)

@@ -1,14 +1,16 @@
-"""One block's mask into polygons, by its runs: horizontal stretches of mask pixels."""
+"""One block's buildings into polygons, by their runs: horizontal stretches of pixels of one region."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.vectorize.rings import Corners, PolygonArray, outline
+from geoseg.vectorize.instances import Links, find_regions
+from geoseg.vectorize.rings import Corners, PolygonArray, outline, reading_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,22 +20,30 @@ class BlockPolygons:
     Attributes:
         polygons: Shapely polygons in whole-scene pixel coordinates, x = column and y = row, integers, in the canonical
             form of `geoseg.vectorize.rings.outline`; sorted by first vertex (row, col).
+        summit: Order of the highest pixel, which tells buildings apart (`geoseg.vectorize.instances`), `(polygon,)`.
         pixel_count: Pixels inside, `(polygon,)`.
         probability_sum: Sum of the uint8 probabilities inside, `(polygon,)`.
+        probability_min: The smallest of them, `(polygon,)`.
+        touches: True where a pixel of another building is beside one of its own; not final while it is open,
+            `(polygon,)`.
         edge: True where a pixel touches the scene's border or a pixel without data, `(polygon,)`.
-        open: True where a pixel touches a border of the block inside the scene, so that the polygon may continue beyond
-            it, `(polygon,)`.
+        open: True where the building may continue in another region or block, `(polygon,)`.
+        links: What the scene must know to join them.
     """
 
     polygons: PolygonArray
+    summit: NDArray[np.int64]
     pixel_count: NDArray[np.int64]
     probability_sum: NDArray[np.int64]
+    probability_min: NDArray[np.int64]
+    touches: NDArray[np.bool_]
     edge: NDArray[np.bool_]
     open: NDArray[np.bool_]
+    links: Links = dataclasses.field(default_factory=Links.empty)
 
     def __post_init__(self) -> None:
         """Refuse columns of different length."""
-        sizes = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        sizes = {name: len(getattr(self, name)) for name in COLUMNS}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"columns must have the same length, got {sizes}")
 
@@ -45,23 +55,29 @@ class BlockPolygons:
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Put the polygons of several blocks one after another."""
         parts = parts or [cls.empty()]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        return cls(**columns, links=Links.concatenate([part.links for part in parts]))
 
     @classmethod
     def empty(cls) -> Self:
         """Return no polygons."""
         number, flag = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
-        return cls(np.zeros(0, dtype=object), number, number, flag, flag)
+        return cls(np.zeros(0, dtype=object), number, number, number, number, flag, flag, flag)
 
     def take(self, index: NDArray[Any]) -> Self:
-        """Return the polygons of an index or a boolean array."""
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+        """Return the polygons of an index or a boolean array, without links."""
+        return type(self)(**{name: getattr(self, name)[index] for name in COLUMNS})
+
+
+COLUMNS = ("polygons", "summit", "pixel_count", "probability_sum", "probability_min", "touches", "edge", "open")
+"""Attributes of `BlockPolygons` with an entry per polygon."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Pixels `start .. stop - 1` of a row, for every run; sorted by row, then by start. All arrays are `(run,)`."""
+    """Pixels `start .. stop - 1` of a row, all of one region; sorted by row, then by start. All arrays are `(run,)`."""
 
+    region: NDArray[np.int64]
     row: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
@@ -75,12 +91,12 @@ class Runs:
         """Pixels of each run."""
         return self.stop - self.start
 
-    def sum(self, value: NDArray[Any]) -> NDArray[np.int64]:
-        """Sum over each run the values of the mask's pixels, `(mask pixel,)`, row by row."""
+    def reduce(self, ufunc: np.ufunc, value: NDArray[Any]) -> NDArray[np.int64]:
+        """Reduce over each run the values of the runs' pixels, `(pixel,)`, row by row."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
-        total: NDArray[np.int64] = np.add.reduceat(value, np.cumsum(self.length) - self.length, dtype=np.int64)
-        return total
+        reduced: NDArray[np.int64] = ufunc.reduceat(value, np.cumsum(self.length) - self.length, dtype=np.int64)
+        return reduced
 
 
 def polygonize_block(
@@ -90,11 +106,13 @@ def polygonize_block(
     window: Window,
     *,
     scene_shape: tuple[int, int],
+    surface: NDArray[np.integer] | None = None,
+    depth: int | None = None,
 ) -> BlockPolygons:
-    """Outline the 4-connected buildings of one block, holes kept.
+    """Outline the buildings of one block, holes kept.
 
-    All three arrays cover `window.expand(1)` cut at the scene's border, so that `edge` is a function of the scene and
-    not of the blocks. Pixels without data are never inside a polygon, whatever the mask says.
+    All arrays cover `window.expand(1)` cut at the scene's border, so that `edge` is a function of the scene and not of
+    the blocks. Pixels without data are never inside a polygon, whatever the mask says.
 
     Args:
         mask: True = building, `(y, x)`.
@@ -102,6 +120,9 @@ def polygonize_block(
         valid: True = the scene has data there, `(y, x)`.
         window: The block's own pixels, in pixels of the whole scene.
         scene_shape: Height and width of the whole scene, pixels.
+        surface: How far inside a building each pixel lies, whole numbers of at least 0, `(y, x)`; 0 by default.
+        depth: How much the surface falls between two buildings; by default buildings are the 4-connected parts of the
+            mask.
 
     Returns:
         Polygons of the block's own pixels.
@@ -110,22 +131,28 @@ def polygonize_block(
         ValueError: If the window does not lie inside the scene or an array has another shape.
     """
     scene = Window(0, 0, *scene_shape)
-    expanded = window.expand(1).intersect(scene)
+    ring = window.expand(1)
+    expanded = ring.intersect(scene)
     if expanded is None or window.intersect(scene) != window:
         raise ValueError(f"{window} does not lie inside the scene of {scene_shape[0]} x {scene_shape[1]} pixels")
-    shapes = mask.shape, probability.shape, valid.shape
+    surface = np.zeros(mask.shape, np.int64) if surface is None else surface
+    shapes = mask.shape, probability.shape, valid.shape, surface.shape
     if any(shape != expanded.shape for shape in shapes):
         raise ValueError(f"arrays of shape {shapes} for {window}; expected {expanded.shape}, one pixel more per side")
     inner = window.relative_to(expanded).slices
-    own = (mask & valid)[inner]
-    runs = find_runs(own)
-    count, region = label_runs(runs)
+    seen = expanded.relative_to(ring).slices
+    inside, height = np.zeros(ring.shape, bool), np.zeros(ring.shape, surface.dtype)
+    inside[seen], height[seen] = mask & valid, surface
+    found = find_regions(height, inside, window, scene_shape=scene_shape, depth=depth)
+    runs = find_runs(found.region)
+    region, count = runs.region, len(found.summit)
 
     touches = (runs.row == 0, runs.row == window.height - 1, runs.start == 0, runs.stop == window.width)
     is_scene = (window.row == 0, window.rows.stop == scene.height, window.col == 0, window.cols.stop == scene.width)
-    at_scene = np.logical_or.reduce([touch & is_own for touch, is_own in zip(touches, is_scene, strict=True)])
-    at_block = np.logical_or.reduce([touch & (not is_own) for touch, is_own in zip(touches, is_scene, strict=True)])
-    at_edge = at_scene if valid.all() else at_scene | (runs.sum(_beside_nodata(valid)[inner][own]) > 0)
+    at_edge = np.logical_or.reduce([touch & is_own for touch, is_own in zip(touches, is_scene, strict=True)])
+    own = found.region >= 0
+    if not valid.all():
+        at_edge |= runs.reduce(np.add, _beside_nodata(valid)[inner][own]) > 0
 
     row, start, stop = runs.row + window.row, runs.start + window.col, runs.stop + window.col
     weight = np.ones(len(runs), dtype=np.int64)
@@ -135,13 +162,21 @@ def polygonize_block(
         col=np.concatenate((start, stop, start, stop)),
         weight=np.concatenate((weight, -weight, -weight, weight)),
     )
-    return BlockPolygons(
+    values = probability[inner][own]
+    lowest = np.full(count, np.iinfo(np.uint8).max, np.int64)
+    np.minimum.at(lowest, region, runs.reduce(np.minimum, values))
+    polygons = BlockPolygons(
         polygons=outline(corners),
+        summit=found.summit,
         pixel_count=add_by_region(region, runs.length, count),
-        probability_sum=add_by_region(region, runs.sum(probability[inner][own]), count),
+        probability_sum=add_by_region(region, runs.reduce(np.add, values), count),
+        probability_min=lowest,
+        touches=found.touches,
         edge=add_by_region(region, at_edge, count) > 0,
-        open=add_by_region(region, at_block, count) > 0,
+        open=found.is_open,
     )
+    order = reading_order(polygons.polygons)
+    return dataclasses.replace(polygons.take(order), links=found.links)
 
 
 def add_by_region(region: NDArray[np.int64], value: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -161,64 +196,14 @@ def _beside_nodata(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return beside
 
 
-def find_runs(mask: NDArray[np.bool_]) -> Runs:
-    """Find the runs of a `(y, x)` mask."""
-    height, width = mask.shape
-    padded = np.zeros((height, width + 1), dtype=bool)
-    padded[:, :width] = mask
+def find_runs(region: NDArray[np.int32]) -> Runs:
+    """Find the runs of a raster of regions, `(y, x)`, -1 outside all of them."""
+    height, width = region.shape
+    padded = np.full((height, width + 1), -1, np.int32)
+    padded[:, :width] = region
     flat = padded.ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    if flat[0]:
-        changes = np.concatenate(([0], changes))
-    row, start = np.divmod(changes[::2], width + 1)
-    return Runs(row, start, start + changes[1::2] - changes[::2])
-
-
-def label_runs(runs: Runs) -> tuple[int, NDArray[np.int64]]:
-    """Number the 4-connected components of the runs by their first pixel, row by row.
-
-    Returns:
-        The number of components and the component of every run, `(run,)`.
-    """
-    if not len(runs):
-        return 0, np.zeros(0, dtype=np.int64)
-    stride = int(runs.stop.max()) + 1
-    start, stop = runs.row * stride + runs.start, runs.row * stride + runs.stop
-    first = np.searchsorted(stop, start + stride, side="right")
-    last = np.searchsorted(start, stop + stride, side="left")
-    above, below = expand_ranges(first, last)
-    return connected_components(len(runs), above, below)
-
-
-def expand_ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List every pair `(i, j)` with `first[i] <= j < last[i]`."""
-    count = np.maximum(last - first, 0)
-    i = np.repeat(np.arange(len(first)), count)
-    offset = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-    return i, first[i] + offset
-
-
-def connected_components(count: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """Number the components of the graph whose edges join node `a[i]` to node `b[i]`.
-
-    Every round hooks each root below the smallest root next to it and then flattens the trees (Shiloach and Vishkin,
-    "An O(log n) parallel connectivity algorithm", 1982), so a round is a handful of numpy calls.
-
-    Args:
-        count: Number of nodes.
-        a: First nodes of the edges, `(edge,)`.
-        b: Second nodes of the edges, `(edge,)`.
-
-    Returns:
-        The number of components and the component of every node. Components are numbered by their smallest node.
-    """
-    root = np.arange(count, dtype=np.int64)
-    while a.size:
-        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(above := root[root], root):
-            root = above
-        a, b = root[a], root[b]
-        apart = a != b
-        a, b = a[apart], b[apart]
-    is_root = root == np.arange(count)
-    return int(is_root.sum()), (np.cumsum(is_root) - 1)[root]
+    first = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    last = np.append(first[1:], len(flat))
+    kept = flat[first] >= 0
+    row, start = np.divmod(first[kept], width + 1)
+    return Runs(flat[first[kept]].astype(np.int64), row, start, start + last[kept] - first[kept])

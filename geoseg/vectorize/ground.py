@@ -122,6 +122,45 @@ def measure_polygons(
     return 2 * area[exterior] - np.add.reduceat(area, exterior), np.add.reduceat(length, exterior)
 
 
+def find_azimuths(
+    xy: Floats, ring_offset: NDArray[np.int64], polygon_offset: NDArray[np.int64], direction: Floats, grid: Grid
+) -> Floats:
+    """Return in which direction buildings are longer, along their walls or across.
+
+    Directions are those of the CRS, as QGIS's `main_angle` has them: from grid north in a projected CRS, from true
+    north in longitude and latitude, and from up in a picture without a CRS whose rows run down.
+
+    Args:
+        xy: Vertices in world coordinates, `(vertex, xy)`.
+        ring_offset: Where each ring begins, and the end of the last.
+        polygon_offset: Where each polygon's rings begin, exterior first, and the end of the last.
+        direction: Direction of some of the walls in pixels, of any length, `(polygon, xy)`.
+        grid: Grid of the pixels.
+
+    Returns:
+        Degrees clockwise from north, at least 0 and below 180, `(polygon,)`.
+    """
+    ground, known, t = Ground.of(grid.crs), official_crs(grid.crs), grid.transform
+    first = ring_offset[polygon_offset[:-1]]
+    size = ring_offset[polygon_offset[:-1] + 1] - first
+    start = np.cumsum(size) - size
+    polygon = np.repeat(np.arange(len(size)), size)
+    x, y = (xy[np.arange(len(polygon)) + (first - start)[polygon]] - xy[first][polygon]).T
+    dx, dy = t.a * direction[:, 0] + t.b * direction[:, 1], t.d * direction[:, 0] + t.e * direction[:, 1]
+    if known is None and t.e > 0:
+        y, dy = -y, -dy
+    if known is not None and known.is_geographic:
+        squash = np.cos(np.radians(ground.lonlat(*xy[first].T)[1]))
+        x, dx = x * squash[polygon], dx * squash
+    along, across = x * dx[polygon] + y * dy[polygon], y * dx[polygon] - x * dy[polygon]
+    extents = [np.maximum.reduceat(part, start) - np.minimum.reduceat(part, start) for part in (along, across)]
+    is_along = extents[0] >= extents[1]
+    east, north = np.where(is_along, dx, -dy), np.where(is_along, dy, dx)
+    azimuth = np.degrees(np.arctan2(east, north)) % 180
+    found: Floats = np.where(azimuth >= 180, 0.0, azimuth)
+    return found
+
+
 def _authalic(sine: Floats, es: float) -> Floats:
     """Return the area between the equator and a latitude, per radian of longitude, in units of a^2 (1 - es).
 

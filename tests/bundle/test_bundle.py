@@ -40,12 +40,14 @@ OTHER: dict[str, Any] = {
     "pixel_max": 4095.0,
     "classes": ("ground", "building", "pool"),
     "target": "ground",
+    "auxiliary": ("edge", "contact"),
     "colors": {"building": "#0102fE"},
     "chip_px": 320,
     "halo_px": 0,
     "stride_px": 64,
     "threshold": 0.35,
     "min_area_m2": 0.0,
+    "confidence": {"constant": -1.5, "probability_mean": 4.0, "area_log": 0.5},
     "training": {"areas": {"a": 3}, "date": "2026-03-04"},
     "metrics": {"test": {"iou": 0.75}},
     "license": "CC0-1.0",
@@ -59,12 +61,14 @@ DEFAULTS: dict[str, Any] = {
     "pixel_max": 255.0,
     "classes": ("building",),
     "target": "building",
+    "auxiliary": (),
     "colors": {},
     "chip_px": 512,
     "halo_px": 32,
     "stride_px": 32,
     "threshold": 0.5,
     "min_area_m2": 5.0,
+    "confidence": {},
     "training": {},
     "metrics": {},
     "license": "",
@@ -285,10 +289,14 @@ FACTS = {
     "threshold": {"threshold": 1.0},
     "threshold is 0": {"threshold": 0.0},
     "target": {"target": "road"},
-    "classes are building, building": {"classes": ("building", "building")},
+    "classes and auxiliary channels are building, building": {"classes": ("building", "building")},
+    "auxiliary channels are ground, building, building": {"auxiliary": ("building",)},
+    "auxiliary channels are ground, building, edge, edge": {"auxiliary": ("edge", "edge")},
     "there are 255 classes": {"classes": ("building", *map(str, range(254)))},
     "colors are": {"colors": {"road": "#FF0000"}},
     "colors are .*orange": {"colors": {"building": "orange"}},
+    "coefficients of the confidence are .*height": {"confidence": {"height": 1.0}},
+    "coefficients of the confidence are .*nan": {"confidence": {"constant": float("nan")}},
 }
 
 
@@ -296,6 +304,11 @@ FACTS = {
 def test_a_specification_that_contradicts_itself_is_refused(fact: str) -> None:
     with pytest.raises(BundleError, match=f"'tiny' does not fit: .*{fact}.*expected"):
         replace(SPEC, **FACTS[fact])
+
+
+def test_channels_are_those_of_the_classes_then_the_auxiliary_ones() -> None:
+    assert replace(SPEC, auxiliary=["edge", "contact"]).channels == ("ground", "building", "edge", "contact")
+    assert SPEC.channels == SPEC.classes
 
 
 def test_the_target_is_found_among_the_classes() -> None:
@@ -331,8 +344,8 @@ def test_colors_come_back_and_classes_without_one_get_colors_of_their_own(tmp_pa
     assert usual == (found.class_colors[0], "#0102FE")
 
 
-def test_a_specification_without_colors_is_written_as_before_there_were_any(saved: Path) -> None:
-    assert "colors" not in json.loads(header_of(saved)["geoseg_spec"])
+def test_what_a_specification_lacks_is_written_as_before_there_was_any(saved: Path) -> None:
+    assert not {"auxiliary", "colors", "confidence"} & json.loads(header_of(saved)["geoseg_spec"]).keys()
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict) -> None:

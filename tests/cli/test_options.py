@@ -38,6 +38,7 @@ class Command:
 RECIPE = {"recipe": Path("recipe.toml"), "overrides": {}}
 COMMANDS = {
     "run": Command("a.tif", "geoseg.run", "run_inputs", {"inputs": ("a.tif",), "quiet": False}),
+    "vectorize": Command("p.tif", "geoseg.run", "vectorize_raster", {"source": "p.tif"}),
     "evaluate": Command("-l t.tif", "geoseg.evaluate", "evaluate_scenes", {"paths": (), "labels": Path("t.tif")}),
     "finetune": Command(
         "a.tif -l t.gpkg", "geoseg.training.finetune", "finetune", {"scenes": ("a.tif",), "labels": Path("t.gpkg")}
@@ -79,6 +80,17 @@ LABELS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("quiet", "--quiet", {"says": False}),
 )
 
+OUTLINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("threshold", "--threshold 0.25", {"threshold": 0.25}),
+    ("min_area_m2", "--min-area-m2 7.5", {"min_area_m2": 7.5}),
+    ("min_area_m2", "--min-area-m2 0", {"min_area_m2": 0.0}),
+    ("fill_holes_m2", "--fill-holes-m2 0.5", {"fill_holes_m2": 0.5}),
+    ("outline", "--outline simple", {"outline": "simple"}),
+    ("tolerance_m", "--tolerance-m 2.5", {"tolerance_m": 2.5}),
+    ("tolerance_m", "--tolerance-m 0", {"tolerance_m": 0.0}),
+    ("split_depth", "--split-depth 0.25", {"split_depth": 0.25}),
+)
+
 CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
     "run": (
         ("scene", "b.tif", {"inputs": ("a.tif", "b.tif")}),
@@ -89,11 +101,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("asset", "--asset visual", {"asset": "visual"}),
         ("aoi", "--aoi a.gpkg", {"aoi": Path("a.gpkg")}),
         ("aoi_where", "--aoi-where x=1 --aoi a.gpkg", {"aoi_where": "x=1", "aoi": Path("a.gpkg")}),
-        ("threshold", "--threshold 0.25", {"threshold": 0.25}),
-        ("min_area_m2", "--min-area-m2 7.5", {"min_area_m2": 7.5}),
-        ("min_area_m2", "--min-area-m2 0", {"min_area_m2": 0.0}),
-        ("simplify_px", "--simplify-px 2.5", {"simplify_px": 2.5}),
-        ("simplify_px", "--simplify-px 0", {"simplify_px": 0.0}),
+        *OUTLINES,
         ("bands", "--bands 3,2,1", {"bands": (3, 2, 1)}),
         ("crs", "--crs EPSG:32630", {"crs": "EPSG:32630"}),
         ("grid", "--grid scene", {"grid": "scene"}),
@@ -109,6 +117,18 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("picture", "--picture", {"picture": True}),
         ("overwrite", "--overwrite", {"overwrite": True}),
         ("quiet", "--quiet", {"quiet": True, "says": False}),
+    ),
+    "vectorize": (
+        *OUTLINES,
+        ("raster", "", {"source": "p.tif"}),
+        ("out", "--out s3://a/b", {"out": "s3://a/b"}),
+        ("band", "--band 2", {"band": 2}),
+        ("full_scale", "--full-scale 255", {"full_scale": 255.0}),
+        ("values", "--values 2,3", {"values": (2, 3)}),
+        ("crs", "--crs EPSG:32630", {"crs": "EPSG:32630"}),
+        ("also", "--also fgb", {"also": ("fgb",)}),
+        ("overwrite", "--overwrite", {"overwrite": True}),
+        ("quiet", "--quiet", {"says": False}),
     ),
     "evaluate": (
         *LABELS,
@@ -133,6 +153,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("unscored", "--unscored a --unscored b", {"unscored": ("a", "b")}),
         ("layer", "--layer houses", {"label_settings.layer": "houses"}),
         ("column", "--column kind", {"label_settings.column": "kind"}),
+        ("instances", "--instances", {"label_settings.instances": True}),
         ("elsewhere", "--no-buildings-here", {"label_settings.elsewhere": True}),
         ("aoi", "--aoi a.gpkg", {"aoi": Path("a.gpkg")}),
         ("aoi_where", "--aoi-where x=1 --aoi a.gpkg", {"aoi_where": "x=1", "aoi": Path("a.gpkg")}),
@@ -162,6 +183,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("where", "--where x=1 --aoi a.gpkg", {"aoi_where": "x=1", "aoi": Path("a.gpkg")}),
         ("layer", "--layer houses", {"layer": "houses"}),
         ("column", "--column kind", {"column": "kind"}),
+        ("instances", "--instances", {"instances": True}),
         ("codes", "--code 255=building", {"codes": (("255", "building"),)}),
         ("seed", "--seed 7", {"seed": 7}),
         ("set_", "--set fit.batch=4", {"overrides": {"fit.batch": "4"}}),
@@ -221,6 +243,7 @@ CHOICES = {
     "grid": {"model", "scene"},
     "mosaic": {"first", "latest", "mean"},
     "errors": {"stop", "nodata"},
+    "outline": {"raw", "simple", "regular"},
     "to": {"onnx", "openvino", "pt2", "tensorrt"},
     "weights": {"f32", "f16"},
 }
@@ -289,7 +312,8 @@ def defaults_of(command: str) -> dict[str, Any]:
     parameters = inspect.signature(call, eval_str=True).parameters
     found = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
     if "settings" in parameters:
-        kind = parameters["settings"].annotation
+        hint = parameters["settings"].annotation
+        kind = next(each for each in (hint, *get_args(hint)) if is_dataclass(each))
         needed = {name: seam.gets[name] for name in ("labels", "space") if name in seam.gets}
         found["settings"] = kind(**needed)
     return flat(found) | ({"says": True} if (command, "quiet") in PARAMS else {}) | seam.gets

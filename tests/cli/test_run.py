@@ -44,7 +44,7 @@ def areas_of(folder: Path) -> list[float]:
 def test_options_of_a_run_reach_the_files(
     geoseg: Run, bright: Path, scene: Path, roofs: np.ndarray, halves: Path, tmp_path: Path
 ) -> None:
-    options = ("--bands", "3,2,1", "--threshold", "0.95", "--min-area-m2", "0", "--simplify-px", "0", "--picture")
+    options = ("--bands", "3,2,1", "--threshold", "0.95", "--min-area-m2", "0", "--outline", "raw", "--picture")
     where = ("--aoi", halves, "--aoi-where", "split = 'train'")
     code, paths, err = geoseg("run", scene, "-m", bright, *options, *where, "-q", "-o", tmp_path / "out")
     assert (code, err) == (0, "")

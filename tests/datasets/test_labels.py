@@ -1,6 +1,7 @@
 """Truth on a grid: rasters and polygons, exact positions, and label values that are not allowed."""
 
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -10,9 +11,10 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.warp import reproject, transform_bounds
 
 from geoseg.datasets.coding import plan_coding
-from geoseg.datasets.labels import IGNORED, count_outside, rasterize_areas, read_labels
+from geoseg.datasets.labels import IGNORED, count_outside, rasterize_areas, read_labels, read_outlines
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.third_party import allow_no_georeference
@@ -330,3 +332,74 @@ def test_polygons_burn_the_target_of_two_classes(tmp_path: Path) -> None:
     geopandas.GeoDataFrame(geometry=[pixel_box(slice(0, 6), slice(0, 2))], crs=UTM).to_file(path)
     labels = read_labels(path, GRID, coding=plan_coding(["building", "other"]))
     assert labels[0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+INSTANCES = plan_coding(["building"], instances=True)
+
+
+def write_numbers(path: Path, values: NDArray[np.uint16], gsd_m: float, nodata: int | None, epsg: int = 32631) -> Path:
+    """Write numbers of buildings; of another CRS, reprojected to the nearest pixel."""
+    height, width = values.shape
+    grid = Grid(UTM, Affine(gsd_m, 0, 500_000, 0, -gsd_m, 1_000_000), (height, width))
+    if epsg != 32631:
+        left, bottom, right, top = transform_bounds(UTM, f"EPSG:{epsg}", *grid.bounds)
+        place = Affine((right - left) / width, 0, left, 0, (bottom - top) / height, top)
+        out, source = np.zeros((height, width), np.uint16), {"src_transform": grid.transform, "src_crs": UTM}
+        reproject(values, out, **source, dst_transform=place, dst_crs=f"EPSG:{epsg}")
+        values, grid = out, Grid(CRS.from_epsg(epsg), place, (height, width))
+    profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": "uint16", "nodata": nodata}
+    with rasterio.open(path, "w", crs=grid.crs, transform=grid.transform, **profile) as file:
+        file.write(values, 1)
+    return path
+
+
+def bounds_of(path: Path, grid: Grid, **options: Any) -> list[tuple[float, ...]]:
+    outlines = read_outlines(path, grid, **options)
+    assert outlines is not None
+    return [outline.bounds for outline in outlines]
+
+
+@pytest.mark.parametrize(("nodata", "unknown"), [(None, 0), (0, 0), (65_535, IGNORED)])
+def test_a_raster_of_numbers_is_a_mask_and_an_outline_of_each_building(
+    tmp_path: Path, nodata: int | None, unknown: int
+) -> None:
+    numbers = np.zeros(GRID.shape, np.uint16)
+    numbers[0:3, 0:4], numbers[0:3, 4:6], numbers[5, 7] = 255, 1000, nodata or 0
+    path = write_numbers(tmp_path / "l.tif", numbers, 1.0, nodata)
+    truth = (numbers > 0).astype(np.uint8)
+    truth[5, 7] = unknown
+    np.testing.assert_array_equal(read_labels(path, GRID, coding=INSTANCES), truth)
+    assert bounds_of(path, GRID, coding=INSTANCES) == [(0, 0, 4, 3), (4, 0, 6, 3)]
+    part = GRID.crop(Window(1, 3, 5, 5))
+    beyond = [(-2, -1, 1, 2), (1, -1, 3, 2)]  # by two pixels
+    assert bounds_of(path, part, coding=INSTANCES, native=GRID) == beyond
+
+
+@pytest.mark.parametrize(("gsd_m", "epsg", "off"), [(0.5, 32631, 1e-6), (2.0, 32631, 1e-6), (0.1, 3857, 0.3)])
+def test_outlines_of_numbers_lie_where_their_pixels_do_on_any_grid(
+    tmp_path: Path, gsd_m: float, epsg: int, off: float
+) -> None:
+    numbers = np.zeros((round(24 / gsd_m), round(24 / gsd_m)), np.uint16)
+    rows, cols = (slice(round(4 / gsd_m), round(14 / gsd_m)), slice(round(6 / gsd_m), round(20 / gsd_m)))
+    numbers[rows, cols] = 7
+    path = write_numbers(tmp_path / "l.tif", numbers, gsd_m, None, epsg)
+    (found,) = bounds_of(path, Grid(UTM, GRID.transform, (24, 24)), coding=INSTANCES)
+    assert found == pytest.approx((6, 4, 20, 14), abs=off)
+
+
+def test_only_single_buildings_have_outlines(tmp_path: Path) -> None:
+    numbers = np.zeros(GRID.shape, np.uint16)
+    numbers[2:4, 2:4] = 9
+    path = write_numbers(tmp_path / "l.tif", numbers, 1.0, None)
+    assert read_outlines(path, GRID) is None
+    unknown = plan_coding(["building"], values={"9": "unknown"}, instances=True)
+    assert bounds_of(path, GRID, coding=unknown) == []
+    houses = [pixel_box(slice(0, 2), slice(0, 3)), pixel_box(slice(3, 6), slice(3, 6))]
+    frame = geopandas.GeoDataFrame({"use": ["house", "pond"]}, geometry=houses, crs=UTM.to_wkt())
+    frame.to_file(tmp_path / "l.gpkg")
+    coding = plan_coding(["pond", "house"], target="house")
+    (house,) = bounds_of(tmp_path / "l.gpkg", GRID, coding=coding, column="use")
+    assert house == pytest.approx((0, 0, 3, 2))
+    beside = Grid(UTM, Affine(1, 0, 500_100, 0, -1, 1_000_000), GRID.shape)
+    wide = Grid(UTM, GRID.transform, (6, 200))
+    assert bounds_of(path, beside, coding=INSTANCES, native=wide) == []

@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torchgeo.samplers import RandomGeoSampler
 
 from geoseg.datasets.labels import IGNORED, UNSURE
-from geoseg.datasets.prepared import NO_PIXEL, PreparedScene, is_known, is_prepared, sampling_boxes, write_prepared
+from geoseg.datasets.prepared import (
+    NO_PIXEL,
+    PreparedScene,
+    is_known,
+    is_prepared,
+    keep_labels,
+    sampling_boxes,
+    write_prepared,
+)
 from geoseg.datasets.scenes import fill_invalid
 from geoseg.grid import Window
 
@@ -89,3 +98,45 @@ def test_pixels_without_data_are_filled_as_in_inference_and_have_no_truth(tmp_pa
 
 def test_unsure_is_known_and_missing_pixels_are_not() -> None:
     assert is_known(np.array([0, 1, 5, UNSURE, NO_PIXEL, IGNORED])).tolist() == [True] * 4 + [False] * 2
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    """The lower right of a scene of 40 x 50 px, 16-bit; two auxiliary planes hold row and column, and no data above."""
+    rows, cols = np.mgrid[0:40, 0:50].astype(np.uint8)
+    part = np.stack([rows, cols]).astype(np.uint16)[:, 12:, 7:] * 100
+    planes = np.stack([rows, cols])[:, 12:, 7:]
+    valid = np.ones(part.shape[1:], bool)
+    valid[:3] = False
+    about = {"origin": (12, 7), "scene_shape": (40, 50), "auxiliary": ["edge", "contact"]}
+    truth = np.ones(part.shape[1:], np.uint8)
+    return write_prepared(tmp_path / "deep.npy", part, truth, about=about, valid=valid, auxiliary=planes)
+
+
+def test_auxiliary_planes_are_read_beside_the_image_and_unknown_without_data(deep: Path) -> None:
+    scene = PreparedScene(deep)
+    assert scene.auxiliary == ("edge", "contact")
+    sample = scene.read(Window(0, 2, 10, 20))
+    assert sample["image"].shape == (2, 10, 20)
+    assert sample["image"].dtype == torch.float32
+    assert sample["auxiliary"].dtype == torch.uint8
+    rows, cols = np.mgrid[12:22, 9:29]
+    assert np.array_equal(sample["auxiliary"][:, 3:], np.stack([rows, cols])[:, 3:])
+    assert (sample["auxiliary"][:, :3] == IGNORED).all()
+    assert (sample["mask"][3:] == 1).all()
+    assert np.array_equal(sample["image"][:, 3:], np.stack([rows, cols])[:, 3:] * 100)
+
+
+def test_auxiliary_planes_of_a_chip_are_unknown_where_its_labels_are(deep: Path, scene: Path) -> None:
+    chip = PreparedScene(deep).read_chip(Window(20, 30, 24, 28))
+    assert (chip["auxiliary"][:, :20, :20] != IGNORED).all()
+    assert (chip["auxiliary"][:, 20:] == IGNORED).all()
+    assert (chip["auxiliary"][:, :, 20:] == IGNORED).all()
+    kept = keep_labels(chip, Window(4, 5, 6, 7))
+    inside = torch.zeros(24, 28, dtype=torch.bool)
+    inside[4:10, 5:12] = True
+    for key in ("mask", "auxiliary"):
+        assert torch.equal(kept[key][..., inside], chip[key][..., inside])
+        assert (kept[key][..., ~inside] == IGNORED).all()
+        assert (keep_labels(chip, None)[key] == IGNORED).all()
+    assert "auxiliary" not in PreparedScene(scene).read(Window(0, 0, 4, 4))

@@ -46,7 +46,7 @@ SPEC = ModelSpec(
 def make_bundle(path: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Bundle:
     """A small network with random weights, its batch norms made uneven so that nothing is symmetric."""
     torch.manual_seed(seed)
-    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.classes), **spec.network_options)
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **spec.network_options)
     state = network.state_dict()
     for name, tensor in state.items():
         if name.endswith(("running_mean", "bn1.bias")):

@@ -15,7 +15,7 @@ from affine import Affine
 from scipy.ndimage import binary_erosion
 
 from geoseg.bundle import ModelSpec, save_bundle
-from geoseg.errors import ExistingResultError, LabelError, UsageError
+from geoseg.errors import ExistingResultError, LabelError, UnknownLabelError, UsageError
 from geoseg.evaluate import EvaluateSettings, Evaluation, LabelSettings, evaluate_scenes
 from geoseg.inference import EngineRecipe
 
@@ -336,10 +336,23 @@ def elsewhere(b: Bench) -> None:
     assert b.counts(labels=path, label_settings=LabelSettings(elsewhere=True)) == (0, 2, 0)
 
 
+def instances(b: Bench) -> None:
+    numbers = np.zeros((SIZE, SIZE))
+    numbers[5:25, 5:15], numbers[5:25, 15:25], numbers[MISSED] = 255, 200, 7  # two share a wall
+    path = b.write(b.folder / "numbers.tif", numbers)
+    with pytest.raises(UnknownLabelError, match="has 7"):
+        b.counts(labels=path)
+    assert b.counts(labels=path, label_settings=LabelSettings(instances=True)) == (1, 1, 1)
+    codes = (("200", "background"),)
+    assert b.counts(labels=path, label_settings=LabelSettings(instances=True, codes=codes)) == (0.5, 1.5, 1)
+    with pytest.raises(UsageError, match="Give one of them"):
+        LabelSettings(instances=True, column="use")
+
+
 CASES = (
     *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
-    *(chip_px, halo_px, codes, layer, column, elsewhere),
+    *(chip_px, halo_px, codes, layer, column, elsewhere, instances),
 )
 
 

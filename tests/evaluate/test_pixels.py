@@ -193,8 +193,8 @@ def test_by_hand_the_calibration_error() -> None:
     truth = np.array([[True, True, False, False], [True, True, True, True]])
     levels = Levels.count(probability, truth, np.ones((2, 4), bool))
     assert levels.calibration_error() == pytest.approx((abs(0.5 - 51 / 254) + abs(1 - 203 / 254)) / 2)
-    filled = [b for b in levels.bins() if b.pixels]
-    assert [(b.pixels, b.frequency) for b in filled] == [(4, 0.5), (4, 1.0)]
+    filled = [b for b in levels.bins() if b.count]
+    assert [(b.count, b.frequency) for b in filled] == [(4, 0.5), (4, 1.0)]
     assert filled[0].low < 51 / 254 <= filled[0].high
 
 

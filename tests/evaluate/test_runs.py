@@ -44,12 +44,12 @@ def houses() -> np.ndarray:
 def test_a_run_at_another_threshold_is_the_run_that_was_made_with_it(tmp_path: Path, model: Path, write) -> None:
     values = houses()
     labels = {name: write(tmp_path / "labels" / f"{name}.tif", values > 100) for name in ("high", "half", "usual")}
-    usual = {"threshold": 0.5, "min_area_m2": 5, "simplify_px": 1.0}
+    usual = {"threshold": 0.5, "min_area_m2": 5}
     (tmp_path / "runs").mkdir()
     made = {"high": {"threshold": 0.8}, "half": {}, "usual": {}}
     results = {}
     for name, other in made.items():
-        asked = usual | ({} if name == "usual" else {"min_area_m2": 20, "simplify_px": 0.0}) | other
+        asked = usual | ({} if name == "usual" else {"min_area_m2": 20, "outline": "raw"}) | other
         scene = write(tmp_path / "scenes" / f"{name}.tif", values)
         results[name] = run_scene(
             scene, RunSettings(model=model, out=tmp_path / "runs" / f"{name}_geoseg", **asked), quiet=True

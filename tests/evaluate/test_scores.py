@@ -18,6 +18,7 @@ from geoseg.evaluate.rasters import Raster, Scratch, Thresholded, strips
 from geoseg.evaluate.scores import Stack, boundary_width, score_buildings, score_pixels, score_scene
 from geoseg.grid import Grid
 from geoseg.inference import AOI
+from geoseg.vectorize import Simplify
 
 SHAPE = (37, 41)
 GRID = Grid(CRS.from_epsg(32630), Affine(0.5, 0, 500_000, 0, -0.5, 600_000), SHAPE)
@@ -53,7 +54,7 @@ def test_no_figure_depends_on_the_blocks(seed: int, block_px: int, width_px: int
     assert np.array_equal(parts.levels.counts, whole.levels.counts)
     assert shapely.union_all(parts.area).symmetric_difference(shapely.union_all(whole.area)).area == 0
     truth, found = (
-        outline_buildings(layer, GRID, 1, probability=extra, simplify_px=0, block_px=block_px)
+        outline_buildings(layer, GRID, 1, probability=extra, generalizer=Simplify(0), block_px=block_px)
         for layer, extra in ((stack.truth, None), (stack.prediction.predicted, stack.prediction.probability))
     )
     counts = [score_buildings(truth, found, area, GRID) for area in (whole.area, parts.area)]
@@ -88,6 +89,8 @@ def test_buildings_are_compared_in_meters() -> None:
     assert metrics["matched_iou"] == pytest.approx(10 / 12, abs=1e-6)
     # Two of the four found corners lie 2 px of 0.5 m beyond the true edge; the true corners lie on the found outline.
     assert metrics["polis"] == pytest.approx((2 / 4 + 0) / 2, rel=1e-3)
+    assert metrics["polis_px"] == pytest.approx(metrics["polis"] / 0.5, rel=1e-3)
+    assert metrics["area"] == pytest.approx(10 * 12 / 4, rel=2e-3)
 
 
 def test_the_boundary_is_a_meter_wide_unless_asked_otherwise() -> None:

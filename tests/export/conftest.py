@@ -36,7 +36,7 @@ def make_bundle(path: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Bundle:
     """A small network with random weights, away from one half and from symmetry."""
     torch.manual_seed(seed)
     options = spec.network_options
-    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.classes), **options)
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **options)
     state = network.state_dict()
     for name, tensor in state.items():
         if name.endswith("running_mean"):
@@ -48,7 +48,7 @@ def make_bundle(path: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Bundle:
 
 @dataclass(frozen=True)
 class Exports:
-    """A bundle of one class and one of three, and the exported files by format."""
+    """A bundle of one class and one of three with two auxiliary channels, and the exported files by format."""
 
     bundle: Bundle
     several: Bundle
@@ -64,6 +64,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
         name="three",
         classes=("ground", "building", "road"),
         target="road",
+        auxiliary=("edge", "contact"),
+        confidence={"constant": -1.0, "probability_mean": 2.0},
         colors={"road": "#11aaFF"},
         pixel_max=250.0,
         threshold=0.25,

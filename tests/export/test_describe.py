@@ -76,7 +76,7 @@ def test_the_STAC_Item_beside_an_export_is_valid(exports, model: str) -> None:
     assert extension.mlm_name == item["properties"]["mlm:name"]
     assert extension.input[0].bands == ["red", "green", "blue"]
     assert extension.input[0].to_dict()["value_scaling"] is None  # normalization is inside
-    assert extension.output[0].result.shape == [-1, 3 if "three" in model else 1, -1, -1]
+    assert extension.output[0].result.shape == [-1, 5 if "three" in model else 1, -1, -1]
     assert item["assets"]["model"]["href"] == f"./{path.name}"
     assert item["assets"]["model"]["file:size"] == path.stat().st_size
     assert item["assets"]["model"]["file:checksum"].startswith("1220")
@@ -130,6 +130,20 @@ def test_classes_are_numbered_as_in_a_class_raster(exports) -> None:
     assert several[2]["color_hint"] == "11AAFF"
 
 
+def test_auxiliary_channels_are_named_in_their_order(exports) -> None:
+    properties = describe_item(exports.several)["properties"]
+    (output,) = properties["mlm:output"]
+    assert properties["geoseg:channels"] == ["ground", "building", "road", "edge", "contact"]
+    assert output["result"]["shape"] == [-1, 5, -1, -1]
+    assert output["result"]["dim_order"] == ["batch", "channel", "height", "width"]
+    assert (
+        "Channels: ground, building, road, edge, contact. Those after the classes are auxiliary"
+        in output["description"]
+    )
+    (plain,) = describe_item(exports.bundle)["properties"]["mlm:output"]
+    assert plain["description"] == "Probabilities 0 to 1 (sigmoid); building from 0.5."
+
+
 @pytest.mark.parametrize(
     ("name", "found"), [("a-b 2", "a-b 2"), ("2m", "geoseg-2m"), ("me/you", "me-you"), ("家", "geoseg-model")]
 )
@@ -172,6 +186,8 @@ def test_the_page_of_a_model_holds_everything(exports) -> None:
         "date: 2026-03-04",
     ):
         assert fact in page
+    assert "auxiliary" not in page
+    assert "auxiliary: edge contact" in format_model(describe_model(exports.several))
     assert f"exported from: {exports.bundle.key}" in format_model(describe_model(load_bundle(exports.files["pt2"])))
 
 

@@ -240,7 +240,14 @@ def test_a_network_without_a_specification_is_refused(exports, tmp_path: Path, m
         load_bundle(target)
 
 
-@pytest.mark.parametrize("change", [{"bands": ("red",), "mean": (0.5,), "std": (0.2,)}, {"classes": ("building", "b")}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bands": ("red",), "mean": (0.5,), "std": (0.2,)},
+        {"classes": ("building", "b")},
+        {"auxiliary": ("edge",)},
+    ],
+)
 def test_a_specification_of_another_network_is_refused(exports, tmp_path: Path, change: dict) -> None:
     bundle = replace(load_bundle(exports.files["onnx"]), spec=replace(exports.bundle.spec, **change))
     with pytest.raises(BundleError, match="does not fit its specification: it goes from"):

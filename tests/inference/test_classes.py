@@ -161,7 +161,7 @@ def test_background_and_building_are_predicted_exactly_as_building_alone(tmp_pat
 @pytest.mark.parametrize("found", [1, 4, 6])
 def test_another_number_of_classes_than_the_specification_names_is_an_error(tmp_path: Path, found: int) -> None:
     answer = lambda chips: np.full((len(chips), found, *chips.shape[2:]), 0.2, np.float32)  # noqa: E731
-    with pytest.raises(PredictionError, match=r"5 classes \(land, building"):
+    with pytest.raises(PredictionError, match=r"5 channels \(land, building"):
         predict_all(plan_of(write(tmp_path, noise((40, 40))), FakeEngine(answer)), 100)
 
 

@@ -10,9 +10,10 @@ from torch import nn
 from geoseg.networks import Segmenter, build_network
 
 
-def spec(classes: int = 1, bands: int = 3) -> SimpleNamespace:
+def spec(classes: int = 1, bands: int = 3, auxiliary: tuple[str, ...] = ()) -> SimpleNamespace:
     names = tuple(f"class{i}" for i in range(classes))
-    return SimpleNamespace(mean=(0.5,) * bands, std=(0.25,) * bands, pixel_max=200.0, classes=names)
+    scale = {"mean": (0.5,) * bands, "std": (0.25,) * bands, "pixel_max": 200.0}
+    return SimpleNamespace(**scale, classes=names, auxiliary=auxiliary)
 
 
 def test_pixels_are_scaled_then_normalized() -> None:
@@ -25,6 +26,17 @@ def test_pixels_are_scaled_then_normalized() -> None:
 def test_several_classes_share_a_probability_of_one() -> None:
     probability = Segmenter(nn.Identity(), spec(classes=3))(torch.rand(2, 3, 4, 4) * 200)
     torch.testing.assert_close(probability.sum(dim=1), torch.ones(2, 4, 4))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_auxiliary_channels_are_sigmoids_beside_the_probabilities_of_the_classes(classes: int) -> None:
+    bands, pixels = classes + 2, torch.rand(2, classes + 2, 4, 4) * 200
+    found = Segmenter(nn.Identity(), spec(classes, bands, ("edge", "contact")))(pixels)
+    logits = (pixels / 200 - 0.5) / 0.25
+    torch.testing.assert_close(found[:, classes:], logits[:, classes:].sigmoid())
+    torch.testing.assert_close(
+        found[:, :classes], Segmenter(nn.Identity(), spec(classes, classes))(pixels[:, :classes])
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's exporter about itself

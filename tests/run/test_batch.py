@@ -153,12 +153,15 @@ def test_what_is_true_of_all_pictures_is_said_once(
 ) -> None:
     with caplog.at_level(logging.WARNING, "geoseg"):
         run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert said[0].startswith("a has no CRS")
-    assert said[1].startswith("2 more scenes like this: a has no CRS")
+
+    def said() -> list[str]:  # by geoseg: asyncio warns too, on a busy machine
+        return [record.getMessage() for record in caplog.records if record.name.startswith("geoseg")]
+
+    assert len(said()) == 2
+    assert said()[0].startswith("a has no CRS")
+    assert said()[1].startswith("2 more scenes like this: a has no CRS")
     open_scene(pictures / "b.jpg")
-    assert len(caplog.records) == 3
+    assert len(said()) == 3
 
 
 def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp_path: Path) -> None:

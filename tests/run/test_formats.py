@@ -41,7 +41,10 @@ def test_a_format_that_there_is_not_is_refused() -> None:
 def test_a_result_gives_its_footprints_and_probabilities(place: Any, tmp_path: Path) -> None:
     result = place.run(tmp_path / "out")
     footprints = result.footprints
-    assert list(footprints.columns) == ["area_m2", "perimeter_m", "confidence", "edge", "geometry"]
+    assert list(footprints.columns) == [
+        *("id", "area_m2", "perimeter_m", "confidence", "confidence_min", "edge"),
+        *("orientation_deg", "vertices", "outline", "geometry"),
+    ]
     assert len(footprints) == result.report["counts"]["buildings"]
     probability = result.probability
     assert probability.chunks is not None

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_with_parts_is_told_and_after_making_room_the_run_goes
     place: Any, blocks: Any, disk: Disk, until: Any
 ) -> None:
     out = disk.folder / "out"
-    disk.resize(110_000)
+    disk.resize(70_000)
     with pytest.raises(OutputError, match=rf"{disk.folder}.*No space left on device.*Make room.*same command again"):
         place.run(out, block_px=BLOCK_PX)
     until(place.is_idle)
@@ -77,7 +77,7 @@ def test_a_disk_that_fills_with_parts_is_told_and_after_making_room_the_run_goes
 
 
 @pytest.mark.usefixtures("_unasked")
-@pytest.mark.parametrize("free", [0, 90_000, 150_000, 230_000, 2_000_000])
+@pytest.mark.parametrize("free", [0, 60_000, 150_000, 230_000, 2_000_000])
 def test_a_disk_that_fills_with_results_is_told_and_no_block_is_done_again(
     place: Any, blocks: Any, disk: Disk, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:

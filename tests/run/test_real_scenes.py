@@ -38,7 +38,7 @@ def test_scene_in_degrees_becomes_footprints_in_degrees(realdata: Path, tmp_path
 
 def test_no_footprint_lies_on_nodata(realdata: Path, tmp_path: Path) -> None:
     aoi = realdata / "accra" / "splits.geojson"
-    settings = RunSettings(out=tmp_path / "out", aoi=aoi, aoi_where="split = 'val'", simplify_px=0)
+    settings = RunSettings(out=tmp_path / "out", aoi=aoi, aoi_where="split = 'val'", outline="raw")
     result = run_scene(realdata / "accra" / "accra.tif", settings, quiet=True)
     footprints = geopandas.read_file(result.folder / "buildings.gpkg", layer="buildings")
     with rasterio.open(result.folder / "mask.tif") as src:

@@ -111,13 +111,14 @@ def test_an_old_result_is_there_until_the_new_one_is_complete(
     place.run(out, block_px=BLOCK_PX)
     before = files(out)
     blocks.take()
-    stopped(threshold=0.4, overwrite=True)
+    other: dict[str, Any] = {"threshold": 0.4, "grid": "scene"}  # another grid: the network is needed again
+    stopped(**other, overwrite=True)
     assert files(out) == before
     assert read_status(out)[0].state == STOPPED
     done = {path.stem for path in parts(out)}
-    place.run(out, threshold=0.4, overwrite=True)
+    place.run(out, **other, overwrite=True)
     assert not done & set(blocks.take())
-    place.run(tmp_path / "direct", threshold=0.4)
+    place.run(tmp_path / "direct", **other)
     for name in ("probability.tif", "mask.tif", "buildings.parquet"):
         assert (out / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
     assert (out / "mask.tif").read_bytes() != before["mask.tif"]
@@ -129,7 +130,7 @@ def test_a_client_killed_while_it_replaces_a_result_leaves_the_old_one(
     out = tmp_path / "out"
     place.run(out)
     before = files(out)
-    settings = {"overwrite": True, "threshold": 0.4, "block_px": BLOCK_PX}
+    settings = {"overwrite": True, "threshold": 0.4, "grid": "scene", "block_px": BLOCK_PX}
     client = stage.start(
         "client",
         scene=place.scene,
@@ -152,7 +153,7 @@ def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for
 ) -> None:
     """The older report goes before the first new file comes, and the new one comes last."""
     older = tmp_path / "older"
-    place.run(older, threshold=0.4, picture=True)
+    place.run(older, threshold=0.4, grid="scene", picture=True)
     before, new = files(older), files(place.expected)
     for uploads in range(len(RESULTS)):
         out = tmp_path / f"out{uploads}"
@@ -337,9 +338,9 @@ def test_a_building_beside_a_failed_block_is_at_the_edge(place: Any, broken: lis
     plan, out = place.plan(), tmp_path / "out"
     block = plan.blocks(BLOCK_PX)[7]
     broken.append(block.name)
-    place.run(out, block_px=BLOCK_PX, simplify_px=0, errors="nodata")
+    place.run(out, block_px=BLOCK_PX, outline="raw", errors="nodata")
     broken.clear()
-    place.run(tmp_path / "whole", simplify_px=0)
+    place.run(tmp_path / "whole", outline="raw")
     window, transform = block.window, plan.scene.grid.transform
     corners = transform @ (window.cols.start, window.rows.stop), transform @ (window.cols.stop, window.rows.start)
     hole = shapely.box(*corners[0], *corners[1])

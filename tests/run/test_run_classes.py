@@ -84,7 +84,7 @@ def test_classes_are_written_with_names_and_colors(tmp_path: Path) -> None:
 
 def test_mask_and_footprints_are_those_of_the_target(tmp_path: Path) -> None:
     pixels = patches()
-    result = run_classes(write_raster(tmp_path / "scene.tif", pixels), tmp_path / "out", simplify_px=0)
+    result = run_classes(write_raster(tmp_path / "scene.tif", pixels), tmp_path / "out", outline="raw")
     is_building = pixels.astype(int) * 5 // 256 == 1
     np.testing.assert_array_equal(read(result.folder / "mask.tif"), is_building)
     footprints = geopandas.read_file(result.folder / "buildings.gpkg", layer="buildings")

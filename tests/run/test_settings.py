@@ -31,8 +31,11 @@ DECIDING: dict[str, Any] = {
     "aoi": "other.gpkg",
     "aoi_where": "part < 3",
     "threshold": 0.6,
+    "split_depth": 0.001,
+    "fill_holes_m2": 0,
     "min_area_m2": 0,
-    "simplify_px": 0,
+    "outline": "raw",
+    "tolerance_m": 3.0,
     "bands": (2,),
     "crs": f"+proj=tmerc +lon_0=-3 +k=0.9996 +x_0={WEST + 3} +datum=WGS84 +units=m",
     "grid": "scene",
@@ -81,8 +84,14 @@ class Runs:
 
     def run(self, out: Path, *, turned: bool = False, **changes: Any) -> Any:
         """Give the command that made one of the folders, with changes."""
-        given = {"model": "model.safetensors", "aoi": "aoi.gpkg", "aoi_where": "part = 1", "crs": "EPSG:32630"}
-        settings = given | {"mosaic": "mean", "target_crs": "EPSG:32630", "out": out} | changes
+        given = {
+            "model": "model.safetensors",
+            "aoi": "aoi.gpkg",
+            "aoi_where": "part = 1",
+            "crs": "EPSG:32630",
+        }
+        given |= {"threshold": 0.52, "mosaic": "mean", "target_crs": "EPSG:32630"}
+        settings = given | {"out": out} | changes
         settings |= {"aoi": self.folder / settings["aoi"], "model": self.models / settings["model"]}
         scenes = [self.folder / ("damaged.tif" if out == self.begun else "scene.tif"), self.folder / "second.tif"]
         return run_inputs(scenes[::-1] if turned else scenes, RunSettings(**settings), quiet=True)
@@ -195,9 +204,9 @@ def test_what_decides_nothing_finds_the_result_and_goes_on_with_a_run(runs: Runs
 
 
 def test_what_is_not_given_and_a_file_that_has_changed_are_named_so(runs: Runs) -> None:
-    threshold = r"`threshold`: the model's before, 0\.6 now"
-    with pytest.raises(ExistingResultError, match=rf"`aoi_where`: part = 1 before, not given now; {threshold}"):
-        runs.run(runs.finished, aoi_where=None, threshold=0.6)
+    area = r"`min_area_m2`: the model's before, 7\.5 now"
+    with pytest.raises(ExistingResultError, match=rf"`aoi_where`: part = 1 before, not given now; {area}"):
+        runs.run(runs.finished, aoi_where=None, min_area_m2=7.5)
     (runs.folder / "again").mkdir(exist_ok=True)
     (runs.folder / "again" / "aoi.gpkg").write_bytes((runs.folder / "other.gpkg").read_bytes())
     with pytest.raises(ExistingResultError, match=r"`aoi`: aoi\.gpkg before, aoi\.gpkg \(changed since\) now"):

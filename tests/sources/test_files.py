@@ -120,11 +120,11 @@ def test_a_folder_on_a_web_server_is_refused() -> None:
 
 
 def test_results_of_geoseg_are_no_scenes(touch: Touch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    results = ("probability.tif", "mask.tif", "classes.tif", "preview.png", "run.json")
+    results = ("probability.tif", "mask.tif", "classes.tif", "interior.tif", "preview.png", "run.json")
     touch("a.tif", *results, *(f"out/b/{name}" for name in results), "out/b/.geoseg/parts/x.tif", "out/b.tif")
     with caplog.at_level(logging.WARNING):
         assert paths(f"{tmp_path}/**") == [str(tmp_path / "a.tif"), str(tmp_path / "out" / "b.tif")]
-    assert "8 results of geoseg left out, such as" in caplog.text
+    assert "10 results of geoseg left out, such as" in caplog.text
     assert paths(tmp_path) == [str(tmp_path / "a.tif")]
     with pytest.raises(MissingFileError, match="holds no raster to segment"):
         list_sources([tmp_path / "out" / "b"])

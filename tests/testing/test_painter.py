@@ -9,15 +9,16 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.testing import PaintedScene, label_raster, paint_scene
-from geoseg.testing.style import REGIONS
+from geoseg.testing.style import KINDS, REGIONS
 
 SMALL_PX = 384
 
 
-@pytest.fixture(scope="module", params=sorted(REGIONS))
+@pytest.fixture(scope="module", params=[(kind, region) for kind in KINDS for region in sorted(KINDS[kind])])
 def scene(request: pytest.FixtureRequest) -> PaintedScene:
     """One small scene of each region."""
-    return paint_scene(5, size_px=SMALL_PX, region=request.param)
+    kind, region = request.param
+    return paint_scene(5, size_px=SMALL_PX, region=region, kind=kind)
 
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -75,6 +75,7 @@ class Scripted(nn.Module):
     After n training steps its logits are `gains[n] * (brightness - cuts[n])` of an image's mean over the bands (the
     last entries hold for all further steps), plus `pull` times what two convolutions say, which learn. `step` counts
     the steps, as a whole number that an average copies; `trace` counts them as a number that an average averages.
+    `signs` are factors of the channels: by default -1 of the first of several, else 1.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Scripted(nn.Module):
         gains: Sequence[float] = (40.0,),
         pull: float = 1e-4,
         encoder_depth: int = 3,
+        signs: Sequence[float] | None = None,
     ) -> None:
         """Make a network without any training."""
         super().__init__()
@@ -93,7 +95,7 @@ class Scripted(nn.Module):
         self.encoder, self.head = nn.Conv2d(bands, 2, 1), nn.Conv2d(2, classes, 1)
         self.register_buffer("step", torch.tensor(0))
         self.register_buffer("trace", torch.tensor(0.0))
-        signs = [1.0] if classes == 1 else [-1.0, *[1.0] * (classes - 1)]
+        signs = signs or ([1.0] if classes == 1 else [-1.0, *[1.0] * (classes - 1)])
         for name, values in (("cuts", cuts), ("gains", gains), ("signs", signs)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 

@@ -111,6 +111,7 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         "codes": (("0", "background"), ("1", "building")),
         "column": "use",
         "layer": "houses",
+        "instances": True,
         "seed": 1,
     }
     free = {"model": "given below", "aoi_where": "given below", "out": "another folder", "minutes": "a run continues"}

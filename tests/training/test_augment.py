@@ -184,3 +184,21 @@ def test_a_flip_mirrors_left_to_right_and_nothing_else() -> None:
 def test_a_mistake_is_named_before_training(step: str, options: dict[str, int], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         check_augmentations([Augmentation(step=step, options=options)])
+
+
+@pytest.mark.parametrize("steps", [[step("dihedral"), step("affine")], [step("kornia:RandomAffine", degrees=90.0)]])
+def test_planes_of_labels_move_together_and_keep_their_values(steps: list[Augmentation]) -> None:
+    image = noise(n=6)
+    mask = (image[:, 0] * 256).to(torch.uint8)
+    planes = torch.stack([mask, 255 - mask, mask], dim=1)
+    torch.manual_seed(3)
+    crop, moved = augment_batch(image, planes, steps, crop_px=32)
+    torch.manual_seed(3)
+    alone, own = augment_batch(image, mask, steps, crop_px=32)
+    assert torch.equal(crop, alone)
+    assert torch.equal(moved[:, 0], own)
+    assert torch.equal(moved[:, 2], own)
+    beyond = (moved[:, 0] == IGNORED) & (moved[:, 1] == IGNORED)
+    assert torch.equal(moved[:, 1][~beyond], 255 - own[~beyond])
+    assert moved.shape == (6, 3, 32, 32)
+    assert not torch.equal(own, mask[:, 8:40, 8:40])

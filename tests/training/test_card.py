@@ -1,6 +1,7 @@
 """The model card: what the recipe and the figures say, and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,23 @@ def test_pictures_are_linked_where_they_are(recipe: Recipe, tmp_path: Path) -> N
     card = write(recipe, tmp_path, {})
     assert "](curves.png)" in card
     assert "predictions.png" not in card
+
+
+def test_auxiliary_channels_and_the_interior_are_named(recipe: Recipe, tmp_path: Path) -> None:
+    plain = write(recipe, tmp_path, {})
+    assert "interior.tif" not in plain
+    assert "auxiliary" not in row_of(plain, "output")[0]
+    distance = replace(recipe, network=replace(recipe.network, auxiliary=("distance",)))
+    assert "interior.tif" not in write(distance, tmp_path, {})
+    card = write(replace(recipe, network=replace(recipe.network, auxiliary=("distance", "edge"))), tmp_path, {})
+    assert row_of(card, "output")[0].endswith("; auxiliary channels distance, edge")
+    assert "`mask.tif`, `interior.tif`, `buildings.gpkg`" in card
+
+
+def test_auxiliary_channels_are_told_with_their_scores_and_settings(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(), {"network.auxiliary": ["edge"], "auxiliary.edge_m": 0.75})
+    scores = {"edge": {"squares": {"iou": 0.25, "f1": 0.4, "precision": 0.5, "recall": None}}}
+    card = write(recipe, tmp_path, figures(recipe) | {"auxiliary": scores})
+    assert row_of(card, "output") == ["one probability per pixel: building or not; auxiliary channels edge"]
+    assert row_of(section(card, "Figures"), "edge") == ["squares", "0.250", "0.400", "0.500", "-"]
+    assert "edge_m = 0.75" in section(card, "Training")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from geoseg.bundle import ModelSpec, load_bundle
 from geoseg.errors import RecipeError
 from geoseg.training.folder import read_history
-from geoseg.training.recipe import Augmentation, Fit, Network, Recipe, Source
+from geoseg.training.recipe import Augmentation, Auxiliary, Fit, Network, Recipe, Source
 
 Play = Callable[..., Path]
 
@@ -28,6 +28,8 @@ ENDS = "test_a_run_ends_after_steps_or_epochs_whichever_is_first"
 UNSURE = "test_unsure_background_counts_from_the_time_and_below_the_probability_that_the_recipe_says"
 SPLITS = "test_sources.py::test_scenes_are_split_by_name_and_left_out_by_name"
 AREAS = "test_sources.py::test_areas_part_one_scene_and_what_is_in_none_has_no_truth"
+WIDTHS = "test_auxiliary.py::test_widths_are_meters_whatever_the_pixel_size_is"
+CHANNELS = "test_auxiliary.py::test_channels_learn_by_their_weights_and_move_with_the_image"
 PAINTED = "test_sources.py::test_painted_scenes_train_with_their_true_footprints"
 
 HELD = {
@@ -40,6 +42,10 @@ HELD = {
     "network.encoder": "test_an_encoder_and_its_weights_reach_the_network",
     "network.encoder_weights": "test_an_encoder_and_its_weights_reach_the_network",
     "network.start_from": "test_a_run_that_starts_from_a_bundle_begins_with_its_weights",
+    "network.auxiliary": SPEC,
+    **dict.fromkeys(("auxiliary.edge_m", "auxiliary.contact_m", "auxiliary.distance_m"), WIDTHS),
+    "auxiliary.single_m2": "test_auxiliary.py::test_a_mask_teaches_walls_around_components_and_no_more",
+    **dict.fromkeys(("auxiliary.weights", "auxiliary.gamma"), CHANNELS),
     **dict.fromkeys(("augment.step", "augment.probability", "augment.options"), "test_crops_are_augmented_as_it_says"),
     **dict.fromkeys(("fit.batch", "fit.crop_px", "fit.window_px"), SEEN),
     **dict.fromkeys(("fit.steps", "fit.epochs", "fit.validate_every"), ENDS),
@@ -78,13 +84,16 @@ HELD = {
     "sources.split_file": "test_sources.py::test_a_split_file_is_written_once_and_read_thereafter",
     "sources.fold": "test_crossval.py::test_every_file_validates_in_one_fold_and_scenes_are_prepared_once",
     "sources.validate_east": "test_sources.py::test_the_eastern_strip_validates_and_does_not_train",
+    "sources.validate_west": "test_sources.py::test_the_western_strip_validates_and_does_not_train",
     "sources.validate_px": "test_sources.py::test_the_middle_of_an_image_validates",
     "sources.complete": "test_sources.py::test_incomplete_labels_make_background_unsure_and_buildings_stay",
     **dict.fromkeys(("sources.paint_seeds", "sources.paint_size_px"), PAINTED),
+    "sources.instances": "test_auxiliary.py::test_polygons_and_rasters_of_numbers_teach_the_same",
+    "sources.paint_kind": "test_sources.py::test_dense_scenes_are_painted_where_the_source_says_so",
 }
 """Which test feels a key: one of this file, or `file::test`."""
 
-PARTS = {"network": Network, "sources": Source, "augment": Augmentation, "fit": Fit}
+PARTS = {"network": Network, "auxiliary": Auxiliary, "sources": Source, "augment": Augmentation, "fit": Fit}
 
 
 def test_every_key_of_a_recipe_has_a_test_that_feels_it() -> None:
@@ -149,6 +158,7 @@ SAID: dict[str, Any] = {
     "network__std": [0.5, 0.6, 0.7],
     "network__pixel_max": 200.0,
     "network__options": {"cuts": [0.25]},
+    "network__auxiliary": ["contact"],
     "loss": {"ce": 0.5, "dice": {"weight": 2.0}},
     "fit__seed": 5,
 }
@@ -159,7 +169,7 @@ def test_what_a_recipe_says_of_the_model_is_in_its_bundle(play: Play) -> None:
     spec = load_bundle(out / "hall.safetensors").spec
     expected = {key.removeprefix("network__"): value for key, value in SAID.items() if key not in ("loss", "fit__seed")}
     expected["network_options"] = expected.pop("options")
-    expected |= {"network": "scripted", "stride_px": 8}
+    expected |= {"network": "scripted", "stride_px": 8, "confidence": {}}  # fitted to evaluations, afterwards
     said = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
     training, validation = said.pop("training"), said.pop("metrics")["validation"]
     assert said == expected

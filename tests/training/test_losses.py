@@ -10,9 +10,10 @@ from segmentation_models_pytorch import losses as smp
 from torch import Tensor
 from torch.nn import functional
 
+from geoseg.datasets.auxiliary import FULL
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.errors import RecipeError
-from geoseg.training.losses import LOSSES, LossMeans, add_terms, check_losses, loss_terms
+from geoseg.training.losses import LOSSES, LossMeans, add_terms, auxiliary_terms, check_losses, loss_terms
 
 ONE, THREE = ("building",), ("land", "road", "water")
 
@@ -269,3 +270,55 @@ def test_every_loss_is_the_same_with_its_defaults_written_out(name: str, classes
     for entry, weight in (({"weight": 0.5, **LOSSES[name]}, 0.5), (1, 1.0), ({}, 1.0), ({"weight": 2}, 2.0)):
         check_losses({name: entry}, classes)
         assert float(weigh({name: entry}, logits, mask)) == pytest.approx(weight * whole)
+
+
+BCE, DICE = -(math.log(0.5) + 2 * math.log(0.75)) / 3, 1 - (2 * 1.25 + 1) / (1.5 + 2 + 1)
+
+
+def test_an_auxiliary_channel_costs_its_cross_entropy_plus_dice() -> None:
+    logits = torch.cat([LOGITS, torch.zeros_like(LOGITS)], dim=1)
+    targets = torch.stack([MASK, torch.full_like(MASK, IGNORED)], dim=1)
+    targets[0, 1, 0, 0] = 1
+    terms = auxiliary_terms(["edge", "contact"], logits, targets)
+    assert float(terms["edge"]) == pytest.approx(BCE + DICE)
+    assert float(terms["contact"]) == pytest.approx(math.log(2) + 1 - (2 * 0.5 + 1) / (0.5 + 1 + 1))
+    assert list(terms) == ["edge", "contact"]
+
+
+def test_an_auxiliary_channel_may_focus_on_what_is_wrong() -> None:
+    focal = -(0.25 * math.log(0.5) + 2 * 0.0625 * math.log(0.75)) / 3
+    assert float(auxiliary_terms(["edge"], LOGITS, MASK[:, None], gamma=2.0)["edge"]) == pytest.approx(focal + DICE)
+
+
+def test_a_distance_costs_its_cross_entropy_against_a_share() -> None:
+    targets = torch.tensor([[[[FULL, FULL // 2, 0]]]], dtype=torch.uint8)
+    by_hand = -(math.log(0.5) + 0.5 * (math.log(0.75) + math.log(0.25)) + math.log(0.75)) / 3
+    for gamma in (0.0, 2.0):
+        assert float(auxiliary_terms(["distance"], LOGITS, targets, gamma=gamma)["distance"]) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("channel", ["edge", "distance"])
+@pytest.mark.parametrize("wild", [50.0, math.inf, math.nan])
+def test_unknown_pixels_of_an_auxiliary_channel_change_neither_loss_nor_gradient(channel: str, wild: float) -> None:
+    logits, mask = random_batch(1)
+    mask[:, 2:4] = IGNORED
+    results = []
+    for there in (0.0, wild):
+        here = logits.masked_fill((mask == IGNORED)[:, None], there).requires_grad_()
+        loss = auxiliary_terms([channel], here, mask[:, None])[channel]
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert here.grad is not None
+        results.append((loss.detach(), here.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][1][:, :, 0].any()
+    cut = auxiliary_terms([channel], torch.cat([logits[:, :, :2], logits[:, :, 4:]], 2), mask[:, None, [0, 1, 4, 5]])
+    assert float(cut[channel]) == pytest.approx(float(results[0][0]), rel=1e-6)
+    nothing = auxiliary_terms([channel], logits, torch.full_like(mask, IGNORED)[:, None])
+    assert float(nothing[channel]) == 0.0
+
+
+def test_auxiliary_channels_add_to_the_loss_by_their_weights() -> None:
+    terms = loss_terms({"bce": 1.0}, LOGITS, MASK) | auxiliary_terms(["edge"], LOGITS, MASK[:, None])
+    assert float(add_terms({"bce": 1.0, "edge": 0.25}, terms)) == pytest.approx(BCE + 0.25 * (BCE + DICE))
+    assert float(add_terms({"bce": 1.0, "edge": 0.0}, terms)) == pytest.approx(BCE)

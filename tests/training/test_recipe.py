@@ -35,6 +35,16 @@ PLAIN = {"images": "i/*.tif", "labels": "l"}
         ('labels = "labels"', "paint_seeds = [1, 3]", "needs one of .*; it has images and paint_seeds"),
         ('validate_scenes = ["c"]', "weight = -1", r"sources\[0\].weight = -1"),
         ("[fit]", "[fitt]", "unknown key fitt"),
+        (
+            'encoder = "mob',
+            'auxiliary = ["wall"]\nencoder = "mob',
+            r"auxiliary = \['wall'\]; .* among edge, contact, dist",
+        ),
+        ('encoder = "mob', 'auxiliary = ["edge", "edge"]\nencoder = "mob', "expected different names"),
+        ("[loss]", "[auxiliary]\nedge_m = 0.0\n[loss]", "auxiliary.edge_m = 0.0; it should be greater"),
+        ("[loss]", "[auxiliary]\nedge = 0.5\n[loss]", "unknown key auxiliary.edge = 0.5; expected among edge_m"),
+        ("[loss]", "[auxiliary]\nweights = { edge = 1 }\n[loss]", "auxiliary.weights.edge; .*there is none"),
+        ('labels = "labels"', 'labels = "labels"\ninstances = 1', r"instances = 1; it should be a valid boolean"),
     ],
 )
 def test_a_mistake_is_named(write_recipe: WriteRecipe, old: str, new: str, said: str) -> None:
@@ -91,6 +101,9 @@ def test_background_is_nobodys_target(write_recipe: WriteRecipe) -> None:
         {**PLAIN, "areas": "a.geojson", "train": ("train",)},
         {**PLAIN, "fold": (0, 5)},
         {"paint_seeds": (1, 3)},
+        {"paint_seeds": (1, 3), "paint_kind": "dense"},
+        {**PLAIN, "instances": True, "values": {"9": "unknown"}},
+        {**PLAIN, "validate_west": 0.2},
     ],
 )
 def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_recipe: WriteRecipe) -> None:
@@ -108,6 +121,7 @@ def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_rec
         ({"layout": "areas", "labels": "l"}, "labels = 'l' has no effect: layout says"),
         ({"images": "i/*.tif", "labels": "l/{name}.tif"}, "is a template; expected one in images too"),
         ({"paint_seeds": (1,)}, r"paint_seeds = \[1\]"),
+        ({**PLAIN, "paint_kind": "dense"}, r"paint_kind = 'dense' has no effect without paint_seeds"),
         ({**PLAIN, "bands": (0, 1)}, r"bands = \[0, 1\]; expected band numbers from 1"),
         ({**PLAIN, "split": (0.9, 0.2)}, r"split = \[0\.9, 0\.2\]; expected two or three shares"),
         ({**PLAIN, "split": (0.5, 0.5), "fold": (0, 2)}, "is split by fold and by split; expected one"),
@@ -116,8 +130,23 @@ def test_a_recipe_may_have_keys_that_go_together(keys: dict[str, Any], write_rec
         ({**PLAIN, "areas": "a.gpkg"}, "train and validate name none of them"),
         ({**PLAIN, "train": ("train",)}, "areas is missing"),
         ({**PLAIN, "validate_east": 0.2, "fold": (0, 2)}, "validate_east takes .* expected no fold as well"),
+        ({**PLAIN, "validate_west": 0.2, "split": (0.8, 0.2)}, "validate_west takes .* expected no split as well"),
+        ({**PLAIN, "validate_west": 0.2, "validate_east": 0.2}, "validate_east takes .* expected no validate_west as"),
+        ({**PLAIN, "instances": True, "label_column": "use"}, "instances = true, and label_column is given"),
+        ({"instances": True, "paint_seeds": (1, 3)}, "instances = true, and paint_seeds is given"),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=rf"sources\.s.*{said}"):
         check_source(Source(name="s", **keys))
+
+
+def test_auxiliary_channels_have_weights_of_their_own_and_a_class_may_not_be_named_as_one(
+    write_recipe: WriteRecipe,
+) -> None:
+    keys = {"network.auxiliary": ["contact", "edge"], "auxiliary.weights": {"edge": 0.25}}
+    recipe = load_recipe(write_recipe(), keys)
+    assert recipe.network.channels == ("building", "contact", "edge")
+    assert recipe.losses == {"bce": 1.0, "dice": 1.0, "contact": 0.5, "edge": 0.25}
+    with pytest.raises(RecipeError, match="not those of classes"):
+        load_recipe(write_recipe(("bce = 1.0", "ce = 1.0")), {**keys, "network.classes": ["ground", "edge"]})

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from geoseg.datasets.auxiliary import FULL
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.inference import PROBABILITY_ONE, stored_threshold
 from geoseg.training.scores import Scores
@@ -148,3 +149,41 @@ def test_counts_stay_on_the_device_of_the_logits(classes: tuple[str, ...]) -> No
     there.update(logits.cuda(), mask.cuda(), torch.zeros(2).cuda())
     assert there.counts.is_cuda
     assert there.row(0.5) == pytest.approx(here.row(0.5))
+
+
+def walls(*sources: str) -> Scores:
+    """Score one class, edges of which one is found, one missed and one invented, and distances."""
+    scores = Scores(sources, ("building",), target="building", auxiliary=("edge", "distance"))
+    found = torch.tensor([[1.0, 2.0, -1.0, -1.0, 3.0], [2.0, -2.0, 2.0, -2.0, -2.0]])
+    true = torch.tensor([[1, 0, 1, 0, IGNORED], [FULL, FULL // 2, FULL // 2 - 1, 0, IGNORED]], dtype=torch.uint8)
+    for number in range(len(sources)):
+        scores.update(found[None, :1, None], true[None, 0, None], torch.tensor([number]))
+    scores.update_auxiliary(found[None, :, None], true[None, :, None], torch.tensor([0]))
+    return scores
+
+
+def test_auxiliary_channels_are_scored_at_one_half_by_hand() -> None:
+    found = walls("a").figures(0.5)["auxiliary"]
+    by_hand = {"iou": 1 / 3, "f1": 1 / 2, "precision": 1 / 2, "recall": 1 / 2}
+    assert found == {"edge": {"a": pytest.approx(by_hand)}, "distance": {"a": pytest.approx(by_hand)}}
+
+
+def test_auxiliary_channels_follow_the_classes_in_a_row_and_do_not_choose_the_weights() -> None:
+    row = walls("a", "b").row(0.5)
+    classes = ["iou", "iou_a", "iou_b", "dice", "mean_iou", "pixel_accuracy"]
+    assert list(row) == [*classes, "edge_iou", "edge_f1", "distance_iou", "distance_f1"]
+    assert row["edge_iou"] == pytest.approx(1 / 3)  # b has none
+    assert walls("a", "b").figures(0.5)["auxiliary"]["edge"]["b"]["iou"] is None
+    assert walls("a").headline(0.5) == row["iou_a"] == pytest.approx(1 / 3)
+    plain = Scores(("a",), ("building",), target="building")
+    assert "auxiliary" not in plain.figures(0.5)
+
+
+def test_auxiliary_channels_of_several_batches_and_sources_add_up_by_source() -> None:
+    scores = walls("a", "b")
+    logits, targets = torch.ones(2, 2, 1, 3), torch.ones(2, 2, 1, 3, dtype=torch.uint8)
+    targets[1, 0, 0, 0] = 0
+    scores.update_auxiliary(logits, targets, torch.tensor([0, 1]))
+    edge = scores.figures(0.5)["auxiliary"]["edge"]
+    assert edge["a"]["iou"] == pytest.approx(4 / 6)
+    assert edge["b"]["iou"] == pytest.approx(2 / 3)

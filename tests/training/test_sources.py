@@ -21,6 +21,7 @@ from geoseg.datasets.prepared import PreparedScene
 from geoseg.errors import LabelError, RecipeError
 from geoseg.grid import Window
 from geoseg.scene import open_scene
+from geoseg.testing import label_raster, paint_scene
 from geoseg.third_party import allow_no_georeference
 from geoseg.training import load_recipe
 from geoseg.training.recipe import Fit, Network, Recipe, Source
@@ -108,6 +109,15 @@ def test_the_eastern_strip_validates_and_does_not_train(world: Path, kit: Simple
     assert np.array_equal(val, only(truth, slice(None), slice(130, 150)))
 
 
+def test_the_western_strip_validates_and_does_not_train(world: Path, kit: SimpleNamespace) -> None:
+    kit.write_polygons(world / "splits.geojson", [kit.box_of(slice(0, 160), slice(50, 150))], split=["train"])
+    source = whole(images="images/a.tif", areas="splits.geojson", train=("train",), validate_west=0.3)
+    prepared, (_, truth) = prepare(source, world), kit.squares(0)
+    train, val = (truth_of(paths[0]) for paths in (prepared.train, prepared.validate))
+    assert np.array_equal(val, only(truth, slice(None), slice(50, 80)))
+    assert np.array_equal(train, only(truth, slice(None), slice(80, 150)))
+
+
 def test_incomplete_labels_make_background_unsure_and_buildings_stay(world: Path, kit: SimpleNamespace) -> None:
     _, truth = kit.squares(0)
     pixels = PreparedScene(prepare(whole(complete=False), world).train[0]).pixels
@@ -131,6 +141,15 @@ def test_painted_scenes_train_with_their_true_footprints(world: Path) -> None:
     pixels = PreparedScene(prepared.train[0]).pixels
     assert pixels.shape == (128, 128, 4)
     assert 0.02 < (pixels[..., 3] == 1).mean() < 0.9
+
+
+def test_dense_scenes_are_painted_where_the_source_says_so(world: Path) -> None:
+    source = Source(name="painted", paint_seeds=(5, 7), paint_size_px=128, validate_scenes=("painted_6",))
+    plain, dense = (prepare(replace(source, paint_kind=kind), world, gsd_m=0.3).train[0] for kind in ("plain", "dense"))
+    scene = paint_scene(5, size_px=128, kind="dense")
+    assert plain != dense
+    np.testing.assert_array_equal(PreparedScene(dense).pixels[..., :3], scene.image.transpose(1, 2, 0))
+    np.testing.assert_array_equal(PreparedScene(dense).pixels[..., 3], label_raster(scene))
 
 
 def test_what_is_prepared_is_not_prepared_again_until_the_image_changes(world: Path, kit: SimpleNamespace) -> None:

@@ -6,14 +6,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import shapely
+from scipy import ndimage
 
 from geoseg.grid import Window
 from geoseg.vectorize import BlockPolygons, polygonize_block
+from geoseg.vectorize.rings import Corners, PolygonArray, outline, reading_order
 
 Cut = Callable[..., list[BlockPolygons]]
 
 
-def cut_windows(mask, probability=None, valid=None, *, rows=(), cols=()) -> list[tuple[Window, BlockPolygons]]:
+def cut_windows(
+    mask, probability=None, valid=None, surface=None, *, rows=(), cols=(), depth=1
+) -> list[tuple[Window, BlockPolygons]]:
     """Polygonize a mask in the blocks between the given inner rows and columns; without any, as one block."""
     probability = np.full(mask.shape, 254, np.uint8) if probability is None else probability
     valid = np.ones(mask.shape, bool) if valid is None else valid
@@ -23,7 +27,9 @@ def cut_windows(mask, probability=None, valid=None, *, rows=(), cols=()) -> list
             window = Window(top, left, bottom - top, right - left)
             seen = window.expand(1).intersect(scene).slices
             arrays = mask[seen], probability[seen], valid[seen]
-            blocks.append((window, polygonize_block(*arrays, window, scene_shape=mask.shape)))
+            heights = None if surface is None else surface[seen]
+            options = {"scene_shape": mask.shape, "surface": heights, "depth": depth}
+            blocks.append((window, polygonize_block(*arrays, window, **options)))
     return blocks
 
 
@@ -35,8 +41,28 @@ def cut_blocks(*arrays, **lines) -> list[BlockPolygons]:
 def check_equal(found: BlockPolygons, expected: BlockPolygons) -> None:
     """Hold that two results are equal vertex for vertex and attribute for attribute."""
     assert shapely.to_wkb(found.polygons).tolist() == shapely.to_wkb(expected.polygons).tolist()
-    for name in ("pixel_count", "probability_sum", "edge", "open"):
+    for name in ("summit", "pixel_count", "probability_sum", "probability_min", "touches", "edge", "open"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+
+
+def outline_labels(labels: np.ndarray) -> PolygonArray:
+    """Outline the 4-connected parts of equal labels; zero is nothing."""
+    regions, count = np.zeros(labels.shape, int), 0
+    for label in np.unique(labels[labels > 0]):
+        parts, n = ndimage.label(labels == label)
+        regions[parts > 0] = parts[parts > 0] + count
+        count += n
+    row, col = np.nonzero(regions)
+    region, one = regions[row, col] - 1, np.ones(len(row), int)
+    places = ((row, col, one), (row, col + 1, -one), (row + 1, col, -one), (row + 1, col + 1, one))
+    row, col, weight = (np.concatenate(part) for part in zip(*places, strict=True))
+    polygons = outline(Corners(np.tile(region, 4), row, col, weight))
+    return polygons[reading_order(polygons)]
+
+
+@pytest.fixture(scope="session")
+def polygons_of() -> Callable[[np.ndarray], PolygonArray]:
+    return outline_labels
 
 
 @pytest.fixture(scope="session")

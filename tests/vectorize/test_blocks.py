@@ -130,11 +130,11 @@ def test_nodata_just_beyond_the_block_is_seen(cut):
     assert edges == [[True], [], [], []]
 
 
-def test_building_at_an_inner_block_border_is_open(cut):
+def test_building_with_pixels_in_two_blocks_is_open_in_both(cut):
     mask = np.zeros((8, 8), bool)
-    mask[3, 1] = mask[1, 1] = mask[6, 4] = True
+    mask[3:5, 1] = mask[1, 1] = mask[6, 4] = True
     blocks = cut(mask, rows=(4,), cols=(4,))
-    assert [block.open.tolist() for block in blocks] == [[False, True], [], [], [True]]
+    assert [block.open.tolist() for block in blocks] == [[False, True], [], [True], [False]]
 
 
 def test_coordinates_are_those_of_the_whole_scene():
@@ -158,4 +158,4 @@ def test_window_outside_the_scene_is_refused():
 def test_columns_of_different_length_are_refused():
     none = np.zeros(0, bool)
     with pytest.raises(ValueError, match="same length"):
-        BlockPolygons(np.array([shapely.box(0, 0, 1, 1)]), none, none, none, none)
+        BlockPolygons(np.array([shapely.box(0, 0, 1, 1)]), *[none] * 7)

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pyproj import Geod
+from rasterio import warp
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid
-from geoseg.vectorize import Footprints, Simplify, finish_block
+from geoseg.vectorize import Footprints, Limits, Simplify, choose_generalizer, finish_block, polygonize
+from geoseg.vectorize.footprints import measure_footprints
+from geoseg.vectorize.ground import to_world
 
 UTM = Grid(CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981), (200, 200))
 DEGREES = Grid(CRS.from_epsg(4326), Affine(2.7e-6, 0, 85.519, 0, -2.7e-6, 27.634), (200, 200))
@@ -32,13 +35,14 @@ def finish(mask, cut, grid=UTM, *, min_area_m2=0.0, simplify_px=1.0, probability
     """Return the footprints of a mask in one block, as a frame."""
     (polygons,) = cut(mask, probability)
     grid = Grid(grid.crs, grid.transform, mask.shape)
-    outlines = finish_block(polygons, grid.window, grid, min_area_m2=min_area_m2, generalizer=Simplify(simplify_px))
+    outlines = finish_block(polygons, grid.window, grid, limits=Limits(min_area_m2), generalizer=Simplify(simplify_px))
     assert len(outlines.pending) == 0
     return as_frame(outlines.finished, grid)
 
 
 def as_frame(footprints: Footprints, grid):
-    columns = {name: getattr(footprints, name) for name in ("area_m2", "perimeter_m", "confidence", "edge")}
+    names = ("area_m2", "perimeter_m", "confidence", "edge", "orientation_deg", "vertices", "kind")
+    columns = {name: getattr(footprints, name) for name in names}
     np.testing.assert_array_equal(footprints.bounds, shapely.bounds(footprints.geometry))
     return geopandas.GeoDataFrame(columns, geometry=footprints.geometry, crs=grid.crs)
 
@@ -56,6 +60,51 @@ def test_vertices_lie_where_the_transform_puts_the_pixels(cut, any_grid):
     assert shapely.equals(polygon, shapely.Polygon(corners)) or polygon.symmetric_difference(
         shapely.Polygon(corners)
     ).area == pytest.approx(0, abs=1e-18)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45, 70, 90, 110, 160])
+@pytest.mark.parametrize("name", ["utm", "degrees", "turned", "south up", "picture"])
+@pytest.mark.parametrize("outline", ["raw", "regular"])
+def test_orientation_is_that_of_the_longer_walls_clockwise_from_north(cut, name, degrees, outline):
+    turned = Grid(
+        UTM.crs, Affine.translation(809267, 618981) @ Affine.rotation(25) @ Affine.scale(0.3, -0.3), (200, 200)
+    )
+    grid, (rows, cols) = (GRIDS | {"turned": turned})[name], np.indices((200, 200)) + 0.5
+    east, north = grid.transform.a * (cols - 100) + grid.transform.b * (rows - 100), grid.transform.d * (cols - 100)
+    north = north + grid.transform.e * (rows - 100)
+    north = -north if name == "picture" else north
+    east = east * math.cos(math.radians(27.634)) if name == "degrees" else east
+    sine, cosine, pixel = math.sin(math.radians(degrees)), math.cos(math.radians(degrees)), np.ptp(north) / 200
+    mask = (np.abs(east * sine + north * cosine) < 30 * pixel) & (np.abs(east * cosine - north * sine) < 12 * pixel)
+    (polygons,) = cut(mask)
+    generalizer = choose_generalizer(outline, None, grid)
+    outlines = finish_block(polygons, grid.window, grid, limits=Limits(), generalizer=generalizer)
+    (footprint,) = as_frame(outlines.finished, grid).itertuples()
+    assert (footprint.orientation_deg - degrees + 90) % 180 - 90 == pytest.approx(
+        0, abs=1.2 if outline == "regular" else 2
+    )
+    assert 0 <= footprint.orientation_deg < 180
+
+
+@pytest.mark.parametrize("degrees", [10, 30, 55])
+def test_angles_are_right_on_the_ground_where_pixels_are_not_square(degrees):
+    place = Affine(1.1e-5, 0, 25.0, 0, -1.1e-5, 60.0)  # pixels of 0.61 by 1.23 m
+    rows, cols = np.indices((120, 120))
+    grid = Grid(CRS.from_epsg(4326), place, rows.shape)
+    to_ground = CRS.from_proj4("+proj=laea +lat_0=59.9993 +lon_0=25.0006 +datum=WGS84")
+    x, y = warp.transform(grid.crs, to_ground, *to_world(place, cols.ravel() + 0.5, rows.ravel() + 0.5))
+    x, y = np.reshape(x, rows.shape), np.reshape(y, rows.shape)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    mask = (np.abs(x * cosine + y * sine) < 14) & (np.abs(y * cosine - x * sine) < 8)
+    (house,) = polygonize(mask, transform=place, crs=grid.crs).to_crs(to_ground).geometry
+    sides = np.diff(shapely.get_coordinates(house), axis=0)
+    assert len(sides) == 4
+    assert np.sum(sides[0] * sides[1]) / np.hypot(*sides[0]) / np.hypot(*sides[1]) == pytest.approx(0, abs=0.01)
+
+
+def test_vertices_are_those_of_all_rings_each_once(cut, picture):
+    mask = picture("..... .###. .#.#. .#### .....")
+    assert finish(mask, cut, PICTURE, simplify_px=0).vertices.tolist() == [6 + 4]
 
 
 def test_exteriors_run_counter_clockwise_and_holes_clockwise_in_the_CRS(cut, any_grid):
@@ -112,6 +161,14 @@ def test_confidence_is_the_mean_probability_inside(cut):
     (footprint,) = finish(mask, cut, probability=probability).itertuples()
     assert footprint.confidence == pytest.approx(probability[mask].mean() / 254, rel=1e-12)
     assert finish(mask, cut).confidence.tolist() == [1.0]
+
+
+def test_with_coefficients_the_confidence_is_that_of_their_regression(cut):
+    (polygons,) = cut(disc())
+    found = measure_footprints(
+        polygons, Simplify(0).outlines(polygons.polygons), UTM, coefficients={"constant": -9.0, "area_log": 1.5}
+    )
+    assert found.confidence == pytest.approx([1 / (1 + math.exp(9 - 1.5 * math.log(found.area_m2[0])))], abs=1e-4)
 
 
 def test_simplification_stays_within_its_tolerance_and_drops_most_vertices(cut):

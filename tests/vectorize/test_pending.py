@@ -13,16 +13,24 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.crs import CRS
 
 from geoseg.grid import Grid
-from geoseg.vectorize import Footprints, Generalizer, Pending, SeamSweep, Simplify, finish_block
+from geoseg.vectorize import Footprints, Generalizer, Outlines, Pending, Regularize, SeamSweep, Simplify, finish_block
+from geoseg.vectorize.footprints import Limits
+from geoseg.vectorize.generalize import SIMPLE, part_overlaps
+from geoseg.vectorize.instances import Links, solve
+from geoseg.vectorize.rings import reading_order
 
 UTM = (CRS.from_epsg(32630), Affine(0.3, 0, 809267, 0, -0.3, 618981))
 PICTURE = (None, Affine.identity())
 
 
-def finish_in_blocks(cut, mask, grid, *, probability=None, valid=None, rows=(), cols=(), **options):
+def finish_in_blocks(
+    cut, mask, grid, *, probability=None, valid=None, surface=None, depth=None, rows=(), cols=(), **options
+):
     """Return what the blocks finished and what was pending, joined, each in reading order."""
-    sweep, finished, joined = SeamSweep(grid, **options), [], []
-    blocks = cut(mask, probability, valid, rows=rows, cols=cols)
+    finished, joined = [], []
+    blocks = cut(mask, probability, valid, surface, rows=rows, cols=cols, depth=depth)
+    links = Links.concatenate([polygons.links for _, polygons in blocks])
+    sweep = SeamSweep(grid, solve(links, depth=depth), **options)
     for below, row in groupby(blocks, key=lambda block: block[0].rows.stop):
         done = [finish_block(polygons, window, grid, **options) for window, polygons in row]
         finished += [block.finished for block in done]
@@ -56,33 +64,43 @@ def scenes(draw):
     random = arrays(bool, shape, elements=st.booleans(), fill=st.booleans())
     mask = draw(st.one_of(random, roofs(shape)))
     probability = draw(arrays(np.uint8, shape, fill=st.just(200)))
+    heights = draw(st.sampled_from([1, 3, 10]))
+    surface = draw(st.one_of(st.none(), arrays(np.int32, shape, elements=st.integers(0, heights), fill=st.just(1))))
     hole = draw(arrays(bool, shape, fill=st.just(False)))
     rows, cols = (sorted(draw(st.sets(st.integers(1, max(1, n - 1))))) if n > 1 else [] for n in shape)
-    return mask, probability, ~hole, rows, cols
+    return mask, probability, ~hole, surface, rows, cols
 
 
 @dataclass(frozen=True)
 class Hull:
     """Another generalizer: convex hulls, which reach over other buildings as far as a building is long."""
 
-    reach_px: float = 60.0
+    steps: tuple[float, ...] = (60.0, 60.0)
 
-    def outline(self, polygons: np.ndarray) -> np.ndarray:
-        return shapely.convex_hull(polygons)
+    def outlines(self, polygons: np.ndarray) -> Outlines:
+        order = reading_order(polygons)
+        hulls, back = shapely.convex_hull(polygons[order]), np.argsort(order)
+        kind = np.full(len(polygons), SIMPLE, np.int8)
+        found, kind = part_overlaps(polygons[order], hulls, kind)
+        return Outlines(found[back], kind[back], np.tile([1.0, 0.0], (len(polygons), 1)))
+
+
+GENERALIZERS = st.sampled_from([Hull(), *map(Simplify, (0.0, 0.5, 2.5)), *map(Regularize, (0.5, 1.0, 2.0))])
 
 
 @settings(max_examples=200)
 @given(
     scenes(),
     st.sampled_from([UTM, PICTURE]),
-    st.sampled_from([Hull(), *map(Simplify, (0.0, 0.5, 1.0, 2.5, 6.0))]),
+    GENERALIZERS,
     st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_blocks_and_joined_rest_equal_the_scene_in_one_piece(
     cut_with_windows, scene, place, generalizer: Generalizer, min_area_m2
 ):
-    mask, probability, valid, rows, cols = scene
-    options = {"generalizer": generalizer, "min_area_m2": min_area_m2, "probability": probability, "valid": valid}
+    mask, probability, valid, surface, rows, cols = scene
+    options = {"generalizer": generalizer, "limits": Limits(min_area_m2), "probability": probability, "valid": valid}
+    options |= {} if surface is None else {"surface": surface, "depth": 2}
     grid = Grid(*place, mask.shape)
     whole, rest = finish_in_blocks(cut_with_windows, mask, grid, **options)
     assert len(rest) == 0
@@ -98,11 +116,18 @@ def slanted_roofs(seed, shape=(150, 140)):
     return (roofs & walls) ^ (rng.random(shape) < 0.02)
 
 
+CUTS = {
+    "simple": (Simplify(1.0), (300, 200), {"rows": (120, 125, 170), "cols": (20,)}),
+    "regular": (Regularize(1.0), (500, 200), {"rows": (240, 250), "cols": (20,)}),
+}
+
+
+@pytest.mark.parametrize(("generalizer", "shape", "lines"), CUTS.values(), ids=CUTS.keys())
 @pytest.mark.parametrize("seed", [2, 3, 7])
-def test_clashes_within_a_block_and_with_blocks_below_are_remembered(cut_with_windows, seed):
-    mask = slanted_roofs(seed)
-    grid, options = Grid(*PICTURE, mask.shape), {"generalizer": Simplify(1.5), "min_area_m2": 0.0}
+def test_neighbors_within_a_block_and_in_blocks_below_are_remembered(cut_with_windows, seed, generalizer, shape, lines):
+    mask = slanted_roofs(seed, shape)
+    grid, options = Grid(*PICTURE, mask.shape), {"generalizer": generalizer, "limits": Limits()}
     whole, _ = finish_in_blocks(cut_with_windows, mask, grid, **options)
-    finished, joined = finish_in_blocks(cut_with_windows, mask, grid, rows=(31, 70, 75, 118), cols=(67,), **options)
+    finished, joined = finish_in_blocks(cut_with_windows, mask, grid, **lines, **options)
     assert len(finished) > 5 < len(joined)
     check_equal(Footprints.concatenate([finished, joined]).in_reading_order(), whole)

@@ -11,6 +11,8 @@ from rasterio.crs import CRS
 from geoseg.errors import UsageError
 from geoseg.vectorize import Simplify, polygonize
 
+OUTLINE = ("orientation_deg", "vertices", "outline", "geometry")
+
 PLACE = Affine(0.5, 0, 500_000, 0, -0.5, 600_000)
 
 
@@ -29,7 +31,7 @@ def probability() -> np.ndarray:
 
 def test_probabilities_become_footprints_on_the_ground(probability: np.ndarray) -> None:
     found = polygonize(probability, transform=PLACE, crs="EPSG:32630")
-    assert list(found.columns) == ["area_m2", "perimeter_m", "confidence", "edge", "geometry"]
+    assert list(found.columns) == ["id", "area_m2", "perimeter_m", "confidence", "confidence_min", "edge", *OUTLINE]
     assert found.crs.to_epsg() == 32630
     assert found.geometry.geom_equals(geopandas.GeoSeries([box(5, 10, 15, 30), box(20, 50, 30, 60)], crs=32630)).all()
     np.testing.assert_allclose(found["confidence"], [0.9, 0.7], atol=0.5 / 254)
@@ -47,7 +49,7 @@ def test_threshold_and_smallest_area_choose_the_buildings(probability: np.ndarra
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
 def test_a_mask_becomes_footprints_without_a_confidence(probability: np.ndarray, dtype: type) -> None:
     found = polygonize((probability > 0.5).astype(dtype), threshold=0.9)
-    assert list(found.columns) == ["area_m2", "perimeter_m", "edge", "geometry"]
+    assert list(found.columns) == ["id", "area_m2", "perimeter_m", "edge", *OUTLINE]
     assert found["area_m2"].tolist() == [200, 100]
 
 
@@ -78,6 +80,21 @@ def test_an_array_that_knows_where_it_lies_says_so(probability: np.ndarray) -> N
         assert found.geometry.geom_equals_exact(expected.geometry, 0).all()
 
 
+def test_outline_and_tolerance_are_the_callers() -> None:
+    rows, cols = np.indices((60, 60))
+    house = (np.abs(rows - 0.3 * cols - 20) < 10) & (np.abs(cols + 0.3 * rows - 35) < 20)
+    house[18:20, 30:32] |= True
+    options = {"transform": PLACE, "crs": "EPSG:32630"}
+    raw, simple, regular, coarse = (
+        polygonize(house, outline=outline, tolerance_m=tolerance_m, **options).iloc[0]
+        for outline, tolerance_m in (("raw", None), ("simple", None), ("regular", None), ("simple", 4.0))
+    )
+    assert [part.outline for part in (raw, simple, regular)] == ["raw", "simple", "regular"]
+    assert regular.vertices == 4
+    assert raw.vertices > simple.vertices > coarse.vertices
+    assert polygonize(house, **options).geometry[0] == regular.geometry
+
+
 def test_the_generalizer_is_the_callers(probability: np.ndarray) -> None:
     rows, cols = np.indices((40, 40))
     stairs = rows + cols < 40
@@ -95,6 +112,8 @@ def test_the_generalizer_is_the_callers(probability: np.ndarray) -> None:
         (np.zeros((3, 4, 4), bool), {}, r"shape \(3, 4, 4\).*one band"),
         (np.zeros((4, 4)), {"valid": np.ones((4, 5), bool)}, r"`valid` has shape \(4, 5\), the array \(4, 4\)"),
         (np.zeros((4, 4)), {"threshold": 60}, "`threshold=60` is not a probability"),
+        (np.zeros((4, 4)), {"outline": "round"}, "`outline='round'` is unknown"),
+        (np.zeros((4, 4)), {"tolerance_m": -1}, "`tolerance_m=-1` is negative"),
     ],
 )
 def test_what_is_no_probability_and_no_mask_is_refused(array: np.ndarray, options: dict, said: str) -> None:
@@ -106,3 +125,64 @@ def test_nothing_found_is_an_empty_frame() -> None:
     found = polygonize(np.zeros((5, 5)), transform=PLACE, crs=32630)
     assert found.empty
     assert found.crs.to_epsg() == 32630
+
+
+@pytest.mark.parametrize(("outline", "seed"), [("simple", 0), ("simple", 1), ("regular", 3), ("raw", 0)])
+def test_outlines_full_of_holes_stay_valid_on_the_map(outline: str, seed: int) -> None:
+    """World coordinates are rounded: a hole that touches a wall between two corners would cross it."""
+    mask = np.random.default_rng(seed).random((200, 200)) < 0.62
+    found = polygonize(mask, transform=Affine(0.3, 0, 500_000, 0, -0.3, 600_000), crs=32630, outline=outline)
+    assert shapely.get_num_interior_rings(found.geometry.to_numpy()).sum() > 100
+    assert found.geometry.is_valid.all()
+
+
+def test_holes_below_the_smallest_building_are_filled() -> None:
+    mask = np.zeros((60, 60), bool)
+    mask[5:55, 5:55] = True
+    mask[10:12, 10:12] = mask[20:25, 20:25] = False  # 4 and 25 px
+    holes = {}
+    for name, settings in {
+        "usual": {"min_area_m2": 10.0},
+        "none": {"min_area_m2": 10.0, "fill_holes_m2": 0.0},
+        "all": {"min_area_m2": 26.0},
+        "exactly": {"min_area_m2": 25.0},
+        "no limit": {},
+    }.items():
+        (polygon,) = polygonize(mask, outline="raw", **settings).geometry
+        holes[name] = sorted(shapely.Polygon(ring).area for ring in polygon.interiors)
+    assert holes == {"usual": [25], "none": [4, 25], "all": [], "exactly": [25], "no limit": [4, 25]}
+    with pytest.raises(UsageError, match=r"`fill_holes_m2=12` is above `min_area_m2=10`"):
+        polygonize(mask, min_area_m2=10, fill_holes_m2=12)
+
+
+def test_a_building_keeps_its_id_where_its_outline_changes() -> None:
+    rows, cols = np.indices((80, 120))
+    hill = np.maximum(30 - np.hypot(rows - 40, cols - 32), 30 - np.hypot(rows - 40, cols - 90)).clip(0) / 30
+    place = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
+    low, high = (polygonize(hill, transform=place, crs=32630, threshold=value) for value in (0.3, 0.7))
+    assert low["id"].tolist() == high["id"].tolist()
+    assert low["id"].is_unique
+    assert low["area_m2"].min() > high["area_m2"].max()
+    lat, lon = map(float, low["id"].iloc[0].split(","))
+    here = low.to_crs(4326).geometry.iloc[0]
+    assert here.contains(shapely.Point(lon, lat))
+    assert polygonize(hill, threshold=0.5)["id"].str.fullmatch(r"pixel \d+").all()
+
+
+def test_the_smallest_probability_inside_is_a_column() -> None:
+    probability = np.zeros((20, 20))
+    probability[5:10, 5:10], probability[7, 7] = 200 / 254, 150 / 254
+    (least,) = polygonize(probability)["confidence_min"]
+    assert least == pytest.approx(150 / 254)
+
+
+def test_an_interior_tells_buildings_apart() -> None:
+    probability = np.zeros((40, 90))
+    probability[5:35, 5:85] = 0.9
+    interior = probability.copy()
+    interior[:, 44:46] = 0
+    assert [len(polygonize(probability)), len(polygonize(probability, interior=interior))] == [1, 2]
+    assert len(polygonize(probability > 0.5, interior=interior)) == 2
+    assert len(polygonize(probability, interior=interior, split_depth=1)) == 1
+    with pytest.raises(UsageError, match=r"`interior` has shape \(40, 89\), the array \(40, 90\)"):
+        polygonize(probability, interior=interior[:, 1:])

@@ -1,0 +1,112 @@
+"""The buildings of a finished run made anew from its probabilities: other thresholds and outlines, no network."""
+
+import logging
+import os
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from geoseg._version import __version__
+from geoseg.bundle import Bundle
+from geoseg.inference import Plan
+from geoseg.io.aside import write_record
+from geoseg.io.store import LocalStore, Store
+from geoseg.run.job import outlines_of
+from geoseg.run.lease import hold_lease, require_lease
+from geoseg.run.ledger import PICTURE, PLAN, base_store, read_json, remove_if_empty
+from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
+from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
+
+log = logging.getLogger(__name__)
+
+KEPT = ("probability.tif", "classes.tif", "classes.tif.aux.xml", "classes.qml", "interior.tif")
+"""Files of a result that do not depend on how buildings are outlined."""
+
+
+def can_renew(out: Store, facts: Facts) -> bool:
+    """Return True if a folder holds the result of a run that differs only in how buildings are outlined.
+
+    The result of another version of geoseg, or one with failed blocks, is computed again.
+    """
+    report = read_json(out, "run.json")
+    if report is None or base_store(out).has(PLAN):
+        return False
+    before: Facts = report.get("facts") or {}
+    differing = {name for name in before.keys() | facts.keys() if before.get(name) != facts.get(name)}
+    is_same = report.get("geoseg") == __version__ and not report.get("failed_blocks")
+    return is_same and bool(differing) and differing <= set(OUTLINING) and out.has("probability.tif")
+
+
+def renew_buildings(
+    out: Store, plan: Plan, bundle: Bundle, settings: RunSettings, facts: Facts, stages: Stages
+) -> dict[str, Any]:
+    """Make mask, footprints and picture of a finished result anew; return its report.
+
+    The files are those of a new run with the same settings, byte for byte. If it fails for any reason, the old result
+    is kept.
+
+    Args:
+        out: The run folder, for which `can_renew` is true.
+        plan: The plan of the run.
+        bundle: The model.
+        settings: See `RunSettings`.
+        facts: The facts that decide the result now.
+        stages: The clock.
+
+    Raises:
+        BusyError: If another client is working on the folder.
+        OutputError: If there is not enough space, or no permission.
+    """
+    base, spec, grid = base_store(out), bundle.spec, plan.scene.grid
+    outlines = outlines_of(plan, bundle, settings)
+    stages.done("open")
+    try:
+        with hold_lease(base, lambda: None) as lease, open_staging(out) as staging:
+            for name in KEPT:
+                if out.has(name):
+                    _copy(out, name, staging / name)
+            pixels = stored_pixels(grid, staging)
+            assert pixels.probability is not None
+            building = write_mask(spec, outlines.threshold, pixels.probability, grid, staging)
+            stages.done("mask")
+            footprints = write_footprints(pixels, staging, [grid.window], outlines, also=settings.also)
+            stages.done("polygons")
+            if settings.picture:
+                write_preview(plan, spec, staging, staging / PICTURE)
+                stages.done("picture")
+            report = dict(read_json(out, "run.json") or {})
+            counts = {"building_pixels": building, "buildings": footprints.count}
+            report |= {
+                "facts": facts,
+                "key": key_of(facts),
+                "settings": describe_settings(settings),
+                **describe_outlines(outlines, settings.threshold or spec.threshold),
+                "counts": report["counts"] | counts | {"buildings_at_edge": footprints.at_edge},
+                "area_m2": round(footprints.area_m2, 1),
+                "renewed": {
+                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "command": sys.argv,
+                    "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
+                },
+            }
+            write_record(staging / "run.json", report)
+            require_lease(base, lease.token)
+            publish(staging, out)
+    finally:
+        remove_if_empty(out)
+    log.info("%s: buildings made anew from its probabilities", out.url)
+    return report
+
+
+def _copy(out: Store, name: str, path: Path) -> None:
+    """Copy a file of a result; a local one by a hard link where the file system has them."""
+    if not isinstance(out, LocalStore):
+        path.write_bytes(out.read(name))
+        return
+    try:
+        os.link(out.folder / name, path)
+    except OSError:
+        shutil.copyfile(out.folder / name, path)

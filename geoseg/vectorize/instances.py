@@ -1,0 +1,346 @@
+"""Which pixels are one building: a watershed of the whole scene, computed block by block.
+
+A surface says how far inside a building each pixel lies, in whole numbers. Two summits of it are two buildings if the
+surface falls by at least `depth` below the lower of them on every way from one to the other (the summit's *dynamics*:
+Grimaud, "A new measure of contrast: the dynamics", SPIE 1769, 1992). Every other pixel of the mask belongs to the
+building that it reaches without going lower than it must.
+
+That is a minimum spanning forest (Meyer, "Minimum spanning forests for morphological segmentation", 1994; Cousty,
+Bertrand, Najman and Couprie, "Watershed cuts", IEEE TPAMI 31(8), 2009). Pixels have a total order: the higher comes
+first, of equals the one with the smaller row, then column. A path between two 4-neighbors has the order of its lower
+pixel, then that of its upper one. So the forest is unique, and Kruskal's rule builds it: go through the paths from the
+highest to the lowest, and join the two sides unless both have a summit of at least `depth` above the path.
+
+What a block can decide alone, and what not, follows from the same rule. A *region* is open if it has a pixel with a
+neighbor in another block, so its summit may be higher than the block knows. A closed region without a summit of its own
+is joined to the side that its highest path leads to, whatever that is; two sides with summits stay apart for good. All
+other paths, and those across the borders of blocks, are left to the scene (`solve`), which knows all regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.grid import Window
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Paths:
+    """Paths between neighboring regions, in no order; all arrays are `(path,)`.
+
+    Attributes:
+        a: A region.
+        b: Another region.
+        low: Order of the lower pixel of the path, see `pixel_order`.
+        high: Order of its upper pixel.
+    """
+
+    a: Ints
+    b: Ints
+    low: Ints
+    high: Ints
+
+    def __len__(self) -> int:
+        """Return the number of paths."""
+        return len(self.a)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Put paths one after another."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def take(self, index: Ints) -> Self:
+        """Return the paths of an index."""
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def between(self, region: Ints) -> Self:
+        """Return the same paths between other regions, given by those of these paths."""
+        return type(self)(region[self.a], region[self.b], self.low, self.high)
+
+    def best(self) -> Self:
+        """Return the first path between each pair of regions, in Kruskal's order."""
+        a, b = np.minimum(self.a, self.b), np.maximum(self.a, self.b)
+        order = np.lexsort((-self.high, -self.low))
+        pair = (a * (int(b.max(initial=0)) + 1) + b)[order]
+        return self.take(order[np.sort(np.unique(pair, return_index=True)[1])])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Links:
+    """What the scene must know to decide which open regions are one building. Regions are named by their summits.
+
+    Attributes:
+        summit: Order of the highest pixel of each open region, `(region,)`.
+        bottom: First row of pixels below the block of each open region, `(region,)`.
+        undecided: Paths between regions of one block.
+        own: Order of each pixel beside one of another block, once for each such neighbor, `(pair,)`.
+        other: Order of that neighbor, `(pair,)`.
+        region: Region of the first, `(pair,)`.
+        one: Regions of one block that adjoin each other: the one, `(neighbor,)`.
+        next: The other, `(neighbor,)`.
+    """
+
+    summit: Ints
+    bottom: Ints
+    undecided: Paths
+    own: Ints
+    other: Ints
+    region: Ints
+    one: Ints
+    next: Ints
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Put the links of several blocks together."""
+        parts = parts or [cls.empty()]
+        paths = Paths.concatenate([part.undecided for part in parts])
+        names = ("summit", "bottom", "own", "other", "region", "one", "next")
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(undecided=paths, **columns)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the links of a block without open regions."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, Paths(none, none, none, none), none, none, none, none, none)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """The regions of a block.
+
+    Attributes:
+        region: Region of each of the block's pixels, -1 outside the mask, `(y, x)` int32; numbered from zero.
+        summit: Order of the highest pixel of each region, `(region,)`.
+        is_open: True where a region may be joined with others, `(region,)`.
+        touches: True where it is known that a region adjoins another building, `(region,)`.
+        links: What the scene decides.
+    """
+
+    region: NDArray[np.int32]
+    summit: Ints
+    is_open: NDArray[np.bool_]
+    touches: NDArray[np.bool_]
+    links: Links
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Buildings:
+    """Which open regions are one building.
+
+    Attributes:
+        region: Summits of the open regions, sorted, `(region,)`.
+        summit: Summit of the building of each, `(region,)`.
+        bottom: First row of pixels below the lowest block that the building reaches, `(region,)`.
+        touches: True where the region adjoins one of another building, `(region,)`; closed ones are not looked at.
+    """
+
+    region: Ints
+    summit: Ints
+    bottom: Ints
+    touches: NDArray[np.bool_]
+
+    def find(self, region: Ints) -> tuple[Ints, Ints]:
+        """Return the summit of each region's building, and the first row of pixels below its blocks."""
+        index = np.searchsorted(self.region, region)
+        return self.summit[index], self.bottom[index]
+
+    def find_touching(self, region: Ints) -> NDArray[np.bool_]:
+        """Return True where a region adjoins an open one of another building."""
+        touches: NDArray[np.bool_] = self.touches[np.searchsorted(self.region, region)]
+        return touches
+
+
+PLACE_BITS = 44
+"""Bits of a pixel's place in its order; scenes have fewer than 2^44 pixels, surfaces values below 2^19."""
+
+
+def pixel_order(surface: NDArray[np.integer], place: Ints) -> Ints:
+    """Return numbers that are the larger, the earlier a pixel comes in the order of the scene.
+
+    Args:
+        surface: Values of pixels, whole numbers of at least 0, `(pixel,)`.
+        place: Their places, `row * width + col`, in the scene, `(pixel,)`.
+    """
+    return (surface.astype(np.int64) << PLACE_BITS) + ((1 << PLACE_BITS) - 1 - place)
+
+
+def place_of(order: Ints) -> Ints:
+    """Return the places of pixels from their order, the inverse of `pixel_order`."""
+    return (1 << PLACE_BITS) - 1 - (order & ((1 << PLACE_BITS) - 1))
+
+
+def find_regions(
+    surface: NDArray[np.integer],
+    mask: NDArray[np.bool_],
+    window: Window,
+    *,
+    scene_shape: tuple[int, int],
+    depth: int | None,
+) -> Regions:
+    """Divide the mask of a block into regions, each of which belongs to one building of the scene.
+
+    Args:
+        surface: Whole numbers of at least 0, `(y, x)`, of the window and one pixel around it.
+        mask: True = building, `(y, x)` like `surface`; False beyond the scene.
+        window: The block's own pixels, in pixels of the scene.
+        scene_shape: Height and width of the scene, pixels.
+        depth: How much the surface falls between two buildings, at least 1; None leaves those that touch together.
+    """
+    stride = window.width + 2
+    row, col = np.nonzero(mask[1:-1, 1:-1])
+    place = (row + 1) * stride + col + 1
+    order = np.full(mask.size, -1, np.int64)
+    inside = np.flatnonzero(mask)
+    ring_row, ring_col = np.divmod(inside, stride)
+    index = (ring_row + (window.row - 1)) * scene_shape[1] + (ring_col + (window.col - 1))
+    order[inside] = pixel_order(surface.ravel()[inside], index)
+    basin, summit = _climb(order, place, stride)
+    paths = Paths.concatenate([_steps(order, basin, place, step) for step in (1, stride)]).best()
+    steps = np.array([-stride, -1, 1, stride])[:, None]
+    beyond = (order[place + steps] >= 0) & (basin[place + steps] < 0)
+    own, beyond_own = np.broadcast_to(place, beyond.shape)[beyond], (place + steps)[beyond]
+    is_open = np.zeros(len(summit), bool)
+    is_open[basin[own]] = True
+    region, undecided = join(summit, is_open, paths, depth)
+    roots, number = np.unique(region, return_inverse=True)
+    left, tops = paths.take(undecided).between(number), summit[roots]
+    opened = np.zeros(len(roots), bool)
+    for open_region in (number[basin[own]], left.a, left.b):
+        opened[open_region] = True
+    one, other = number[paths.a], number[paths.b]
+    apart, waits = one != other, opened[one] & opened[other]
+    touches = np.zeros(len(roots), bool)
+    touches[one[apart & ~waits]] = touches[other[apart & ~waits]] = True
+    waiting = np.unique(tops[np.stack((one, other))[:, apart & waits]], axis=1)
+    out = np.full(window.shape, -1, np.int32)
+    out[row, col] = number[basin[place]]
+    bottom = np.full(int(opened.sum()), window.rows.stop, np.int64)
+    across = order[own], order[beyond_own], tops[number[basin[own]]]
+    links = Links(tops[opened], bottom, left.between(tops), *across, *waiting)
+    return Regions(out, tops, opened, touches, links)
+
+
+def solve(links: Links, *, depth: int | None) -> Buildings:
+    """Find out which open regions of a scene are one building.
+
+    Args:
+        links: Those of all blocks of the scene, in any order.
+        depth: See `find_regions`.
+
+    Raises:
+        ValueError: If a block beside others is missing, or is there twice.
+    """
+    names, first = np.unique(links.summit, return_index=True)
+    if len(names) < len(links.summit):
+        raise ValueError("blocks overlap; give the links of disjoint blocks, each once")
+    low, high = np.minimum(links.own, links.other), np.maximum(links.own, links.other)
+    order = np.lexsort((links.own, low, high))
+    low, high, region = low[order], high[order], np.searchsorted(names, links.region[order])
+    is_paired = len(low) % 2 == 0 and np.array_equal(low[::2], low[1::2]) and np.array_equal(high[::2], high[1::2])
+    if not is_paired:
+        raise ValueError("pixels at the borders of blocks have no counterpart; give the links of all blocks, each once")
+    across = Paths(region[::2], region[1::2], low[::2], high[::2])
+    within = links.undecided
+    within = Paths(np.searchsorted(names, within.a), np.searchsorted(names, within.b), within.low, within.high)
+    root, _ = join(names, np.zeros(len(names), bool), Paths.concatenate([within, across]).best(), depth)
+    bottom = np.zeros(len(names), np.int64)
+    np.maximum.at(bottom, root, links.bottom[first])
+    one = np.concatenate((across.a, np.searchsorted(names, links.one)))
+    other = np.concatenate((across.b, np.searchsorted(names, links.next)))
+    apart = root[one] != root[other]
+    touches = np.zeros(len(names), bool)
+    touches[one[apart]] = touches[other[apart]] = True
+    return Buildings(names, names[root], bottom[root], touches)
+
+
+def _climb(order: Ints, place: Ints, stride: int) -> tuple[Ints, Ints]:
+    """Follow every pixel to its first neighbor, and on, up to a summit, as far as the block goes.
+
+    Of all paths of a pixel the one to its first neighbor comes first, so it is in the forest, if it stays in the block.
+
+    Args:
+        order: Order of each pixel of the window and around it, -1 outside the mask, `(pixel,)`.
+        place: Indices of the block's own pixels in `order`, row by row, `(own,)`.
+        stride: Pixels per row.
+
+    Returns:
+        The basin of every pixel of the window and around it, -1 outside the block's mask, and each basin's summit.
+    """
+    own = np.full(len(order), -1, np.int64)
+    own[place] = np.arange(len(place))
+    first, target = order[place], place
+    for step in (-stride, -1, 1, stride):
+        other = order[place + step]
+        is_first = other > first
+        first, target = np.where(is_first, other, first), np.where(is_first, place + step, target)
+    up = own[target]
+    up = np.where(up < 0, np.arange(len(place)), up)  # the climb leaves the block here
+    while not np.array_equal(above := up[up], up):
+        up = above
+    is_summit = up == np.arange(len(place))
+    number = np.cumsum(is_summit) - 1
+    basin = np.full(len(order), -1, np.int64)
+    basin[place] = number[up]
+    return basin, order[place[is_summit]]
+
+
+def _steps(order: Ints, basin: Ints, place: Ints, step: int) -> Paths:
+    """Return the paths from one basin to another, one for each pair of pixels `step` apart."""
+    here, there = basin[place], basin[place + step]
+    leads = np.flatnonzero((there >= 0) & (there != here))
+    one, other = order[place[leads]], order[place[leads] + step]
+    return Paths(here[leads], there[leads], np.minimum(one, other), np.maximum(one, other))
+
+
+def join(summit: Ints, is_open: NDArray[np.bool_], paths: Paths, depth: int | None) -> tuple[Ints, Ints]:
+    """Join regions by Kruskal's rule, as far as it can be decided.
+
+    Args:
+        summit: Order of the summit of each region, `(region,)`.
+        is_open: True where a region may continue beyond those given, `(region,)`.
+        paths: Paths between regions, sorted by `Paths.best`.
+        depth: See `find_regions`.
+
+    Returns:
+        For each region the one of the same building that has its summit, `(region,)`; and the indices of the paths that
+        cannot be decided.
+    """
+    top = summit.tolist()
+    height = (summit >> PLACE_BITS).tolist()  # of the highest summit that is known to be reached, of those linked
+    parent, linked, opened = list(range(len(top))), list(range(len(top))), is_open.tolist()
+    undecided: list[int] = []
+    always = depth is None
+    level = ((paths.low >> PLACE_BITS) + (depth or 0)).tolist()
+    for path, (a, b, least) in enumerate(zip(paths.a.tolist(), paths.b.tolist(), level, strict=True)):
+        a, b = _root(parent, a), _root(parent, b)
+        link_a, link_b = _root(linked, a), _root(linked, b)
+        if link_a == link_b:
+            continue
+        is_low, other_is_low = height[link_a] < least, height[link_b] < least
+        if not (always or is_low or other_is_low):
+            continue
+        if always or (is_low and not opened[a]) or (other_is_low and not opened[b]):
+            if top[a] < top[b]:
+                a, b = b, a
+            parent[b] = a
+            opened[a] = opened[a] or opened[b]
+        else:
+            undecided.append(path)
+        linked[link_b] = link_a
+        height[link_a] = max(height[link_a], height[link_b])
+    root = np.array([_root(parent, region) for region in range(len(top))], np.int64)
+    return root, np.array(undecided, np.int64)
+
+
+def _root(parent: list[int], node: int) -> int:
+    """Return the root of a node, and shorten the way to it."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
