@@ -104,6 +104,7 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
         ("chips", f"at most {recipe.chip_px} px, {recipe.halo_px} px of them context on every side"),
         ("file", f"`{bundle.name}`, {bundle.stat().st_size / 1e6:.1f} MB"),
         ("started from", start),
+        *([("distilled from", f"`{recipe.fit.distill_from}`")] if recipe.fit.distill_from else []),
         ("trained", ", ".join(trained)),
         ("license of the weights", recipe.license or "not stated in the recipe"),
     ]

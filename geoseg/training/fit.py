@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.errors import BundleError, RecipeError
 from geoseg.io.aside import check_folder, write_json
-from geoseg.networks import build_network, network_facts
+from geoseg.networks import Segmenter, build_network, load_segmenter, network_facts
 from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
@@ -212,7 +212,7 @@ def _assemble(plan: Recipe, sources: Sequence[PreparedSource], weights: str | No
     chips = ValidationChips(sources, chip_px=plan.chip_px, halo_px=plan.halo_px, stride_px=plan.network.stride_px)
     epoch = fit.validate_every or max(1, math.ceil(crops.pixels / (fit.batch * fit.crop_px**2)))
     ends = [n for n in (fit.steps, fit.epochs * epoch) if n]
-    task = SegmentationTask(network, plan, chips.names, steps=min(ends, default=0))
+    task = SegmentationTask(network, plan, chips.names, steps=min(ends, default=0), teacher=_load_teacher(plan))
     run = _Run(plan, folder, task, WeightAverage(task.network, fit.average_decay), crops, chips, epoch)
     if run.last.exists():
         task.on_load_checkpoint(_read_checkpoint(run.last))
@@ -233,6 +233,21 @@ def _build_network(plan: Recipe, weights: str | None) -> torch.nn.Module:
                 f"{bundle.spec.network!r} with {bundle.spec.network_options} there. Give the recipe the same network."
             ) from err
     return network
+
+
+def _load_teacher(plan: Recipe) -> Segmenter | None:
+    """Load the network of `fit.distill_from`."""
+    if not plan.fit.distill_from:
+        return None
+    bundle, network = load_bundle(plan.fit.distill_from), plan.network
+    for key in ("bands", "classes", "pixel_max"):
+        found, expected = getattr(bundle.spec, key), getattr(network, key)
+        if found != expected:
+            raise BundleError(
+                f"The network of fit.distill_from = {plan.fit.distill_from!r} has {key} = {found!r}, the recipe "
+                f"{expected!r}. Give a bundle with the recipe's bands, classes and pixel_max."
+            )
+    return load_segmenter(bundle).to(memory_format=torch.channels_last)
 
 
 def _fit_channels(bundle: Bundle, spec: Network, network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -25,7 +25,16 @@ from geoseg.datasets.auxiliary import FULL
 from geoseg.datasets.labels import UNSURE
 from geoseg.errors import RecipeError
 
-__all__ = ["LOSSES", "LossMeans", "add_terms", "auxiliary_terms", "check_losses", "loss_terms", "weigh_means"]
+__all__ = [
+    "LOSSES",
+    "LossMeans",
+    "add_terms",
+    "auxiliary_terms",
+    "check_losses",
+    "distillation_loss",
+    "loss_terms",
+    "weigh_means",
+]
 
 _NOTHING = 1e-6
 """Keeps the gradient of a root finite where a loss is 0."""
@@ -133,6 +142,26 @@ def auxiliary_terms(
                 known = _Known(logits[:, number : number + 1], mask)
                 terms[name] = (focal(known, gamma=gamma) if gamma else bce(known)) + dice(known)
     return terms
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean over all pixels of how far probabilities are from those of a teacher, 0 where they are equal.
+
+    It is the Kullback-Leibler divergence: Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531, at
+    temperature 1; labels have no part in it. Images that are not chosen count as 0.
+
+    Args:
+        logits: (n, class, y, x), any float type; one class is a sigmoid, several are a softmax.
+        taught: The teacher's probabilities, (n, class, y, x).
+        chosen: (n,) True for the images that count.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, taught = logits.float(), taught.float()
+        if logits.shape[1] == 1:
+            logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)
+            taught = torch.cat([taught, 1 - taught], dim=1)
+        away = functional.kl_div(logits.log_softmax(dim=1), taught, reduction="none").sum(dim=1)
+        return (away * chosen[:, None, None]).mean()
 
 
 def add_terms(losses: Mapping[str, Any], terms: Mapping[str, Tensor]) -> Tensor:

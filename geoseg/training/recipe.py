@@ -137,6 +137,7 @@ class Source:
     validate_px: Annotated[int, within(0, 1_000_000)] = 0
     complete: bool = True
     instances: bool = False
+    distill: bool = False
     paint_seeds: tuple[int, ...] = ()
     paint_size_px: Annotated[int, within(64, 16384)] = 1024
     paint_kind: Literal["plain", "dense"] = "plain"
@@ -184,6 +185,8 @@ class Fit:
     unscored: tuple[str, ...] = ()
     unsure_from: Annotated[float, within(0, 1)] = 0.3
     unsure_above: Annotated[float, within(0, 1)] = 0.25
+    distill_from: str = ""
+    distill_weight: Annotated[float, within(0, 1000)] = 1.0
 
     @property
     def read_px(self) -> int:
@@ -284,6 +287,11 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError(f"sources have the names {', '.join(names)}; expected every name once")
     for source in recipe.sources:
         check_source(source)
+    distilled = [source.name for source in recipe.sources if source.distill]
+    if distilled and not fit.distill_from:
+        raise RecipeError(f"sources.{distilled[0]}.distill = true, but fit.distill_from names no bundle to learn from")
+    if fit.distill_from and not distilled:
+        raise RecipeError(f"fit.distill_from = {fit.distill_from!r} has no effect; give sources distill = true")
     for name in recipe.auxiliary.weights.keys() - set(recipe.network.auxiliary):
         channels = ", ".join(recipe.network.auxiliary) or "there is none"
         raise RecipeError(f"unknown key auxiliary.weights.{name}; expected channels of network.auxiliary: {channels}")

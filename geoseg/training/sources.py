@@ -70,6 +70,7 @@ class PreparedSource:
     train: tuple[Path, ...]
     validate: tuple[Path, ...]
     test: tuple[Path, ...] = ()
+    distill: bool = False
 
 
 def prepare_sources(recipe: Recipe, *, data: Path, cache: Path, test: bool = False) -> list[PreparedSource]:
@@ -118,7 +119,8 @@ def prepare_source(source: Source, recipe: Recipe, *, data: Path, cache: Path, t
         raise LabelError(f"sources.{source.name}: {len(faults)} of {len(parts)} images cannot be used: {listed}{more}")
     counts = ", ".join(f"{len(paths)} {part}" for part, paths in files.items() if paths)
     log.info("sources.%s: %s files", source.name, counts)
-    return PreparedSource(source.name, source.weight, *(tuple(files[part]) for part in PARTS))
+    prepared = {part: tuple(files[part]) for part in PARTS}
+    return PreparedSource(name=source.name, weight=source.weight, distill=source.distill, **prepared)
 
 
 @contextmanager

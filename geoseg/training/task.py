@@ -21,7 +21,7 @@ from geoseg.errors import RecipeError, TrainingError
 from geoseg.grid import Window, fit_lattice
 from geoseg.io.tables import name_some
 from geoseg.training.augment import augment_batch
-from geoseg.training.losses import LossMeans, add_terms, auxiliary_terms, loss_terms, weigh_means
+from geoseg.training.losses import LossMeans, add_terms, auxiliary_terms, distillation_loss, loss_terms, weigh_means
 from geoseg.training.optimizer import Progress, keep_depthwise_full, learning_rate_factor
 from geoseg.training.recipe import Recipe
 from geoseg.training.scores import Scores, target_probability
@@ -55,6 +55,7 @@ class MixedCrops(Dataset[Sample]):
         if not kept:
             raise RecipeError(f"no training scene has room for a window of {window_px} px; lower fit.window_px")
         self.scenes = [scene for _, scene in kept]
+        self.distill = [sources[n].distill for n, _ in kept]
         self.pixels = sum(scene.window.height * scene.window.width for scene in self.scenes)
         shares = np.array([sources[n].weight for n, _ in kept])
         boxes = np.array([len(scene) for scene in self.scenes])
@@ -64,7 +65,7 @@ class MixedCrops(Dataset[Sample]):
     def __getitem__(self, index: Any) -> Sample:
         """Return the image (band, y, x) uint8, the mask (y, x) uint8 and auxiliary planes of a window."""
         scene, query = index
-        return dict(self.scenes[scene][query])
+        return {**self.scenes[scene][query], "distill": torch.tensor(self.distill[scene])}
 
 
 class MixedSampler(Sampler[list[Any]]):
@@ -145,12 +146,26 @@ class SegmentationTask(lightning.LightningModule):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, recipe: Recipe, validated: tuple[str, ...], *, steps: int) -> None:
-        """Train `network` for at most `steps`; `validated` are the names of the validation sources."""
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        validated: tuple[str, ...],
+        *,
+        steps: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Train `network` for at most `steps`; `validated` are the names of the validation sources.
+
+        The `teacher` of `fit.distill_from` takes raw pixels and returns probabilities (`Segmenter`).
+        """
         super().__init__()
         fit, spec = recipe.fit, recipe.network
         self.recipe, self.validated = recipe, validated
         self.network = keep_depthwise_full(network.to(memory_format=torch.channels_last))
+        encoder = getattr(network, "encoder", None)
+        self._frozen = encoder.requires_grad_(False) if encoder and not fit.encoder_rate else None
+        self._teacher = (keep_depthwise_full(teacher) if teacher else None,)  # not a child: checkpoints have no copy
         self.run_progress = Progress(steps, fit.minutes)
         # of a dummy optimizer, whose learning rate is a factor of the real one
         self.plateau = ReduceLROnPlateau(
@@ -192,8 +207,14 @@ class SegmentationTask(lightning.LightningModule):
             probability = target_probability(logits[:, : self.classes].detach(), self.target) if asked else None
             mask = settle_unsure(mask, probability, fit.unsure_above)
         terms = self._loss_terms(logits, mask, auxiliary)
-        self.train_losses.update(terms, mask)
         loss = add_terms(self.recipe.losses, terms)
+        (teacher,) = self._teacher
+        if teacher is not None:
+            with torch.no_grad():
+                taught = teacher.to(image.device)(image * self.recipe.network.pixel_max)[:, : self.classes]
+            terms["distillation"] = distillation_loss(logits[:, : self.classes], taught, batch["distill"])
+            loss = loss + fit.distill_weight * terms["distillation"]
+        self.train_losses.update(terms, mask)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.run_progress.step}; the checkpoints of the last validation "
@@ -208,7 +229,9 @@ class SegmentationTask(lightning.LightningModule):
         return terms | auxiliary_terms(names, logits[:, self.classes :], auxiliary, gamma=gamma)
 
     def on_train_start(self) -> None:
-        """Count time from here."""
+        """Count time from here; the normalization of an encoder that does not learn stays as it is."""
+        if self._frozen is not None:
+            self._frozen.eval()
         self.run_progress.start()
         self._ended = time.perf_counter()
 

@@ -17,7 +17,7 @@ is joined to the side that its highest path leads to, whatever that is; two side
 other paths, and those across the borders of blocks, are left to the scene (`solve`), which knows all regions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -192,37 +192,33 @@ def find_regions(
         scene_shape: Height and width of the scene, pixels.
         depth: How much the surface falls between two buildings, at least 1; None leaves those that touch together.
     """
-    stride = window.width + 2
-    row, col = np.nonzero(mask[1:-1, 1:-1])
-    place = (row + 1) * stride + col + 1
-    order = np.full(mask.size, -1, np.int64)
-    inside = np.flatnonzero(mask)
-    ring_row, ring_col = np.divmod(inside, stride)
-    index = (ring_row + (window.row - 1)) * scene_shape[1] + (ring_col + (window.col - 1))
-    order[inside] = pixel_order(surface.ravel()[inside], index)
-    basin, summit = _climb(order, place, stride)
-    paths = Paths.concatenate([_steps(order, basin, place, step) for step in (1, stride)]).best()
-    steps = np.array([-stride, -1, 1, stride])[:, None]
-    beyond = (order[place + steps] >= 0) & (basin[place + steps] < 0)
-    own, beyond_own = np.broadcast_to(place, beyond.shape)[beyond], (place + steps)[beyond]
+    height = np.where(mask, surface.astype(np.int32), -1)
+
+    def order(row: Ints, col: Ints) -> Ints:
+        """Return the order of pixels, given by their places in `height`."""
+        return pixel_order(height[row, col], (row + (window.row - 1)) * scene_shape[1] + (col + (window.col - 1)))
+
+    basin, top = _climb(height)
+    summit = order(top[0] + 1, top[1] + 1)
+    paths = Paths.concatenate([_steps(basin, order, axis) for axis in (0, 1)]).best()
+    row, col, other_row, other_col = _across(height)
+    own, beyond, own_basin = order(row, col), order(other_row, other_col), basin[row - 1, col - 1]
     is_open = np.zeros(len(summit), bool)
-    is_open[basin[own]] = True
+    is_open[own_basin] = True
     region, undecided = join(summit, is_open, paths, depth)
     roots, number = np.unique(region, return_inverse=True)
     left, tops = paths.take(undecided).between(number), summit[roots]
     opened = np.zeros(len(roots), bool)
-    for open_region in (number[basin[own]], left.a, left.b):
+    for open_region in (number[own_basin], left.a, left.b):
         opened[open_region] = True
     one, other = number[paths.a], number[paths.b]
     apart, waits = one != other, opened[one] & opened[other]
     touches = np.zeros(len(roots), bool)
     touches[one[apart & ~waits]] = touches[other[apart & ~waits]] = True
     waiting = np.unique(tops[np.stack((one, other))[:, apart & waits]], axis=1)
-    out = np.full(window.shape, -1, np.int32)
-    out[row, col] = number[basin[place]]
+    out = np.append(number, -1).astype(np.int32)[basin]  # the last is that of no basin
     bottom = np.full(int(opened.sum()), window.rows.stop, np.int64)
-    across = order[own], order[beyond_own], tops[number[basin[own]]]
-    links = Links(tops[opened], bottom, left.between(tops), *across, *waiting)
+    links = Links(tops[opened], bottom, left.between(tops), own, beyond, tops[number[own_basin]], *waiting)
     return Regions(out, tops, opened, touches, links)
 
 
@@ -259,43 +255,63 @@ def solve(links: Links, *, depth: int | None) -> Buildings:
     return Buildings(names, names[root], bottom[root], touches)
 
 
-def _climb(order: Ints, place: Ints, stride: int) -> tuple[Ints, Ints]:
+UP, LEFT, STAY, RIGHT, DOWN = range(5)
+"""Steps of a climb, in the order of the pixels that they lead to."""
+
+
+def _climb(height: NDArray[np.integer]) -> tuple[NDArray[np.int32], tuple[Ints, Ints]]:
     """Follow every pixel to its first neighbor, and on, up to a summit, as far as the block goes.
 
     Of all paths of a pixel the one to its first neighbor comes first, so it is in the forest, if it stays in the block.
 
     Args:
-        order: Order of each pixel of the window and around it, -1 outside the mask, `(pixel,)`.
-        place: Indices of the block's own pixels in `order`, row by row, `(own,)`.
-        stride: Pixels per row.
+        height: Surface of the block and one pixel around it, -1 outside the mask, `(y, x)`.
 
     Returns:
-        The basin of every pixel of the window and around it, -1 outside the block's mask, and each basin's summit.
+        The basin of each of the block's pixels, -1 outside the mask, and row and column of each basin's summit.
     """
-    own = np.full(len(order), -1, np.int64)
-    own[place] = np.arange(len(place))
-    first, target = order[place], place
-    for step in (-stride, -1, 1, stride):
-        other = order[place + step]
-        is_first = other > first
-        first, target = np.where(is_first, other, first), np.where(is_first, place + step, target)
-    up = own[target]
-    up = np.where(up < 0, np.arange(len(place)), up)  # the climb leaves the block here
+    own = height[1:-1, 1:-1]
+    first, step = height[:-2, 1:-1].copy(), np.full(own.shape, UP, np.int8)
+    for number, other in ((LEFT, height[1:-1, :-2]), (STAY, own), (RIGHT, height[1:-1, 2:]), (DOWN, height[2:, 1:-1])):
+        np.copyto(step, number, where=other > first)  # of equals the earlier comes first
+        np.maximum(first, other, out=first)
+    for side, leaves in ((step[0], UP), (step[:, 0], LEFT), (step[:, -1], RIGHT), (step[-1], DOWN)):
+        side[side == leaves] = STAY
+    place = np.flatnonzero(own >= 0)
+    number_of = np.empty(own.size, np.int64)
+    number_of[place] = np.arange(len(place))
+    stride = own.shape[1]
+    up = number_of[place + np.array([-stride, -1, 0, 1, stride])[step.ravel()[place]]]
+    is_summit = up == np.arange(len(place))
     while not np.array_equal(above := up[up], up):
         up = above
-    is_summit = up == np.arange(len(place))
-    number = np.cumsum(is_summit) - 1
-    basin = np.full(len(order), -1, np.int64)
-    basin[place] = number[up]
-    return basin, order[place[is_summit]]
+    basin = np.full(own.shape, -1, np.int32)
+    basin.ravel()[place] = (np.cumsum(is_summit) - 1)[up]
+    row, col = np.divmod(place[is_summit], stride)
+    return basin, (row, col)
 
 
-def _steps(order: Ints, basin: Ints, place: Ints, step: int) -> Paths:
-    """Return the paths from one basin to another, one for each pair of pixels `step` apart."""
-    here, there = basin[place], basin[place + step]
-    leads = np.flatnonzero((there >= 0) & (there != here))
-    one, other = order[place[leads]], order[place[leads] + step]
-    return Paths(here[leads], there[leads], np.minimum(one, other), np.maximum(one, other))
+def _steps(basin: NDArray[np.int32], order: Callable[[Ints, Ints], Ints], axis: int) -> Paths:
+    """Return the paths from one basin to another along an axis, one for each pair of pixels."""
+    here, there = (basin[:-1], basin[1:]) if axis == 0 else (basin[:, :-1], basin[:, 1:])
+    row, col = np.nonzero((here != there) & (here >= 0) & (there >= 0))
+    one, other = order(row + 1, col + 1), order(row + 1 + (axis == 0), col + 1 + (axis == 1))
+    a, b = here[row, col].astype(np.int64), there[row, col].astype(np.int64)
+    return Paths(a, b, np.minimum(one, other), np.maximum(one, other))
+
+
+def _across(height: NDArray[np.integer]) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return where the mask crosses the border of the block: row and column within, row and column beyond."""
+    last_row, last_col = height.shape[0] - 2, height.shape[1] - 2
+    sides = []
+    for here, beyond in ((1, 0), (last_row, last_row + 1)):
+        col = np.flatnonzero((height[here, 1:-1] >= 0) & (height[beyond, 1:-1] >= 0)) + 1
+        sides.append((np.full_like(col, here), col, np.full_like(col, beyond), col))
+    for here, beyond in ((1, 0), (last_col, last_col + 1)):
+        row = np.flatnonzero((height[1:-1, here] >= 0) & (height[1:-1, beyond] >= 0)) + 1
+        sides.append((row, np.full_like(row, here), row, np.full_like(row, beyond)))
+    own_row, own_col, beyond_row, beyond_col = (np.concatenate(part) for part in zip(*sides, strict=True))
+    return own_row, own_col, beyond_row, beyond_col
 
 
 def join(summit: Ints, is_open: NDArray[np.bool_], paths: Paths, depth: int | None) -> tuple[Ints, Ints]:
@@ -311,13 +327,15 @@ def join(summit: Ints, is_open: NDArray[np.bool_], paths: Paths, depth: int | No
         For each region the one of the same building that has its summit, `(region,)`; and the indices of the paths that
         cannot be decided.
     """
-    top = summit.tolist()
-    height = (summit >> PLACE_BITS).tolist()  # of the highest summit that is known to be reached, of those linked
-    parent, linked, opened = list(range(len(top))), list(range(len(top))), is_open.tolist()
-    undecided: list[int] = []
+    height = summit >> PLACE_BITS  # of the highest summit that is known to be reached, of those linked
+    level = (paths.low >> PLACE_BITS) + (depth or 0)
     always = depth is None
-    level = ((paths.low >> PLACE_BITS) + (depth or 0)).tolist()
-    for path, (a, b, least) in enumerate(zip(paths.a.tolist(), paths.b.tolist(), level, strict=True)):
+    matters = np.flatnonzero(always | (np.minimum(height[paths.a], height[paths.b]) < level))  # the others join nothing
+    top, height, opened = summit.tolist(), height.tolist(), is_open.tolist()
+    parent, linked = list(range(len(top))), list(range(len(top)))
+    undecided: list[int] = []
+    steps = (values[matters].tolist() for values in (paths.a, paths.b, level))
+    for path, a, b, least in zip(matters.tolist(), *steps, strict=True):
         a, b = _root(parent, a), _root(parent, b)
         link_a, link_b = _root(linked, a), _root(linked, b)
         if link_a == link_b:

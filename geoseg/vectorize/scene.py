@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import shapely
@@ -101,6 +101,10 @@ def choose_depth(depth: float | None, *, has_interior: bool) -> float:
     return INTERIOR_DEPTH if has_interior else SPLIT_DEPTH
 
 
+Counts = NDArray[np.unsignedinteger[Any]]
+"""Whole numbers of at least 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """How buildings that touch are told apart.
@@ -139,24 +143,38 @@ class Split:
         """How far the smoothing looks, pixels."""
         return SMOOTH_PASSES * self.radius_px
 
-    def surface(self, values: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def surface(self, values: NDArray[np.uint8]) -> Counts:
         """Return the smoothed surface of stored values, `(y, x)`; 0 without data and beyond.
 
         Every step is in whole numbers, so a window of it is the same from any larger window.
         """
-        surface = np.where(values == NODATA, 0, values).astype(np.int32) * FINE
+        largest_sum = (2 * self.radius_px + 1) * (PROBABILITY_ONE * FINE + 1)
+        surface: Counts = values.astype(np.uint16) if largest_sum < 2**16 else values.astype(np.uint32)
+        surface *= FINE
+        surface[values == NODATA] = 0
         for _ in range(SMOOTH_PASSES):
-            surface = _box(_box(surface, self.radius_px).T, self.radius_px).T
+            surface = _box(_box(surface, self.radius_px, axis=0), self.radius_px, axis=1)
         return surface
 
 
-def _box(values: NDArray[np.int32], radius: int) -> NDArray[np.int32]:
-    """Return the mean of `2 radius + 1` rows around each, rounded to whole numbers."""
-    side = 2 * radius + 1
-    sums = np.zeros((len(values) + 2 * side, values.shape[1]), np.int32)
-    np.cumsum(values, axis=0, out=sums[radius + 1 : radius + 1 + len(values)], dtype=np.int32)
-    sums[radius + 1 + len(values) :] = sums[radius + len(values)]
-    return (sums[side : side + len(values)] - sums[: len(values)] + radius) // side
+def _box(values: Counts, radius: int, *, axis: int) -> Counts:
+    """Return the mean of the `2 radius + 1` values around each along an axis, rounded to whole numbers; 0 beyond."""
+    side, length = 2 * radius + 1, values.shape[axis]
+    margins = [(0, 0), (0, 0)]
+    margins[axis] = (radius, radius)
+
+    def cut(sums: Counts, start: int, stop: int | None) -> Counts:
+        return sums[start:stop] if axis == 0 else sums[:, start:stop]
+
+    sums, size = np.pad(values, margins), 1  # of `size` values each, from every place on
+    total, done = cut(sums, 0, length), 1
+    while 2 * size <= side:
+        sums, size = cut(sums, 0, -size) + cut(sums, size, None), 2 * size
+        if side & size:
+            total, done = total + cut(sums, done, done + length), done + size
+    total += radius
+    total //= side
+    return total
 
 
 @dataclass(frozen=True, slots=True)
