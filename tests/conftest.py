@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before numpy, torch or OpenVINO start their pools: the suite must not oversubscribe a small machine.
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -20,7 +20,9 @@ os.environ.setdefault("TZ", "Asia/Kathmandu")
 time.tzset()
 
 # No deadline: a busy machine is no bug. The gate tries the same examples each time, so that it does not fail by chance.
-settings.register_profile("geoseg", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile(
+    "geoseg", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("geoseg")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

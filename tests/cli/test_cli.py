@@ -205,7 +205,7 @@ main()
 
 
 def test_a_scheduler_of_jobs_ends_a_run_in_order() -> None:
-    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "the run folder is let go\n", "")
 
 

@@ -58,7 +58,9 @@ def test_it_is_a_torchgeo_dataset_with_the_scene_as_its_index(scene: Scene) -> N
     assert dataset.crs == scene.grid.crs
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_query_gives_the_pixels_at_its_coordinates(scene: Scene, data: st.DataObject) -> None:
     top, left = (data.draw(st.integers(0, n - 1)) for n in SHAPE)
@@ -71,7 +73,9 @@ def test_a_query_gives_the_pixels_at_its_coordinates(scene: Scene, data: st.Data
     check_sample(dataset, sample)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(x=st.floats(0, 100), y=st.floats(0, 100), size=st.integers(1, 50))
 def test_queries_of_one_size_give_windows_of_one_size_wherever_they_lie(
     scene: Scene, x: float, y: float, size: int
@@ -150,7 +154,9 @@ def test_nodata_is_filled_and_said(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels.values[:, ~hole], position_values(SHAPE)[:, :100, :120][:, ~hole])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_chips_cut_from_a_cached_window_are_those_read_alone(scene: Scene, data: st.DataObject) -> None:
     numbers = st.integers(-60, 200)

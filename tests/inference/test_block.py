@@ -85,7 +85,9 @@ def predict_all(plan: Plan, block_px: int) -> np.ndarray:
     return out
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     halo=st.integers(0, 8),
@@ -99,7 +101,9 @@ def test_a_constant_network_gives_that_constant_everywhere(
     assert (predict_all(plan, 60) == value).all()
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     seed=st.integers(0, 99),
     halo=st.sampled_from([0, 5, 9]),

@@ -84,7 +84,7 @@ def predict_all(plan: Plan, block_px: int) -> tuple[np.ndarray, np.ndarray]:
     return probability, classes
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 99), first=st.integers(10, 130), second=st.integers(10, 130), blend=st.booleans())
 def test_classes_are_the_same_whatever_the_blocks(
     tmp_path: Path, seed: int, first: int, second: int, blend: bool

@@ -54,7 +54,9 @@ def plan_of(path: Path, *, chip_px: int, halo_px: int, multiple_px: int = 1, ble
     return Plan(scene, lattice, IdentitySegmenter(), blend=blend)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
@@ -73,7 +75,9 @@ def test_positions_come_back_unchanged(
     np.testing.assert_array_equal(predict_all(plan, block_px), numbered(height, width)[0])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(seed=st.integers(0, 2**32 - 1), block_a=st.integers(15, 90), block_b=st.integers(15, 90), blend=st.booleans())
 def test_nodata_stays_nodata_and_nothing_else_changes(
     tmp_path: Path, seed: int, block_a: int, block_b: int, blend: bool

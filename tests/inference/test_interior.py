@@ -97,7 +97,9 @@ def channel_of(path: Path, picked: int, **options: Any) -> np.ndarray:
     return predict_all(plan, what="probability").astype(float) / 254
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(seed=st.integers(0, 99), first=st.integers(10, 130), second=st.integers(10, 130), blend=st.booleans())
 def test_the_interior_is_the_same_whatever_the_blocks(
     tmp_path: Path, seed: int, first: int, second: int, blend: bool

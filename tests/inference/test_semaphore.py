@@ -92,6 +92,6 @@ def test_objects_of_one_engine_share_a_semaphore_and_other_engines_have_their_ow
         assert not entered.wait(0.2)
         other = threading.Thread(target=enter, args=("another",))
         other.start()
-        assert entered.wait(20)
+        assert entered.wait(60)
     same.join()
     other.join()

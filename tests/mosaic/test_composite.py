@@ -102,7 +102,9 @@ def test_the_scene_of_a_pass_lies_over_all_and_the_others_are_its_surroundings(p
     assert not mask.read_valid(Window(-3, 0, 3, 90)).any()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), top=st.sampled_from([None, 0, 1, 2]))
 def test_a_window_of_a_mosaic_is_a_part_of_the_whole(trio: Composite, data: st.DataObject, top: int | None) -> None:
     mosaic = replace(trio, top=top)

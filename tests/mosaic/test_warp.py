@@ -114,7 +114,9 @@ def awkward(write_scene: WriteScene) -> list[Warped]:
     return [part for part in parts if part is not None]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), which=st.integers(0, 5))
 def test_a_pixel_does_not_depend_on_the_window(awkward: list[Warped], data: st.DataObject, which: int) -> None:
     part = awkward[which]

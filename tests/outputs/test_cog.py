@@ -69,7 +69,9 @@ shapes = st.tuples(st.integers(1, 1300), st.integers(1, 1300))
 cuts = st.lists(st.integers(1, 1299), max_size=5)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(shape=shapes, rows=cuts, cols=cuts, order=st.randoms(use_true_random=False), threads=st.integers(1, 3))
 def test_file_does_not_depend_on_blocks_their_order_or_threads(tmp_path, shape, rows, cols, order, threads):
     values = scene(shape)

@@ -75,7 +75,7 @@ def test_exit_codes_decide_on_another_attempt(
 ) -> None:
     geoseg = stand_in(codes)
     with start(cron | {"GEOSEG": str(geoseg), "ATTEMPTS": "3"}, tmp_path, "a.tif", "--out", "my results") as script:
-        script.communicate(timeout=30)
+        script.communicate(timeout=120)
     said = (geoseg.parent / "calls").read_text().splitlines()
     assert (script.returncode, said) == (ends_in, ["run a.tif --out my results --workers 2 --threads 1"] * calls)
 
@@ -88,18 +88,18 @@ def test_a_second_one_of_the_same_command_leaves_at_once_and_a_stopped_one_takes
     with start(environment, tmp_path, "a.tif") as first:
         wait_for(geoseg.parent / "calls")
         with start(environment, tmp_path, "a.tif") as second:
-            assert "runs already" in second.communicate(timeout=30)[1]
+            assert "runs already" in second.communicate(timeout=120)[1]
         with start(environment, tmp_path, "b.tif") as other:
-            other.communicate(timeout=30)
+            other.communicate(timeout=120)
         first.terminate()
-        first.communicate(timeout=30)
+        first.communicate(timeout=120)
     assert (first.returncode, second.returncode, other.returncode) == (143, 0, 0)
     calls = (geoseg.parent / "calls").read_text().splitlines()
     assert [call.split()[1] for call in calls] == ["a.tif", "b.tif"]
     with start(environment, tmp_path, "a.tif") as again:
-        again.communicate(timeout=30)
+        again.communicate(timeout=120)
     assert again.returncode == 0
 
 
 def wait_for(path: Path) -> None:
-    subprocess.run(["sh", "-c", 'until [ -s "$0" ]; do sleep 0.05; done', path], check=True, timeout=30)
+    subprocess.run(["sh", "-c", 'until [ -s "$0" ]; do sleep 0.05; done', path], check=True, timeout=120)

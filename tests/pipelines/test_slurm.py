@@ -151,7 +151,7 @@ def _daemon(command: list[str], environment: dict[str, str], folder: Path) -> It
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -319,7 +319,7 @@ def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage.clear()
     assert stage.process.stdin is not None
     stage.process.stdin.close()
-    stage.process.wait(10)
+    stage.process.wait(180)
     assert stage.process.stdout is not None
     stage.process.stdout.close()
 
@@ -335,7 +335,7 @@ def stage(_stage: Stage) -> Iterator[Stage]:
 def until() -> Callable[..., None]:
     """Wait until something is true."""
 
-    def wait(is_true: Callable[[], bool], seconds: float = 30) -> None:
+    def wait(is_true: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not is_true():
             assert time.monotonic() < deadline, "it did not come true"

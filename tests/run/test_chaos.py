@@ -124,7 +124,7 @@ def endure(cast: Cast, rng: random.Random, killed: dict[str, int]) -> int:
             killed[victim] += 1
             left -= 1
             if victim == "scheduler":
-                assert cast.client.wait(60) in (0, 3), cast.client.story()  # 0: all blocks were done
+                assert cast.client.wait(180) in (0, 3), cast.client.story()  # 0: all blocks were done
         cast.complete()
         if cast.client.code is not None:
             cast.launch()

@@ -88,7 +88,7 @@ def test_an_external_scheduler_and_its_workers_change_no_byte(
     for number, where in enumerate((str(file), address)):
         out = tmp_path / f"out{number}"
         client = stage.start("client", scene=place.scene, out=out, settings={"scheduler": where, "block_px": 50})
-        assert client.wait(60) == 0, client.story()
+        assert client.wait(180) == 0, client.story()
         place.assert_same(out)
 
 

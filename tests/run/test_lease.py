@@ -58,7 +58,7 @@ def test_a_second_client_is_told_who_works_there(
     second = stage.start("client", scene=place.scene, out=out, settings={})
     assert second.wait(30) == 2
     assert said in second.said.read_text()
-    assert client.wait(60) == 0, client.story()
+    assert client.wait(180) == 0, client.story()
     place.assert_same(out)
 
 

@@ -162,7 +162,7 @@ def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for
         client = stage.start(
             "client", scene=place.scene, out=out, settings=settings | {"block_px": BLOCK_PX}, hooks=hooks
         )
-        assert client.wait(60) == -9, client.story()
+        assert client.wait(180) == -9, client.story()
         assert not (out / "run.json").exists()
         for number, name in enumerate(("probability.tif", "mask.tif", "mask.qml")):
             assert (out / name).read_bytes() == (new if number < uploads else before)[name]

@@ -200,7 +200,7 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     report = (out / "a" / "run.json").read_bytes()
     position = log.stat().st_size
     again = stage.start("batch", **given, hooks={"log": str(log)})
-    assert again.wait(60) == 0, again.story()
+    assert again.wait(180) == 0, again.story()
     assert states(out) == dict.fromkeys("abcd", FINISHED)
     assert said(out)[0] == "4 scenes: 4 finished"
     for scene in "abcd":
@@ -218,13 +218,13 @@ def test_in_a_batch_one_scene_fails_and_the_others_are_finished(
     (scenes / "b.tif").write_bytes(whole[:100])
     out, given = tmp_path / "out", {"scenes": scenes, "out": tmp_path / "out", "settings": {"threads": 1}}
     batch = stage.start("batch", **given)
-    assert batch.wait(60) == 3, batch.story()
+    assert batch.wait(180) == 3, batch.story()
     assert states(out) == dict.fromkeys("acd", FINISHED)
     for scene in "acd":
         place.assert_same(out / scene)
     (scenes / "b.tif").write_bytes(whole)
     again = stage.start("batch", **given)
-    assert again.wait(60) == 0, again.story()
+    assert again.wait(180) == 0, again.story()
     place.assert_same(out / "b")
 
 

@@ -301,7 +301,9 @@ def test_a_mask_that_cannot_be_read_is_an_error(write, noise) -> None:
         scene.may_hold_data(Window(0, 0, 8, 8))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     kind=st.sampled_from(KINDS),
     scale=st.sampled_from([1, 0.37, 1.7, 3]),

@@ -18,13 +18,13 @@ def test_the_open_rasters_of_all_threads_are_closed_and_opened_anew_when_wanted(
             with open_reader(path) as reader:
                 found.append(reader)
         opened.set()
-        closed.wait(10)
+        closed.wait(60)
         with open_reader(path) as reader:
             found.append(reader.read(1))
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert opened.wait(10)
+    assert opened.wait(60)
     assert found[0] is found[1]
     with open_reader(path) as own:
         assert own is not found[0]
@@ -44,12 +44,12 @@ def test_rasters_that_a_thread_is_reading_stay_open(write) -> None:
     def read() -> None:
         with open_reader(path) as reader:
             opened.set()
-            closed.wait(10)
+            closed.wait(60)
             found.append(reader.read(1))
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert opened.wait(10)
+    assert opened.wait(60)
     close_idle_readers()
     closed.set()
     thread.join()

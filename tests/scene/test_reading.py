@@ -16,7 +16,9 @@ from geoseg.scene import open_scene
 from geoseg.testing import decode_positions, write_position_scene
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), shape=st.tuples(st.integers(1, 90), st.integers(1, 120)))
 def test_any_window_is_the_crop_of_the_whole(write, noise, data: st.DataObject, shape: tuple) -> None:
     mask = np.random.default_rng(5).random((61, 83)) < 0.7

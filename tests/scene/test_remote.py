@@ -320,7 +320,7 @@ def test_a_part_on_its_way_is_waited_for_and_not_fetched_twice() -> None:
     def first() -> None:
         with fetches.claim({("a", 1), ("a", 2)}):
             inside.set()
-            leave.wait(20)
+            leave.wait(60)
             order.append("first")
 
     def second() -> None:
@@ -329,7 +329,7 @@ def test_a_part_on_its_way_is_waited_for_and_not_fetched_twice() -> None:
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
-    inside.wait(20)
+    inside.wait(60)
     threads[1].start()
     with fetches.claim({("a", 9)}):
         order.append("elsewhere")
@@ -353,4 +353,4 @@ def test_what_was_fetched_is_read_by_several_at_once_and_what_failed_was_not() -
 
     with fetches.claim({("a", 1)}):
         threading.Thread(target=read_too, daemon=True).start()
-        assert another.wait(5)
+        assert another.wait(60)

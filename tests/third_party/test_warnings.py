@@ -13,7 +13,7 @@ THREADS = 6
 
 def test_threads_ignore_warnings_together_and_none_waits() -> None:
     before, failed = list(warnings.filters), []
-    inside = threading.Barrier(THREADS, timeout=20)
+    inside = threading.Barrier(THREADS, timeout=60)
 
     def warn() -> None:
         try:
