@@ -9,13 +9,13 @@ from typing import ParamSpec, TypeVar
 
 from geoseg.bundle import Bundle
 from geoseg.errors import ClusterError, GeosegError
-from geoseg.grid import Block
+from geoseg.grid import Block, Window
 from geoseg.inference import EngineRecipe, Plan, predict_block
 from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.ledger import PLAN, Ledger, read_json
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.settings import RunSettings, choose_outlines
-from geoseg.vectorize import OutlineOptions
+from geoseg.vectorize import Links, OutlineOptions, WindowOutliner
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,6 +124,13 @@ def run_block(job: Job, block: Block) -> BlockReport:
     write_s = time.perf_counter() - start
     engine = plan.open_engine() if pixels.watch.chips else None
     return BlockReport((engine.name, engine.threads) if engine else None, write_s, peak_memory_mb())
+
+
+@without_cause
+def outline_on_worker(outliner: WindowOutliner, window: Window) -> Links:
+    """Outline the buildings of one window of the finished rasters, which this machine sees as the client does."""
+    prepare_process()
+    return outliner(window)
 
 
 @lru_cache(maxsize=1)

@@ -39,7 +39,7 @@ from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
 from geoseg.scene import Raster, StoredRaster
 from geoseg.sources.files import RUN_FOLDER
 from geoseg.third_party import allow_no_georeference
-from geoseg.vectorize import Footprints, OutlineOptions, StoredPixels, cut_grid, outline_scene
+from geoseg.vectorize import Footprints, OutlineOptions, Spread, StoredPixels, cut_grid, in_threads, outline_scene
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +51,9 @@ CELL_TILES = 8
 """The area of a pixel is measured once per cell of 8 x 8 TIFF tiles (4,096 px), whatever the blocks."""
 
 THREADS = min(8, usable_cores())
-"""Threads that outline buildings."""
+"""Threads that outline buildings where the cluster does not."""
+
+IN_THREADS = in_threads(THREADS)
 
 WINDOW_PX = 1024
 """Height and width of the windows that they outline; results do not depend on it."""
@@ -64,10 +66,15 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 Cell = tuple[int, int]
 
 
-def finish_run(job: Job, summary: RunSummary) -> dict[str, Any]:
+def finish_run(job: Job, summary: RunSummary, spread: Spread = IN_THREADS) -> dict[str, Any]:
     """Make the results of a run whose blocks are done, put them into the run folder and return the report.
 
     If it fails for any reason, the parts are kept, and it can be repeated.
+
+    Args:
+        job: The run.
+        summary: What is known of its blocks.
+        spread: Where buildings are outlined.
 
     Raises:
         OutputError: If there is not enough space, or no permission.
@@ -86,7 +93,7 @@ def finish_run(job: Job, summary: RunSummary) -> dict[str, Any]:
             )
         with open_staging(ledger.out) as staging:
             with open_local(ledger.work, [part_name(block) for block in blocks]) as parts:
-                report = _write_results(job, summary, blocks, parts, staging)
+                report = _write_results(job, summary, blocks, parts, staging, spread)
             require_lease(ledger.base, summary.token)
             publish(staging, ledger.out)
     except (GeosegError, OSError):
@@ -97,7 +104,7 @@ def finish_run(job: Job, summary: RunSummary) -> dict[str, Any]:
 
 
 def _write_results(
-    job: Job, summary: RunSummary, blocks: Sequence[Block], parts: Store, folder: Path
+    job: Job, summary: RunSummary, blocks: Sequence[Block], parts: Store, folder: Path, spread: Spread
 ) -> dict[str, Any]:
     """Write all files of the result into a local folder; return the report."""
     plan, spec, stages = job.plan, job.bundle.spec, summary.stages
@@ -111,6 +118,7 @@ def _write_results(
         [block.window for block in blocks],
         job.outlines,
         also=job.settings.also,
+        spread=spread,
     )
     stages.done("polygons")
     if job.settings.picture:
@@ -310,6 +318,7 @@ def write_footprints(
     *,
     also: Sequence[str] = (),
     omit: Sequence[str] = (),
+    spread: Spread = IN_THREADS,
 ) -> FootprintCounts:
     """Outline the buildings of a scene and write `buildings.gpkg`, `buildings.parquet` and other formats.
 
@@ -322,6 +331,7 @@ def write_footprints(
         options: See `OutlineOptions`.
         also: Other formats, keys of `geoseg.outputs.footprints.FORMATS`.
         omit: Columns that are not written.
+        spread: Where buildings are outlined.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -340,7 +350,7 @@ def write_footprints(
     def counted() -> "Iterator[pyarrow.RecordBatch]":
         yield batch(Footprints.empty())
         with tempfile.TemporaryDirectory(prefix="polygons-", dir=folder) as scratch:
-            for found in outline_scene(pixels, options, scratch=Path(scratch), windows=parts, threads=THREADS):
+            for found in outline_scene(pixels, options, scratch=Path(scratch), windows=parts, spread=spread):
                 counts.count += len(found)
                 counts.at_edge += int(found.edge.sum())
                 counts.area_m2 += float(found.area_m2.sum())

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from geoseg.bundle import Bundle, load_bundle
 from geoseg.errors import DamagedPartError, GeosegError, OutsideAOIError, UsageError
 from geoseg.inference import EngineRecipe, Plan, open_probability, plan_inference, plan_mosaic, read_aoi_bounds
-from geoseg.io.store import Store, open_store
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
-from geoseg.run.job import prepare_process
+from geoseg.run.job import outline_on_worker, prepare_process
 from geoseg.run.ledger import RESULTS, read_json
 from geoseg.run.report import Stages, track
-from geoseg.run.results import finish_run
-from geoseg.run.schedule import run_tasks
+from geoseg.run.results import IN_THREADS, finish_run
+from geoseg.run.schedule import map_tasks, run_tasks
 from geoseg.run.session import Session, open_session
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_idle_readers, close_readers
 from geoseg.sources import SceneSource, filter_sources, list_sources
+from geoseg.vectorize import Spread
 
 if TYPE_CHECKING:
     import xarray
@@ -206,11 +207,20 @@ def run_plan(
             if settings.is_in_process:
                 close_idle_readers()
             try:
-                report = finish_run(session.job, session.summary())
+                report = finish_run(session.job, session.summary(), _spread(session, own))
             except DamagedPartError as err:
                 session.drop_damaged(err)
     close_readers()
     return RunResult(session.ledger.out, report)
+
+
+def _spread(session: Session, client: "Client") -> Spread:
+    """Return where buildings are outlined: on the workers, where they see the rasters that the client has made."""
+    if session.job.settings.is_in_process or not isinstance(session.ledger.out, LocalStore):
+        return IN_THREADS
+    return lambda outliner, windows: map_tasks(
+        client, outline_on_worker, outliner, windows, name="outline", check=session.lease.check
+    )
 
 
 @contextmanager

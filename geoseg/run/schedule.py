@@ -4,12 +4,13 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ClusterError, ReadError
+from geoseg.io.tables import plural
 from geoseg.run.cluster import NO_ANSWER
 
 if TYPE_CHECKING:
@@ -78,6 +79,35 @@ def run_tasks(
             yield from flight.wait(check)
     finally:
         flight.cancel()
+
+
+def map_tasks(
+    client: "Client",
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    arguments: Iterable[Any],
+    *,
+    name: str,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Any]:
+    """Call a function on the cluster for each argument, and yield the results as they arrive.
+
+    Raises:
+        Exception: The error of a task that failed after all attempts.
+        ClusterError: If the scheduler is lost, or every worker with a task died.
+    """
+    from distributed.scheduler import KilledWorker
+
+    tasks = (Task(f"{name}-{number}", function, shared, argument) for number, argument in enumerate(arguments))
+    for outcome in run_tasks(client, lambda: next(tasks, None), check=check):
+        if isinstance(outcome.error, KilledWorker):
+            raise ClusterError(
+                f"{plural(ATTEMPTS, 'worker')} died with the task {outcome.task.name}. What is finished is kept: run "
+                "the same command again, with more memory for each worker, or without `scheduler` and `workers`."
+            )
+        if outcome.error is not None:
+            raise outcome.error
+        yield outcome.result
 
 
 class _Flight:

@@ -3,6 +3,7 @@
 from geoseg.vectorize.blocks import BlockPolygons, polygonize_block
 from geoseg.vectorize.footprints import Footprints, Limits
 from geoseg.vectorize.generalize import KINDS, Generalizer, Outlines
+from geoseg.vectorize.instances import Links
 from geoseg.vectorize.polygonize import polygonize
 from geoseg.vectorize.regular import Regularize
 from geoseg.vectorize.scene import (
@@ -11,11 +12,14 @@ from geoseg.vectorize.scene import (
     Outline,
     OutlineOptions,
     Split,
+    Spread,
     StoredPixels,
+    WindowOutliner,
     choose_depth,
     choose_generalizer,
     choose_limits,
     cut_grid,
+    in_threads,
     outline_scene,
     polygonize_window,
 )
@@ -30,6 +34,7 @@ __all__ = [
     "INTERIOR_DEPTH",
     "KINDS",
     "Limits",
+    "Links",
     "Outline",
     "OutlineOptions",
     "Outlines",
@@ -39,12 +44,15 @@ __all__ = [
     "SeamSweep",
     "Simplify",
     "Split",
+    "Spread",
     "StoredPixels",
+    "WindowOutliner",
     "choose_depth",
     "choose_generalizer",
     "choose_limits",
     "cut_grid",
     "finish_block",
+    "in_threads",
     "join_seams",
     "outline_scene",
     "polygonize",

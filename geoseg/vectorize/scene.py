@@ -1,11 +1,12 @@
 """The buildings of a whole scene from its stored probabilities, window by window.
 
-The windows are outlined by several threads. What of them cannot be finished waits in files, so that memory does not
-grow with the scene; what decides which regions are one building (`geoseg.vectorize.instances`) is held: a few numbers
-for each pixel and region at the border of a window. Then the scene is gone down once, row of windows by row of windows.
+The windows are outlined by several threads, or by the workers of a cluster. What of them cannot be finished waits in
+files, so that memory does not grow with the scene; what decides which regions are one building
+(`geoseg.vectorize.instances`) is held: a few numbers for each pixel and region at the border of a window. Then the
+scene is gone down once, row of windows by row of windows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import groupby, pairwise
@@ -275,13 +276,49 @@ def outline_window(pixels: StoredPixels, window: Window, options: OutlineOptions
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WindowOutliner:
+    """Outlines one window of a scene after another; pickles, for processes that see the same files.
+
+    Attributes:
+        pixels: The scene.
+        options: See `OutlineOptions`.
+        scratch: Folder for what waits.
+    """
+
+    pixels: StoredPixels
+    options: OutlineOptions
+    scratch: Path
+
+    def __call__(self, window: Window) -> Links:
+        """Write what a window has outlined, and return what the scene must know of it."""
+        outlines = outline_window(self.pixels, window, self.options)
+        if len(outlines.finished) or len(outlines.pending):
+            write_outlines(_path(self.scratch, window), outlines)
+        return outlines.links
+
+
+Spread = Callable[[WindowOutliner, Sequence[Window]], Iterable[Links]]
+"""Calls an outliner for every window, several at the same time; returns the results in any order."""
+
+
+def in_threads(count: int) -> Spread:
+    """Outline so many windows at the same time in this process."""
+
+    def spread(outliner: WindowOutliner, windows: Sequence[Window]) -> list[Links]:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(outliner, windows))
+
+    return spread
+
+
 def outline_scene(
     pixels: StoredPixels,
     options: OutlineOptions,
     *,
     scratch: Path,
     windows: Sequence[Window],
-    threads: int = 1,
+    spread: Spread,
 ) -> Iterator[Footprints]:
     """Yield the footprints of a scene in reading order, a few rows of pixels at a time.
 
@@ -290,18 +327,10 @@ def outline_scene(
         options: See `OutlineOptions`.
         scratch: Folder for what waits.
         windows: Disjoint windows that hold every building pixel; footprints do not depend on them.
-        threads: Windows that are outlined at the same time.
+        spread: Where windows are outlined; see `in_threads`.
     """
     windows = sorted(windows, key=lambda window: (window.row, window.col))
-
-    def outline(window: Window) -> Links:
-        outlines = outline_window(pixels, window, options)
-        if len(outlines.finished) or len(outlines.pending):
-            write_outlines(_path(scratch, window), outlines)
-        return outlines.links
-
-    with ThreadPoolExecutor(threads) as pool:
-        links = Links.concatenate(list(pool.map(outline, windows)))
+    links = Links.concatenate(list(spread(WindowOutliner(pixels, options, scratch), windows)))
     buildings = solve(links, depth=options.depth)
     sweep = SeamSweep(pixels.grid, buildings, options.limits, options.generalizer, options.coefficients)
     windows = [window for window in windows if _path(scratch, window).exists()]

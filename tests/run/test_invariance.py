@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import OutputError
-from geoseg.run import job, run
+from geoseg.run import job, results, run
 from geoseg.run.schedule import Outcome, Task
 
 NUMBERS = itertools.count()
@@ -73,6 +73,25 @@ def test_threads_and_the_order_of_their_ends_change_no_byte(
     settings = RunSettings(out=tmp_path / "out", block_px=block_px, threads=count)
     run_plan(place.plan(), place.actors.make_bundle(), settings, quiet=True)
     place.assert_same(tmp_path / "out")
+
+
+def test_buildings_are_outlined_on_the_workers_of_a_cluster_and_no_byte_changes(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, keys = place.client.submit, []
+
+    def note(*given: Any, key: str, **options: Any) -> Any:
+        keys.append(key)
+        return submit(*given, key=key, **options)
+
+    monkeypatch.setattr(place.client, "submit", note)
+    monkeypatch.setattr(results, "WINDOW_PX", 64)
+    place.run(tmp_path / "here", block_px=100)
+    assert not [key for key in keys if key.startswith("outline")]
+    place.run(tmp_path / "there", block_px=100, scheduler="tcp://somewhere:8786")
+    assert len([key for key in keys if key.startswith("outline")]) > 10
+    for out in (tmp_path / "here", tmp_path / "there"):
+        place.assert_same(out)
 
 
 def test_an_external_scheduler_and_its_workers_change_no_byte(

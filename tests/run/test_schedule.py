@@ -17,7 +17,7 @@ from distributed.scheduler import KilledWorker
 from geoseg.errors import ClusterError, OutputError, ReadError, UnfinishedError, UsageError
 from geoseg.run import RunSettings, schedule
 from geoseg.run.cluster import LOCAL_CONFIG, open_client
-from geoseg.run.schedule import ATTEMPTS, Task, run_tasks
+from geoseg.run.schedule import ATTEMPTS, Task, map_tasks, run_tasks
 
 
 def given(tasks: "Iterator[Task] | list[Task]") -> Callable[[], Task | None]:
@@ -120,6 +120,15 @@ def test_a_defect_is_not_tried_again(threads: Any) -> None:
     failed = outcomes(threads, flaky, Failing(ZeroDivisionError("oops"), 99))
     assert [type(each.error) for each in failed] == [ZeroDivisionError] * 3
     assert set(Counter(CALLS).values()) == {1}
+
+
+def test_calls_for_all_arguments_give_results_or_the_error_of_one(threads: Any) -> None:
+    failing = Failing(ReadError("no bytes"), ATTEMPTS - 1)
+    assert sorted(map_tasks(threads, flaky, failing, range(9), name="outline")) == list(range(9))
+    with pytest.raises(ReadError, match="no bytes"):
+        list(map_tasks(threads, flaky, Failing(ReadError("no bytes"), 99, only=20), range(15, 24), name="outline"))
+    with pytest.raises(ClusterError, match=r"3 workers died with the task outline-2\. .* with more memory"):
+        list(map_tasks(threads, deadly, 2, range(9), name="outline"))
 
 
 def test_tasks_that_are_tried_again_come_after_the_others(threads: Any) -> None:

@@ -20,6 +20,7 @@ from geoseg.vectorize import (
     StoredPixels,
     choose_generalizer,
     cut_grid,
+    in_threads,
     outline_scene,
 )
 from geoseg.vectorize import scene as scene_module
@@ -52,7 +53,7 @@ def options_of(pixels: StoredPixels, depth: float, *, has_interior: bool = False
 def bands(pixels: StoredPixels, options: OutlineOptions, folder: Path, side_px: int) -> list[Footprints]:
     folder.mkdir(exist_ok=True)
     windows = list(cut_grid(pixels.grid.shape, side_px))
-    return list(outline_scene(pixels, options, scratch=folder, windows=windows, threads=2))
+    return list(outline_scene(pixels, options, scratch=folder, windows=windows, spread=in_threads(2)))
 
 
 @pytest.mark.parametrize("depth", [0.03, 0.3, 1.0])
