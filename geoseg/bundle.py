@@ -62,6 +62,9 @@ CONFIDENCE_TERMS = (
 )
 """Terms of a building's confidence that may have a coefficient; `geoseg.vectorize.calibration` says what they are."""
 
+OPTIONAL = ("auxiliary", "colors", "split_depth", "confidence")
+"""Keys that a specification lacks if they say nothing."""
+
 US_SPELLING = {"colours": "colors", "licence": "license", "optimiser": "optimizer"}
 """Keys of specifications and recipes as geoseg 0.1 spelled them, which are still read."""
 
@@ -90,6 +93,8 @@ class ModelSpec:
         stride_px: A chip's sides are multiples of this.
         threshold: Probability from which a pixel counts as the target class.
         min_area_m2: Smallest footprint that is kept.
+        split_depth: How much the surface falls between two buildings that touch (`geoseg.vectorize.choose_depth`), in
+            probability; 1 leaves them together. None is the usual depth.
         confidence: Coefficients by name of the term (`CONFIDENCE_TERMS`) of a building's confidence: the probability
             that it matches a true building at IoU 0.5. Without any it is the mean probability of its pixels.
         training: How and on what it was trained.
@@ -116,6 +121,7 @@ class ModelSpec:
     stride_px: int = 32
     threshold: float = 0.5
     min_area_m2: float = 5.0
+    split_depth: float | None = None
     confidence: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +153,11 @@ class ModelSpec:
                 f"chip_px is {self.chip_px}",
             ),
             (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
+            (
+                self.split_depth is None or 0 < self.split_depth <= 1,
+                "a number above 0 and up to 1",
+                f"split_depth is {self.split_depth}",
+            ),
             (self.target in self.classes, f"one of {', '.join(self.classes)}", f"target is {self.target!r}"),
             (
                 len(set(self.channels)) == len(self.channels),
@@ -198,8 +209,8 @@ class ModelSpec:
         return choose_colors(self.classes, self.colors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the specification as plain values; without auxiliary channels, colors and confidence if empty."""
-        without = {name for name in ("auxiliary", "colors", "confidence") if not getattr(self, name)}  # as before
+        """Return the specification as plain values, without `OPTIONAL` ones that are empty."""
+        without = {name for name in OPTIONAL if not getattr(self, name)}  # as before there were any
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 

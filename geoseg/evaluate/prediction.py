@@ -154,7 +154,7 @@ class ScoredModel:
             threshold=threshold,
             limits=choose_limits(spec.min_area_m2, None),
             surface=interior,
-            split_depth=choose_depth(None, has_interior=plan.has_interior),
+            split_depth=choose_depth(spec.split_depth, has_interior=plan.has_interior),
             generalizer=choose_generalizer("regular", None, plan.scene.grid),
             coefficients=spec.confidence,
             image=plan.scene,

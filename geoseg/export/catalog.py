@@ -82,6 +82,7 @@ def format_model(model: Mapping[str, Any]) -> str:
     """Return a page about one model."""
     spec = model["spec"]
     auxiliary = {"auxiliary": " ".join(spec["auxiliary"])} if spec.get("auxiliary") else {}
+    depth = f", {spec['split_depth']:g} of probability between two" if spec.get("split_depth") else ""
     origin = {"exported from": model["exported_from"]} if model["exported_from"] else {}
     facts = {
         "file": f"{model['path']} ({model['format']}, {model['bytes'] / 1e6:.1f} MB)",
@@ -97,7 +98,7 @@ def format_model(model: Mapping[str, Any]) -> str:
         "classes": f"{' '.join(spec['classes'])}; {spec['target']} from {spec['threshold']:g}",
         **auxiliary,
         "chips": f"{spec['chip_px']} px, halo {spec['halo_px']} px, multiples of {spec['stride_px']} px",
-        "footprints": f"from {spec['min_area_m2']:g} m2",
+        "footprints": f"from {spec['min_area_m2']:g} m2{depth}",
         "license": spec["license"] or "not said",
         "figures": spec["metrics"],
         "training": spec["training"],

@@ -20,7 +20,7 @@ TASK = "semantic-segmentation"
 
 HYPERPARAMETERS = (
     *("gsd_m", "pixel_max", "mean", "std", "chip_px", "halo_px", "stride_px", "threshold", "min_area_m2"),
-    "network_options",
+    *("split_depth", "network_options"),
 )
 
 SHA256_MULTIHASH = "1220"
@@ -67,7 +67,7 @@ def describe_properties(bundle: Bundle, *, is_exported: bool) -> dict[str, Any]:
         "mlm:total_parameters": count_parameters(bundle),
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
-        "mlm:hyperparameters": {name: values[name] for name in HYPERPARAMETERS},
+        "mlm:hyperparameters": {name: values[name] for name in HYPERPARAMETERS if name in values},
         "mlm:input": [_input(spec, is_exported=is_exported)],
         "mlm:output": [_output(spec)],
     }

@@ -4,13 +4,17 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import OutputError
+from geoseg.errors import BusyError, OutputError
+
+SIDE_FILES = {".gpkg": ("-wal", "-shm", "-journal"), ".tif": (".aux.xml", ".ovr", ".msk")}
+"""What other programs put beside a file and read with it: laid over another content it would be damage."""
 
 ASIDE = ".tmp-"
 """Prefix of folders in which files are under construction."""
@@ -117,9 +121,36 @@ def sync(path: Path) -> None:
 
 
 def put_in_place(aside: Path, target: Path) -> None:
-    """Rename a file whose bytes are on the disk, and flush its new name too."""
+    """Rename a file whose bytes are on the disk, without the side files of an older one, and flush its new name too."""
+    remove_side_files(target)
     aside.replace(target)
     sync_folder(target.parent)
+
+
+def remove_side_files(path: Path) -> None:
+    """Remove what belongs to the content that a file had, see `SIDE_FILES`."""
+    for suffix in SIDE_FILES.get(path.suffix.lower(), ()):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def require_closed(path: Path) -> None:
+    """Raise `BusyError` if another process has a GeoPackage open, as far as that can be seen.
+
+    A process that may write, such as QGIS, has a journal beside it, and a lock.
+    """
+    if not path.with_name(f"{path.name}-wal").exists():
+        return
+    where = f"{path.absolute().as_uri()}?mode=rw"
+    try:
+        with closing(sqlite3.connect(where, uri=True, timeout=0, isolation_level=None)) as database:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as err:  # others than a lock: a damaged file is replaced
+        if "locked" in str(err):
+            raise BusyError(
+                f"Another program, such as QGIS, has {path} open, which is to be replaced. Close the file there, and "
+                "run the same command again."
+            ) from err
 
 
 def sync_folder(folder: Path) -> None:

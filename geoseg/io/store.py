@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from geoseg.errors import MissingFileError, MissingPackageError, OutputError, ReadError
-from geoseg.io.aside import put_in_place, reported, sync, sync_folder
+from geoseg.io.aside import put_in_place, remove_side_files, reported, sync, sync_folder
 
 HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 30.0
@@ -152,6 +152,7 @@ class LocalStore:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+            remove_side_files(path)
 
     @contextmanager
     def _aside(self, name: str) -> Iterator[tuple[Path, Path]]:

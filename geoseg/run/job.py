@@ -30,6 +30,7 @@ def outlines_of(plan: Plan, bundle: Bundle, settings: RunSettings) -> OutlineOpt
         threshold=spec.threshold,
         min_area_m2=spec.min_area_m2,
         has_interior=has_interior,
+        split_depth=spec.split_depth,
         coefficients=spec.confidence,
     )
 

@@ -53,7 +53,7 @@ RESULTS = (
 FORMAT = 1
 """Version of the format of parts and `plan.json`; a run with another one is not continued."""
 
-MODELS_OWN = ("threshold", "min_area_m2", "chip_px", "halo_px")
+MODELS_OWN = ("threshold", "min_area_m2", "split_depth", "chip_px", "halo_px")
 """Settings that are the model's if they are not given."""
 
 SHOWN = 4

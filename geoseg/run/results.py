@@ -24,7 +24,7 @@ from geoseg.engines import usable_cores
 from geoseg.errors import DamagedPartError, GeosegError, OutputError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, Plan
-from geoseg.io.aside import write_record
+from geoseg.io.aside import require_closed, write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.mosaic import find_meeting
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
@@ -168,7 +168,10 @@ def publish(staging: Path, out: Store) -> None:
 
     Raises:
         OutputError: If they cannot be written, or no longer exist.
+        BusyError: If another program has the older GeoPackage open.
     """
+    if isinstance(out, LocalStore):
+        require_closed(out.folder / "buildings.gpkg")
     made = [name for name in RESULTS if (staging / name).exists()]
     if RESULTS[-1] not in made:
         raise OutputError(f"{staging} was removed while results were made there. Run the same command again.")

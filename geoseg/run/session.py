@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
 from geoseg.inference import Plan
+from geoseg.io.aside import require_closed
 from geoseg.io.store import LocalStore, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
@@ -66,6 +67,8 @@ def open_session(
     """
     out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
     check_place(out)
+    if settings.overwrite and isinstance(out, LocalStore):
+        require_closed(out.folder / "buildings.gpkg")
     outlines_of(plan, bundle, settings)  # tells now what cannot be used
     if settings.overwrite and can_renew(out, facts):
         renew_buildings(out, plan, bundle, settings, facts, stages)

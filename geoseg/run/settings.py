@@ -83,7 +83,7 @@ class RunSettings(InferenceOptions):
         tolerance_m: Smallest step in a wall that is kept, meters (pixels without a CRS); 0.5 by default, and
             at least a pixel.
         split_depth: How much the smoothed probability must fall between two buildings that touch, above 0;
-            chosen by `geoseg.vectorize.choose_depth` by default. 1 leaves them together.
+            the model's by default, or that of `geoseg.vectorize.choose_depth`. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
         also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.
@@ -178,7 +178,8 @@ class VectorizeSettings:
         fill_holes_m2: See `RunSettings`.
         outline: See `RunSettings`.
         tolerance_m: See `RunSettings`.
-        split_depth: See `RunSettings`; by default the buildings of a mask that touch are left together.
+        split_depth: See `RunSettings`; that of the run by default. Those of a mask that touch are left together by
+            default.
         band: Number of the raster's band, from 1.
         full_scale: Pixel value that stands for probability 1, such as 1, 100 or 255; by default what the file says.
         values: Pixel values of buildings, in a raster of classes or a mask.
@@ -270,6 +271,7 @@ def choose_outlines(
     threshold: float,
     min_area_m2: float,
     has_interior: bool,
+    split_depth: float | None = None,
     coefficients: Mapping[str, float] | None = None,
 ) -> OutlineOptions:
     """Return how the buildings of a scene are outlined.
@@ -280,13 +282,15 @@ def choose_outlines(
         threshold: The threshold by default.
         min_area_m2: The minimum area by default.
         has_interior: Whether the model says where buildings end.
+        split_depth: The depth by default, `ModelSpec.split_depth`.
         coefficients: Those of the confidence, `ModelSpec.confidence`.
 
     Raises:
         UsageError: If holes that are filled could hold a building.
     """
     least = min_area_m2 if settings.min_area_m2 is None else settings.min_area_m2
-    depth = choose_depth(settings.split_depth, has_interior=has_interior)
+    depth = split_depth if settings.split_depth is None else settings.split_depth
+    depth = choose_depth(depth, has_interior=has_interior)
     return OutlineOptions(
         threshold=stored_threshold(threshold if settings.threshold is None else settings.threshold),
         limits=choose_limits(least, settings.fill_holes_m2),

@@ -15,8 +15,8 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
-from geoseg.io.aside import write_record
-from geoseg.io.store import Store, open_store
+from geoseg.io.aside import require_closed, write_record
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import name_some
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run.ledger import check_place, read_json, remove_if_empty
@@ -121,6 +121,7 @@ class _Source:
         is_mask: Whether there are no probabilities.
         threshold: The threshold by default.
         min_area_m2: The minimum area by default.
+        split_depth: The depth between buildings by default.
         coefficients: Those of the confidence.
         facts: More for the report.
     """
@@ -131,6 +132,7 @@ class _Source:
     is_mask: bool = False
     threshold: float = THRESHOLD
     min_area_m2: float = 0.0
+    split_depth: float | None = None
     coefficients: Mapping[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -166,6 +168,7 @@ def vectorize_raster(source: str | Path, settings: VectorizeSettings | None = No
         threshold=found.threshold,
         min_area_m2=found.min_area_m2,
         has_interior=has_interior,
+        split_depth=found.split_depth,
         coefficients=found.coefficients,
     )
     stages.done("open")
@@ -211,6 +214,8 @@ def _check_out(out: Store, settings: VectorizeSettings) -> None:
             f"{out.url} holds the result of a run. Choose another folder with `out`; or, for other buildings in the "
             "same folder, run the scene with the new settings and `overwrite=True`, which needs no network."
         )
+    if settings.overwrite and isinstance(out, LocalStore):
+        require_closed(out.folder / "buildings.gpkg")
     held = [name for name in FILES if out.has(name)]
     if held and not settings.overwrite:
         raise ExistingResultError(
@@ -241,6 +246,7 @@ def _open_run(folder: Path, settings: VectorizeSettings) -> _Source:
         taken="the probabilities of a run",
         threshold=float(report["threshold"]),
         min_area_m2=float(report["min_area_m2"]),
+        split_depth=report.get("split_depth"),
         coefficients=(report.get("model") or {}).get("confidence") or {},
         facts={"model": report.get("model"), "scene": (report.get("scene") or {}).get("name")},
     )

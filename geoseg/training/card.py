@@ -101,6 +101,7 @@ def _head(recipe: Recipe, metrics: Mapping[str, Any], bundle: Path, facts: "Netw
         ("output", output),
         ("threshold", threshold),
         ("smallest footprint", f"{recipe.min_area_m2:g} m²"),
+        *([("depth between buildings", f"{recipe.split_depth:g}")] if recipe.split_depth else []),
         ("chips", f"at most {recipe.chip_px} px, {recipe.halo_px} px of them context on every side"),
         ("file", f"`{bundle.name}`, {bundle.stat().st_size / 1e6:.1f} MB"),
         ("started from", start),

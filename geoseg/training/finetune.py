@@ -305,6 +305,7 @@ def _plan(
         "name": name,
         "description": f"{spec.name}, fine-tuned on {', '.join(str(source['name']) for source in sources)}.",
         **{key: getattr(spec, key) for key in keys},
+        **({"split_depth": spec.split_depth} if spec.split_depth else {}),
         "network": network,
         **({"auxiliary": spec.training["auxiliary"]} if spec.auxiliary and "auxiliary" in spec.training else {}),
         "sources": sources,

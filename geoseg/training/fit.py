@@ -436,6 +436,7 @@ def _write_bundle(
         stride_px=network.stride_px,
         threshold=plan.threshold,
         min_area_m2=plan.min_area_m2,
+        split_depth=plan.split_depth or None,
         training={"sources": sources, "loss": plan.loss, **auxiliary, "fit": asdict(plan.fit)},
         metrics={"validation": {**facts, **metrics}},
         license=plan.license,

@@ -43,6 +43,7 @@ _MAY_CHANGE = {
     "version",
     "threshold",
     "min_area_m2",
+    "split_depth",
 }
 """Keys that may differ in a resumed run: its length, its device, and what is only written into the bundle."""
 

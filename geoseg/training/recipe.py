@@ -185,6 +185,7 @@ class Fit:
     unscored: tuple[str, ...] = ()
     unsure_from: Annotated[float, within(0, 1)] = 0.3
     unsure_above: Annotated[float, within(0, 1)] = 0.25
+    fixed_normalization: bool = False
     distill_from: str = ""
     distill_weight: Annotated[float, within(0, 1000)] = 1.0
 
@@ -206,6 +207,7 @@ class Recipe:
     gsd_m: Annotated[float, within(0.001, 1000)]
     threshold: Annotated[float, within(0.01, 0.99)] = 0.5
     min_area_m2: Annotated[float, within(0, 1e9)] = 0.0
+    split_depth: Annotated[float, within(0, 1)] = 0.0
     chip_px: Annotated[int, within(32, 8192)] = 512
     halo_px: Annotated[int, within(0, 4096)] = 64
     network: Network

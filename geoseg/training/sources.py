@@ -39,9 +39,9 @@ _LARGE_PX = 4_000_000
 
 _ELSEWHERE = (
     *("name", "weight", "layout", "root", "images", "labels", "exclude", "areas", "validate_scenes", "test_scenes"),
-    *("split", "split_file", "fold", "paint_seeds"),
+    *("split", "split_file", "fold", "paint_seeds", "distill"),
 )
-"""Keys of a source that decide which files are used, not their pixels."""
+"""Keys of a source that decide which files are used and how, not their pixels."""
 
 
 def coding_of(recipe: Recipe, source: Source) -> Coding:

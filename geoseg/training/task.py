@@ -229,9 +229,13 @@ class SegmentationTask(lightning.LightningModule):
         return terms | auxiliary_terms(names, logits[:, self.classes :], auxiliary, gamma=gamma)
 
     def on_train_start(self) -> None:
-        """Count time from here; the normalization of an encoder that does not learn stays as it is."""
+        """Count time from here, and fix the normalization that is not to move."""
         if self._frozen is not None:
             self._frozen.eval()
+        if self.recipe.fit.fixed_normalization:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         self.run_progress.start()
         self._ended = time.perf_counter()
 

@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "stride_px": 64,
     "threshold": 0.35,
     "min_area_m2": 0.0,
+    "split_depth": 0.25,
     "confidence": {"constant": -1.5, "probability_mean": 4.0, "area_log": 0.5},
     "training": {"areas": {"a": 3}, "date": "2026-03-04"},
     "metrics": {"test": {"iou": 0.75}},
@@ -68,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
     "stride_px": 32,
     "threshold": 0.5,
     "min_area_m2": 5.0,
+    "split_depth": None,
     "confidence": {},
     "training": {},
     "metrics": {},
@@ -288,6 +290,8 @@ FACTS = {
     "stride_px": {"stride_px": 0},
     "threshold": {"threshold": 1.0},
     "threshold is 0": {"threshold": 0.0},
+    "split_depth is 0": {"split_depth": 0.0},
+    "split_depth is 1.5": {"split_depth": 1.5},
     "target": {"target": "road"},
     "classes and auxiliary channels are building, building": {"classes": ("building", "building")},
     "auxiliary channels are ground, building, building": {"auxiliary": ("building",)},
@@ -323,6 +327,7 @@ EDGES: tuple[dict[str, Any], ...] = (
     {"threshold": 0.001},
     {"threshold": 0.999},
     {"min_area_m2": 0.0},
+    {"split_depth": 1.0},
     {"classes": ("building", *map(str, range(253)))},
 )
 
@@ -345,7 +350,7 @@ def test_colors_come_back_and_classes_without_one_get_colors_of_their_own(tmp_pa
 
 
 def test_what_a_specification_lacks_is_written_as_before_there_was_any(saved: Path) -> None:
-    assert not {"auxiliary", "colors", "confidence"} & json.loads(header_of(saved)["geoseg_spec"]).keys()
+    assert not {"auxiliary", "colors", "split_depth", "confidence"} & json.loads(header_of(saved)["geoseg_spec"]).keys()
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict) -> None:

@@ -15,7 +15,7 @@ from geoseg.bundle import ModelSpec, save_bundle
 from geoseg.engines import ClassSegmenter
 from geoseg.evaluate import EvaluateSettings, Evaluation, evaluate_scenes
 from geoseg.inference import EngineRecipe
-from geoseg.run import RunSettings, run_scene
+from geoseg.run import RunSettings, VectorizeSettings, run_scene, vectorize_raster
 
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 SPEC = ModelSpec(
@@ -129,6 +129,23 @@ def test_buildings_below_the_models_smallest_area_are_not_scored(tmp_path: Path,
     ]
     assert [f["predicted"] for f in found] == [2, 2, 1]
     assert [f["truth"] for f in found] == [2, 2, 2]
+
+
+def test_buildings_that_touch_are_parted_by_the_depth_of_the_model(tmp_path: Path, model: Path, write) -> None:
+    rows, cols = np.mgrid[0:70, 0:70]
+    values = np.where((rows > 10) & (rows < 50), 240 - np.minimum(60, 4 * np.abs(np.abs(cols - 35) - 20)), 10)
+    files = write(tmp_path / "scene.tif", values), write(tmp_path / "labels.tif", values > 100)
+    for depth, count in ((None, 2), (0.05, 2), (0.6, 1), (1.0, 1)):
+        parted = bundle(tmp_path, split_depth=depth)
+        out = tmp_path / f"depth {depth}"
+        assert (
+            run_scene(files[0], RunSettings(model=parted, out=out), quiet=True).report["counts"]["buildings"] == count
+        )
+        assert score(*files, model=parted).total.metrics()["buildings"]["predicted"] == count
+        again = vectorize_raster(out, VectorizeSettings(out=tmp_path / f"again {depth}"))
+        assert again.report["counts"]["buildings"] == count
+        asked = RunSettings(model=parted, out=tmp_path / f"asked {depth}", split_depth=0.05)
+        assert run_scene(files[0], asked, quiet=True).report["counts"]["buildings"] == 2
 
 
 def test_a_building_is_as_sure_as_its_pixels_not_as_large(tmp_path: Path, model: Path, write) -> None:

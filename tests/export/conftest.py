@@ -69,6 +69,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
         colors={"road": "#11aaFF"},
         pixel_max=250.0,
         threshold=0.25,
+        split_depth=0.3,
     )
     bundle, several = make_bundle(folder / "a.safetensors"), make_bundle(folder / "b.safetensors", classes)
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,9 @@
 import json
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import rasterio
 import shapely
 
 from geoseg.cli import main
-from geoseg.errors import ExistingResultError, OutputError, ReadError, UnfinishedError
+from geoseg.errors import BusyError, ExistingResultError, OutputError, ReadError, UnfinishedError
 from geoseg.run import ledger, results, run
 from geoseg.run.report import FINISHED, STOPPED, read_status
 from geoseg.sources.files import RUN_FOLDER
@@ -146,6 +148,28 @@ def test_a_client_killed_while_it_replaces_a_result_leaves_the_old_one(
     place.run(out, **settings)
     assert not done & set(blocks.take())
     assert (out / "mask.tif").read_bytes() != before["mask.tif"]
+
+
+def test_a_result_that_another_program_has_open_is_not_replaced_and_its_journal_goes_with_it(
+    place: Any, tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", {"overwrite": True, "grid": "scene"}
+    place.run(out, threshold=0.4)
+    table = out / "buildings.gpkg"
+    with closing(sqlite3.connect(table, isolation_level=None)) as program:
+        program.execute("PRAGMA journal_mode = WAL")
+        program.execute("DELETE FROM gpkg_ogr_contents")
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert {"buildings.gpkg-wal", "buildings.gpkg-shm"} < set(before)
+        with pytest.raises(BusyError, match=rf"has {table} open.* Close the file there"):
+            place.run(out, **settings)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    for name, data in before.items():  # as a program leaves it that crashes
+        (out / name).write_bytes(data)
+    (out / "mask.tif.aux.xml").write_text("<PAMDataset/>")
+    place.run(out, **settings)
+    assert not [path.name for path in out.iterdir() if "buildings.gpkg-" in path.name or path.suffix == ".xml"]
+    place.assert_same(out)
 
 
 def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for_it(

@@ -1,4 +1,4 @@
-"""A network that learns from another one, and an encoder that does not learn."""
+"""A network that learns from another one, and parts of a network that do not learn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +124,15 @@ def test_an_encoder_whose_rate_is_0_stays_as_it_is_with_its_normalization(play: 
             assert not torch.equal(frozen[name], before), name
     moved = [name for name, value in free.items() if not torch.equal(value, frozen[name])]
     assert any(name.startswith("encoder.") and "running_mean" in name for name in moved)
+
+
+def test_normalization_that_is_fixed_keeps_its_statistics_while_its_weights_learn(play: Play) -> None:
+    small = {"network__name": "unet", "network__encoder": "mobilenet_v2"}
+    small |= {"network__options": {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}, "fit__learning_rate": 0.01}
+    first = play("first", **small) / "play.safetensors"
+    start = {**small, "network__start_from": str(first), "fit__steps": 4, "fit__validate_every": 2}
+    out = play("fixed", **start, fit__average_decay=0.0, fit__fixed_normalization=True)
+    after = load_bundle(out / "play.safetensors").weights()
+    for name, before in load_bundle(first).weights().items():
+        stays = "running_" in name or "num_batches" in name
+        assert torch.equal(after[name], before) == stays, name

@@ -34,7 +34,7 @@ DISTILLED = "test_distill.py::test_only_sources_that_say_so_are_distilled"
 PAINTED = "test_sources.py::test_painted_scenes_train_with_their_true_footprints"
 
 HELD = {
-    **dict.fromkeys(("name", "version", "description", "license", "threshold", "min_area_m2"), SPEC),
+    **dict.fromkeys(("name", "version", "description", "license", "threshold", "min_area_m2", "split_depth"), SPEC),
     "gsd_m": "test_sources.py::test_a_coarser_gsd_shrinks_image_and_truth_alike",
     **dict.fromkeys(("chip_px", "halo_px", "network.pixel_max", "network.mean", "network.std"), SEEN),
     "loss": "test_the_loss_is_the_weighted_sum_of_its_terms",
@@ -57,6 +57,7 @@ HELD = {
         ("fit.plateau_factor", "fit.plateau_patience"),
         "test_best.py::test_a_plateau_of_the_validation_loss_lowers_the_learning_rate_as_in_torch",
     ),
+    "fit.fixed_normalization": "test_distill.py::test_normalization_that_is_fixed_keeps_its_statistics_while_its_weights_learn",
     **dict.fromkeys(("sources.distill", "fit.distill_from"), DISTILLED),
     "fit.distill_weight": "test_distill.py::test_the_weight_of_the_distillation_scales_its_gradient",
     "fit.early_stopping": "test_best.py::"
@@ -151,6 +152,7 @@ SAID: dict[str, Any] = {
     "gsd_m": 0.25,
     "threshold": 0.35,
     "min_area_m2": 12.5,
+    "split_depth": 0.15,
     "chip_px": 80,
     "halo_px": 8,
     "network__bands": ["nir", "red", "green"],

@@ -46,6 +46,7 @@ def write_base(folder: Path) -> Path:
         halo_px=16,
         threshold=0.45,
         min_area_m2=0.25,
+        split_depth=0.2,
         license="CC0-1.0",
     )
     return save_bundle(folder / "base.safetensors", spec, network.state_dict())
@@ -95,7 +96,7 @@ def test_a_model_that_becomes_better_on_held_out_blocks_is_written_under_a_new_n
     assert spec.metrics["held_out"]["new"]["iou"] == result.new["iou"]
     assert str(scene.parent) not in json.dumps(spec.to_dict())
     recipe = load_recipe(scene.parent / "out" / "recipe.toml")
-    for key in ("gsd_m", "threshold", "min_area_m2", "chip_px", "halo_px", "license"):
+    for key in ("gsd_m", "threshold", "min_area_m2", "split_depth", "chip_px", "halo_px", "license"):
         assert getattr(recipe, key) == getattr(base.spec, key), key
     assert f"better by {result.gain:.4f} IoU" in result.verdict()
     assert "| better by |" in result.table()
