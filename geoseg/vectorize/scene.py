@@ -47,7 +47,7 @@ SPLIT_DEPTH = 0.03
 INTERIOR_SMOOTH_M = 0.35
 """As `SMOOTH_M`, where the network says where buildings end."""
 
-INTERIOR_DEPTH = 0.1
+INTERIOR_DEPTH = 0.3
 """As `SPLIT_DEPTH`, where the network says where buildings end."""
 
 
