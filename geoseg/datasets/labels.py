@@ -16,9 +16,10 @@ from geoseg.datasets.auxiliary import outline_instances
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
+from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def read_outlines(
     frame = _read_polygons(path, grid, layer)
     if column:
         frame = frame[frame[column].map(coding.indices) == coding.target[0]]
-    return np.asarray(to_pixels(frame.geometry.to_numpy(), grid), object)
+    return np.asarray(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid), object)
 
 
 def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:
@@ -144,9 +145,10 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
 
     frame = _read_polygons(path, grid, layer)
     if not empty_ok and not frame.geometry.intersects(shapely.Polygon(native.corners)).any():
-        where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
+        own = read_polygons(path, what="labels", error=LabelError, layer=layer)
+        where = f"their extent is {describe_bounds(own, native)}" if len(own) else "the file holds none"
         raise LabelError(
-            f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
+            f"no polygon of {path} touches the image: {where}. "
             "Check that both are of the same place; empty_ok = true accepts an image without any"
         )
     target, other = coding.target
@@ -172,6 +174,7 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
     from rasterio.features import rasterize
 
+    shapes = [(shape, value) for shape, value in shapes if not shape.is_empty]  # those far from the grid are
     if not shapes:
         return np.full(grid.shape, around, np.uint8)
     with allow_no_georeference():
@@ -195,8 +198,8 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
 
 def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDArray[Any]:
     """Outline the buildings of a raster of their numbers, in pixels of the grid."""
-    from geopandas import GeoSeries
-    from shapely import transform
+    from pyproj import CRS
+    from shapely import is_empty, transform
 
     read = _read_part(path, grid, coding, native)
     if read is None:
@@ -205,8 +208,8 @@ def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDA
     outlines = outline_instances(np.where(classes == coding.target[0], numbers, 0))
     placed = transform(outlines, lambda xy: np.column_stack(own.transform @ (xy[:, 0], xy[:, 1])))
     if own.crs is not None and grid.crs is not None and own.crs != grid.crs:
-        placed = GeoSeries(placed, crs=own.crs.to_wkt()).to_crs(grid.crs.to_wkt()).to_numpy()
-    return np.asarray(to_pixels(placed, grid), object)
+        placed = reproject(placed, CRS.from_wkt(own.crs.to_wkt()), grid)
+    return np.asarray(to_pixels(placed[~is_empty(placed)], grid), object)
 
 
 def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[Labels, NDArray[Any], Grid] | None:

@@ -13,7 +13,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.reproject import in_degrees
+from geoseg.io.vectors import describe_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -75,18 +76,20 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
             name,
             grid.crs,
         )
-    whole = shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values))
-    aoi = AOI(to_pixels(whole, grid))
+    aoi = AOI(to_pixels(shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values)), grid))
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
-            f"The AOI{name} lies outside the scene: its bounds are {format_bounds(whole.bounds)} in the scene's CRS, "
-            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both."
+            f"The AOI{name} lies outside the scene: its bounds are {describe_bounds(frame, grid)}. Check the CRS of "
+            "both."
         )
     return aoi
 
 
 def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, float, float, float] | None:
-    """Return the bounds of an AOI as west, south, east, north in degrees (EPSG:4326); None where it has no CRS.
+    """Return the bounds of an AOI in degrees (EPSG:4326); None where it has no CRS.
+
+    Returns:
+        West, south, east, north; west is greater than east across the antimeridian.
 
     Raises:
         AOIError: If the file cannot be read or holds no polygon.
@@ -94,7 +97,13 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
     frame, _ = _read_area(area, where)
     if frame.crs is None:
         return None
-    west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
+    parts = shapely.get_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
+    west, south, east, north = (float(value) for value in shapely.total_bounds(parts))
+    left, _, right, _ = shapely.bounds(parts).T
+    is_western = right <= 0
+    from_0, to_360 = float((left + 360 * is_western).min()), float((right + 360 * is_western).max())
+    if to_360 > 180 > to_360 - 180 and to_360 - from_0 < east - west:
+        west, east = from_0, to_360 - 360
     return west, south, east, north
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Grid
+from geoseg.io.reproject import bounds_in, reproject, turns_of
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES
 from geoseg.io.tables import name_some, plural
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
 log = logging.getLogger(__name__)
+
+NEAR = 0.1
+"""Share of a grid's longer side within which a polygon is near it."""
 
 POLYGONS = ("Polygon", "MultiPolygon", "GeometryCollection")
 
@@ -105,8 +109,14 @@ def _with_polygons(frame: "GeoDataFrame") -> "GeoDataFrame":
 
 
 def in_crs_of(frame: "GeoDataFrame", grid: Grid) -> "GeoDataFrame":
-    """Return rows in a grid's CRS; unchanged where either has none."""
-    return frame if grid.crs is None or frame.crs is None else frame.to_crs(grid.crs.to_wkt())
+    """Return rows in a grid's CRS, those far from the grid without a geometry; unchanged where either has no CRS.
+
+    Raises:
+        MissingCRSError: See `reproject`.
+    """
+    if grid.crs is None or frame.crs is None:
+        return frame
+    return frame.set_geometry(reproject(frame.geometry.to_numpy(), frame.crs, grid), crs=grid.crs.to_wkt())
 
 
 def to_pixels(geometry: Any, grid: Grid) -> Any:
@@ -118,6 +128,26 @@ def to_pixels(geometry: Any, grid: Grid) -> Any:
 def format_bounds(bounds: Sequence[float] | NDArray[np.float64]) -> str:
     """Return bounds for a message: degrees with six digits, meters with one decimal."""
     return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"
+
+
+def describe_bounds(frame: "GeoDataFrame", grid: Grid) -> str:
+    """Return the bounds of polygons that are not on a scene, and the scene's, for a message: in the polygons' CRS."""
+    found, crs = format_bounds(frame.total_bounds), frame.crs
+    if crs is None or grid.crs is None:
+        return f"{found}, the scene's {format_bounds(grid.bounds)}"
+    there = bounds_in(grid, crs)
+    if there is None:
+        return f"{found} in {name_crs(crs)}, the scene's {format_bounds(grid.bounds)} in {name_crs(grid.crs)}"
+    return f"{found} in {name_crs(crs)}, the scene's {format_bounds(there)} in the same"
+
+
+def name_crs(crs: Any) -> str:
+    """Return a CRS for a message: `EPSG:32630`, or its name where it has no number."""
+    from pyproj import CRS
+
+    known = CRS.from_user_input(crs)
+    authority = known.to_authority()
+    return ":".join(authority) if authority else known.name
 
 
 def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:
@@ -138,16 +168,19 @@ def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:
 
 
 def _box_in_file(path: str | Path, grid: Grid, layer: str) -> tuple[float, float, float, float] | None:
-    """Return the grid's extent, a little larger, in the file's CRS: what lies elsewhere need not be read."""
-    from pyogrio import read_info
-    from rasterio.crs import CRS
-    from rasterio.warp import transform_bounds
+    """Return the grid's extent, a little larger, in the file's CRS: what lies elsewhere need not be read.
 
-    crs = read_info(path, **({"layer": layer} if layer else {}))["crs"]
-    if grid.crs is None or crs is None:
+    It is None, for the whole file, where the file counts longitudes so that there are several such boxes.
+    """
+    from pyogrio import read_info
+    from pyproj import CRS
+
+    info = read_info(path, force_total_bounds=True, **({"layer": layer} if layer else {}))
+    if grid.crs is None or info["crs"] is None or info["total_bounds"] is None:
         return None
-    left, bottom, right, top = transform_bounds(grid.crs, CRS.from_user_input(crs), *grid.bounds, densify_pts=21)
-    if not np.isfinite([left, bottom, right, top]).all() or left > right:  # beyond the file's CRS, or its date line
+    crs = CRS.from_user_input(info["crs"])
+    box = bounds_in(grid, crs, margin=NEAR)
+    if box is None:
         return None
-    dx, dy = (right - left) / 10, (top - bottom) / 10
-    return left - dx, bottom - dy, right + dx, top + dy
+    boxes = turns_of(box, crs, info["total_bounds"])
+    return None if len(boxes) > 1 else (*boxes, box)[0]

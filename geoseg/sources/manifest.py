@@ -17,9 +17,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
+from geoseg.io.reproject import in_degrees
 from geoseg.io.store import read_bytes
 from geoseg.io.tables import plural
 from geoseg.scene import parse_crs
@@ -145,7 +147,10 @@ def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
     if shapes.crs is None:
         log.warning("%s: its footprints have no CRS and are not used; every scene is opened.", location)
         return [None] * len(shapes)
-    return [shape if shape is not None and not shape.is_empty else None for shape in shapes.to_crs(4326)]
+    known = ~(shapes.isna() | shapes.is_empty)
+    placed = np.full(len(shapes), None, object)
+    placed[known] = in_degrees(shapes[known].to_numpy(), shapes.crs)
+    return [shape if shape is not None and not shape.is_empty else None for shape in placed]
 
 
 def _parse_row(row: Row, location: str, asset: str | None) -> Found:
