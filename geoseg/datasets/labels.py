@@ -16,6 +16,7 @@ from geoseg.datasets.auxiliary import outline_instances
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
+from geoseg.io.datum import check_shift
 from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
@@ -187,7 +188,7 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     frame = read_polygons(path, what="labels", error=LabelError, layer=layer)
     if frame.crs is None and grid.crs is not None:
         raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be placed on the scene")
-    return in_crs_of(frame, grid)
+    return in_crs_of(frame, grid, f"labels {path}")
 
 
 def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
@@ -246,6 +247,7 @@ def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
     crs = source.crs or grid.crs
     is_placed = source.crs is not None or not source.transform.is_identity
     if is_placed and crs is not None and grid.crs is not None:
+        check_shift(f"labels {path}", crs.to_wkt(), grid)
         return Grid(crs, source.transform, source.shape)
     if source.shape != native.shape:
         raise LabelError(

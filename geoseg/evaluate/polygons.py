@@ -99,7 +99,7 @@ def read_buildings(
         raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
     usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
     column = confidence or (usual[0] if usual else None)
-    read = np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object)
+    read = np.asarray(to_pixels(in_crs_of(frame, grid, f"{what} {path}").geometry.to_numpy(), grid), object)
     polygons, kept = repair_polygons(read)
     sure = None if column is None else np.asarray(frame[column], np.float64)[kept]
     repaired = int(np.count_nonzero(~shapely.is_valid(read) & ~shapely.is_missing(read)))

@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
+from geoseg.io.datum import DatumShift, check_shift
 from geoseg.io.reproject import in_degrees
 from geoseg.io.vectors import describe_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
@@ -31,9 +32,15 @@ A file or frame without a CRS is taken to be in the scene's, with a warning.
 
 @dataclass(frozen=True, slots=True)
 class AOI:
-    """Polygons in pixel coordinates `(x = col, y = row)` of a scene's working grid."""
+    """Polygons in pixel coordinates `(x = col, y = row)` of a scene's working grid.
+
+    Attributes:
+        polygons: The polygons.
+        shift: How they came from their own CRS into that of the scene; None if both have the same one, or one has none.
+    """
 
     polygons: BaseGeometry
+    shift: DatumShift | None = None
 
     def touches(self, window: Window) -> bool:
         """Return True where a window and the area share any ground."""
@@ -76,7 +83,9 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
             name,
             grid.crs,
         )
-    aoi = AOI(to_pixels(shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values)), grid))
+    shift = check_shift(f"AOI{name}", frame.crs, grid)
+    placed = shapely.make_valid(in_crs_of(frame, grid, f"AOI{name}").geometry.values)
+    aoi = AOI(to_pixels(shapely.union_all(placed), grid), shift)
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
             f"The AOI{name} lies outside the scene: its bounds are {describe_bounds(frame, grid)}. Check the CRS of "

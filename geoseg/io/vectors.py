@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Grid
+from geoseg.io.datum import check_shift, name_crs
 from geoseg.io.reproject import bounds_in, reproject, turns_of
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES
 from geoseg.io.tables import name_some, plural
@@ -108,14 +109,17 @@ def _with_polygons(frame: "GeoDataFrame") -> "GeoDataFrame":
     return frame[there & frame.geom_type.isin(POLYGONS)]
 
 
-def in_crs_of(frame: "GeoDataFrame", grid: Grid) -> "GeoDataFrame":
+def in_crs_of(frame: "GeoDataFrame", grid: Grid, what: str) -> "GeoDataFrame":
     """Return rows in a grid's CRS, those far from the grid without a geometry; unchanged where either has no CRS.
+
+    A warning says where the datum shift between the two is a rough one; `what` names the rows in it.
 
     Raises:
         MissingCRSError: See `reproject`.
     """
     if grid.crs is None or frame.crs is None:
         return frame
+    check_shift(what, frame.crs, grid)
     return frame.set_geometry(reproject(frame.geometry.to_numpy(), frame.crs, grid), crs=grid.crs.to_wkt())
 
 
@@ -139,15 +143,6 @@ def describe_bounds(frame: "GeoDataFrame", grid: Grid) -> str:
     if there is None:
         return f"{found} in {name_crs(crs)}, the scene's {format_bounds(grid.bounds)} in {name_crs(grid.crs)}"
     return f"{found} in {name_crs(crs)}, the scene's {format_bounds(there)} in the same"
-
-
-def name_crs(crs: Any) -> str:
-    """Return a CRS for a message: `EPSG:32630`, or its name where it has no number."""
-    from pyproj import CRS
-
-    known = CRS.from_user_input(crs)
-    authority = known.to_authority()
-    return ":".join(authority) if authority else known.name
 
 
 def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:

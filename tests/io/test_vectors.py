@@ -36,7 +36,7 @@ def read(path: Path, **options: Any) -> geopandas.GeoDataFrame:
 def test_rows_come_back_in_pixels_whatever_the_format(tmp_path: Path, name: str) -> None:
     house = shapely.box(10, 20, 30, 40)
     path = save(tmp_path / name, on_the_ground(house), kind=["house"])
-    found = in_crs_of(read(path), GRID)
+    found = in_crs_of(read(path), GRID, "labels")
     assert found["kind"].tolist() == ["house"]
     assert to_pixels(found.geometry.to_numpy(), GRID)[0].equals_exact(house, 1e-6, normalize=True)
 
