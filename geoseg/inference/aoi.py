@@ -15,7 +15,7 @@ from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import DatumShift, check_shift
 from geoseg.io.reproject import in_degrees
-from geoseg.io.vectors import describe_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, in_crs_of, only_polygons, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
     import geopandas
 
     if isinstance(area, str | Path):
-        frame, name = read_polygons(area, what="AOI", error=AOIError, where=where, any_layer=True), f" {area}"
+        frame, name = read_polygons(area, what="AOI", error=AOIError, where=where), f" {area}"
     else:
         rows = geopandas.GeoSeries([area]) if isinstance(area, BaseGeometry) else area.geometry
         if where is not None:
             raise AOIError(f"`aoi_where={where}` selects features of a file. Filter a GeoDataFrame before the call.")
-        frame, name = rows[rows.geom_type.isin(["Polygon", "MultiPolygon"])].to_frame("geometry"), ""
+        frame, name = only_polygons(rows.to_frame("geometry"), "The AOI", AOIError), ""
     if frame.empty:
         raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
     return frame, name
