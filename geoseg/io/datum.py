@@ -58,7 +58,7 @@ class DatumShift:
 
     def describe(self) -> dict[str, Any]:
         """Return it as plain types."""
-        return asdict(self)
+        return asdict(self) | {"missing_grids": list(self.missing_grids)}
 
 
 def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
