@@ -202,8 +202,8 @@ def _choose_layer(path: str, layer: str) -> str:
         raise ValueError(f"it has the layers {', '.join(names)}, not {layer}")
     if not layer and len(names) > 1:
         raise ValueError(
-            f"it has the layers {', '.join(names)}; name one of them with `layer` if they are labels, or make a file of "
-            f"it alone: ogr2ogr one.gpkg {Path(path).name} {names[0]}"
+            f"it has the layers {', '.join(names)}; name one of them with `layer` if they are labels, or make a file "
+            f"of it alone: ogr2ogr one.gpkg {Path(path).name} {names[0]}"
         )
     return layer or "".join(names)
 
