@@ -16,9 +16,11 @@ from geoseg.datasets.auxiliary import outline_instances
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
+from geoseg.io.datum import check_shift
+from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, format_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def read_outlines(
     frame = _read_polygons(path, grid, layer)
     if column:
         frame = frame[frame[column].map(coding.indices) == coding.target[0]]
-    return np.asarray(to_pixels(frame.geometry.to_numpy(), grid), object)
+    return np.asarray(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid), object)
 
 
 def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:
@@ -144,9 +146,10 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
 
     frame = _read_polygons(path, grid, layer)
     if not empty_ok and not frame.geometry.intersects(shapely.Polygon(native.corners)).any():
-        where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
+        own = read_polygons(path, what="labels", error=LabelError, layer=layer)
+        where = f"their extent is {describe_bounds(own, native)}" if len(own) else "the file holds none"
         raise LabelError(
-            f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
+            f"no polygon of {path} touches the image: {where}. "
             "Check that both are of the same place; empty_ok = true accepts an image without any"
         )
     target, other = coding.target
@@ -172,6 +175,7 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
     from rasterio.features import rasterize
 
+    shapes = [(shape, value) for shape, value in shapes if not shape.is_empty]  # those far from the grid are
     if not shapes:
         return np.full(grid.shape, around, np.uint8)
     with allow_no_georeference():
@@ -184,7 +188,7 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     frame = read_polygons(path, what="labels", error=LabelError, layer=layer)
     if frame.crs is None and grid.crs is not None:
         raise LabelError(f"{path} has no coordinate reference system; its polygons cannot be placed on the scene")
-    return in_crs_of(frame, grid)
+    return in_crs_of(frame, grid, f"labels {path}")
 
 
 def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
@@ -195,8 +199,8 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels
 
 def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDArray[Any]:
     """Outline the buildings of a raster of their numbers, in pixels of the grid."""
-    from geopandas import GeoSeries
-    from shapely import transform
+    from pyproj import CRS
+    from shapely import is_empty, transform
 
     read = _read_part(path, grid, coding, native)
     if read is None:
@@ -205,8 +209,8 @@ def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDA
     outlines = outline_instances(np.where(classes == coding.target[0], numbers, 0))
     placed = transform(outlines, lambda xy: np.column_stack(own.transform @ (xy[:, 0], xy[:, 1])))
     if own.crs is not None and grid.crs is not None and own.crs != grid.crs:
-        placed = GeoSeries(placed, crs=own.crs.to_wkt()).to_crs(grid.crs.to_wkt()).to_numpy()
-    return np.asarray(to_pixels(placed, grid), object)
+        placed = reproject(placed, CRS.from_wkt(own.crs.to_wkt()), grid)
+    return np.asarray(to_pixels(placed[~is_empty(placed)], grid), object)
 
 
 def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[Labels, NDArray[Any], Grid] | None:
@@ -243,6 +247,7 @@ def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
     crs = source.crs or grid.crs
     is_placed = source.crs is not None or not source.transform.is_identity
     if is_placed and crs is not None and grid.crs is not None:
+        check_shift(f"labels {path}", crs.to_wkt(), grid)
         return Grid(crs, source.transform, source.shape)
     if source.shape != native.shape:
         raise LabelError(

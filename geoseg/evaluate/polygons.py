@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError, LabelError
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.reproject import areal_parts
+from geoseg.io.vectors import describe_bounds, in_crs_of, read_polygons, to_pixels
 from geoseg.scene import Raster
 from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, polygonize_window
 from geoseg.vectorize.calibration import Evidence, calibrate, gather_evidence
@@ -98,7 +99,7 @@ def read_buildings(
         raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
     usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
     column = confidence or (usual[0] if usual else None)
-    read = np.asarray(to_pixels(in_crs_of(frame, grid).geometry.to_numpy(), grid), object)
+    read = np.asarray(to_pixels(in_crs_of(frame, grid, f"{what} {path}").geometry.to_numpy(), grid), object)
     polygons, kept = repair_polygons(read)
     sure = None if column is None else np.asarray(frame[column], np.float64)[kept]
     repaired = int(np.count_nonzero(~shapely.is_valid(read) & ~shapely.is_missing(read)))
@@ -108,12 +109,8 @@ def read_buildings(
 def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str:
     """Return the message that a file does not overlap the scene, with both extents."""
     frame = read_polygons(path, what=what, error=LabelError, layer=layer)
-    extent = f"its extent is {format_bounds(frame.total_bounds)} in {frame.crs}"
-    found = extent if len(frame) else "it contains no polygon"
-    return (
-        f"No polygon of the {what} {path} touches the scene: {found}; the scene's extent is "
-        f"{format_bounds(grid.bounds)} in {grid.crs or 'pixels'}. Check that both show the same place."
-    )
+    found = f"its extent is {describe_bounds(frame, grid)}" if len(frame) else "it contains no polygon"
+    return f"No polygon of the {what} {path} touches the scene: {found}. Check that both show the same place."
 
 
 def repair_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:
@@ -125,15 +122,9 @@ def repair_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.in
     present = np.flatnonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry)))
     valid = shapely.make_valid(shapely.force_2d(geometry[present]))
     mixed = np.flatnonzero(shapely.get_type_id(valid) == shapely.GeometryType.GEOMETRYCOLLECTION)
-    valid[mixed] = [shapely.union_all(_areal_parts(collection)) for collection in valid[mixed]]
+    valid[mixed] = [shapely.union_all(areal_parts(collection)) for collection in valid[mixed]]
     kept = shapely.area(valid) > 0
     return valid[kept], present[kept].astype(np.int64)
-
-
-def _areal_parts(geometry: Any) -> PolygonArray:
-    """Return the polygons of geometries, without the lines and points of collections."""
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    return np.asarray(parts[shapely.get_dimensions(parts) == 2], object)
 
 
 def outline_buildings(
@@ -285,5 +276,5 @@ def clip_to_area(
     common, which = common[order], which[order]
     first, stop = np.searchsorted(which, crossing, side="left"), np.searchsorted(which, crossing, side="right")
     parts = polygons.copy()
-    parts[crossing] = [shapely.union_all(_areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
+    parts[crossing] = [shapely.union_all(areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
     return Clipped(parts, share, confidence, evidence).take(share > 0)

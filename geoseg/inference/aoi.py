@@ -13,7 +13,9 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.datum import DatumShift, check_shift
+from geoseg.io.reproject import in_degrees
+from geoseg.io.vectors import describe_bounds, in_crs_of, only_polygons, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -30,9 +32,15 @@ A file or frame without a CRS is taken to be in the scene's, with a warning.
 
 @dataclass(frozen=True, slots=True)
 class AOI:
-    """Polygons in pixel coordinates `(x = col, y = row)` of a scene's working grid."""
+    """Polygons in pixel coordinates `(x = col, y = row)` of a scene's working grid.
+
+    Attributes:
+        polygons: The polygons.
+        shift: How they came from their own CRS into that of the scene; None if both have the same one, or one has none.
+    """
 
     polygons: BaseGeometry
+    shift: DatumShift | None = None
 
     def touches(self, window: Window) -> bool:
         """Return True where a window and the area share any ground."""
@@ -75,18 +83,22 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
             name,
             grid.crs,
         )
-    whole = shapely.union_all(shapely.make_valid(in_crs_of(frame, grid).geometry.values))
-    aoi = AOI(to_pixels(whole, grid))
+    shift = check_shift(f"AOI{name}", frame.crs, grid)
+    placed = shapely.make_valid(in_crs_of(frame, grid, f"AOI{name}").geometry.values)
+    aoi = AOI(to_pixels(shapely.union_all(placed), grid), shift)
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
-            f"The AOI{name} lies outside the scene: its bounds are {format_bounds(whole.bounds)} in the scene's CRS, "
-            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both."
+            f"The AOI{name} lies outside the scene: its bounds are {describe_bounds(frame, grid)}. Check the CRS of "
+            "both."
         )
     return aoi
 
 
 def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, float, float, float] | None:
-    """Return the bounds of an AOI as west, south, east, north in degrees (EPSG:4326); None where it has no CRS.
+    """Return the bounds of an AOI in degrees (EPSG:4326); None where it has no CRS.
+
+    Returns:
+        West, south, east, north; west is greater than east across the antimeridian.
 
     Raises:
         AOIError: If the file cannot be read or holds no polygon.
@@ -94,7 +106,13 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
     frame, _ = _read_area(area, where)
     if frame.crs is None:
         return None
-    west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
+    parts = shapely.get_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
+    west, south, east, north = (float(value) for value in shapely.total_bounds(parts))
+    left, _, right, _ = shapely.bounds(parts).T
+    is_western = right <= 0
+    from_0, to_360 = float((left + 360 * is_western).min()), float((right + 360 * is_western).max())
+    if to_360 > 180 > to_360 - 180 and to_360 - from_0 < east - west:
+        west, east = from_0, to_360 - 360
     return west, south, east, north
 
 
@@ -103,12 +121,12 @@ def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
     import geopandas
 
     if isinstance(area, str | Path):
-        frame, name = read_polygons(area, what="AOI", error=AOIError, where=where, any_layer=True), f" {area}"
+        frame, name = read_polygons(area, what="AOI", error=AOIError, where=where), f" {area}"
     else:
         rows = geopandas.GeoSeries([area]) if isinstance(area, BaseGeometry) else area.geometry
         if where is not None:
             raise AOIError(f"`aoi_where={where}` selects features of a file. Filter a GeoDataFrame before the call.")
-        frame, name = rows[rows.geom_type.isin(["Polygon", "MultiPolygon"])].to_frame("geometry"), ""
+        frame, name = only_polygons(rows.to_frame("geometry"), "The AOI", AOIError), ""
     if frame.empty:
         raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
     return frame, name

@@ -15,6 +15,7 @@ from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
+from geoseg.io.datum import check_shift
 from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
@@ -79,6 +80,8 @@ def plan_mosaic(
     else:
         frame = choose_grid(opened, crs=wanted_crs, gsd_m=spec.gsd_m if options.grid == "model" else None)
         frame, area = _clip(frame, options)
+        for one in opened:
+            check_shift(f"scene {one.name}", one.native.crs, frame)
         scene = compose(order, check_size(frame, opened), mean=rule == "mean")
         covered = tuple(part.window for part in scene.parts)
     plan = lay_chips(scene, area, bundle, options)
@@ -152,11 +155,12 @@ def _clip(grid: Grid, options: InferenceOptions) -> tuple[Grid, AOI | None]:
     """Return the grid as far as the area reaches, and the area on it."""
     if options.aoi is None:
         return grid, None
-    polygons = read_aoi(options.aoi, grid, where=options.aoi_where).polygons
+    area = read_aoi(options.aoi, grid, where=options.aoi_where)
+    polygons = area.polygons
     left, top, right, bottom = polygons.bounds
     col, row = math.floor(left), math.floor(top)
     around = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
     window = around.intersect(grid.window)
     assert window is not None, "the area touches the grid"
     moved = shapely.transform(polygons, lambda xy: xy - (window.col, window.row))
-    return crop_grid(grid, window), AOI(moved)
+    return crop_grid(grid, window), replace(area, polygons=moved)

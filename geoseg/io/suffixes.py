@@ -8,10 +8,13 @@ SCENE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpe
 RASTER_SUFFIXES = (*SCENE_SUFFIXES, ".bmp", ".gif")
 """Files that are read as rasters where labels or predictions are named: masks are kept as palette images, too."""
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".pq")
+"""Names that Parquet and GeoParquet go by."""
+
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", *PARQUET_SUFFIXES)
 """Files of polygons that are looked for beside a scene."""
 
-ONE_LAYER_SUFFIXES = (".fgb", ".geojson", ".json", ".parquet", ".shp")
+ONE_LAYER_SUFFIXES = (".fgb", ".geojson", ".json", ".shp", *PARQUET_SUFFIXES)
 """Files of polygons that cannot hold several layers."""
 
 

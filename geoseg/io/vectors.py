@@ -1,6 +1,5 @@
 """Files of polygons: areas, labels and footprints in any format that GDAL reads, and GeoParquet."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,19 @@ from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Grid
-from geoseg.io.suffixes import ONE_LAYER_SUFFIXES
+from geoseg.io.datum import check_shift, name_crs, warn_once
+from geoseg.io.reproject import areal_parts, bounds_in, reproject, turns_of
+from geoseg.io.suffixes import ONE_LAYER_SUFFIXES, PARQUET_SUFFIXES
 from geoseg.io.tables import name_some, plural
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-log = logging.getLogger(__name__)
+NEAR = 0.1
+"""Share of a grid's longer side within which a polygon is near it."""
 
-POLYGONS = ("Polygon", "MultiPolygon", "GeometryCollection")
+PARQUET = b"PAR1"
+"""The first bytes of a Parquet file, whatever it is called."""
 
 
 def read_polygons(
@@ -30,9 +33,8 @@ def read_polygons(
     layer: str = "",
     where: str | None = None,
     near: Grid | None = None,
-    any_layer: bool = False,
 ) -> "GeoDataFrame":
-    """Read the rows of a vector file that have polygons; other geometries are left out.
+    """Read the rows of a vector file that have polygons; the others are left out, with a warning.
 
     Args:
         path: GeoPackage, GeoJSON, Shapefile, GeoParquet or whatever else GDAL reads.
@@ -41,33 +43,92 @@ def read_polygons(
         layer: Layer of a file that has several with geometry.
         where: OGR attribute filter, such as `split = 'test'`; not for GeoParquet. Messages call it `aoi_where`.
         near: Leave rows unread that lie far from this grid, where the file allows it.
-        any_layer: Read the first of several layers, with a warning, where none is named.
+
+    Returns:
+        Rows with polygons and multipolygons, those of collections among them; none where the file is empty.
 
     Raises:
-        GeosegError: `error`, if the file is not there or cannot be read, or has several layers and none is named; or
-            if the filter does not fit its columns or matches nothing.
+        GeosegError: `error`, if the file is not there or cannot be read, has several layers and none is named, or has
+            rows but no polygon; or if the filter does not fit its columns or matches nothing.
     """
     import geopandas
 
     name = str(path)
-    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
+    is_local = not name.startswith("/vsi") and "://" not in name
+    if is_local and not Path(name).exists():
         raise error(f"There is no {what} file {name}. Check the path; the working folder is {Path.cwd()}.")
     try:
-        if name.lower().endswith(".parquet"):
+        if is_parquet(path) if is_local else name.lower().endswith(PARQUET_SUFFIXES):
             if where:
                 raise ValueError("an attribute filter is not supported for GeoParquet; convert it to a GeoPackage")
-            frame = geopandas.read_parquet(path)
-        else:
-            layer = _choose_layer(name, layer, any_layer=any_layer)
-            box = _box_in_file(path, near, layer) if near is not None else None
-            if where:
-                return _with_polygons(_filter_file(name, where, layer, what=what, error=error))
-            frame = geopandas.read_file(path, bbox=box, **({"layer": layer} if layer else {}))
+            return only_polygons(geopandas.read_parquet(path), f"The {what} {name}", error)
+        layer = _choose_layer(name, layer)
+        if where:
+            return only_polygons(_filter_file(name, where, layer, what=what, error=error), f"The {what} {name}", error)
+        box = _box_in_file(path, near, layer) if near is not None else None
+        frame = geopandas.read_file(path, bbox=box, **({"layer": layer} if layer else {}))
+        if box is not None and not (
+            isinstance(frame, geopandas.GeoDataFrame) and _areas(frame).any()
+        ):  # far away, or are there none at all?
+            everything = geopandas.read_file(path, **({"layer": layer} if layer else {}))
+            return only_polygons(everything, f"The {what} {name}", error).iloc[:0]
     except error:
         raise
     except Exception as err:  # pyogrio and pyarrow raise several types without a common root
         raise error(f"The {what} {name} cannot be read ({err}). Give a vector file with polygons.") from err
-    return _with_polygons(frame)
+    return only_polygons(frame, f"The {what} {name}", error)
+
+
+def is_parquet(path: str | Path) -> bool:
+    """Return True for a Parquet file, by its first bytes."""
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        return file.read(len(PARQUET)) == PARQUET
+
+
+def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFrame":
+    """Return the rows with polygons, those of collections among them; how many rows have none is logged once.
+
+    Args:
+        frame: A GeoDataFrame, or a table without geometry.
+        name: Name of the rows for messages, with which a sentence begins: "The labels a.gpkg".
+        error: The kind of error to raise.
+
+    Raises:
+        GeosegError: `error`, if there are rows, but none has a polygon.
+    """
+    import geopandas
+
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        if len(frame):
+            raise error(f"{name} has {plural(len(frame), 'row')} without geometry. Give a vector file with polygons.")
+        return geopandas.GeoDataFrame(frame, geometry=[])
+    has_area = _areas(frame)
+    others = frame.geom_type[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)].value_counts()
+    if len(others):
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
+        if not has_area.any():
+            raise error(
+                f"{name} holds no polygon, but {kinds}. Polygons are expected: convert closed lines to polygons, for "
+                "example in QGIS (Lines to polygons)."
+            )
+        warn_once(
+            f"{name}: {others.sum():,} of {plural(len(frame), 'feature')} have no area and are left out: {kinds}."
+        )
+    frame = frame[has_area]
+    mixed = (frame.geom_type == "GeometryCollection").to_numpy()
+    if mixed.any():
+        shapes = frame.geometry.to_numpy().copy()
+        shapes[mixed] = [shapely.union_all(areal_parts(shape)) for shape in shapes[mixed]]
+        frame = frame.set_geometry(shapes, crs=frame.crs)
+    return frame
+
+
+def _areas(frame: Any) -> NDArray[np.bool_]:
+    """Return which rows have polygons."""
+    shapes = frame.geometry.to_numpy()
+    return np.asarray((shapely.get_dimensions(shapes) == 2) & ~shapely.is_empty(shapes))
 
 
 def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[GeosegError]) -> "GeoDataFrame":
@@ -94,19 +155,18 @@ def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[Ge
     return frame
 
 
-def _with_polygons(frame: "GeoDataFrame") -> "GeoDataFrame":
-    """Return the rows that have polygons."""
-    import geopandas
+def in_crs_of(frame: "GeoDataFrame", grid: Grid, what: str) -> "GeoDataFrame":
+    """Return rows in a grid's CRS, those far from the grid without a geometry; unchanged where either has no CRS.
 
-    if "geometry" not in frame:
-        return geopandas.GeoDataFrame(frame.iloc[:0], geometry=[])
-    there = ~(frame.geometry.isna() | frame.geometry.is_empty)
-    return frame[there & frame.geom_type.isin(POLYGONS)]
+    A warning says where the datum shift between the two is a rough one; `what` names the rows in it.
 
-
-def in_crs_of(frame: "GeoDataFrame", grid: Grid) -> "GeoDataFrame":
-    """Return rows in a grid's CRS; unchanged where either has none."""
-    return frame if grid.crs is None or frame.crs is None else frame.to_crs(grid.crs.to_wkt())
+    Raises:
+        MissingCRSError: See `reproject`.
+    """
+    if grid.crs is None or frame.crs is None:
+        return frame
+    check_shift(what, frame.crs, grid)
+    return frame.set_geometry(reproject(frame.geometry.to_numpy(), frame.crs, grid), crs=grid.crs.to_wkt())
 
 
 def to_pixels(geometry: Any, grid: Grid) -> Any:
@@ -120,7 +180,18 @@ def format_bounds(bounds: Sequence[float] | NDArray[np.float64]) -> str:
     return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"
 
 
-def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:
+def describe_bounds(frame: "GeoDataFrame", grid: Grid) -> str:
+    """Return the bounds of polygons that are not on a scene, and the scene's, for a message: in the polygons' CRS."""
+    found, crs = format_bounds(frame.total_bounds), frame.crs
+    if crs is None or grid.crs is None:
+        return f"{found}, the scene's {format_bounds(grid.bounds)}"
+    there = bounds_in(grid, crs)
+    if there is None:
+        return f"{found} in {name_crs(crs)}, the scene's {format_bounds(grid.bounds)} in {name_crs(grid.crs)}"
+    return f"{found} in {name_crs(crs)}, the scene's {format_bounds(there)} in the same"
+
+
+def _choose_layer(path: str, layer: str) -> str:
     """Return the layer that is named, or the only one with geometry."""
     from pyogrio import list_layers
 
@@ -129,25 +200,28 @@ def _choose_layer(path: str, layer: str, *, any_layer: bool) -> str:
     names = [str(name) for name, kind in list_layers(path) if kind is not None]
     if layer and layer not in names:
         raise ValueError(f"it has the layers {', '.join(names)}, not {layer}")
-    if layer or len(names) < 2:
-        return layer or "".join(names)
-    if not any_layer:
-        raise ValueError(f"it has the layers {', '.join(names)}; name one of them with `layer`")
-    log.warning("%s has the layers %s: the first one is read", path, ", ".join(names))
-    return names[0]
+    if not layer and len(names) > 1:
+        raise ValueError(
+            f"it has the layers {', '.join(names)}; name one of them with `layer` if they are labels, or make a file "
+            f"of it alone: ogr2ogr one.gpkg {Path(path).name} {names[0]}"
+        )
+    return layer or "".join(names)
 
 
 def _box_in_file(path: str | Path, grid: Grid, layer: str) -> tuple[float, float, float, float] | None:
-    """Return the grid's extent, a little larger, in the file's CRS: what lies elsewhere need not be read."""
-    from pyogrio import read_info
-    from rasterio.crs import CRS
-    from rasterio.warp import transform_bounds
+    """Return the grid's extent, a little larger, in the file's CRS: what lies elsewhere need not be read.
 
-    crs = read_info(path, **({"layer": layer} if layer else {}))["crs"]
-    if grid.crs is None or crs is None:
+    It is None, for the whole file, where the file counts longitudes so that there are several such boxes.
+    """
+    from pyogrio import read_info
+    from pyproj import CRS
+
+    info = read_info(path, force_total_bounds=True, **({"layer": layer} if layer else {}))
+    if grid.crs is None or info["crs"] is None or info["total_bounds"] is None:
         return None
-    left, bottom, right, top = transform_bounds(grid.crs, CRS.from_user_input(crs), *grid.bounds, densify_pts=21)
-    if not np.isfinite([left, bottom, right, top]).all() or left > right:  # beyond the file's CRS, or its date line
+    crs = CRS.from_user_input(info["crs"])
+    box = bounds_in(grid, crs, margin=NEAR)
+    if box is None:
         return None
-    dx, dy = (right - left) / 10, (top - bottom) / 10
-    return left - dx, bottom - dy, right + dx, top + dy
+    boxes = turns_of(box, crs, info["total_bounds"])
+    return None if len(boxes) > 1 else (*boxes, box)[0]

@@ -20,6 +20,7 @@ from geoseg.bundle import ModelSpec
 from geoseg.errors import MissingFileError
 from geoseg.grid import Grid
 from geoseg.inference import Plan, Stopwatch
+from geoseg.io.datum import check_shift
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.mosaic import Composite
@@ -184,6 +185,7 @@ def describe_run(
         },
         "classes": pixels.describe_classes(spec, plan.scene.grid) if plan.has_class_raster else None,
         "area_m2": round(footprints.area_m2, 1),
+        "datum_shifts": _describe_shifts(plan),
         "failed_blocks": failed,
         "seconds": {key: round(value, 3) for key, value in stages.seconds.items()} | {"total": round(wall, 3)},
         "thread_seconds_in_blocks": {key: round(value, 3) for key, value in in_blocks.items()},
@@ -240,6 +242,15 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
         "levels": scene.levels,
         "mosaic": parts,
     }
+
+
+def _describe_shifts(plan: Plan) -> list[dict[str, Any]]:
+    """Describe how the AOI and the scenes of a mosaic came into the CRS of the results, where they were in another."""
+    grid, shifts = plan.scene.grid, [plan.aoi.shift if plan.aoi is not None else None]
+    if isinstance(plan.scene, Composite):
+        scenes = [part.scene for part in plan.scene.parts]
+        shifts += [check_shift(f"scene {scene.name}", scene.native.crs, grid) for scene in scenes]
+    return [shift.describe() for shift in shifts if shift is not None]
 
 
 def package_versions() -> dict[str, str | None]:

@@ -17,10 +17,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
+from geoseg.io.reproject import in_degrees
 from geoseg.io.store import read_bytes
+from geoseg.io.suffixes import PARQUET_SUFFIXES
 from geoseg.io.tables import plural
 from geoseg.scene import parse_crs
 from geoseg.sources.location import is_local, join, suffix_of
@@ -28,8 +31,7 @@ from geoseg.sources.source import Found, as_utc
 
 log = logging.getLogger(__name__)
 
-TABLE_SUFFIXES = (".parquet", ".geoparquet", ".pq")
-MANIFEST_SUFFIXES = (".csv", *TABLE_SUFFIXES)
+MANIFEST_SUFFIXES = (".csv", *PARQUET_SUFFIXES)
 SEPARATORS = ",;\t"
 SHOWN = 5
 """Bad rows that a message quotes before it counts the others."""
@@ -63,7 +65,7 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
     data = read_bytes(location)
     rows: Iterable[tuple[str, Row]]
     footprints: Iterable[BaseGeometry | None] = repeat(None)
-    if suffix_of(location) in TABLE_SUFFIXES:
+    if suffix_of(location) in PARQUET_SUFFIXES:
         rows, footprints = _read_table(data, location), _read_footprints(data, location)
     else:
         rows = _read_csv(data, location)
@@ -145,7 +147,10 @@ def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
     if shapes.crs is None:
         log.warning("%s: its footprints have no CRS and are not used; every scene is opened.", location)
         return [None] * len(shapes)
-    return [shape if shape is not None and not shape.is_empty else None for shape in shapes.to_crs(4326)]
+    known = ~(shapes.isna() | shapes.is_empty)
+    placed = np.full(len(shapes), None, object)
+    placed[known] = in_degrees(shapes[known].to_numpy(), shapes.crs)
+    return [shape if shape is not None and not shape.is_empty else None for shape in placed]
 
 
 def _parse_row(row: Row, location: str, asset: str | None) -> Found:

@@ -143,10 +143,10 @@ def filter_sources(sources: Sequence[SceneSource], aoi_bounds_4326: Bounds) -> l
         aoi_bounds_4326: `(west, south, east, north)` in degrees; west > east crosses the antimeridian.
     """
     west, south, east, north = aoi_bounds_4326
-    if west <= east:
-        area = shapely.box(west, south, east, north)
-    else:
-        area = shapely.union(shapely.box(west, south, 180, north), shapely.box(-180, south, east, north))
+    if west > east:
+        east += 360
+    around = (-360, 0, 360)  # catalogs count longitudes from anywhere
+    area = shapely.union_all([shapely.box(west + turn, south, east + turn, north) for turn in around])
     kept = []
     for source in sources:
         if source.footprint is not None:

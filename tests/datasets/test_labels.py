@@ -10,6 +10,7 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.warp import reproject, transform_bounds
 
@@ -78,6 +79,19 @@ def test_polygons_burn_the_pixels_whose_center_they_hold(tmp_path: Path) -> None
     expected = np.zeros(GRID.shape, np.uint8)
     expected[0:3, 2:6] = 1  # of columns 1 and 5 the shape holds 0.4 and 0.6, of rows 0 and 3 0.6 and 0.4
     assert np.array_equal(read_labels(path, GRID), expected)
+
+
+def test_polygons_on_both_sides_of_the_antimeridian_are_burnt(tmp_path: Path) -> None:
+    """The scene lies in zone 1, whose western part is counted as 180 degrees east."""
+    to_zone = Transformer.from_crs(4326, 32601, always_xy=True)
+    x, y = to_zone.transform(-180, 10)
+    zone = Grid(CRS.from_epsg(32601), Affine(1, 0, x - 50, 0, -1, y + 50), (100, 100))
+    sides = [shapely.box(179.9, 9.9, 180, 10.1), shapely.box(-180, 9.9, -179.9, 10.1)]
+    for name, shapes in (("two", sides), ("one", [shapely.box(179.9, 9.9, 180.1, 10.1)])):
+        path = tmp_path / f"{name}.gpkg"
+        geopandas.GeoDataFrame({"split": ["train"] * len(shapes)}, geometry=shapes, crs=4326).to_file(path)
+        assert (read_labels(path, zone) == 1).all()
+        assert rasterize_areas(path, ["train"], zone).all()
 
 
 def test_areas_are_chosen_by_name(tmp_path: Path) -> None:

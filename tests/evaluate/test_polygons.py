@@ -62,6 +62,14 @@ def test_what_lies_far_away_is_not_even_read(tmp_path: Path) -> None:
     assert "(500000.0, 599970.0, 500040.0, 600000.0)" in message
 
 
+@pytest.mark.parametrize("name", ["b.gpkg", "b.parquet"])
+def test_buildings_are_found_from_wherever_a_file_counts_longitudes(tmp_path: Path, name: str) -> None:
+    ground = geopandas.GeoSeries(on_the_ground(*PIXELS), crs=32630).to_crs(4326).translate(360)
+    found = read(save(tmp_path / name, list(ground), crs=4326))
+    for polygon, expected in zip(found.polygons, PIXELS, strict=True):
+        assert polygon.symmetric_difference(expected).area < 0.01
+
+
 def test_the_column_of_confidence_is_found_or_named(tmp_path: Path) -> None:
     path = save(tmp_path / "b.gpkg", on_the_ground(*PIXELS), quality=[0.1, 0.2])
     assert read(path).confidence is None

@@ -133,7 +133,8 @@ def test_an_area_may_be_a_frame_in_any_CRS_or_a_geometry_in_that_of_the_scene(tm
     shape = polygon_of(grid, (40.3, 20.2), (180.7, 33.4), (120.1, 150.9))
     expected = read_aoi(write_aoi(tmp_path / "a.gpkg", shape), grid).mask(grid.window)
     frame = geopandas.GeoDataFrame(geometry=[shape, shapely.Point(0, 0)], crs=grid.crs)
-    for area in (shape, frame, frame.to_crs(4326), frame.geometry):
+    mixed = geopandas.GeoSeries([shapely.GeometryCollection([shape, shapely.Point(0, 0)])], crs=grid.crs)
+    for area in (shape, frame, frame.to_crs(4326), frame.geometry, mixed):
         np.testing.assert_array_equal(read_aoi(area, grid).mask(grid.window), expected)
     with pytest.raises(AOIError, match="The AOI holds no polygon"):
         read_aoi(frame[1:], grid)

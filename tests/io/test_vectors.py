@@ -10,9 +10,12 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from geoseg.errors import LabelError
+from geoseg.errors import AOIError, LabelError
 from geoseg.grid import Grid
+from geoseg.inference import read_aoi
 from geoseg.io.vectors import in_crs_of, read_polygons, to_pixels
+from geoseg.outputs import write_geopackage, write_geoparquet
+from geoseg.vectorize import polygonize
 
 PLACE = Affine(0.5, 0, 500_000, 0, -0.5, 600_000)
 GRID = Grid(CRS.from_epsg(32630), PLACE, (60, 80))
@@ -36,17 +39,71 @@ def read(path: Path, **options: Any) -> geopandas.GeoDataFrame:
 def test_rows_come_back_in_pixels_whatever_the_format(tmp_path: Path, name: str) -> None:
     house = shapely.box(10, 20, 30, 40)
     path = save(tmp_path / name, on_the_ground(house), kind=["house"])
-    found = in_crs_of(read(path), GRID)
+    found = in_crs_of(read(path), GRID, "labels")
     assert found["kind"].tolist() == ["house"]
     assert to_pixels(found.geometry.to_numpy(), GRID)[0].equals_exact(house, 1e-6, normalize=True)
 
 
-def test_only_what_has_an_area_is_read(tmp_path: Path) -> None:
+def test_only_what_has_an_area_is_read_and_the_rest_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     line, house = shapely.LineString([(0, 0), (5, 5)]), shapely.box(2, 2, 5, 5)
     several, mixed = shapely.MultiPolygon([house, shapely.box(7, 7, 9, 9)]), shapely.GeometryCollection([house, line])
-    shapes = [shapely.Point(1, 1), None, shapely.Polygon(), line, house, several, mixed]
-    found = read(save(tmp_path / "a.geojson", shapes, number=range(7)))
-    assert found["number"].tolist() == [4, 5, 6]
+    shapes = [shapely.Point(1, 1), None, shapely.Polygon(), line, house, several, mixed, line]
+    for _ in range(2):
+        found = read(save(tmp_path / "a.geojson", shapes, number=range(8)))
+        assert found["number"].tolist() == [4, 5, 6]
+    assert caplog.messages == [
+        f"The labels {tmp_path / 'a.geojson'}: 3 of 8 features have no area and are left out: 2 LineString, 1 Point."
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.parquet"])
+def test_polygons_are_taken_out_of_collections(tmp_path: Path, name: str) -> None:
+    house, shed, line = shapely.box(2, 2, 5, 5), shapely.box(4, 2, 9, 5), shapely.LineString([(0, 0), (5, 5)])
+    inner = shapely.GeometryCollection([shed, shapely.Point(0, 0)])
+    found = read(save(tmp_path / name, [shapely.GeometryCollection([house, inner, line]), shapely.box(20, 2, 21, 5)]))
+    assert set(found.geom_type) <= {"Polygon", "MultiPolygon"}
+    assert found.area.tolist() == [house.union(shed).area, 3.0]
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.parquet"])
+def test_a_file_of_lines_and_points_is_refused_and_one_of_nothing_is_empty(tmp_path: Path, name: str) -> None:
+    ring = shapely.box(2, 2, 5, 5).exterior
+    path = save(tmp_path / name, [shapely.LineString(ring.coords), shapely.Point(1, 1), shapely.Point(1, 2)])
+    for near in (None, GRID):
+        with pytest.raises(LabelError, match=r"The labels .* holds no polygon, but 2 Point, 1 LineString\. .*convert"):
+            read(path, near=near)
+    assert read(save(tmp_path / f"empty_{name}", [])).empty
+
+
+def test_points_near_the_scene_do_not_hide_that_there_are_polygons_elsewhere(tmp_path: Path) -> None:
+    (point,) = on_the_ground(shapely.Point(5, 5))
+    path = save(tmp_path / "a.gpkg", [point, *on_the_ground(shapely.box(9_000, 0, 9_010, 9))])
+    assert read(path, near=GRID).empty
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.geoparquet", "a.pq", "A.PARQUET", "a.gpq", "parquet"])
+def test_parquet_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    geopandas.GeoDataFrame(geometry=on_the_ground(shapely.box(1, 1, 2, 2)), crs=32630).to_parquet(tmp_path / name)
+    assert len(read(tmp_path / name)) == 1
+
+
+def test_a_table_without_geometry_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("name,floors\nhouse,2\n")
+    with pytest.raises(LabelError, match=r"1 row without geometry\. Give a vector file with polygons"):
+        read(tmp_path / "a.csv")
+
+
+def test_what_geoseg_writes_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings are errors here: GDAL's about the table of styles, too."""
+    footprints = polygonize(np.ones((5, 5), bool), transform=PLACE, crs=GRID.crs)
+    write_geopackage(footprints, tmp_path / "buildings.gpkg")
+    write_geoparquet(footprints, tmp_path / "buildings.parquet")
+    for name in ("buildings.gpkg", "buildings.parquet"):
+        assert len(read(tmp_path / name)) == len(read(tmp_path / name, near=GRID)) == 1
+        assert read_aoi(tmp_path / name, GRID).touches(GRID.window)
+    assert caplog.messages == []
 
 
 def test_what_lies_along_the_sides_of_a_grid_is_near_it_and_what_lies_far_away_is_not(tmp_path: Path) -> None:
@@ -55,19 +112,17 @@ def test_what_lies_along_the_sides_of_a_grid_is_near_it_and_what_lies_far_away_i
     assert read(path, near=GRID)["number"].tolist() == [0, 1, 2, 3]
 
 
-def test_of_several_layers_one_has_to_be_named_unless_any_will_do(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_several_layers_one_has_to_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.gpkg"
     for number, layer in enumerate(("roofs", "parks")):
         save(path, on_the_ground(shapely.box(number, 0, 9, 9)), layer=layer, kind=[layer])
     with pytest.raises(LabelError, match="has the layers roofs, parks; name one"):
         read(path)
+    with pytest.raises(AOIError, match=r"has the layers roofs, parks; .* ogr2ogr"):
+        read_aoi(path, GRID)
     with pytest.raises(LabelError, match="has the layers roofs, parks, not trees"):
         read(path, layer="trees")
     assert read(path, layer="parks")["kind"].tolist() == ["parks"]
-    assert read(path, any_layer=True)["kind"].tolist() == ["roofs"]
-    assert "layers roofs, parks: the first one is read" in caplog.text
 
 
 def test_a_filter_is_applied_or_refused(tmp_path: Path) -> None:
@@ -77,10 +132,9 @@ def test_a_filter_is_applied_or_refused(tmp_path: Path) -> None:
         read(save(tmp_path / "a.parquet", shapes, kind=["a", "b"]), where="kind = 'b'")
 
 
-def test_a_file_that_is_missing_or_holds_no_geometry_is_told_from_an_empty_one(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"There is no labels file .*working folder is"):
         read(tmp_path / "a.gpkg")
     (tmp_path / "a.geojson").write_text("{")
     with pytest.raises(LabelError, match=r"labels .*a\.geojson cannot be read .*vector file with polygons"):
         read(tmp_path / "a.geojson")
-    assert read(save(tmp_path / "b.gpkg", [shapely.Point(1, 1)])).empty

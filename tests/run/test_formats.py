@@ -1,5 +1,6 @@
 """Further vector formats of a result, and areas that are shapes instead of files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import shapely
 
 from geoseg.errors import ExistingResultError, UsageError
+from geoseg.inference import read_aoi
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run import RunSettings
 
@@ -52,6 +54,21 @@ def test_a_result_gives_its_footprints_and_probabilities(place: Any, tmp_path: P
     west, south, east, north = footprints.total_bounds
     assert float(probability.x.min()) - 0.15 <= west < east <= float(probability.x.max()) + 0.15
     assert float(probability.y.min()) - 0.15 <= south < north <= float(probability.y.max()) + 0.15
+
+
+def test_the_report_says_how_the_area_came_into_the_CRS_of_the_scene(place: Any, tmp_path: Path) -> None:
+    plan = place.plan()
+    grid = plan.scene.grid
+    whole = geopandas.GeoDataFrame(geometry=[shapely.box(*grid.bounds)], crs=grid.crs.to_wkt())
+    found = []
+    for area in (whole, whole.to_crs(4258)):  # ETRS89
+        own = replace(plan, aoi=read_aoi(area, grid))
+        found.append(place.run(tmp_path / str(len(found)), plan=own).report["datum_shifts"])
+    assert found[0] == []
+    (shift,) = found[1]
+    assert (shift["source"], shift["target"], shift["missing_grids"]) == ("EPSG:4258", "EPSG:32630", [])
+    assert "accuracy_m" in shift
+    assert shift["operation"]
 
 
 def test_an_area_may_be_a_shape_and_another_shape_is_another_run(place: Any, tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_an_area_across_the_antimeridian_has_two_sides() -> None:
     assert kept((179, 0, -179.5, 1), **shapes) == ["west", "east"]
 
 
+def test_footprints_may_count_longitudes_from_0_to_360() -> None:
+    assert kept((-100, 30, -99, 31), there=shapely.box(259, 29, 262, 32), away=shapely.box(100, 29, 102, 32)) == [
+        "there"
+    ]
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_footprint_that_crosses_itself_counts_with_its_bounds() -> None:
     bow = shapely.Polygon([(5, 49), (8, 52), (8, 49), (5, 52)])

@@ -211,7 +211,7 @@ def test_geometries_of_any_CRS_are_footprints(tmp_path: Path, name: str) -> None
     frame = geopandas.GeoDataFrame({"location": [f"s3://b/{i}.tif" for i in "xyz"]}, geometry=boxes)
     frame.rename_geometry("where").to_crs(32632).to_parquet(tmp_path / name)
     known, *unknown = list_sources([tmp_path / name])
-    assert known.footprint.normalize().equals_exact(boxes[0].normalize(), 1e-9)
+    assert shapely.hausdorff_distance(known.footprint, boxes[0]) < 1e-4
     assert [source.footprint for source in unknown] == [None, None]
 
 
