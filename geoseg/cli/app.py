@@ -80,6 +80,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 CRS = Annotated[
     str | None, typer.Option("--crs", help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
 ]
+Nodata = Annotated[
+    float | None,
+    typer.Option(
+        "--nodata",
+        help="Pixel value that means nodata where all bands have it, instead of the value in the file.",
+        show_default=False,
+    ),
+]
 AOIWhere = Annotated[
     str | None,
     typer.Option(

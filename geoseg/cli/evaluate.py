@@ -12,6 +12,7 @@ from geoseg.cli.app import (
     LabelColumn,
     LabelInstances,
     LabelLayer,
+    Nodata,
     OldPath,
     OldText,
     Overwrite,
@@ -110,6 +111,7 @@ def evaluate(
         bool, typer.Option("--pixels-only", help="Skip the scores of individual buildings.")
     ] = False,
     crs: CRS = None,
+    nodata: Nodata = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
@@ -159,5 +161,6 @@ def evaluate(
         threads=threads,
         overwrite=overwrite,
         crs=crs,
+        nodata=nodata,
     )
     typer.echo(evaluate_scenes(scene or [], settings).table())

@@ -120,6 +120,7 @@ class ScoredModel:
             device=settings.device,
             threads=settings.threads,
             crs=settings.crs,
+            nodata=settings.nodata,
             chip_px=settings.chip_px,
             halo_px=settings.halo_px,
         )
@@ -265,7 +266,8 @@ def _image_of(report: dict[str, Any]) -> Scene | None:
     if not scene.get("paths"):
         return None
     try:
-        found = open_scene(scene["paths"], crs=report.get("settings", {}).get("crs"))
+        given = report.get("settings", {})
+        found = open_scene(scene["paths"], crs=given.get("crs"), nodata=given.get("nodata"))
         return found.with_bands(scene["bands"]) if scene.get("bands") else found
     except GeosegError as err:
         log.info("The picture will not show the image: %s", err)
@@ -297,7 +299,7 @@ class ScoredFiles:
             UsageError: If there is no grid, or the target is not one of the classes.
         """
         mask, footprints = self.mask, settings.footprints
-        image = open_scene(list(self.images), crs=settings.crs) if self.images else None
+        image = open_scene(list(self.images), crs=settings.crs, nodata=settings.nodata) if self.images else None
         names, index = _name_classes(settings.classes if mask is not None else (), settings.target)
         if mask is not None:
             grid = grid_of(mask)

@@ -37,6 +37,7 @@ def predict_scene(
     classes: bool = False,
     bands: Sequence[int] | None = None,
     crs: str | None = None,
+    nodata: float | None = None,
     grid: GridChoice = "model",
     aoi: Area | None = None,
     aoi_where: str | None = None,
@@ -59,6 +60,7 @@ def predict_scene(
         classes: The same as `layer="classes"`.
         bands: This and all that follow: see `InferenceOptions`; a plan has its own.
         crs: CRS of a scene that has none.
+        nodata: Nodata value that counts instead of the scene's own.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: A vector file, a GeoDataFrame, or a geometry in the scene's CRS.
         aoi_where: OGR attribute filter on a file.
@@ -85,6 +87,7 @@ def predict_scene(
     options = InferenceOptions(
         bands=bands,
         crs=crs,
+        nodata=nodata,
         grid=grid,
         aoi=aoi,
         aoi_where=aoi_where,

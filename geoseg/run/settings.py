@@ -46,6 +46,7 @@ DECIDING = (
     "split_depth",
     "bands",
     "crs",
+    "nodata",
     "grid",
     "blend",
     "precision",

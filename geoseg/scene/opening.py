@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
 
-from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
+from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.grid import Grid
 from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
 from geoseg.scene.scene import Scene
@@ -26,13 +26,16 @@ PLAUSIBLE_GSD_M = (1e-3, 1e5)
 """Meters per pixel outside which coordinates and CRS cannot belong together."""
 
 
-def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None) -> Scene:
+def open_scene(
+    paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None, nodata: float | None = None
+) -> Scene:
     """Open one or several rasters as one scene; reads headers only.
 
     Args:
         paths: A raster, a URL, a folder of rasters, or several of these; several files of one grid become one scene.
         bands: One-based band numbers; by default red, green and blue as the file marks them, else the first three.
         crs: Coordinate reference system to use where the file has none.
+        nodata: Nodata value that counts instead of the file's. Mask and alpha bands still count.
 
     Raises:
         MissingFileError: If a file is not there.
@@ -41,6 +44,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
         SceneMismatchError: If several files do not share one grid.
         BandMismatchError: If the bands are not there.
         MissingCRSError: If `crs` cannot be understood.
+        UsageError: If pixels cannot have the value `nodata`.
     """
     files = list_files(paths)
     for file in files:
@@ -51,9 +55,9 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
             for file in files:
                 with _open(file, file) as src:
                     _check_complete(src, file)
-            source = mosaic_vrt(files)
+            source = mosaic_vrt(files, nodata)
         with _open(source, files[0]) as src:
-            return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+            return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None, nodata)
 
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
@@ -82,7 +86,12 @@ def parse_crs(text: str | CRS, argument: str = "crs") -> CRS:
 
 
 def _describe(
-    src: rasterio.DatasetReader, source: str, files: list[str], bands: Sequence[int] | None, crs: CRS | None
+    src: rasterio.DatasetReader,
+    source: str,
+    files: list[str],
+    bands: Sequence[int] | None,
+    crs: CRS | None,
+    nodata: float | None,
 ) -> Scene:
     name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
     if src.count == 0:
@@ -97,6 +106,10 @@ def _describe(
             f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
             "Convert it with `gdal_translate -ot UInt16`."
         )
+    if nodata is not None:
+        _check_nodata(nodata, np.dtype(src.dtypes[0]), name)
+    given = nodata if source == files[0] else None  # a VRT of several files declares it
+    flags = {flag for band in src.mask_flag_enums for flag in band} - {MaskFlags.all_valid}
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
         with rasterio.open(source, overview_level=level) as overview:
@@ -111,11 +124,25 @@ def _describe(
         band_count=src.count,
         dtype=str(src.dtypes[0]),
         nodata=src.nodata,
-        has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
+        has_mask=bool(flags) or given is not None,
+        file_has_mask=bool(flags),
+        given_nodata=given,
         data_bands=data_bands,
         overviews=tuple(overviews),
     )
     return scene.with_bands(scene.bands)
+
+
+def _check_nodata(nodata: float, dtype: np.dtype[np.generic], name: str) -> None:
+    """Refuse a nodata value that no pixel can have."""
+    if dtype.kind == "f":
+        return
+    limits = np.iinfo(dtype)
+    if not (float(nodata).is_integer() and limits.min <= nodata <= limits.max):
+        raise UsageError(
+            f"{name} has pixels of type {dtype}, whole numbers from {limits.min} to {limits.max}, so none has the "
+            f"value of `nodata={nodata:.15g}`. Give a value that its pixels have."
+        )
 
 
 def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Several rasters of one grid as one: a GDAL virtual raster, built in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -9,9 +9,10 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.dtypes import dtype_rev, typename_fwd
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
-from geoseg.errors import NotARasterError, SceneMismatchError
+from geoseg.errors import NotARasterError, SceneMismatchError, UsageError
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
 """GDAL's names of the types of real numbers, such as Byte for uint8."""
@@ -32,13 +33,15 @@ class Part:
     colors: tuple[str, ...]
     nodata: float | None
     masked: bool
+    has_mask_band: bool
 
 
-def mosaic_vrt(paths: Sequence[str]) -> str:
+def mosaic_vrt(paths: Sequence[str], nodata: float | None = None) -> str:
     """Build a VRT over files that share one grid; a later file lies over an earlier one.
 
     Args:
         paths: Files or URLs.
+        nodata: Nodata value that counts instead of that of the files.
 
     Returns:
         The VRT's XML, which rasterio opens like a path. Pixels that no file covers are nodata.
@@ -46,8 +49,17 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     Raises:
         NotARasterError: If a file cannot be opened, or holds no bands of real numbers.
         SceneMismatchError: If CRS, pixel size, bands or type differ, or a file lies between the pixels of the first.
+        UsageError: If a nodata value is given for files with mask bands.
     """
     parts = [_read_header(path) for path in paths]
+    if nodata is not None:
+        masked = [part.path for part in parts if part.has_mask_band]
+        if masked:
+            raise UsageError(
+                f"{masked[0]} has a mask band: several files as one scene cannot have `nodata={nodata:g}` as well. "
+                "Omit it, or run each file as a scene of its own, without `mosaic`."
+            )
+        parts = [replace(part, nodata=nodata) for part in parts]
     first = parts[0]
     if first.dtype not in GDAL_TYPES:
         raise NotARasterError(
@@ -62,12 +74,12 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     placed = [(part, c - left, r - top) for part, (c, r) in zip(parts, offsets, strict=True)]
 
     srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
-    nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
+    declared = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
     bands = []
     for index, color in enumerate(first.colors, 1):
         sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
         bands.append(
-            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
+            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{declared}'
             f"<ColorInterp>{color.capitalize()}</ColorInterp>{sources}</VRTRasterBand>"
         )
     if first.nodata is None and "alpha" not in first.colors:
@@ -86,7 +98,8 @@ def _read_header(path: str) -> Part:
             masked = any(flag.name != "all_valid" for flags in src.mask_flag_enums for flag in flags)
             colors = tuple(c.name for c in src.colorinterp)
             dtype = str(src.dtypes[0]) if src.count else "none"
-            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked)
+            band = any(flags == [MaskFlags.per_dataset] for flags in src.mask_flag_enums)
+            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked, band)
     except RasterioError as err:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 

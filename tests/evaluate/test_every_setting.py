@@ -302,6 +302,10 @@ def crs(b: Bench) -> None:
     assert [b.score(bare, **tool, crs=named).facts["f"]["unit"] for named in (None, "EPSG:32630")] == ["px", "m"]
 
 
+def nodata(b: Bench) -> None:
+    assert b.counts(nodata=140) == (1, 0, 1)  # the faint house
+
+
 def codes(b: Bench) -> None:
     values = np.where(b.truth, 7, 3)
     values[FAINT], values[40:50, 40:50] = 255, 9
@@ -352,6 +356,7 @@ def instances(b: Bench) -> None:
 CASES = (
     *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
+    nodata,
     *(chip_px, halo_px, codes, layer, column, elsewhere, instances),
 )
 

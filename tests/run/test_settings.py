@@ -38,6 +38,7 @@ DECIDING: dict[str, Any] = {
     "tolerance_m": 3.0,
     "bands": (2,),
     "crs": f"+proj=tmerc +lon_0=-3 +k=0.9996 +x_0={WEST + 3} +datum=WGS84 +units=m",
+    "nodata": 77,
     "grid": "scene",
     "blend": True,
     "precision": "bf16",
@@ -118,6 +119,7 @@ def write_inputs(folder: Path) -> None:
     for seed, (name, east) in enumerate({"scene": 0, "second": 30}.items()):
         coarse = np.random.default_rng(seed).integers(0, 255, (2, SIDE // 4, SIDE // 4))
         pixels = np.kron(coarse, np.ones((4, 4))).astype(np.uint8)
+        pixels[:, 20:28, 40:60] = 77
         place = Affine(GSD_M, 0, WEST + east * GSD_M, 0, -GSD_M, NORTH)
         profile = layout | {"dtype": "uint8", "count": 2, "height": SIDE, "width": SIDE, "transform": place}
         with rasterio.open(folder / f"{name}.tif", "w", **profile) as file:
