@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -15,7 +16,7 @@ from rasterio.errors import CRSError, RasterioError
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.grid import Grid
 from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
-from geoseg.scene.scene import Scene
+from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_mask
 from geoseg.scene.vrt import mosaic_vrt
 from geoseg.third_party import allow_no_georeference
@@ -113,7 +114,10 @@ def _describe(
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
         with rasterio.open(source, overview_level=level) as overview:
-            overviews.append(overview.shape)
+            lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
+            overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
+    if NO_OVERVIEW in overviews:
+        log.info("%s: its overviews have no mask, unlike its pixels, so they are not used.", name)
     scene = Scene(
         name=name,
         paths=tuple(files),
@@ -133,7 +137,7 @@ def _describe(
     return scene.with_bands(scene.bands)
 
 
-def _check_nodata(nodata: float, dtype: np.dtype[np.generic], name: str) -> None:
+def _check_nodata(nodata: float, dtype: np.dtype[Any], name: str) -> None:
     """Refuse a nodata value that no pixel can have."""
     if dtype.kind == "f":
         return

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +23,8 @@ from geoseg.grid import Grid, Window
 from geoseg.scene.files import forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
-from geoseg.scene.reader import Tile, close_readers, fetches, open_reader
+from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
+from geoseg.scene.reader import Stamp, Tile, clear_errors, close_readers, fetches, open_reader, stamp_of
 from geoseg.scene.resample import Axis, resample
 from geoseg.third_party import allow_no_georeference
 
@@ -33,6 +34,9 @@ Found = TypeVar("Found")
 
 OVERVIEW_OVERSAMPLING = 2
 """Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
+
+NO_OVERVIEW = (0, 0)
+"""Stands for an overview that is not read: it lacks the mask, or shows something else than the pixels."""
 
 REMOTE_ATTEMPTS = 4
 """Times that a remote window is read, reopening the file each time, after GDAL has given up its own retries."""
@@ -71,7 +75,7 @@ class Scene:
         file_has_mask: True where the file says so, and not only `given_nodata`.
         given_nodata: Nodata value that a user gave; it counts instead of the file's.
         data_bands: Every band but alpha; red, green and blue first where the file marks them.
-        overviews: `(height, width)` of each overview in the file.
+        overviews: `(height, width)` of each overview in the file; `NO_OVERVIEW` for one that must not be read.
         levels: Per band `(low, high)` that become 0 and 255; None leaves the values as they are.
     """
 
@@ -93,11 +97,12 @@ class Scene:
 
     def at_gsd(self, gsd_m: float) -> "Scene":
         """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
-        return replace(self, grid=self.native.resampled(gsd_m))
+        return replace(self, grid=self.native.resampled(gsd_m))._without_stale_overviews()
 
     def at_shape(self, shape: tuple[int, int]) -> "Scene":
         """Return the scene on the grid of the same extent with this height and width."""
-        return replace(self, grid=self.native.reshaped(shape) if shape != self.native.shape else self.native)
+        grid = self.native.reshaped(shape) if shape != self.native.shape else self.native
+        return replace(self, grid=grid)._without_stale_overviews()
 
     def with_bands(self, bands: Sequence[int]) -> "Scene":
         """Return the scene with other bands.
@@ -198,6 +203,17 @@ class Scene:
         fitting = [(s, i) for i, s in enumerate(self.overviews) if s[0] >= needed[0] and s[1] >= needed[1]]
         return min(fitting, default=(self.native.shape, None))
 
+    def _without_stale_overviews(self) -> "Scene":
+        """Return the scene without the overviews for its grid that show something else than its pixels."""
+        scene = self
+        while (level := scene._best_source()[1]) is not None:
+            stamps = tuple(stamp_of(path) for path in scene.paths)
+            if _shows_pixels(replace(scene, grid=scene.native, levels=None), level, stamps):
+                return scene
+            left = [NO_OVERVIEW if i == level else shape for i, shape in enumerate(scene.overviews)]
+            scene = replace(scene, overviews=tuple(left))
+        return scene
+
     def _look(
         self,
         rows: slice,
@@ -294,6 +310,49 @@ class Scene:
             and set(self.bands) == set(reader.indexes)
             and ColorInterp.alpha not in reader.colorinterp
         )
+
+
+@lru_cache(maxsize=1024)
+def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
+    """Return True if an overview shows what the pixels show, in a sample; if not, log a warning once.
+
+    What cannot be read is left out: reading the blocks will report it.
+
+    Args:
+        scene: The scene in its own pixels.
+        level: Number of the overview.
+        stamps: Times and sizes of the files, so that a file that was replaced is compared again.
+    """
+    shape, native = scene.overviews[level], scene.native.shape
+    scene = replace(scene, bands=tuple(dict.fromkeys(scene.bands)))
+    axes = (Axis(native[0], shape[0]), Axis(native[1], shape[1]))
+    exact, coarse = [], []
+    for window in sample_windows(shape, max(native[0] / shape[0], native[1] / shape[1])):
+        try:
+            read = partial(scene._look, level=None, look=scene._read_open)
+            fine = resample(read, axes, window.rows, window.cols, len(scene.bands), np.dtype(scene.dtype))
+            values, valid = scene._look(window.rows, window.cols, level, scene._read_open)
+        except ReadError:
+            with open_reader(scene.source, files=scene.paths) as reader:
+                clear_errors(reader)
+            continue
+        other = values, np.ones(window.shape, bool) if valid is None else valid
+        if fine[1].any() or other[1].any():
+            exact.append(fine)
+            coarse.append(other)
+        if len(exact) == FEWEST_SAMPLES:
+            break
+    if show_the_same(exact, coarse):
+        return True
+    log.warning(
+        "%s: its overview of %d x %d px shows something else than its pixels; it may have been built before they were "
+        "written. The pixels are read instead, which takes longer. Build the overviews again with `gdaladdo -clean` "
+        "and `gdaladdo`.",
+        scene.name,
+        shape[1],
+        shape[0],
+    )
+    return False
 
 
 def data_windows(scene: Scene) -> tuple[Window, ...]:

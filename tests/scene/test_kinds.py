@@ -146,13 +146,13 @@ def test_the_mask_of_a_file_counts_beside_pixels_that_are_no_numbers(write, nois
 
 @pytest.mark.parametrize(("shape", "oversampling"), [((50, 60), 2), ((60, 100), 1), ((30, 100), 1), ((100, 30), 1)])
 def test_an_overview_is_read_only_where_it_is_finer_along_both_axes(write, shape: tuple, oversampling: int) -> None:
-    """Overviews of 100 x 120 and 50 x 60 pixels whose values tell them from the file: read at twice the detail."""
+    """Overviews of 100 x 120 and 50 x 60 pixels, one gray level off, as rounding may be: read at twice the detail."""
     path = write("a.tif", np.full((1, 200, 240), 10, "uint8"), overviews=(2, 4))
-    for level, value in enumerate((50, 90)):
+    for level, value in enumerate((11, 9)):
         with rasterio.open(path, "r+", overview_level=level) as dst:
             dst.write(np.full((1, *dst.shape), value, "uint8"))
     values = open_scene(path).at_shape(shape).read(Window(0, 0, *shape)).values
-    assert np.unique(values).tolist() == [50 if oversampling == 2 else 10]
+    assert np.unique(values).tolist() == [11 if oversampling == 2 else 10]
 
 
 @pytest.mark.parametrize("options", [{"driver": "COG", "blocksize": 128}, {}])
