@@ -7,6 +7,7 @@ import typer
 
 from geoseg.cli.app import (
     CRS,
+    Alpha,
     AOIWhere,
     Device,
     LabelColumn,
@@ -112,6 +113,7 @@ def evaluate(
     ] = False,
     crs: CRS = None,
     nodata: Nodata = None,
+    alpha: Alpha = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
@@ -162,5 +164,6 @@ def evaluate(
         overwrite=overwrite,
         crs=crs,
         nodata=nodata,
+        alpha=alpha,
     )
     typer.echo(evaluate_scenes(scene or [], settings).table())

@@ -9,6 +9,7 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import (
     CRS,
+    Alpha,
     Also,
     AOIWhere,
     Device,
@@ -88,6 +89,7 @@ def run(
     ] = None,
     crs: CRS = None,
     nodata: Nodata = None,
+    alpha: Alpha = None,
     grid: Annotated[
         Literal["model", "scene"], typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
     ] = "model",
@@ -162,6 +164,7 @@ def run(
         bands=parse_numbers(bands, "--bands", "band numbers", "1,2,3"),
         crs=crs,
         nodata=nodata,
+        alpha=alpha,
         grid=grid,
         blend=blend,
         device=device,

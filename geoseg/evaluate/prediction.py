@@ -121,6 +121,7 @@ class ScoredModel:
             threads=settings.threads,
             crs=settings.crs,
             nodata=settings.nodata,
+            alpha=settings.alpha,
             chip_px=settings.chip_px,
             halo_px=settings.halo_px,
         )
@@ -267,7 +268,7 @@ def _image_of(report: dict[str, Any]) -> Scene | None:
         return None
     try:
         given = report.get("settings", {})
-        found = open_scene(scene["paths"], crs=given.get("crs"), nodata=given.get("nodata"))
+        found = open_scene(scene["paths"], crs=given.get("crs"), nodata=given.get("nodata"), alpha=given.get("alpha"))
         return found.with_bands(scene["bands"]) if scene.get("bands") else found
     except GeosegError as err:
         log.info("The picture will not show the image: %s", err)
@@ -299,7 +300,9 @@ class ScoredFiles:
             UsageError: If there is no grid, or the target is not one of the classes.
         """
         mask, footprints = self.mask, settings.footprints
-        image = open_scene(list(self.images), crs=settings.crs, nodata=settings.nodata) if self.images else None
+        image = None
+        if self.images:
+            image = open_scene(list(self.images), crs=settings.crs, nodata=settings.nodata, alpha=settings.alpha)
         names, index = _name_classes(settings.classes if mask is not None else (), settings.target)
         if mask is not None:
             grid = grid_of(mask)

@@ -38,6 +38,7 @@ def predict_scene(
     bands: Sequence[int] | None = None,
     crs: str | None = None,
     nodata: float | None = None,
+    alpha: bool | None = None,
     grid: GridChoice = "model",
     aoi: Area | None = None,
     aoi_where: str | None = None,
@@ -61,6 +62,7 @@ def predict_scene(
         bands: This and all that follow: see `InferenceOptions`; a plan has its own.
         crs: CRS of a scene that has none.
         nodata: Nodata value that counts instead of the scene's own.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: A vector file, a GeoDataFrame, or a geometry in the scene's CRS.
         aoi_where: OGR attribute filter on a file.
@@ -88,6 +90,7 @@ def predict_scene(
         bands=bands,
         crs=crs,
         nodata=nodata,
+        alpha=alpha,
         grid=grid,
         aoi=aoi,
         aoi_where=aoi_where,

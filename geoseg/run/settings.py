@@ -47,6 +47,7 @@ DECIDING = (
     "bands",
     "crs",
     "nodata",
+    "alpha",
     "grid",
     "blend",
     "precision",

@@ -74,6 +74,7 @@ class Scene:
         has_mask: True where some pixels may be nodata (nodata value, alpha or mask band).
         file_has_mask: True where the file says so, and not only `given_nodata`.
         given_nodata: Nodata value that a user gave; it counts instead of the file's.
+        uses_alpha: False if a band that is marked alpha is an image.
         data_bands: Every band but alpha; red, green and blue first where the file marks them.
         overviews: `(height, width)` of each overview in the file; `NO_OVERVIEW` for one that must not be read.
         levels: Per band `(low, high)` that become 0 and 255; None leaves the values as they are.
@@ -94,6 +95,7 @@ class Scene:
     levels: Levels | None = None
     file_has_mask: bool = False
     given_nodata: float | None = None
+    uses_alpha: bool = True
 
     def at_gsd(self, gsd_m: float) -> "Scene":
         """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
@@ -185,12 +187,17 @@ class Scene:
         Raises:
             ReadError: If the mask cannot be read.
         """
-        if not self.has_mask or self.given_nodata is not None:
+        if not self.has_mask or not self.follows_file:
             return True
         shape, level = self._best_source()
         axes = (Axis(s, t) for s, t in zip(shape, self.grid.shape, strict=True))
         rows, cols = (a.source_span(s.start, s.stop) for a, s in zip(axes, window.slices, strict=True))
         return not self._look(rows, cols, level, partial(is_blank, is_overview=level is not None))
+
+    @property
+    def follows_file(self) -> bool:
+        """True where valid is what the file says is valid, so that its directory and mask tell it."""
+        return self.given_nodata is None and self.uses_alpha
 
     @property
     def reads_overview(self) -> bool:
@@ -262,7 +269,7 @@ class Scene:
             values = np.asarray(reader.read(self.bands, window=window))
             valid = np.asarray((values != values.dtype.type(self.nodata)).any(axis=0))
         else:
-            valid = read_valid(reader, window, uses_nodata=self.given_nodata is None)
+            valid = read_valid(reader, window, uses_nodata=self.given_nodata is None, uses_alpha=self.uses_alpha)
             columns = np.flatnonzero(valid.any(axis=0))
             if columns.size and columns[-1] - columns[0] + 1 == window.width:
                 values = np.asarray(reader.read(self.bands, window=window))
@@ -361,12 +368,7 @@ def data_windows(scene: Scene) -> tuple[Window, ...]:
     These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
     to be empty. The directory of a remote file is not fetched for this.
     """
-    if (
-        not scene.has_mask
-        or scene.given_nodata is not None
-        or scene.reads_overview
-        or reach_of(scene.paths) is not None
-    ):
+    if not scene.has_mask or not scene.follows_file or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()
     try:
         with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:

@@ -70,7 +70,7 @@ def test_however_a_TIFF_is_laid_out_its_windows_are_the_same(write, noise, optio
 )
 def test_colors_are_found_where_the_file_marks_them(write, noise, count: int, colors: tuple, bands: tuple) -> None:
     pixels = noise(count, 20, 20)
-    scene = open_scene(write("a.tif", pixels, colors=colors))
+    scene = open_scene(write("a.tif", pixels, colors=colors), alpha=True)
     assert (scene.bands, scene.band_count) == (bands, count)
     np.testing.assert_array_equal(read_all(scene)[0], pixels[[b - 1 for b in bands]])
 
