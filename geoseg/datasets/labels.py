@@ -18,7 +18,7 @@ from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.grid import Grid, Window
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
         where = f"their extent is {format_bounds(frame.total_bounds)}" if len(frame) else "the file holds none"
         raise LabelError(
             f"no polygon of {path} touches the image: {where}, the image's {format_bounds(native.bounds)} in its CRS. "
-            "Check that both are of the same place; empty_ok = true accepts an image without any"
+            "Check that both are of the same place; empty_ok = true accepts an image without any."
+            f"{hint_mirrored(frame.total_bounds, native)}"
         )
     target, other = coding.target
     if not column:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError, LabelError
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.scene import Raster
 from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, polygonize_window
 from geoseg.vectorize.calibration import Evidence, calibrate, gather_evidence
@@ -113,6 +113,7 @@ def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str
     return (
         f"No polygon of the {what} {path} touches the scene: {found}; the scene's extent is "
         f"{format_bounds(grid.bounds)} in {grid.crs or 'pixels'}. Check that both show the same place."
+        f"{hint_mirrored(frame.total_bounds, grid)}"
     )
 
 

@@ -383,4 +383,4 @@ def grid_of(path: Path) -> Grid:
         ScoredFileError: If GDAL cannot open it.
     """
     with _open(path) as src:
-        return Grid(src.crs, src.transform, src.shape)
+        return Grid.of_raster(src.crs, src.transform, src.shape)

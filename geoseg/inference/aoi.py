@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
             f"The AOI{name} lies outside the scene: its bounds are {format_bounds(whole.bounds)} in the scene's CRS, "
-            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both."
+            f"the scene's {format_bounds(grid.bounds)}. Check the CRS of both.{hint_mirrored(whole.bounds, grid)}"
         )
     return aoi
 

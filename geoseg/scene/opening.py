@@ -230,7 +230,7 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
         )
     elif own is not None and crs is not None and own != crs:
         log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
-    grid, (low, high) = Grid(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
+    grid, (low, high) = Grid.of_raster(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
     try:
         gsd_m = grid.gsd_m
     except RasterioError:  # PROJ knows no place for the coordinates

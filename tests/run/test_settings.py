@@ -122,13 +122,13 @@ def write_inputs(folder: Path) -> None:
     """
     layout = {"driver": "GTiff", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}
     for seed, (name, east) in enumerate({"scene": 0, "second": 30}.items()):
-        coarse = np.random.default_rng(seed).integers(1, 255, (3, SIDE // 4, SIDE // 4))
+        coarse = np.random.default_rng(seed).integers(1, 255, (4, SIDE // 4, SIDE // 4))
         pixels = np.kron(coarse, np.ones((4, 4))).astype(np.uint8)
-        pixels[:, 20:28, 40:60], pixels[2, :20, :60] = 77, 0
+        pixels[:, 20:28, 40:60], pixels[3, :20, :60] = 77, 0
         place = Affine(GSD_M, 0, WEST + east * GSD_M, 0, -GSD_M, NORTH)
-        profile = layout | {"dtype": "uint8", "count": 3, "height": SIDE, "width": SIDE, "transform": place}
+        profile = layout | {"dtype": "uint8", "count": 4, "height": SIDE, "width": SIDE, "transform": place}
         with rasterio.open(folder / f"{name}.tif", "w", **profile) as file:
-            file.colorinterp = [ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha]
+            file.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * 2, ColorInterp.alpha]
             file.write(pixels)
     data = bytearray((folder / "scene.tif").read_bytes())
     data[-40:] = bytes(40)

@@ -218,7 +218,8 @@ def test_a_plain_picture_is_read_in_pixel_coordinates_and_that_is_said(
         scene = open_scene(path)
     assert "no CRS" in caplog.text
     assert "pixel coordinates" in caplog.text
-    assert (scene.grid.crs, scene.grid.transform) == (None, Affine.identity())
+    assert "y = -row" in caplog.text
+    assert (scene.grid.crs, scene.grid.transform) == (None, Affine.scale(1, -1))
     assert scene.at_gsd(0.1).grid.shape == (40, 50)
     with rasterio.open(path) if driver == "" else pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         expected = rasterio.open(path).read()
