@@ -19,6 +19,9 @@ from rasterio.crs import CRS
 GSD_TOLERANCE = 0.02
 """Relative difference from the model's GSD below which a scene keeps its own pixels."""
 
+PICTURE = Affine(1, 0, 0, 0, -1, 0)
+"""The transform of a picture without georeference: x = column, y = -row, as GIS programs show it."""
+
 GSD_BASELINE_PX = 50
 """Pixels to either side of the center between which the GSD is measured."""
 
@@ -82,7 +85,7 @@ class Grid:
     """Georeferenced pixels: coordinate reference system, pixel-to-world transform, `(height, width)`.
 
     `transform` means what rasterio means by it: it maps `(col, row)` of pixel corners to world coordinates and may
-    rotate. `crs` is None for a plain picture, whose world coordinates are its pixel coordinates.
+    rotate. `crs` is None for a plain picture, whose transform is `PICTURE`.
     """
 
     crs: CRS | None
@@ -95,6 +98,11 @@ class Grid:
             raise ValueError(f"a grid needs at least one pixel, got {self.shape[0]} x {self.shape[1]}")
         if self.transform.determinant == 0:
             raise ValueError(f"the pixels of transform {tuple(self.transform)[:6]} have no area")
+
+    @classmethod
+    def of_raster(cls, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> "Grid":
+        """Return the grid of a raster that has these; without CRS and transform it is a picture."""
+        return cls(crs, PICTURE if crs is None and transform.is_identity else transform, shape)
 
     @property
     def height(self) -> int:

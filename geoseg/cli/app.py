@@ -80,6 +80,22 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 CRS = Annotated[
     str | None, typer.Option("--crs", help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)
 ]
+Nodata = Annotated[
+    float | None,
+    typer.Option(
+        "--nodata",
+        help="Pixel value that means nodata where all bands have it, instead of the value in the file.",
+        show_default=False,
+    ),
+]
+Alpha = Annotated[
+    bool | None,
+    typer.Option(
+        "--alpha/--no-alpha",
+        help="A band marked alpha is a mask, or an image such as near infrared; found out by default.",
+        show_default=False,
+    ),
+]
 AOIWhere = Annotated[
     str | None,
     typer.Option(
@@ -212,14 +228,17 @@ def _flags() -> dict[str, str]:
 def with_flags(text: str) -> str:
     """Return a message of the library with the arguments that it names in backticks as flags.
 
-    `aoi_where` becomes --aoi-where, and `workers=4` becomes --workers 4. What is not an option stays as it is. An
-    argument of a class of settings is an option like any other: `label_settings=LabelSettings(layer='a')`.
+    `aoi_where` becomes --aoi-where, `workers=4` becomes --workers 4, and `alpha=False` becomes --no-alpha. What is not
+    an option stays as it is. An argument of a class of settings is an option like any other:
+    `label_settings=LabelSettings(layer='a')`.
     """
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
         if name not in _flags():
             return match[0]
+        if value == "False":
+            return f"--no-{_flags()[name].removeprefix('--')}"
         return _flags()[name] + (f" {value.strip(QUOTES)}" if value not in (None, "True") else "")
 
     text = re.sub(r"`[a-z_]+=[A-Z]\w*\(([^`]+)\)`", r"`\1`", text)

@@ -7,11 +7,13 @@ import typer
 
 from geoseg.cli.app import (
     CRS,
+    Alpha,
     AOIWhere,
     Device,
     LabelColumn,
     LabelInstances,
     LabelLayer,
+    Nodata,
     OldPath,
     OldText,
     Overwrite,
@@ -110,6 +112,8 @@ def evaluate(
         bool, typer.Option("--pixels-only", help="Skip the scores of individual buildings.")
     ] = False,
     crs: CRS = None,
+    nodata: Nodata = None,
+    alpha: Alpha = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for metrics.json and pictures.", show_default=False),
@@ -159,5 +163,7 @@ def evaluate(
         threads=threads,
         overwrite=overwrite,
         crs=crs,
+        nodata=nodata,
+        alpha=alpha,
     )
     typer.echo(evaluate_scenes(scene or [], settings).table())

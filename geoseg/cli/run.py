@@ -9,11 +9,13 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import (
     CRS,
+    Alpha,
     Also,
     AOIWhere,
     Device,
     FillHoles,
     Model,
+    Nodata,
     OutlineKind,
     Overwrite,
     Quiet,
@@ -86,6 +88,8 @@ def run(
         typer.Option(help="Bands of the scene in the order of the model's bands, such as 1,2,3.", show_default=False),
     ] = None,
     crs: CRS = None,
+    nodata: Nodata = None,
+    alpha: Alpha = None,
     grid: Annotated[
         Literal["model", "scene"], typer.Option(help="Resample to the model's pixel size, or keep the scene's.")
     ] = "model",
@@ -159,6 +163,8 @@ def run(
         split_depth=split_depth,
         bands=parse_numbers(bands, "--bands", "band numbers", "1,2,3"),
         crs=crs,
+        nodata=nodata,
+        alpha=alpha,
         grid=grid,
         blend=blend,
         device=device,

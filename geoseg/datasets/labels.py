@@ -20,7 +20,7 @@ from geoseg.io.datum import check_shift
 from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import describe_bounds, format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
         where = f"their extent is {describe_bounds(own, native)}" if len(own) else "the file holds none"
         raise LabelError(
             f"no polygon of {path} touches the image: {where}. "
-            "Check that both are of the same place; empty_ok = true accepts an image without any"
+            "Check that both are of the same place; empty_ok = true accepts an image without any."
+            f"{hint_mirrored(frame.total_bounds, native)}"
         )
     target, other = coding.target
     if not column:
@@ -273,6 +274,9 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> tupl
     """Read class indices, and the first band; a nodata value to which the recipe gives a class is known.
 
     Of single buildings 0 is the background, also where it is the nodata value.
+
+    Raises:
+        UnknownLabelError: Some values have no class, or the nodata value has one that nobody gave it.
     """
     from rasterio.enums import ColorInterp
     from rasterio.windows import Window as Part
@@ -297,9 +301,25 @@ def _read_coded(path: Path, source: Any, coding: Coding, window: Window) -> tupl
             )
         if (coding.explicit or coding.instances) and source.nodata in coding.values:
             known |= first == source.nodata
+        else:
+            _check_nodata(first, source.nodata, coding)
         return coding.of_values(first, known & np.isfinite(first)), first
     except UnknownLabelError as err:
         raise UnknownLabelError(f"the mask {path} {err}") from err
+
+
+def _check_nodata(values: NDArray[Any], nodata: float | None, coding: Coding) -> None:
+    """Refuse a nodata value that is a class too: without its background, a mask of 0 and 1 has no false positives."""
+    names = {index: name for name, index in coding.indices.items()}
+    meant = {value: names[index] for value, index in coding.values.items() if index != IGNORED}
+    count = int((values == nodata).sum()) if nodata in meant else 0
+    if count:
+        given = ", ".join(f"{value}={name}" for value, name in list(meant.items())[:3])
+        raise UnknownLabelError(
+            f"has the nodata value {nodata:g}, which also stands for {meant[int(nodata or 0)]}: {count} px would be "
+            f"unknown. Say in `codes`, or in a recipe in `values`, what its values mean: {given} if the nodata value "
+            f"is a class like the others, {nodata:g}=unknown if these pixels really have no label"
+        )
 
 
 def _resample(values: Labels, own: Grid, grid: Grid, coding: Coding) -> Labels:

@@ -13,7 +13,7 @@ from geoseg.errors import GeosegError, LabelError
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
 from geoseg.io.reproject import areal_parts
-from geoseg.io.vectors import describe_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.scene import Raster
 from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, polygonize_window
 from geoseg.vectorize.calibration import Evidence, calibrate, gather_evidence
@@ -110,7 +110,10 @@ def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str
     """Return the message that a file does not overlap the scene, with both extents."""
     frame = read_polygons(path, what=what, error=LabelError, layer=layer)
     found = f"its extent is {describe_bounds(frame, grid)}" if len(frame) else "it contains no polygon"
-    return f"No polygon of the {what} {path} touches the scene: {found}. Check that both show the same place."
+    return (
+        f"No polygon of the {what} {path} touches the scene: {found}. Check that both show the same place."
+        f"{hint_mirrored(frame.total_bounds, grid)}"
+    )
 
 
 def repair_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.int64]]:

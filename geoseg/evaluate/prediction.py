@@ -120,6 +120,8 @@ class ScoredModel:
             device=settings.device,
             threads=settings.threads,
             crs=settings.crs,
+            nodata=settings.nodata,
+            alpha=settings.alpha,
             chip_px=settings.chip_px,
             halo_px=settings.halo_px,
         )
@@ -265,7 +267,8 @@ def _image_of(report: dict[str, Any]) -> Scene | None:
     if not scene.get("paths"):
         return None
     try:
-        found = open_scene(scene["paths"], crs=report.get("settings", {}).get("crs"))
+        given = report.get("settings", {})
+        found = open_scene(scene["paths"], crs=given.get("crs"), nodata=given.get("nodata"), alpha=given.get("alpha"))
         return found.with_bands(scene["bands"]) if scene.get("bands") else found
     except GeosegError as err:
         log.info("The picture will not show the image: %s", err)
@@ -297,7 +300,9 @@ class ScoredFiles:
             UsageError: If there is no grid, or the target is not one of the classes.
         """
         mask, footprints = self.mask, settings.footprints
-        image = open_scene(list(self.images), crs=settings.crs) if self.images else None
+        image = None
+        if self.images:
+            image = open_scene(list(self.images), crs=settings.crs, nodata=settings.nodata, alpha=settings.alpha)
         names, index = _name_classes(settings.classes if mask is not None else (), settings.target)
         if mask is not None:
             grid = grid_of(mask)
@@ -378,4 +383,4 @@ def grid_of(path: Path) -> Grid:
         ScoredFileError: If GDAL cannot open it.
     """
     with _open(path) as src:
-        return Grid(src.crs, src.transform, src.shape)
+        return Grid.of_raster(src.crs, src.transform, src.shape)

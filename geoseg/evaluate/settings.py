@@ -61,7 +61,7 @@ class EvaluateSettings:
         pictures: Also draw pictures.
         overwrite: Replace existing results.
 
-    `blend`, `device`, `threads`, `crs`, `chip_px` and `halo_px` are those of `InferenceOptions`.
+    `blend`, `device`, `threads`, `crs`, `nodata`, `alpha`, `chip_px` and `halo_px` are those of `InferenceOptions`.
     """
 
     labels: Path
@@ -89,6 +89,8 @@ class EvaluateSettings:
     threads: int | None = None
     overwrite: bool = False
     crs: str | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
     chip_px: int | None = None
     halo_px: int | None = None
 

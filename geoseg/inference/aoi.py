@@ -15,7 +15,7 @@ from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import DatumShift, check_shift
 from geoseg.io.reproject import in_degrees
-from geoseg.io.vectors import describe_bounds, in_crs_of, only_polygons, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, only_polygons, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
     if not aoi.touches(grid.window):
         raise OutsideAOIError(
             f"The AOI{name} lies outside the scene: its bounds are {describe_bounds(frame, grid)}. Check the CRS of "
-            "both."
+            f"both.{hint_mirrored(frame.total_bounds, grid)}"
         )
     return aoi
 

@@ -37,6 +37,8 @@ def predict_scene(
     classes: bool = False,
     bands: Sequence[int] | None = None,
     crs: str | None = None,
+    nodata: float | None = None,
+    alpha: bool | None = None,
     grid: GridChoice = "model",
     aoi: Area | None = None,
     aoi_where: str | None = None,
@@ -59,6 +61,8 @@ def predict_scene(
         classes: The same as `layer="classes"`.
         bands: This and all that follow: see `InferenceOptions`; a plan has its own.
         crs: CRS of a scene that has none.
+        nodata: Nodata value that counts instead of the scene's own.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: A vector file, a GeoDataFrame, or a geometry in the scene's CRS.
         aoi_where: OGR attribute filter on a file.
@@ -85,6 +89,8 @@ def predict_scene(
     options = InferenceOptions(
         bands=bands,
         crs=crs,
+        nodata=nodata,
+        alpha=alpha,
         grid=grid,
         aoi=aoi,
         aoi_where=aoi_where,
@@ -158,7 +164,7 @@ def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArra
             return _probability(file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop))))
 
     with allow_no_georeference(), rasterio.open(path) as file:
-        grid = Grid(file.crs, file.transform, file.shape)
+        grid = Grid.of_raster(file.crs, file.transform, file.shape)
     corners = [(row, col) for row in range(0, grid.height, block_px) for col in range(0, grid.width, block_px)]
     windows = (Window(row, col, block_px, block_px).intersect(grid.window) for row, col in corners)
     chunks = [(window, delayed(read)(window)) for window in windows if window is not None]

@@ -66,7 +66,9 @@ def plan_mosaic(
 
     def open_one(source: SceneSource) -> Scene:
         """Open a scene with its own pixels, the model's bands and levels."""
-        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs))
+        scene = open_scene(
+            source.paths, crs=_missing_crs(source, options.crs), nodata=options.nodata, alpha=options.alpha
+        )
         return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
 
     with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
@@ -144,7 +146,7 @@ def _as_one(
         return None
     files = [path for source in reversed(sources) for path in source.paths]  # a later file lies over an earlier one
     try:
-        scene = open_scene(files, crs=_missing_crs(first, options.crs))
+        scene = open_scene(files, crs=_missing_crs(first, options.crs), nodata=options.nodata, alpha=options.alpha)
     except SceneMismatchError:
         return None
     name = first.name if len(sources) == 1 else "mosaic"

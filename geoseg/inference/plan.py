@@ -148,6 +148,8 @@ class InferenceOptions:
     Attributes:
         bands: One-based bands of the scene, one for each of the model's, in its order.
         crs: CRS of a scene that has none.
+        nodata: Nodata value that counts instead of the scene's own.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         grid: `model` resamples to the model's GSD; `scene` keeps the scene's own pixels.
         aoi: The area asked for: a vector file in any CRS, or a GeoDataFrame, or a geometry in the scene's CRS.
         aoi_where: OGR attribute filter on a file, such as `split = 'test'`.
@@ -161,6 +163,8 @@ class InferenceOptions:
 
     bands: Sequence[int] | None = None
     crs: str | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
     grid: GridChoice = "model"
     aoi: Area | None = None
     aoi_where: str | None = None
@@ -207,7 +211,8 @@ def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | Non
     """
     options = options or InferenceOptions()
     check_chips(bundle.spec, options)
-    scene = fit_scene(open_scene(paths, crs=options.crs), bundle.spec, bands=options.bands, grid=options.grid)
+    scene = open_scene(paths, crs=options.crs, nodata=options.nodata, alpha=options.alpha)
+    scene = fit_scene(scene, bundle.spec, bands=options.bands, grid=options.grid)
     area = read_aoi(options.aoi, scene.grid, where=options.aoi_where) if options.aoi is not None else None
     return lay_chips(scene, area, bundle, options)
 

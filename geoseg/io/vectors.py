@@ -175,6 +175,13 @@ def to_pixels(geometry: Any, grid: Grid) -> Any:
     return shapely.transform(shapely.force_2d(geometry), lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])))
 
 
+def hint_mirrored(bounds: Sequence[float] | NDArray[np.float64], grid: Grid) -> str:
+    """Return a hint for messages if polygons lie above a picture, as those do that count rows downward; else ""."""
+    if grid.crs is not None or grid.bounds[3] != 0 or not bounds[1] >= 0:
+        return ""
+    return " In a picture without georeference y = -row, as QGIS shows it: if y of the polygons is the row, negate it."
+
+
 def format_bounds(bounds: Sequence[float] | NDArray[np.float64]) -> str:
     """Return bounds for a message: degrees with six digits, meters with one decimal."""
     return "(" + ", ".join(f"{v:.6g}" if abs(v) < 1000 else f"{v:.1f}" for v in bounds) + ")"

@@ -46,6 +46,8 @@ DECIDING = (
     "split_depth",
     "bands",
     "crs",
+    "nodata",
+    "alpha",
     "grid",
     "blend",
     "precision",

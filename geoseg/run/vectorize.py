@@ -278,7 +278,8 @@ def _grid_of(path: str, band: int, crs: str | None) -> tuple[Grid, _Band]:
                 np.dtype(src.dtypes[band - 1]), src.scales[band - 1], src.offsets[band - 1], src.nodatavals[band - 1]
             )
             own = CRS.from_wkt(src.crs.to_wkt()) if src.crs is not None else None
-            grid = Grid(own or (parse_crs(crs, "crs") if crs is not None else None), src.transform, src.shape)
+            given = parse_crs(crs, "crs") if crs is not None else None
+            grid = Grid.of_raster(own or given, src.transform, src.shape)
     except rasterio.errors.RasterioError as err:
         raise MissingFileError(
             f"{path} cannot be read ({err}). Give a raster that GDAL can read; the working folder is {Path.cwd()}."

@@ -1,9 +1,10 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
+from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
-from geoseg.scene.scene import Levels, Pixels, Scene, data_windows, stretch
+from geoseg.scene.scene import Pixels, Scene, data_windows
 from geoseg.scene.stored import Raster, StoredRaster, read_window
 
 __all__ = [

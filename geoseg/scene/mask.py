@@ -58,17 +58,28 @@ _known: WeakKeyDictionary[rasterio.DatasetReader, dict[Content, bool]] = WeakKey
 """Whether tiles are empty, by their bytes."""
 
 
-def read_valid(reader: rasterio.DatasetReader, window: RasterWindow) -> NDArray[np.bool_]:
+def read_valid(
+    reader: rasterio.DatasetReader, window: RasterWindow, *, uses_nodata: bool = True, uses_alpha: bool = True
+) -> NDArray[np.bool_]:
     """Return the `(y, x)` valid mask of a window.
 
     With nodata values a pixel is valid where any band but alpha has another value, and alpha is not 0.
+
+    Args:
+        reader: The raster.
+        window: Rows and columns.
+        uses_nodata: Whether the file's nodata values count.
+        uses_alpha: Whether a band that is marked alpha counts.
     """
-    if not any(MaskFlags.nodata in flags for flags in reader.mask_flag_enums):
+    flags = {flag for band in reader.mask_flag_enums for flag in band}
+    if MaskFlags.nodata not in flags and (uses_alpha or MaskFlags.alpha not in flags):
         return np.asarray(reader.dataset_mask(window=window) > 0)
-    alpha = [band for band, color in zip(reader.indexes, reader.colorinterp, strict=True) if color == ColorInterp.alpha]
-    valid = np.zeros((window.height, window.width), bool)
+    marked = (band for band, c in zip(reader.indexes, reader.colorinterp, strict=True) if c == ColorInterp.alpha)
+    alpha = list(marked) if uses_alpha else []
+    uses_nodata &= MaskFlags.nodata in flags
+    valid = np.full((window.height, window.width), not uses_nodata)
     with ignore_warnings(NodataShadowWarning):
-        for band in set(reader.indexes) - set(alpha):
+        for band in set(reader.indexes) - set(alpha) if uses_nodata else ():
             valid |= reader.read_masks(band, window=window) > 0
     for band in alpha:
         valid &= reader.read(band, window=window) > 0

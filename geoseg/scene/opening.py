@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -12,27 +13,43 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
 
-from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError
+from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.grid import Grid
+from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
-from geoseg.scene.scene import Scene
+from geoseg.scene.reader import clear_errors
+from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_mask
 from geoseg.scene.vrt import mosaic_vrt
 from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger("geoseg.scene")
 
+ALPHA_FILES = 9
+"""Most of several files of one scene whose alpha band is sampled."""
+
 PLAUSIBLE_GSD_M = (1e-3, 1e5)
 """Meters per pixel outside which coordinates and CRS cannot belong together."""
 
 
-def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | CRS | None = None) -> Scene:
-    """Open one or several rasters as one scene; reads headers only.
+def open_scene(
+    paths: Paths,
+    *,
+    bands: Sequence[int] | None = None,
+    crs: str | CRS | None = None,
+    nodata: float | None = None,
+    alpha: bool | None = None,
+) -> Scene:
+    """Open one or several rasters as one scene; reads headers, and samples of an alpha band.
 
     Args:
         paths: A raster, a URL, a folder of rasters, or several of these; several files of one grid become one scene.
-        bands: One-based band numbers; by default red, green and blue as the file marks them, else the first three.
+        bands: One-based band numbers; by default red, green and blue as the file names or marks them, else the first
+            three.
         crs: Coordinate reference system to use where the file has none.
+        nodata: Nodata value that counts instead of the file's. Mask and alpha bands still count.
+        alpha: True if a band that is marked alpha is a mask, False if it is an image; found out by default, from its
+            name and its values.
 
     Raises:
         MissingFileError: If a file is not there.
@@ -41,6 +58,7 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
         SceneMismatchError: If several files do not share one grid.
         BandMismatchError: If the bands are not there.
         MissingCRSError: If `crs` cannot be understood.
+        UsageError: If pixels cannot have the value `nodata`.
     """
     files = list_files(paths)
     for file in files:
@@ -51,9 +69,14 @@ def open_scene(paths: Paths, *, bands: Sequence[int] | None = None, crs: str | C
             for file in files:
                 with _open(file, file) as src:
                     _check_complete(src, file)
-            source = mosaic_vrt(files)
+            for file in files[:: math.ceil(len(files) / ALPHA_FILES)]:
+                with _open(file, file) as src:
+                    alpha = _has_alpha(src, file, alpha)
+            alpha = alpha is not False
+            source = mosaic_vrt(files, nodata, has_alpha=alpha)
         with _open(source, files[0]) as src:
-            return _describe(src, source, files, bands, parse_crs(crs) if crs is not None else None)
+            given = parse_crs(crs) if crs is not None else None
+            return _describe(src, source, files, bands, given, nodata, alpha)
 
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
@@ -82,7 +105,13 @@ def parse_crs(text: str | CRS, argument: str = "crs") -> CRS:
 
 
 def _describe(
-    src: rasterio.DatasetReader, source: str, files: list[str], bands: Sequence[int] | None, crs: CRS | None
+    src: rasterio.DatasetReader,
+    source: str,
+    files: list[str],
+    bands: Sequence[int] | None,
+    crs: CRS | None,
+    nodata: float | None,
+    alpha: bool | None,
 ) -> Scene:
     name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
     if src.count == 0:
@@ -91,16 +120,27 @@ def _describe(
             f"Name one of them: {', '.join(src.subdatasets[:3])}"
         )
     _check_complete(src, files[0])
-    grid, data_bands = _grid_of(src, name, crs), _data_bands(src, name)
+    grid = _grid_of(src, name, crs)
+    alpha = _has_alpha(src, name, alpha)
+    data_bands = _data_bands(src, name, has_alpha=alpha is not False)
     if len(set(src.dtypes)) > 1 or np.dtype(src.dtypes[0]).kind not in "uif":
         raise NotARasterError(
             f"{name} has pixels of type {', '.join(sorted(set(src.dtypes)))}; real numbers of one type are expected. "
             "Convert it with `gdal_translate -ot UInt16`."
         )
+    if nodata is not None:
+        _check_nodata(nodata, np.dtype(src.dtypes[0]), name)
+    given = nodata if source == files[0] else None  # a VRT of several files declares it
+    uses_alpha = alpha is not False or ColorInterp.alpha not in src.colorinterp
+    told = (band for band in src.mask_flag_enums if uses_alpha or MaskFlags.alpha not in band)
+    flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
         with rasterio.open(source, overview_level=level) as overview:
-            overviews.append(overview.shape)
+            lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
+            overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
+    if NO_OVERVIEW in overviews:
+        log.info("%s: its overviews have no mask, unlike its pixels, so they are not used.", name)
     scene = Scene(
         name=name,
         paths=tuple(files),
@@ -111,24 +151,60 @@ def _describe(
         band_count=src.count,
         dtype=str(src.dtypes[0]),
         nodata=src.nodata,
-        has_mask=any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums),
+        has_mask=bool(flags) or given is not None,
+        file_has_mask=bool(flags),
+        given_nodata=given,
+        uses_alpha=uses_alpha,
         data_bands=data_bands,
         overviews=tuple(overviews),
     )
     return scene.with_bands(scene.bands)
 
 
-def _data_bands(src: rasterio.DatasetReader, name: str) -> tuple[int, ...]:
-    """Order the bands that are not alpha: red, green, blue first where the file marks them."""
-    meaning = src.colorinterp
-    if meaning[0] == ColorInterp.palette:
+def _check_nodata(nodata: float, dtype: np.dtype[Any], name: str) -> None:
+    """Refuse a nodata value that no pixel can have."""
+    if dtype.kind == "f":
+        return
+    limits = np.iinfo(dtype)
+    if not (float(nodata).is_integer() and limits.min <= nodata <= limits.max):
+        raise UsageError(
+            f"{name} has pixels of type {dtype}, whole numbers from {limits.min} to {limits.max}, so none has the "
+            f"value of `nodata={nodata:.15g}`. Give a value that its pixels have."
+        )
+
+
+def _has_alpha(src: rasterio.DatasetReader, name: str, alpha: bool | None) -> bool | None:
+    """Return False if a band is marked alpha, but is an image; log a warning where nobody said so.
+
+    Args:
+        src: The raster.
+        name: Its name, for messages.
+        alpha: What is known: True or False, or None.
+    """
+    if alpha is not None or ColorInterp.alpha not in src.colorinterp:
+        return alpha
+    try:
+        if is_mask(src):
+            return None
+    except RasterioError:  # reading the blocks will report it
+        clear_errors(src)
+        return None
+    log.warning(
+        "%s: band %d is marked as alpha, but holds an image, such as near infrared: it is a band like the others and "
+        "no mask. Give `alpha=False` to confirm that, or `alpha=True` if it is a mask.",
+        name,
+        src.colorinterp.index(ColorInterp.alpha) + 1,
+    )
+    return False
+
+
+def _data_bands(src: rasterio.DatasetReader, name: str, *, has_alpha: bool) -> tuple[int, ...]:
+    """Order the bands that are not alpha: red, green, blue first where the file names or marks them."""
+    if src.colorinterp[0] == ColorInterp.palette:
         raise BandMismatchError(
             f"{name} holds palette indices, not colors. Expand them with `gdal_translate -expand rgb IN OUT`."
         )
-    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    first = [meaning.index(color) + 1 for color in rgb] if all(color in meaning for color in rgb) else []
-    others = [i for i, m in enumerate(meaning, 1) if m != ColorInterp.alpha and i not in first]
-    return (*first, *others)
+    return order_bands(colors_of(src, has_alpha=has_alpha))
 
 
 def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
@@ -154,7 +230,7 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
         )
     elif own is not None and crs is not None and own != crs:
         log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
-    grid, (low, high) = Grid(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
+    grid, (low, high) = Grid.of_raster(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
     try:
         gsd_m = grid.gsd_m
     except RasterioError:  # PROJ knows no place for the coordinates

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -71,6 +71,12 @@ def open_reader(
                 cache.popitem(last=False)[1].close()
         cache.move_to_end(key)
         yield cache[key]
+
+
+def clear_errors(reader: rasterio.DatasetReader) -> None:
+    """Let rasterio raise what GDAL left behind when a read failed: it would do so at the next call, whichever it is."""
+    with suppress(Exception):
+        _ = reader.colorinterp
 
 
 def _own_cache() -> _Cache:

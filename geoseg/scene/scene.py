@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,8 +21,10 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, ReadError
 from geoseg.grid import Grid, Window
 from geoseg.scene.files import forget, gdal_env, reach_of
+from geoseg.scene.levels import Levels, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
-from geoseg.scene.reader import Tile, close_readers, fetches, open_reader
+from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
+from geoseg.scene.reader import Stamp, Tile, clear_errors, close_readers, fetches, open_reader, stamp_of
 from geoseg.scene.resample import Axis, resample
 from geoseg.third_party import allow_no_georeference
 
@@ -33,8 +35,8 @@ Found = TypeVar("Found")
 OVERVIEW_OVERSAMPLING = 2
 """Pixels along an axis that an overview must have per pixel of the working grid (two by area) to be read."""
 
-Levels = tuple[tuple[float, float], ...]
-"""Per band the values `(low, high)` that become 0 and 255."""
+NO_OVERVIEW = (0, 0)
+"""Stands for an overview that is not read: it lacks the mask, or shows something else than the pixels."""
 
 REMOTE_ATTEMPTS = 4
 """Times that a remote window is read, reopening the file each time, after GDAL has given up its own retries."""
@@ -45,16 +47,7 @@ ATTEMPT_DELAY_S = 0.5
 REACH_PX = 2
 """Pixels of the file beyond which resampling does not reach."""
 
-LEVEL_PERCENTILES = (2.0, 98.0)
 LEVEL_SAMPLE_PX = 1024
-
-
-def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
-    """Map each band's `(low, high)` to 0 and 255, clipped; `(band, y, x)` of any type to uint8."""
-    low, high = (np.array(side, np.float32)[:, None, None] for side in zip(*levels, strict=True))
-    scaled = (values.astype(np.float32) - low) * (255 / np.maximum(high - low, np.float32(1e-12)))
-    stretched: NDArray[np.uint8] = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-    return stretched
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +72,11 @@ class Scene:
         dtype: Type of the pixels in the file.
         nodata: Nodata value in the file, if any.
         has_mask: True where some pixels may be nodata (nodata value, alpha or mask band).
+        file_has_mask: True where the file says so, and not only `given_nodata`.
+        given_nodata: Nodata value that a user gave; it counts instead of the file's.
+        uses_alpha: False if a band that is marked alpha is an image.
         data_bands: Every band but alpha; red, green and blue first where the file marks them.
-        overviews: `(height, width)` of each overview in the file.
+        overviews: `(height, width)` of each overview in the file; `NO_OVERVIEW` for one that must not be read.
         levels: Per band `(low, high)` that become 0 and 255; None leaves the values as they are.
     """
 
@@ -97,14 +93,18 @@ class Scene:
     data_bands: tuple[int, ...] = ()
     overviews: tuple[tuple[int, int], ...] = ()
     levels: Levels | None = None
+    file_has_mask: bool = False
+    given_nodata: float | None = None
+    uses_alpha: bool = True
 
     def at_gsd(self, gsd_m: float) -> "Scene":
         """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
-        return replace(self, grid=self.native.resampled(gsd_m))
+        return replace(self, grid=self.native.resampled(gsd_m))._without_stale_overviews()
 
     def at_shape(self, shape: tuple[int, int]) -> "Scene":
         """Return the scene on the grid of the same extent with this height and width."""
-        return replace(self, grid=self.native.reshaped(shape) if shape != self.native.shape else self.native)
+        grid = self.native.reshaped(shape) if shape != self.native.shape else self.native
+        return replace(self, grid=grid)._without_stale_overviews()
 
     def with_bands(self, bands: Sequence[int]) -> "Scene":
         """Return the scene with other bands.
@@ -130,10 +130,26 @@ class Scene:
         height, width = (max(1, round(n / factor)) for n in self.native.shape)
         sample = self.at_shape((height, width))
         pixels = sample.read(sample.grid.window)
-        if not pixels.valid.any():
-            return replace(self, levels=tuple((0.0, 1.0) for _ in self.bands))
-        low, high = np.percentile(pixels.values[:, pixels.valid], LEVEL_PERCENTILES, axis=1)
-        return replace(self, levels=tuple((float(a), float(b)) for a, b in zip(low, high, strict=True)))
+        self._warn_of_collar(pixels)
+        return replace(self, levels=measure_levels(pixels.values[:, pixels.valid]))
+
+    def _warn_of_collar(self, pixels: Pixels) -> None:
+        """Log a warning if a value of the whole scene looks like nodata that nobody declared."""
+        found = find_collar(pixels.values, pixels.valid)
+        if found is None:
+            return
+        value, share, levels = found
+        log.warning(
+            "%s: the value %s fills %.0f %% of the pixels and part of the border, but is not declared as nodata. It "
+            "decides the stretch to 8 bits: without it, the levels would be %s. If it means nodata, give `nodata=%s`, "
+            "or declare it in the file with `gdal_edit.py -a_nodata %s`.",
+            self.name,
+            value,
+            100 * share,
+            ", ".join(f"{low:.6g}-{high:.6g}" for low, high in levels),
+            value,
+            value,
+        )
 
     def read(self, window: Window) -> Pixels:
         """Read a window of the working grid.
@@ -171,12 +187,17 @@ class Scene:
         Raises:
             ReadError: If the mask cannot be read.
         """
-        if not self.has_mask:
+        if not self.has_mask or not self.follows_file:
             return True
         shape, level = self._best_source()
         axes = (Axis(s, t) for s, t in zip(shape, self.grid.shape, strict=True))
         rows, cols = (a.source_span(s.start, s.stop) for a, s in zip(axes, window.slices, strict=True))
         return not self._look(rows, cols, level, partial(is_blank, is_overview=level is not None))
+
+    @property
+    def follows_file(self) -> bool:
+        """True where valid is what the file says is valid, so that its directory and mask tell it."""
+        return self.given_nodata is None and self.uses_alpha
 
     @property
     def reads_overview(self) -> bool:
@@ -188,6 +209,17 @@ class Scene:
         needed = tuple(n * OVERVIEW_OVERSAMPLING for n in self.grid.shape)
         fitting = [(s, i) for i, s in enumerate(self.overviews) if s[0] >= needed[0] and s[1] >= needed[1]]
         return min(fitting, default=(self.native.shape, None))
+
+    def _without_stale_overviews(self) -> "Scene":
+        """Return the scene without the overviews for its grid that show something else than its pixels."""
+        scene = self
+        while (level := scene._best_source()[1]) is not None:
+            stamps = tuple(stamp_of(path) for path in scene.paths)
+            if _shows_pixels(replace(scene, grid=scene.native, levels=None), level, stamps):
+                return scene
+            left = [NO_OVERVIEW if i == level else shape for i, shape in enumerate(scene.overviews)]
+            scene = replace(scene, overviews=tuple(left))
+        return scene
 
     def _look(
         self,
@@ -205,7 +237,7 @@ class Scene:
         for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
             try:
                 with gdal_env(self.paths), open_reader(self.source, level, files=self.paths) as reader:
-                    if self.has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
+                    if self.file_has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
                         raise OSError("its mask could not be read")  # GDAL does not say so if a server withholds it
                     under = tiles_under(reader, window) if is_remote else ()
                     tiles: set[Tile] = {(self.source, level, *tile) for tile in under}
@@ -231,13 +263,13 @@ class Scene:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read the bands of a window and its mask, None if all is valid; pixels that are not numbers become 0."""
         valid: NDArray[np.bool_] | None = None
-        if not self.has_mask:
+        if not self.file_has_mask:
             values = np.asarray(reader.read(self.bands, window=window))
         elif self._tells_nodata(reader):
             values = np.asarray(reader.read(self.bands, window=window))
             valid = np.asarray((values != values.dtype.type(self.nodata)).any(axis=0))
         else:
-            valid = read_valid(reader, window)
+            valid = read_valid(reader, window, uses_nodata=self.given_nodata is None, uses_alpha=self.uses_alpha)
             columns = np.flatnonzero(valid.any(axis=0))
             if columns.size and columns[-1] - columns[0] + 1 == window.width:
                 values = np.asarray(reader.read(self.bands, window=window))
@@ -247,12 +279,26 @@ class Scene:
                     first, stop = int(columns[0]), int(columns[-1]) + 1
                     part = RasterWindow(window.col_off + first, window.row_off, stop - first, window.height)
                     values[:, :, first:stop] = reader.read(self.bands, window=part)
+        if self.given_nodata is not None:
+            has_data = ~self._is_nodata(reader, window, values)
+            valid = has_data if valid is None else has_data & valid
         if values.dtype.kind == "f":
             finite = np.isfinite(values).all(axis=0)
             if not finite.all():
                 values[:, ~finite] = 0
                 valid = finite if valid is None else finite & valid
         return values, valid
+
+    def _is_nodata(
+        self, reader: rasterio.DatasetReader, window: RasterWindow, values: NDArray[Any]
+    ) -> NDArray[np.bool_]:
+        """Return `(y, x)`, True where all bands but alpha have the nodata value that was given, also those not read."""
+        nodata = values.dtype.type(self.given_nodata)
+        found = np.asarray((values == nodata).all(axis=0))
+        others = sorted(set(self.data_bands) - set(self.bands))
+        if others and found.any():
+            found &= (reader.read(others, window=window) == nodata).all(axis=0)
+        return found
 
     def _tells_nodata(self, reader: rasterio.DatasetReader) -> bool:
         """Return True if the values read suffice to tell nodata: one whole number, in every band of the file.
@@ -262,6 +308,7 @@ class Scene:
         kind, nodata = np.dtype(self.dtype), self.nodata
         return (
             nodata is not None
+            and self.given_nodata is None
             and kind.kind in "ui"
             and float(nodata).is_integer()
             and np.iinfo(kind).min <= nodata <= np.iinfo(kind).max
@@ -272,13 +319,56 @@ class Scene:
         )
 
 
+@lru_cache(maxsize=1024)
+def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
+    """Return True if an overview shows what the pixels show, in a sample; if not, log a warning once.
+
+    What cannot be read is left out: reading the blocks will report it.
+
+    Args:
+        scene: The scene in its own pixels.
+        level: Number of the overview.
+        stamps: Times and sizes of the files, so that a file that was replaced is compared again.
+    """
+    shape, native = scene.overviews[level], scene.native.shape
+    scene = replace(scene, bands=tuple(dict.fromkeys(scene.bands)))
+    axes = (Axis(native[0], shape[0]), Axis(native[1], shape[1]))
+    exact, coarse = [], []
+    for window in sample_windows(shape, max(native[0] / shape[0], native[1] / shape[1])):
+        try:
+            read = partial(scene._look, level=None, look=scene._read_open)
+            fine = resample(read, axes, window.rows, window.cols, len(scene.bands), np.dtype(scene.dtype))
+            values, valid = scene._look(window.rows, window.cols, level, scene._read_open)
+        except ReadError:
+            with open_reader(scene.source, files=scene.paths) as reader:
+                clear_errors(reader)
+            continue
+        other = values, np.ones(window.shape, bool) if valid is None else valid
+        if fine[1].any() or other[1].any():
+            exact.append(fine)
+            coarse.append(other)
+        if len(exact) == FEWEST_SAMPLES:
+            break
+    if show_the_same(exact, coarse):
+        return True
+    log.warning(
+        "%s: its overview of %d x %d px shows something else than its pixels; it may have been built before they were "
+        "written. The pixels are read instead, which takes longer. Build the overviews again with `gdaladdo -clean` "
+        "and `gdaladdo`.",
+        scene.name,
+        shape[1],
+        shape[0],
+    )
+    return False
+
+
 def data_windows(scene: Scene) -> tuple[Window, ...]:
     """Return windows of the working grid outside which nothing is valid; none where that is not known.
 
     These are the sources of a VRT, or the TIFF tiles of a local file except those that were never written or are known
     to be empty. The directory of a remote file is not fetched for this.
     """
-    if not scene.has_mask or scene.reads_overview or reach_of(scene.paths) is not None:
+    if not scene.has_mask or not scene.follows_file or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()
     try:
         with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:

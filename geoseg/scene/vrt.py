@@ -1,7 +1,7 @@
 """Several rasters of one grid as one: a GDAL virtual raster, built in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -9,9 +9,11 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.dtypes import dtype_rev, typename_fwd
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
-from geoseg.errors import NotARasterError, SceneMismatchError
+from geoseg.errors import NotARasterError, SceneMismatchError, UsageError
+from geoseg.scene.bands import colors_of, order_bands
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
 """GDAL's names of the types of real numbers, such as Byte for uint8."""
@@ -32,13 +34,17 @@ class Part:
     colors: tuple[str, ...]
     nodata: float | None
     masked: bool
+    has_mask_band: bool
+    alpha_is_image: bool
 
 
-def mosaic_vrt(paths: Sequence[str]) -> str:
+def mosaic_vrt(paths: Sequence[str], nodata: float | None = None, *, has_alpha: bool = True) -> str:
     """Build a VRT over files that share one grid; a later file lies over an earlier one.
 
     Args:
         paths: Files or URLs.
+        nodata: Nodata value that counts instead of that of the files.
+        has_alpha: Whether bands that are marked alpha are masks.
 
     Returns:
         The VRT's XML, which rasterio opens like a path. Pixels that no file covers are nodata.
@@ -46,8 +52,17 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     Raises:
         NotARasterError: If a file cannot be opened, or holds no bands of real numbers.
         SceneMismatchError: If CRS, pixel size, bands or type differ, or a file lies between the pixels of the first.
+        UsageError: If a nodata value is given for files with mask bands.
     """
-    parts = [_read_header(path) for path in paths]
+    parts = [_read_header(path, has_alpha) for path in paths]
+    if nodata is not None:
+        masked = [part.path for part in parts if part.has_mask_band]
+        if masked:
+            raise UsageError(
+                f"{masked[0]} has a mask band: several files as one scene cannot have `nodata={nodata:g}` as well. "
+                "Omit it, or run each file as a scene of its own, without `mosaic`."
+            )
+        parts = [replace(part, nodata=nodata) for part in parts]
     first = parts[0]
     if first.dtype not in GDAL_TYPES:
         raise NotARasterError(
@@ -62,12 +77,12 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     placed = [(part, c - left, r - top) for part, (c, r) in zip(parts, offsets, strict=True)]
 
     srs = f"<SRS>{escape(first.crs.to_wkt())}</SRS>" if first.crs is not None else ""
-    nodata = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
+    declared = f"<NoDataValue>{first.nodata}</NoDataValue>" if first.nodata is not None else ""
     bands = []
     for index, color in enumerate(first.colors, 1):
         sources = "".join(_source(part, col, row, str(index)) for part, col, row in placed)
         bands.append(
-            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{nodata}'
+            f'<VRTRasterBand dataType="{GDAL_TYPES[first.dtype]}" band="{index}">{declared}'
             f"<ColorInterp>{color.capitalize()}</ColorInterp>{sources}</VRTRasterBand>"
         )
     if first.nodata is None and "alpha" not in first.colors:
@@ -80,13 +95,16 @@ def mosaic_vrt(paths: Sequence[str]) -> str:
     )
 
 
-def _read_header(path: str) -> Part:
+def _read_header(path: str, has_alpha: bool) -> Part:
     try:
         with rasterio.open(path) as src:
-            masked = any(flag.name != "all_valid" for flags in src.mask_flag_enums for flag in flags)
-            colors = tuple(c.name for c in src.colorinterp)
+            told = [flags for flags in src.mask_flag_enums if has_alpha or MaskFlags.alpha not in flags]
+            masked = any(flag.name != "all_valid" for flags in told for flag in flags)
+            colors = tuple(c.name for c in colors_of(src, has_alpha=has_alpha))
             dtype = str(src.dtypes[0]) if src.count else "none"
-            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked)
+            band = any(flags == [MaskFlags.per_dataset] for flags in src.mask_flag_enums)
+            image = len(told) < src.count and not has_alpha
+            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked, band, image)
     except RasterioError as err:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 
@@ -109,6 +127,7 @@ def _offset(first: Part, part: Part) -> tuple[int, int]:
         "CRS": (first.crs, part.crs),
         "bands": (len(first.colors), len(part.colors)),
         "alpha bands": (first.colors.count("alpha"), part.colors.count("alpha")),
+        "bands in the order": (_order(first), _order(part)),
         "pixel type": (first.dtype, part.dtype),
         "nodata value": (str(first.nodata), str(part.nodata)),
     }
@@ -134,6 +153,10 @@ def _offset(first: Part, part: Part) -> tuple[int, int]:
     return round(col), round(row)
 
 
+def _order(part: Part) -> tuple[int, ...]:
+    return order_bands([ColorInterp[color] for color in part.colors])
+
+
 def _source(part: Part, col: int, row: int, band: str) -> str:
     path = part.path  # as GDAL calls it
     if path.startswith(("http://", "https://")):
@@ -146,6 +169,8 @@ def _source(part: Part, col: int, row: int, band: str) -> str:
     left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data
     nodata = f"<NODATA>{left_out}</NODATA>" if left_out is not None else ""
     mask = "<UseMaskBand>true</UseMaskBand>" if part.masked and not nodata else ""
+    if is_mask and part.alpha_is_image:  # GDAL would take the image for the mask: 255 everywhere instead
+        band, nodata = "1", "<ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>"
     height, width = part.shape
     rect = f'xSize="{width}" ySize="{height}"'
     return (

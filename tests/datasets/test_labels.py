@@ -112,17 +112,38 @@ def test_unknown_label_values_are_named_with_their_counts(tmp_path: Path) -> Non
         read_labels(write_labels(tmp_path / "l.tif", values, 1.0), GRID)
 
 
-@pytest.mark.parametrize("nodata", [0, 1, 255, None])
-def test_pixels_of_the_nodata_value_have_no_truth_unless_codes_give_it_a_meaning(
-    tmp_path: Path, nodata: int | None
-) -> None:
+@pytest.mark.parametrize("nodata", [7, 255])
+def test_pixels_of_the_nodata_value_have_no_truth(tmp_path: Path, nodata: int) -> None:
     values = np.random.default_rng(0).integers(0, 2, GRID.shape).astype(np.uint8)
+    values[0, :3] = nodata
     path = write_labels(tmp_path / "l.tif", values, 1.0)
     with rasterio.open(path, "r+") as file:
         file.nodata = nodata
     assert np.array_equal(read_labels(path, GRID), np.where(values == nodata, IGNORED, values))
-    coded = plan_coding(["background", "building"], values={"0": "building", "1": "background"})
-    assert np.array_equal(read_labels(path, GRID, coding=coded), 1 - values)
+
+
+@pytest.mark.parametrize("nodata", [0, 1])
+def test_a_nodata_value_that_is_a_class_needs_a_word(tmp_path: Path, nodata: int) -> None:
+    """Without its background, a mask of 0 and 1 has no false positives."""
+    values = np.random.default_rng(0).integers(0, 2, GRID.shape).astype(np.uint8)
+    path = write_labels(tmp_path / "l.tif", values, 1.0)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = nodata
+    name, count = ("background", "building")[nodata], int((values == nodata).sum())
+    expected = rf"nodata value {nodata}, .* stands for {name}: {count} px .*`codes`.*0=background, 1=building.*=unknown"
+    with pytest.raises(LabelError, match=expected):
+        read_labels(path, GRID)
+    names = {"0": "background", "1": "building"}
+    for given in (names, names | {str(nodata): "unknown"}):
+        coding = plan_coding(["building"], values=given)
+        index = {"background": 0, "building": 1, "unknown": IGNORED}
+        wanted = np.where(values == 0, index[given["0"]], index[given["1"]])
+        assert np.array_equal(read_labels(path, GRID, coding=coding), wanted)
+    values[values == nodata] = 1 - nodata  # none has it: nothing is ambiguous
+    path = write_labels(tmp_path / "l.tif", values, 1.0)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = nodata
+    assert np.array_equal(read_labels(path, GRID), values)
 
 
 def test_a_part_without_polygons_of_an_image_that_has_some_is_background(tmp_path: Path) -> None:

@@ -206,6 +206,20 @@ def test_pictures_without_georeference_are_scored_pixel_for_pixel(tmp_path: Path
     assert "has no CRS" in caplog.text
 
 
+def test_polygons_of_a_picture_are_where_QGIS_draws_them(tmp_path: Path, model: Path, write) -> None:
+    values = np.full((70, 80), 10)
+    values[5:25, 10:40] = 200
+    picture = write(tmp_path / "a.png", values, crs=None)
+    truth = tmp_path / "truth.parquet"
+    geopandas.GeoDataFrame(geometry=[shapely.box(10, -25, 40, -5)]).to_parquet(truth)
+    assert score(picture, truth, model=model).total.confusion == counts(600, 0, 0, 5000)
+    mask = write(tmp_path / "mask.png", values > 100, crs=None)
+    assert score([], truth, mask=mask).total.confusion == counts(600, 0, 0, 5000)
+    geopandas.GeoDataFrame(geometry=[shapely.box(10, 5, 40, 25)]).to_parquet(truth)
+    with pytest.raises(LabelError, match=r"touches the scene.*y = -row.*negate"):
+        score(picture, truth, model=model)
+
+
 def test_a_folder_of_labels_scores_every_scene_by_name(tmp_path: Path, model: Path, write) -> None:
     for name, value in (("one", 200), ("two", 10)):
         write(tmp_path / "scenes" / f"{name}.tif", np.full((70, 70), value))

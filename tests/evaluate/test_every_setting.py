@@ -302,6 +302,20 @@ def crs(b: Bench) -> None:
     assert [b.score(bare, **tool, crs=named).facts["f"]["unit"] for named in (None, "EPSG:32630")] == ["px", "m"]
 
 
+def nodata(b: Bench) -> None:
+    assert b.counts(nodata=140) == (1, 0, 1)  # the faint house
+
+
+def alpha(b: Bench) -> None:
+    bands = np.stack([np.full((SIZE, SIZE), 200), np.arange(SIZE**2).reshape(SIZE, SIZE) % 251])
+    path = b.folder / "infrared.tif"
+    profile = {"count": 2, "height": SIZE, "width": SIZE, "dtype": "uint8", "transform": PLACE, "crs": "EPSG:32630"}
+    with rasterio.open(path, "w", alpha="yes", **profile) as file:
+        file.write(bands.astype(np.uint8))
+    pixels = [b.score(path, alpha=given).total.confusion.pixels for given in (None, False, True)]
+    assert pixels == [SIZE**2, SIZE**2, SIZE**2 - int((bands[1] == 0).sum())]
+
+
 def codes(b: Bench) -> None:
     values = np.where(b.truth, 7, 3)
     values[FAINT], values[40:50, 40:50] = 255, 9
@@ -352,6 +366,7 @@ def instances(b: Bench) -> None:
 CASES = (
     *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
+    *(nodata, alpha),
     *(chip_px, halo_px, codes, layer, column, elsewhere, instances),
 )
 

@@ -120,12 +120,19 @@ def test_files_without_polygons_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_takes_an_area_in_pixels(tmp_path: Path) -> None:
-    picture = Grid(None, Affine.identity(), (100, 100))
+    """As drawn over it in QGIS: y = -row."""
+    picture = Grid.of_raster(None, Affine.identity(), (100, 100))
     path = tmp_path / "a.geojson"
-    path.write_text(shapely.to_geojson(shapely.box(10, 20, 30, 50)))
+    path.write_text(shapely.to_geojson(shapely.box(10, -50, 30, -20)))
     mask = read_aoi(path, picture).mask(picture.window)
     assert mask[20:50, 10:30].all()
     assert mask.sum() == 30 * 20
+    path.write_text(shapely.to_geojson(shapely.box(10, 20, 30, 50)))
+    with pytest.raises(OutsideAOIError, match=r"lies outside.*y = -row.*negate"):
+        read_aoi(path, picture)
+    path.write_text(shapely.to_geojson(shapely.box(110, -50, 130, -20)))
+    with pytest.raises(OutsideAOIError, match=r"Check the CRS of both\.$"):
+        read_aoi(path, picture)
 
 
 @pytest.mark.parametrize("grid", [GRID, TURNED], ids=["north-up", "rotated"])

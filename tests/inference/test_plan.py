@@ -26,6 +26,8 @@ def scene_of(folder: Path, colors: str, *, dtype: str = "uint8", gsd: float = 0.
     names = {"r": "red", "g": "green", "b": "blue", "a": "alpha", "y": "gray", "n": "undefined"}
     path = folder / f"{colors}_{dtype}_{gsd}.tif"
     pixels = np.random.default_rng(0).integers(1, 3000 if dtype == "uint16" else 255, (len(colors), size, size), dtype)
+    if "a" in colors:
+        pixels[colors.index("a")] = np.iinfo(dtype).max
     place = Affine(gsd, 0, 500_000, 0, -gsd, 600_000)
     profile = {"driver": "GTiff", "dtype": dtype, "count": len(colors), "height": size, "width": size}
     with rasterio.open(path, "w", crs="EPSG:32630", transform=place, **profile) as dst:

@@ -2,7 +2,8 @@
 
     QT_QPA_PLATFORM=offscreen /usr/bin/python3 look.py REQUEST.json FACTS.json
 
-The request names `vectors` (GeoPackages), `rasters` and a folder `pictures`; each layer is drawn alone into a PNG.
+The request names `vectors` (GeoPackages), `rasters` and a folder `pictures`; each layer is drawn alone into a PNG, over
+its own extent. `over` names vectors that are drawn over the extent of a raster instead.
 """
 
 import json
@@ -64,15 +65,15 @@ def _layer_facts(layer) -> dict:
     }
 
 
-def render(layer, path: Path) -> None:
-    """Draw a layer alone on white, over exactly its own extent."""
+def render(layer, path: Path, extent) -> None:
+    """Draw a layer alone on white, over exactly an extent."""
     QgsProject.instance().addMapLayer(layer)
     settings = QgsMapSettings()
     settings.setLayers([layer])
     settings.setBackgroundColor(QColor("white"))
     settings.setOutputSize(QSize(PICTURE_PX, PICTURE_PX))
     settings.setDestinationCrs(layer.crs())
-    settings.setExtent(layer.extent())
+    settings.setExtent(extent)
     job = QgsMapRendererSequentialJob(settings)
     job.start()
     job.waitForFinished()
@@ -89,7 +90,9 @@ def main() -> None:
             name = Path(path).name
             facts[name], layer = look(path)
             if not layer.extent().isEmpty():
-                render(layer, Path(request["pictures"]) / f"{name}.png")
+                below = request["over"].get(path)
+                extent = QgsRasterLayer(below, "below").extent() if below else layer.extent()
+                render(layer, Path(request["pictures"]) / f"{name}.png", extent)
     Path(sys.argv[2]).write_text(json.dumps(facts))
     sys.stdout.flush()
     os._exit(0)  # QGIS may crash while Qt takes itself apart: everything is written by now

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from PIL import Image
 from rasterio.crs import CRS
 from shapely.geometry import Polygon, box
 
+from geoseg import VectorizeSettings, vectorize_raster
 from geoseg.grid import Grid, Window
 from geoseg.outputs import class_file, mask_file, probability_file, write_geopackage, write_raster
+from geoseg.scene import open_scene
 
 QGIS_PYTHON = "/usr/bin/python3"
 LOOK = Path(__file__).with_name("look.py")
@@ -71,9 +74,11 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     write_raster(class_file(folder / "classes.tif", names=NAMES, colors=COLORS), _blocks(_classes()), GRID)
     write_raster(class_file(folder / "unstyled.tif", names=NAMES, colors=COLORS), _blocks(_classes()), GRID)
     (folder / "unstyled.qml").unlink()
+    _write_picture(folder)
     request = {
-        "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg")],
-        "rasters": [str(folder / name) for name in RASTERS],
+        "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg", "town.gpkg")],
+        "rasters": [str(folder / name) for name in (*RASTERS, "town.png", "town.tif")],
+        "over": {str(folder / "town.gpkg"): str(folder / "town.png")},
         "pictures": str(folder),
     }
     (folder / "request.json").write_text(json.dumps(request))
@@ -82,6 +87,22 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=180)
     assert done.returncode == 0, done.stderr
     return Look(json.loads((folder / "facts.json").read_text()), folder)
+
+
+def _town() -> NDArray[np.uint8]:
+    """A picture without georeference: white buildings, most of them at the top."""
+    town = np.zeros((200, 200), np.uint8)
+    town[10:50, 20:160], town[60:100, 20:60], town[150:170, 120:150] = 255, 255, 255
+    return town
+
+
+def _write_picture(folder: Path) -> None:
+    """Write a picture, its polygons and its mask."""
+    Image.fromarray(_town()).save(folder / "town.png")
+    vectorize_raster(folder / "town.png", VectorizeSettings(out=folder / "town", outline="raw", full_scale=255))
+    shutil.copy(folder / "town" / "buildings.gpkg", folder / "town.gpkg")
+    grid = open_scene(folder / "town.png").grid
+    write_raster(mask_file(folder / "town.tif"), [(grid.window, _town() // 255)], grid)
 
 
 def _environment() -> dict[str, str]:
@@ -143,6 +164,18 @@ def _style_colors(geopackage: Path) -> set[str]:
 def _share_of_color(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return where a picture is not gray or white."""
     return np.ptp(picture.astype(int), axis=0) > 20
+
+
+def test_qgis_shows_picture_mask_and_polygons_at_one_place(look: Look) -> None:
+    for name in ("town.png", "town.tif"):
+        assert look.facts[name]["extent"] == [0, -200, 200, 0], name
+    white = _town() > 0
+    picture, mask, polygons = (look.picture(name) for name in ("town.png", "town.tif", "town.gpkg"))
+    np.testing.assert_array_equal(picture[0] > 128, white)
+    np.testing.assert_array_equal(_share_of_color(mask), white)
+    drawn = _share_of_color(polygons)  # with their borders
+    assert (drawn & white).sum() > 0.9 * (drawn | white).sum()
+    assert (drawn & white[::-1]).sum() < 0.6 * white.sum()
 
 
 def test_qgis_counts_every_footprint(look: Look) -> None:

@@ -4,9 +4,11 @@ import json
 import logging
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 
 from geoseg.bundle import Bundle, ModelSpec
@@ -69,6 +71,10 @@ def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path,
     for seed, name, shape in ((0, "a", (40, 60)), (2, "c", (48, 48))):
         with rasterio.open(tmp_path / "out" / name / "mask.tif") as mask:
             np.testing.assert_array_equal(mask.read(1), values(seed, shape) >= 128)
+            assert mask.transform == Affine(1, 0, 0, 0, -1, 0)
+        left, bottom, right, top = geopandas.read_parquet(tmp_path / "out" / name / "buildings.parquet").total_bounds
+        assert 0 <= left < right <= shape[1]
+        assert -shape[0] <= bottom < top <= 0
     assert names(tmp_path / "out") == ["a", "b", "c"]
 
 

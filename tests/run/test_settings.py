@@ -19,6 +19,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from rasterio.enums import ColorInterp
 
 from geoseg.errors import ExistingResultError, GeosegError, UnfinishedError
 from geoseg.run import RunSettings, run_inputs
@@ -38,6 +39,8 @@ DECIDING: dict[str, Any] = {
     "tolerance_m": 3.0,
     "bands": (2,),
     "crs": f"+proj=tmerc +lon_0=-3 +k=0.9996 +x_0={WEST + 3} +datum=WGS84 +units=m",
+    "nodata": 77,
+    "alpha": True,
     "grid": "scene",
     "blend": True,
     "precision": "bf16",
@@ -113,14 +116,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory, threads: Any, models: Path) -
 
 
 def write_inputs(folder: Path) -> None:
-    """Write two scenes without a CRS that overlap, one of them damaged too, and areas in halves."""
+    """Write two scenes without a CRS that overlap, one of them damaged too, and areas in halves.
+
+    Their last band is an image that is marked alpha.
+    """
     layout = {"driver": "GTiff", "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}
     for seed, (name, east) in enumerate({"scene": 0, "second": 30}.items()):
-        coarse = np.random.default_rng(seed).integers(0, 255, (2, SIDE // 4, SIDE // 4))
+        coarse = np.random.default_rng(seed).integers(1, 255, (4, SIDE // 4, SIDE // 4))
         pixels = np.kron(coarse, np.ones((4, 4))).astype(np.uint8)
+        pixels[:, 20:28, 40:60], pixels[3, :20, :60] = 77, 0
         place = Affine(GSD_M, 0, WEST + east * GSD_M, 0, -GSD_M, NORTH)
-        profile = layout | {"dtype": "uint8", "count": 2, "height": SIDE, "width": SIDE, "transform": place}
+        profile = layout | {"dtype": "uint8", "count": 4, "height": SIDE, "width": SIDE, "transform": place}
         with rasterio.open(folder / f"{name}.tif", "w", **profile) as file:
+            file.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * 2, ColorInterp.alpha]
             file.write(pixels)
     data = bytearray((folder / "scene.tif").read_bytes())
     data[-40:] = bytes(40)

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 from geopandas.testing import assert_geodataframe_equal
+from PIL import Image
 
 from geoseg import VectorizeSettings, polygonize, vectorize_raster
 from geoseg.errors import ExistingResultError, MissingFileError, UsageError
@@ -183,3 +184,15 @@ def test_a_finished_run_is_outlined_again_beside_it(place: Any, tmp_path: Path) 
         vectorize_raster(tmp_path / "run", VectorizeSettings(out=tmp_path / "run", overwrite=True))
     with pytest.raises(UsageError, match="`full_scale` would have no effect"):
         vectorize_raster(tmp_path / "run", VectorizeSettings(out=tmp_path / "no", full_scale=100))
+
+
+def test_polygons_of_a_picture_lie_on_it_as_GIS_programs_show_it(tmp_path: Path) -> None:
+    """Row 10 lies at y = -10, and the raster that geoseg writes says so as well."""
+    mask = np.zeros((60, 90), np.uint8)
+    mask[10:30, 5:45] = 1
+    path = tmp_path / "mask.png"
+    Image.fromarray(mask).save(path)
+    vectorize_raster(path, VectorizeSettings(out=tmp_path / "out", outline="raw"))
+    for frame in (read(tmp_path / "out"), geopandas.read_file(tmp_path / "out" / "buildings.gpkg", layer="buildings")):
+        assert frame.total_bounds.tolist() == [5, -30, 45, -10]
+        assert frame.orientation_deg.tolist() == [90]

@@ -70,7 +70,7 @@ def test_however_a_TIFF_is_laid_out_its_windows_are_the_same(write, noise, optio
 )
 def test_colors_are_found_where_the_file_marks_them(write, noise, count: int, colors: tuple, bands: tuple) -> None:
     pixels = noise(count, 20, 20)
-    scene = open_scene(write("a.tif", pixels, colors=colors))
+    scene = open_scene(write("a.tif", pixels, colors=colors), alpha=True)
     assert (scene.bands, scene.band_count) == (bands, count)
     np.testing.assert_array_equal(read_all(scene)[0], pixels[[b - 1 for b in bands]])
 
@@ -146,13 +146,13 @@ def test_the_mask_of_a_file_counts_beside_pixels_that_are_no_numbers(write, nois
 
 @pytest.mark.parametrize(("shape", "oversampling"), [((50, 60), 2), ((60, 100), 1), ((30, 100), 1), ((100, 30), 1)])
 def test_an_overview_is_read_only_where_it_is_finer_along_both_axes(write, shape: tuple, oversampling: int) -> None:
-    """Overviews of 100 x 120 and 50 x 60 pixels whose values tell them from the file: read at twice the detail."""
+    """Overviews of 100 x 120 and 50 x 60 pixels, one gray level off, as rounding may be: read at twice the detail."""
     path = write("a.tif", np.full((1, 200, 240), 10, "uint8"), overviews=(2, 4))
-    for level, value in enumerate((50, 90)):
+    for level, value in enumerate((11, 9)):
         with rasterio.open(path, "r+", overview_level=level) as dst:
             dst.write(np.full((1, *dst.shape), value, "uint8"))
     values = open_scene(path).at_shape(shape).read(Window(0, 0, *shape)).values
-    assert np.unique(values).tolist() == [50 if oversampling == 2 else 10]
+    assert np.unique(values).tolist() == [11 if oversampling == 2 else 10]
 
 
 @pytest.mark.parametrize("options", [{"driver": "COG", "blocksize": 128}, {}])
@@ -218,7 +218,8 @@ def test_a_plain_picture_is_read_in_pixel_coordinates_and_that_is_said(
         scene = open_scene(path)
     assert "no CRS" in caplog.text
     assert "pixel coordinates" in caplog.text
-    assert (scene.grid.crs, scene.grid.transform) == (None, Affine.identity())
+    assert "y = -row" in caplog.text
+    assert (scene.grid.crs, scene.grid.transform) == (None, Affine.scale(1, -1))
     assert scene.at_gsd(0.1).grid.shape == (40, 50)
     with rasterio.open(path) if driver == "" else pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         expected = rasterio.open(path).read()

@@ -163,7 +163,9 @@ def test_pixels_that_drift_apart_over_the_width_of_a_sheet_are_refused(write, no
 
 def test_alpha_in_one_file_and_infrared_in_the_other_is_refused(write, noise) -> None:
     first = write("first.tif", noise(4, 20, 20), colors=("red", "green", "blue", "undefined"))
-    second = write("second.tif", noise(4, 20, 20), transform=at(20, 0), colors=("red", "green", "blue", "alpha"))
+    pixels = noise(4, 20, 20)
+    pixels[3] = 255
+    second = write("second.tif", pixels, transform=at(20, 0), colors=("red", "green", "blue", "alpha"))
     with pytest.raises(SceneMismatchError, match="alpha bands 1"):
         open_scene([first, second])
 
