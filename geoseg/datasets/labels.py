@@ -20,7 +20,7 @@ from geoseg.io.datum import check_shift
 from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
-from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import describe_bounds, format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ SPLITS = "test_sources.py::test_scenes_are_split_by_name_and_left_out_by_name"
 AREAS = "test_sources.py::test_areas_part_one_scene_and_what_is_in_none_has_no_truth"
 WIDTHS = "test_auxiliary.py::test_widths_are_meters_whatever_the_pixel_size_is"
 CHANNELS = "test_auxiliary.py::test_channels_learn_by_their_weights_and_move_with_the_image"
+NORMALIZED = "test_distill.py::test_normalization_that_is_fixed_keeps_its_statistics_while_its_weights_learn"
 DISTILLED = "test_distill.py::test_only_sources_that_say_so_are_distilled"
 PAINTED = "test_sources.py::test_painted_scenes_train_with_their_true_footprints"
 
@@ -57,7 +58,7 @@ HELD = {
         ("fit.plateau_factor", "fit.plateau_patience"),
         "test_best.py::test_a_plateau_of_the_validation_loss_lowers_the_learning_rate_as_in_torch",
     ),
-    "fit.fixed_normalization": "test_distill.py::test_normalization_that_is_fixed_keeps_its_statistics_while_its_weights_learn",
+    "fit.fixed_normalization": NORMALIZED,
     **dict.fromkeys(("sources.distill", "fit.distill_from"), DISTILLED),
     "fit.distill_weight": "test_distill.py::test_the_weight_of_the_distillation_scales_its_gradient",
     "fit.early_stopping": "test_best.py::"
