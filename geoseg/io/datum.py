@@ -137,8 +137,8 @@ def _describe(shift: DatumShift, gsd_m: float) -> str:
     if shift.best_accuracy_m is None:
         return f"{said} No better one is known. Compare the result with the image."
     grids = ", ".join(shift.missing_grids) or "a file"
-    fetch = "".join(f" --file {name}" for name in shift.missing_grids)
+    fetch = "; ".join(f"projsync --file {name}" for name in shift.missing_grids) or "projsync"
     return (
         f"{said} One that is accurate to {shift.best_accuracy_m:g} m needs {grids}, which PROJ does not have here. Set "
-        f"PROJ_NETWORK=ON, or install it with: projsync{fetch}"
+        f"PROJ_NETWORK=ON, or install it with: {fetch}"
     )

@@ -332,6 +332,6 @@ def test_the_library_names_arguments_and_no_flags(repository: Path) -> None:
             if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in documentation:
                 texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
                 text = "".join(part for part in texts if isinstance(part, str))
-                own = re.sub(r"geoseg [a-z]+ [^\n`]*|dask scheduler --[a-z-]+", "", text)
+                own = re.sub(r"geoseg [a-z]+ [^\n`]*|dask scheduler --[a-z-]+|projsync --[a-z-]+", "", text)
                 named += [(path.name, node.lineno, flag) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", own)]
     assert named == []
