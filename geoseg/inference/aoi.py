@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
+from geoseg.gdal import transforming
 from geoseg.grid import Grid, Window
-from geoseg.io.vectors import format_bounds, in_crs_of, read_polygons, to_pixels
+from geoseg.io.vectors import format_bounds, in_crs_of, keep_placed_crs, read_polygons, to_pixels
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
     frame, _ = _read_area(area, where)
     if frame.crs is None:
         return None
-    west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
+    with transforming(frame.crs, 4326):
+        west, south, east, north = (float(value) for value in frame.to_crs(4326).total_bounds)
     return west, south, east, north
 
 
@@ -109,6 +111,7 @@ def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
         if where is not None:
             raise AOIError(f"`aoi_where={where}` selects features of a file. Filter a GeoDataFrame before the call.")
         frame, name = rows[rows.geom_type.isin(["Polygon", "MultiPolygon"])].to_frame("geometry"), ""
+        frame = keep_placed_crs(frame)
     if frame.empty:
         raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
     return frame, name

@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
+from geoseg.gdal import check_proj, placed_crs, transforming
 from geoseg.grid import Grid
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES
 from geoseg.io.tables import name_some, plural
@@ -49,6 +50,7 @@ def read_polygons(
     """
     import geopandas
 
+    check_proj()
     name = str(path)
     if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
         raise error(f"There is no {what} file {name}. Check the path; the working folder is {Path.cwd()}.")
@@ -94,19 +96,27 @@ def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[Ge
     return frame
 
 
+def keep_placed_crs(frame: "GeoDataFrame") -> "GeoDataFrame":
+    """Return a frame, without its CRS if that is no place on Earth, as the one that stands for none in GeoPackage."""
+    return frame if placed_crs(frame.crs) is not None else frame.set_crs(None, allow_override=True)
+
+
 def _with_polygons(frame: "GeoDataFrame") -> "GeoDataFrame":
-    """Return the rows that have polygons."""
+    """Return the rows that have polygons; a CRS that is no place on Earth counts as none."""
     import geopandas
 
     if "geometry" not in frame:
         return geopandas.GeoDataFrame(frame.iloc[:0], geometry=[])
     there = ~(frame.geometry.isna() | frame.geometry.is_empty)
-    return frame[there & frame.geom_type.isin(POLYGONS)]
+    return keep_placed_crs(frame[there & frame.geom_type.isin(POLYGONS)])
 
 
 def in_crs_of(frame: "GeoDataFrame", grid: Grid) -> "GeoDataFrame":
     """Return rows in a grid's CRS; unchanged where either has none."""
-    return frame if grid.crs is None or frame.crs is None else frame.to_crs(grid.crs.to_wkt())
+    if grid.crs is None or frame.crs is None:
+        return frame
+    with transforming(frame.crs, grid.crs):
+        return frame.to_crs(grid.crs.to_wkt())
 
 
 def to_pixels(geometry: Any, grid: Grid) -> Any:

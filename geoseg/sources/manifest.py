@@ -20,6 +20,7 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
+from geoseg.gdal import placed_crs, transforming
 from geoseg.io.store import read_bytes
 from geoseg.io.tables import plural
 from geoseg.scene import parse_crs
@@ -142,10 +143,12 @@ def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
         shapes = geopandas.read_parquet(io.BytesIO(data), columns=[column]).geometry
     except (ValueError, KeyError) as err:
         raise ManifestError(f"{location} cannot be read as GeoParquet ({err}). Write it again, or use CSV.") from err
-    if shapes.crs is None:
+    if placed_crs(shapes.crs) is None:
         log.warning("%s: its footprints have no CRS and are not used; every scene is opened.", location)
         return [None] * len(shapes)
-    return [shape if shape is not None and not shape.is_empty else None for shape in shapes.to_crs(4326)]
+    with transforming(shapes.crs, 4326):
+        placed = shapes.to_crs(4326)
+    return [shape if shape is not None and not shape.is_empty else None for shape in placed]
 
 
 def _parse_row(row: Row, location: str, asset: str | None) -> Found:
