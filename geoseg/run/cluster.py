@@ -214,8 +214,11 @@ def _own_cluster(workers: dict[int, dict[str, Any]], **options: Any) -> "Iterato
             client = Client(cluster, set_as_default=False)  # type: ignore[no-untyped-call]
             stack.enter_context(_closed_quietly(client))
         except (RuntimeError, OSError, TimeoutError, ValueError, TypeError) as err:
+            cause: BaseException = err
+            while cause.__cause__ is not None:  # dask says no more than that a worker failed
+                cause = cause.__cause__
             raise InstallationError(
-                f"dask cannot start its workers on this machine ({err}). Check its configuration: the environment "
+                f"dask cannot start its workers on this machine ({cause}). Check its configuration: the environment "
                 f"variables {name_some(sorted(key for key in os.environ if key.startswith('DASK_'))) or 'DASK_*'} "
                 "and the files in ~/.config/dask and /etc/dask."
             ) from err
