@@ -74,7 +74,7 @@ def read_polygons(
         ):  # far away, or are there none at all?
             everything = geopandas.read_file(path, **({"layer": layer} if layer else {}))
             return only_polygons(everything, f"The {what} {name}", error).iloc[:0]
-    except error:
+    except GeosegError:
         raise
     except Exception as err:  # pyogrio and pyarrow raise several types without a common root
         raise error(f"The {what} {name} cannot be read ({err}). Give a vector file with polygons.") from err
