@@ -11,9 +11,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,26 @@ WEIGHTS_KEY = "geoseg_weights_sha256"
 CHECKSUM_KEY = "geoseg_sha256"
 """Absent in bundles of geoseg 0.1, whose specification no checksum covers."""
 
+LARGEST = 1e30
+"""Numbers of a specification are smaller; infinity and NaN are not."""
+
 NAME_LENGTH = 100
 """Longest name of a model, characters: it becomes part of file names."""
 
 ZOO = Path(__file__).parent / "zoo"
 DEFAULT_MODEL = "buildings-30cm"
+
+GSD_M = (1e-3, 1e4)
+"""Meters per pixel of a model: from a millimeter to the coarsest weather satellites."""
+
+MAX_CHIP_PX = 16_384
+"""A chip of three bands takes 3 GB as floats, before the network."""
+
+MAX_OPTION, MAX_STEPS, MAX_ITEMS = 4096, 64, 256
+"""Largest number among a network's options, largest one that counts levels, blocks or convolutions, longest list."""
+
+STEPS = ("depth", "blocks", "convolutions")
+"""Endings of options that count what is built one by one."""
 
 MAX_CLASSES = 254
 """Class indices 0 to 253: in label rasters 254 and 255 mean unsure and unknown."""
@@ -130,6 +146,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Refuse a specification that contradicts itself; lists become tuples."""
+        self._check_types()
         for name in ("bands", "mean", "std", "classes", "auxiliary"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         core = self.chip_px - 2 * self.halo_px
@@ -142,8 +159,19 @@ class ModelSpec:
             ),
             (per_band, f"{len(self.bands)} of each", f"{len(self.mean)} means and {len(self.std)} standard deviations"),
             (all(s > 0 for s in self.std), "positive numbers", f"standard deviations {self.std}"),
-            (self.gsd_m > 0, "meters above 0", f"gsd_m is {self.gsd_m}"),
+            (
+                GSD_M[0] <= self.gsd_m <= GSD_M[1],
+                f"meters from {GSD_M[0]:g} to {GSD_M[1]:g}",
+                f"gsd_m is {self.gsd_m}",
+            ),
             (self.pixel_max > 0, "a value above 0", f"pixel_max is {self.pixel_max}"),
+            (self.min_area_m2 >= 0, "square meters, 0 or more", f"min_area_m2 is {self.min_area_m2}"),
+            (
+                self.chip_px <= MAX_CHIP_PX,
+                f"at most {MAX_CHIP_PX:,} pixels",
+                f"chip_px is {self.chip_px}",
+            ),
+            _fits_options(self.network_options),
             (self.halo_px >= 0, "0 or more", f"halo_px is {self.halo_px}"),
             (core > 0, "a chip larger than two halos", f"chip_px {self.chip_px} with halo_px {self.halo_px}"),
             (self.stride_px > 0, "a number above 0", f"stride_px is {self.stride_px}"),
@@ -176,8 +204,7 @@ class ModelSpec:
                 f"colors are {self.colors}",
             ),
             (
-                self.confidence.keys() <= set(CONFIDENCE_TERMS)
-                and all(math.isfinite(value) for value in self.confidence.values()),
+                self.confidence.keys() <= set(CONFIDENCE_TERMS) and all(map(_is_number, self.confidence.values())),
                 f"numbers for some of {', '.join(CONFIDENCE_TERMS)}",
                 f"coefficients of the confidence are {self.confidence}",
             ),
@@ -187,6 +214,24 @@ class ModelSpec:
                 raise BundleError(
                     f"The specification of model {self.name!r} does not fit: {what}; expected {expected}."
                 )
+
+    def _check_types(self) -> None:
+        """Refuse values of another type than the fields have: the specification may come from any file."""
+        for expected, is_one, names in (
+            ("text", _is_text, ("name", "network", "version", "target", "license", "description")),
+            ("a number", _is_number, ("gsd_m", "pixel_max", "threshold", "min_area_m2")),
+            ("a whole number", _is_whole, ("chip_px", "halo_px", "stride_px")),
+            ("a list of names", _are(_is_text), ("bands", "classes", "auxiliary")),
+            ("a list of numbers", _are(_is_number), ("mean", "std")),
+            ("a table", _is_table, ("network_options", "colors", "confidence", "training", "metrics")),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not is_one(value):
+                    raise BundleError(
+                        f"The specification of model {str(self.name)[:NAME_LENGTH]!r} does not fit: {name} is "
+                        f"{str(value)[:NAME_LENGTH]!r}; expected {expected}."
+                    )
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -212,6 +257,45 @@ class ModelSpec:
         """Return the specification as plain values, without `OPTIONAL` ones that are empty."""
         without = {name for name in OPTIONAL if not getattr(self, name)}  # as before there were any
         return {name: value for name, value in asdict(self).items() if name not in without}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and abs(float(value)) < LARGEST
+
+
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, list | tuple) and all(map(is_one, values))
+
+
+def _fits_options(options: Mapping[str, Any]) -> tuple[bool, str, str]:
+    """Return whether a network can be built with options in reasonable time, what is expected, and what was found."""
+    pending, read = list(options.items()), 0
+    while pending:
+        key, value = pending.pop()
+        read += 1
+        if isinstance(value, Mapping):
+            pending += value.items()
+        elif isinstance(value, list | tuple):
+            pending += [(key, one) for one in value]
+        elif isinstance(value, Real):
+            most = MAX_STEPS if str(key).endswith(STEPS) else MAX_OPTION
+            if not abs(float(value)) <= most:
+                return False, f"at most {most:,}", f"the network's option {key} is {value}"
+        if len(pending) > MAX_ITEMS or read > MAX_ITEMS:
+            return False, f"at most {MAX_ITEMS}", "the network has too many options"
+    return True, "", ""
 
 
 def us_spelling(table: Any) -> Any:
@@ -391,5 +475,5 @@ def _parse_spec(path: Path, text: str) -> ModelSpec:
         if unknown:
             raise BundleError(f"{path} has unknown specification keys {', '.join(sorted(unknown))}. Update geoseg.")
         return ModelSpec(**values)
-    except (json.JSONDecodeError, TypeError, AttributeError) as err:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as err:
         raise BundleError(f"{path} has a specification that cannot be read ({err}). Copy or train it again.") from err

@@ -39,6 +39,10 @@ class MissingCRSError(GeosegError):
     """A coordinate reference system is missing, or the given one cannot be parsed."""
 
 
+class GeoreferenceError(GeosegError):
+    """The transform of a raster gives its pixels no place or no area."""
+
+
 class SceneMismatchError(GeosegError):
     """Several files cannot be one scene."""
 
@@ -65,6 +69,10 @@ class ExportError(GeosegError):
 
 class MissingPackageError(GeosegError):
     """A command needs a package that is not installed."""
+
+
+class InstallationError(GeosegError):
+    """A library cannot be used as it is installed or configured, such as PROJ without its data."""
 
 
 class UnknownModelError(GeosegError):

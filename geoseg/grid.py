@@ -16,6 +16,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from geoseg.gdal import transforming
+
 GSD_TOLERANCE = 0.02
 """Relative difference from the model's GSD below which a scene keeps its own pixels."""
 
@@ -140,6 +142,9 @@ class Grid:
         """Meters on the ground per pixel along a row and along a column, at the center; None without a CRS.
 
         Measured on the ellipsoid, so that degrees and Web Mercator give true meters too.
+
+        Raises:
+            MissingCRSError: If PROJ knows no place on Earth for the coordinates.
         """
         return _ground_sample_distance(self) if self.crs is not None else None
 
@@ -179,10 +184,13 @@ def _ground_sample_distance(grid: Grid) -> tuple[float, float]:
     from pyproj import Geod
     from rasterio.warp import transform
 
+    assert grid.crs is not None
     row, col = grid.height / 2, grid.width / 2
     dx, dy = min(GSD_BASELINE_PX, grid.width / 2), min(GSD_BASELINE_PX, grid.height / 2)
     ends = [grid.transform @ xy for xy in ((col - dx, row), (col + dx, row), (col, row - dy), (col, row + dy))]
-    lon, lat = transform(grid.crs, CRS.from_epsg(4326), *zip(*ends, strict=True))
+    wgs84 = CRS.from_epsg(4326)
+    with transforming(grid.crs, wgs84):
+        lon, lat = transform(grid.crs, wgs84, *zip(*ends, strict=True))
     meters = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
     return meters[0] / (2 * dx), meters[1] / (2 * dy)
 

@@ -71,7 +71,7 @@ def import_openvino() -> ModuleType:
         if "openvino" in sys.modules:
             return importlib.import_module("openvino")
         name = "openvino_telemetry"
-        known = {key: module for key, module in sys.modules.items() if key.split(".")[0] == name}
+        known = {key: module for key, module in list(sys.modules.items()) if key.split(".")[0] == name}
         sys.modules[name] = None  # type: ignore[assignment]  # documented: its import then fails
         try:
             return importlib.import_module("openvino")

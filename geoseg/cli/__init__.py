@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,10 @@ __all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "tr
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; after 3 the same command continues from what is done."""
 
+DATA_LIBRARIES = ("rasterio", "pyproj", "pyogrio")
+"""What reads the users' files. Their errors are turned into geoseg's where they are called; any other is shown as a
+line too, as it is hardly ever a defect that a traceback would help with."""
+
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
@@ -30,6 +35,24 @@ def errors_as_messages() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt):
         typer.echo("Interrupted. Run the same command again: it continues if it can.", err=True)
         sys.exit(INTERRUPTED)
+    except Exception as err:
+        library = type(err).__module__.partition(".")[0]
+        if library not in DATA_LIBRARIES:
+            raise
+        typer.echo(f"Error: {_describe_failure(library, err)}", err=True)
+        sys.exit(INPUT_REFUSED)
+
+
+def _describe_failure(library: str, err: Exception) -> str:
+    """Return one line on the error of a library that geoseg did not expect, and where it called the library."""
+    frames = traceback.extract_tb(err.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}geoseg{os.sep}" in frame.filename]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    said = " ".join(str(err).split()) or type(err).__name__
+    return (
+        f"{library} cannot work with this input: {said}{place}. Check the files with `gdalinfo` and `ogrinfo`; if they "
+        "are sound, please report it with the output of `geoseg info`."
+    )
 
 
 def _avoid_settings_folder() -> None:

@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,12 +46,23 @@ class Commands(TyperGroup):
         names = super().list_commands(ctx)
         return [*(name for name in ORDER if name in names), *(name for name in names if name not in ORDER)]
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the arguments, for which Typer imports packages."""
+        with _interruptible():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the given command."""
-        try:
+        with _interruptible():
             return super().invoke(ctx)
-        except KeyboardInterrupt as err:
-            raise Interrupted from err
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        raise Interrupted from err
 
 
 app = typer.Typer(

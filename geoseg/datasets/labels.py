@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from geoseg.datasets.auxiliary import outline_instances
 from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
+from geoseg.gdal import GDAL_ERRORS, transforming
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import check_shift
 from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
 from geoseg.io.vectors import describe_bounds, format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
+from geoseg.scene import read_grid
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -222,12 +224,11 @@ def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[La
         parts of the image.
     """
     import rasterio
-    from rasterio.errors import RasterioError
 
     try:
         with allow_no_georeference():
             opened = rasterio.open(path)
-    except RasterioError as err:
+    except GDAL_ERRORS as err:
         raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err
     with opened as source:
         own = _own_grid(path, source, grid, native)
@@ -245,8 +246,9 @@ def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[La
 
 def _own_grid(path: Path, source: Any, grid: Grid, native: Grid) -> Grid:
     """Return the grid of a label raster; the image's if one of them has no georeference."""
-    crs = source.crs or grid.crs
-    is_placed = source.crs is not None or not source.transform.is_identity
+    own = read_grid(source, f"the label raster {path}")
+    crs = own.crs or grid.crs
+    is_placed = own.crs is not None or not source.transform.is_identity
     if is_placed and crs is not None and grid.crs is not None:
         check_shift(f"labels {path}", crs.to_wkt(), grid)
         return Grid(crs, source.transform, source.shape)
@@ -265,7 +267,8 @@ def _part(own: Grid, grid: Grid) -> Window | None:
     if own.crs == grid.crs:
         window = own.window_of_bounds(grid.bounds).intersect(own.window)
         return window and window.expand(_MARGIN_PX).intersect(own.window)
-    left, bottom, right, top = transform_bounds(grid.crs, own.crs, *grid.bounds)
+    with transforming(grid.crs, own.crs):
+        left, bottom, right, top = transform_bounds(grid.crs, own.crs, *grid.bounds)
     here = own.bounds
     return own.window if left < here[2] and right > here[0] and bottom < here[3] and top > here[1] else None
 

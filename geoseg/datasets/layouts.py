@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from geoseg.errors import LabelError
-from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 from geoseg.io.tables import name_some
 
 __all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
@@ -117,7 +117,7 @@ def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:
     pattern, found = _expression(template), dict[str, Path]()
     for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template)), key=lambda path: _natural(str(path))):
         words = pattern.fullmatch(path.relative_to(root).as_posix())
-        if words is None or not path.is_file():
+        if words is None or not path.is_file() or is_beside(path.relative_to(root)):
             continue
         name = "/".join(words.groupdict().values())
         if is_chosen(name, exclude):

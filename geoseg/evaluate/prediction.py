@@ -15,10 +15,11 @@ from geoseg.evaluate.labels import plan_labels
 from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
 from geoseg.evaluate.rasters import Bytes, Chosen, Scratch, Thresholded
 from geoseg.evaluate.settings import EvaluateSettings
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.suffixes import is_raster
-from geoseg.scene import Raster, Scene, StoredRaster, open_scene
+from geoseg.scene import Raster, Scene, StoredRaster, open_scene, read_grid
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Generalizer, Limits, Simplify, choose_depth, choose_generalizer, choose_limits
 
@@ -367,12 +368,11 @@ def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
 
 def _open(path: Path) -> Any:
     import rasterio
-    from rasterio.errors import RasterioError
 
     try:
         with allow_no_georeference():
             return rasterio.open(path)
-    except RasterioError as err:
+    except GDAL_ERRORS as err:
         raise ScoredFileError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 
 
@@ -381,6 +381,7 @@ def grid_of(path: Path) -> Grid:
 
     Raises:
         ScoredFileError: If GDAL cannot open it.
+        GeoreferenceError: If its transform gives the pixels no place or no area.
     """
     with _open(path) as src:
-        return Grid.of_raster(src.crs, src.transform, src.shape)
+        return read_grid(src, str(path))

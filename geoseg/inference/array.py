@@ -14,7 +14,7 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
 from geoseg.inference.plan import APART, BLOCK_PX, GridChoice, InferenceOptions, Plan, plan_inference
-from geoseg.scene import Paths
+from geoseg.scene import Paths, read_grid
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def open_probability(path: str, *, block_px: int = BLOCK_PX) -> "xarray.DataArra
             return _probability(file.read(1, window=((window.row, window.rows.stop), (window.col, window.cols.stop))))
 
     with allow_no_georeference(), rasterio.open(path) as file:
-        grid = Grid.of_raster(file.crs, file.transform, file.shape)
+        grid = read_grid(file, path)
     corners = [(row, col) for row in range(0, grid.height, block_px) for col in range(0, grid.width, block_px)]
     windows = (Window(row, col, block_px, block_px).intersect(grid.window) for row, col in corners)
     chunks = [(window, delayed(read)(window)) for window in windows if window is not None]

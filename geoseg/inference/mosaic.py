@@ -12,6 +12,7 @@ import shapely
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
+from geoseg.gdal import GDAL_ERRORS, placed_crs
 from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
@@ -125,8 +126,8 @@ def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
         return None
     try:
         with allow_no_georeference(), rasterio.open(source.paths[0]) as src:
-            return given if src.crs is None else None
-    except rasterio.errors.RasterioError:  # a folder, or not a raster: open_scene reports it
+            return given if placed_crs(src.crs) is None else None
+    except GDAL_ERRORS:  # a folder, or not a raster: open_scene reports it
         return given
 
 

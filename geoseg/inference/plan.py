@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from geoseg.bundle import Bundle, ModelSpec, load_bundle
+from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
 from geoseg.errors import BandMismatchError, UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, Area, read_aoi
-from geoseg.mosaic import Composite, find_meeting
+from geoseg.mosaic import MAX_PIXELS, Composite, find_meeting
 from geoseg.scene import Paths, Scene, data_windows, open_scene
 
 log = logging.getLogger(__name__)
@@ -213,20 +213,38 @@ def plan_inference(paths: Paths, bundle: Bundle, options: InferenceOptions | Non
     check_chips(bundle.spec, options)
     scene = open_scene(paths, crs=options.crs, nodata=options.nodata, alpha=options.alpha)
     scene = fit_scene(scene, bundle.spec, bands=options.bands, grid=options.grid)
+    check_pixels(scene)
     area = read_aoi(options.aoi, scene.grid, where=options.aoi_where) if options.aoi is not None else None
     return lay_chips(scene, area, bundle, options)
+
+
+def check_pixels(scene: Scene) -> None:
+    """Refuse a scene of more pixels than results can have, such as a tile service of the whole Earth.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    height, width = scene.grid.shape
+    if height * width > MAX_PIXELS:
+        raise UsageError(
+            f"{scene.name} would have {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are accepted, with an AOI "
+            "too, as results have the extent of their scene. Cut your area out of it, which copies no pixels: "
+            f"`gdal_translate -of VRT -projwin WEST NORTH EAST SOUTH {scene.paths[0]} area.vrt`, and run that."
+        )
 
 
 def check_chips(spec: ModelSpec, options: InferenceOptions) -> tuple[int, int]:
     """Return side and halo of a chip in pixels: those of the options, else the model's.
 
     Raises:
-        UsageError: If the halo leaves nothing of a chip, or chips do not fit the network.
+        UsageError: If the halo leaves nothing of a chip, or chips do not fit the network or the memory.
     """
     chip = spec.chip_px if options.chip_px is None else options.chip_px
     halo = spec.halo_px if options.halo_px is None else options.halo_px
     if halo < 0 or chip <= 2 * halo:
         raise UsageError(f"Chips of {chip} px with a halo of {halo} px on every side have no core. Make them larger.")
+    if chip > MAX_CHIP_PX:
+        raise UsageError(f"Chips of {chip:,} px do not fit into memory. Make them {MAX_CHIP_PX:,} px or smaller.")
     if chip % spec.stride_px:
         raise UsageError(f"Chips of {chip} px do not fit the network. Give a multiple of {spec.stride_px}.")
     return chip, halo

@@ -13,10 +13,11 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from pyproj.transformer import TransformerGroup
 
+from geoseg.gdal import name_crs
 from geoseg.grid import Grid
 from geoseg.third_party import ignore_warnings
 
-__all__ = ["DatumShift", "check_shift", "name_crs", "warn_once"]
+__all__ = ["DatumShift", "check_shift", "warn_once"]
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,6 @@ def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
     if shift.is_rough(gsd_m):
         warn_once(_describe(shift, gsd_m))
     return shift
-
-
-def name_crs(crs: Any) -> str:
-    """Return a CRS for a message: `EPSG:32630`, or its name where it has no number."""
-    known = CRS.from_user_input(crs)
-    authority = known.to_authority()
-    return ":".join(authority) if authority else known.name
 
 
 @lru_cache(maxsize=1024)

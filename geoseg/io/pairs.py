@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geoseg.errors import LabelError
-from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES
+from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES, is_beside
 from geoseg.io.tables import name_some
 
 LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
@@ -21,7 +21,7 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
     2. such a file in a folder below that is not the scene's own: the one that shares the longest path with the scene;
     3. a file of the folder with the scene's name and any other suffix, as GDAL reads more than geoseg knows.
 
-    A scene is never its own labels.
+    A scene is never its own labels, and neither are files that lie beside others (`is_beside`).
 
     Args:
         scenes: Raster files, or result folders named `<scene>_geoseg`.
@@ -35,7 +35,7 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
     """
     if not labels.is_dir():
         return [labels] * len(scenes)
-    beside = sorted(labels.iterdir())
+    beside = sorted(path for path in labels.iterdir() if not is_beside(path))
     known = {f"{path.stem}{path.suffix.lower()}": path for path in beside} | {path.name: path for path in beside}
     endings = [f"{ending}{suffix}" for ending in LABEL_ENDINGS for suffix in (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)]
     below: dict[str, list[Path]] = {}
@@ -49,7 +49,7 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
         first = next((path for path in named if path.is_file() and path.absolute() != own), None)
         if first is None:
             if not below:
-                for path in sorted(labels.rglob("*")):
+                for path in sorted(path for path in labels.rglob("*") if not is_beside(path)):
                     below.setdefault(path.name, []).append(path)
             first = _nearest(own, [path for name in wanted for path in below.get(name, ())])
         if first is None:

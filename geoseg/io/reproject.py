@@ -20,6 +20,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from geoseg.errors import MissingCRSError
+from geoseg.gdal import transforming
 from geoseg.grid import Grid
 
 __all__ = ["areal_parts", "bounds_in", "in_degrees", "reproject", "turns_of"]
@@ -143,13 +144,8 @@ def _transformer(source: CRS, target: CRS) -> Transformer:
     Raises:
         MissingCRSError: If PROJ knows no way.
     """
-    try:
+    with transforming(source, target):
         return Transformer.from_crs(source, target, always_xy=True)
-    except ProjError as err:
-        raise MissingCRSError(
-            f"Polygons in {source.name} cannot be placed on a scene in {target.name}: PROJ knows no transformation "
-            "between the two. Assign the CRS that they are really in."
-        ) from err
 
 
 @lru_cache(maxsize=64)

@@ -9,8 +9,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
+from geoseg.gdal import check_proj, name_crs, placed_crs
 from geoseg.grid import Grid
-from geoseg.io.datum import check_shift, name_crs, warn_once
+from geoseg.io.datum import check_shift, warn_once
 from geoseg.io.reproject import areal_parts, bounds_in, reproject, turns_of
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES, PARQUET_SUFFIXES
 from geoseg.io.tables import name_some, plural
@@ -53,6 +54,7 @@ def read_polygons(
     """
     import geopandas
 
+    check_proj()
     name = str(path)
     is_local = not name.startswith("/vsi") and "://" not in name
     if is_local and not Path(name).exists():
@@ -72,7 +74,7 @@ def read_polygons(
         ):  # far away, or are there none at all?
             everything = geopandas.read_file(path, **({"layer": layer} if layer else {}))
             return only_polygons(everything, f"The {what} {name}", error).iloc[:0]
-    except error:
+    except GeosegError:
         raise
     except Exception as err:  # pyogrio and pyarrow raise several types without a common root
         raise error(f"The {what} {name} cannot be read ({err}). Give a vector file with polygons.") from err
@@ -89,6 +91,8 @@ def is_parquet(path: str | Path) -> bool:
 
 def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFrame":
     """Return the rows with polygons, those of collections among them; how many rows have none is logged once.
+
+    A CRS that is no place on Earth counts as none.
 
     Args:
         frame: A GeoDataFrame, or a table without geometry.
@@ -122,7 +126,7 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
         shapes = frame.geometry.to_numpy().copy()
         shapes[mixed] = [shapely.union_all(areal_parts(shape)) for shape in shapes[mixed]]
         frame = frame.set_geometry(shapes, crs=frame.crs)
-    return frame
+    return keep_placed_crs(frame)
 
 
 def _areas(frame: Any) -> NDArray[np.bool_]:
@@ -153,6 +157,11 @@ def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[Ge
             f"{columns}. Check the value, or leave the filter out."
         )
     return frame
+
+
+def keep_placed_crs(frame: "GeoDataFrame") -> "GeoDataFrame":
+    """Return a frame, without its CRS if that is no place on Earth, as the one that stands for none in GeoPackage."""
+    return frame if placed_crs(frame.crs) is not None else frame.set_crs(None, allow_override=True)
 
 
 def in_crs_of(frame: "GeoDataFrame", grid: Grid, what: str) -> "GeoDataFrame":
@@ -224,9 +233,9 @@ def _box_in_file(path: str | Path, grid: Grid, layer: str) -> tuple[float, float
     from pyproj import CRS
 
     info = read_info(path, force_total_bounds=True, **({"layer": layer} if layer else {}))
-    if grid.crs is None or info["crs"] is None or info["total_bounds"] is None:
+    crs = placed_crs(CRS.from_user_input(info["crs"])) if info["crs"] is not None else None
+    if grid.crs is None or crs is None or info["total_bounds"] is None:
         return None
-    crs = CRS.from_user_input(info["crs"])
     box = bounds_in(grid, crs, margin=NEAR)
     if box is None:
         return None

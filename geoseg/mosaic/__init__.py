@@ -2,6 +2,7 @@
 
 from geoseg.mosaic.composite import Composite, CountedMask, compose
 from geoseg.mosaic.grid import (
+    MAX_PIXELS,
     check_size,
     choose_grid,
     crop_grid,
@@ -15,6 +16,7 @@ from geoseg.mosaic.grid import (
 from geoseg.mosaic.warp import Warped
 
 __all__ = [
+    "MAX_PIXELS",
     "Composite",
     "CountedMask",
     "Warped",

@@ -44,7 +44,9 @@ OUTLINE_POINTS = 64
 SHEET_SLACK_PX = 0.06
 """Pixels that a sheet may be off its lattice (`geoseg.scene.vrt`)."""
 
-WGS84 = CRS.from_epsg(4326)
+
+def _wgs84() -> CRS:  # made when it is needed: PROJ may not find its data, which is an error of a command
+    return CRS.from_epsg(4326)
 
 
 def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None) -> Grid:
@@ -70,7 +72,7 @@ def choose_grid(scenes: Sequence[Scene], *, crs: CRS | None, gsd_m: float | None
         )
     first = scenes[0].native
     if crs is None:
-        crs = first.crs if first.crs and first.crs.is_projected else utm_zone(*_middle(first, WGS84))
+        crs = first.crs if first.crs and first.crs.is_projected else utm_zone(*_middle(first, _wgs84()))
     if gsd_m is None:
         finest = min(scenes, key=lambda scene: min(scene.native.gsd_m or (math.inf,))).native
         assert finest.gsd_m is not None
@@ -115,7 +117,7 @@ def _pixel_of(grid: Grid, crs: CRS, gsd_m: float) -> tuple[float, float]:
     baseline = BASELINE_PX * gsd_m / (unit if unit is not None else 111_000.0)
     x, y = _middle(grid, crs)
     xs, ys = [x - baseline, x + baseline, x, x], [y, y, y - baseline, y + baseline]
-    lon, lat = places_of(Grid(WGS84, Affine.identity(), (1, 1)), crs, np.array(xs), np.array(ys))
+    lon, lat = places_of(Grid(_wgs84(), Affine.identity(), (1, 1)), crs, np.array(xs), np.array(ys))
     ground = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])[2]
     meters = float(ground[0]) / (2 * baseline), float(ground[1]) / (2 * baseline)  # of one unit along x and along y
     if unit is not None and max(abs(m / unit - 1) for m in meters) <= GSD_TOLERANCE:
@@ -139,7 +141,7 @@ def check_size(grid: Grid, scenes: Sequence[Scene]) -> Grid:
     """
     if grid.height * grid.width <= MAX_PIXELS:
         return grid
-    lon, lat = np.array([_middle(scene.native, WGS84) for scene in scenes]).T
+    lon, lat = np.array([_middle(scene.native, _wgs84()) for scene in scenes]).T
     distance = Geod(ellps="WGS84").inv(np.full_like(lon, lon[0]), np.full_like(lat, lat[0]), lon, lat)[2]
     raise UsageError(
         f"The mosaic would have {grid.width:,} x {grid.height:,} pixels of {abs(grid.transform.a):.6g} units of "

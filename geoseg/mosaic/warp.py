@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.crs import CRS
 
+from geoseg.gdal import transforming
 from geoseg.grid import Grid, Window
 from geoseg.mosaic.bilinear import ONE, Places, sample, sample_mask
 from geoseg.scene import Pixels, Scene
@@ -166,7 +167,8 @@ def places_of(
 @lru_cache(maxsize=64)
 def _transformer(source: str, target: str) -> Transformer:
     """Return what transforms coordinates; shared by threads (https://pyproj4.github.io/pyproj/stable/advanced_examples.html)."""
-    return Transformer.from_crs(source, target, always_xy=True)
+    with transforming(source, target):
+        return Transformer.from_crs(source, target, always_xy=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ NETWORKS: dict[str, Architecture] = {}
 
 _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "classes", "activation", "aux_params"}
 
+FROM_ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+"""Arguments with which timm would download weights, or unpickle a file."""
+
 
 def register_network(name: str, *, stride_px: Stride | None = None) -> Callable[[Build], Build]:
     """Make a decorator that registers a network's class under a name.
@@ -203,6 +206,12 @@ def _check_options(name: str, options: Mapping[str, Any]) -> Architecture:
     allowed = set(architecture.defaults) - {"kwargs"} - _NOT_OPTIONS
     if "encoder_name" in architecture.defaults:
         allowed |= {"encoder_options", "encoder_stride_at"}
+    from_elsewhere = sorted(FROM_ELSEWHERE & set(options.get("encoder_options") or {}))
+    if from_elsewhere:
+        raise UnknownNetworkError(
+            f"`encoder_options` has {from_elsewhere[0]!r}, with which the encoder would fetch or unpickle weights; "
+            "omit it, and choose pretrained weights with `encoder_weights`"
+        )
     unknown = sorted(set(options) - allowed)
     if unknown:
         near = get_close_matches(unknown[0], allowed, n=1)

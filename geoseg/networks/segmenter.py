@@ -7,6 +7,9 @@ from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import BundleError
 from geoseg.networks.registry import build_network
 
+GIVEN = ("name", "bands", "classes", "encoder_weights")
+"""Arguments of `build_network` that a bundle itself answers: its weights are in the file, and no hub is asked."""
+
 
 class Segmenter(nn.Module):
     """A network with its normalization in front and its probabilities behind.
@@ -46,7 +49,8 @@ def load_segmenter(bundle: Bundle) -> Segmenter:
         BundleError: If the weights do not fit the network that the specification names.
     """
     spec = bundle.spec
-    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **spec.network_options)
+    options = {key: value for key, value in spec.network_options.items() if key not in GIVEN}
+    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **options)
     try:
         network.load_state_dict(bundle.weights())
     except RuntimeError as err:

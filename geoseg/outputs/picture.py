@@ -7,9 +7,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Window
 from geoseg.io.aside import reported, write_aside
-from geoseg.outputs.rasters import GDAL_FAILURES
 from geoseg.scene import Scene
 from geoseg.third_party import allow_no_georeference
 
@@ -40,7 +40,7 @@ def write_picture(path: str | Path, panels: Sequence[NDArray[np.uint8]]) -> Path
     profile = {"driver": "PNG", "dtype": "uint8", "count": 3, "height": pixels.shape[1], "width": pixels.shape[2]}
     with (
         write_aside(path) as aside,
-        reported(path, *GDAL_FAILURES),
+        reported(path, *GDAL_ERRORS),
         allow_no_georeference(),
         rasterio.open(aside, "w", **profile) as dataset,
     ):

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.aside import reported, write_aside, write_text
@@ -34,9 +33,6 @@ OVERVIEW_PX = 256
 
 DESCRIBING = (262, 320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """TIFF tags that GDAL writes for us: photometry, colors; scale, tie point or matrix, CRS; metadata and no data."""
-
-GDAL_FAILURES = (RasterioError, CPLE_BaseError, SystemError)
-"""What rasterio raises when GDAL fails; SystemError where GDAL gave no reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +158,7 @@ def open_rasters(
             with reported(target):
                 pyramid.finish()
             for raster, aside, tables in zip(rasters, asides, pyramid.tables, strict=True):
-                with reported(raster.path, *GDAL_FAILURES):
+                with reported(raster.path, *GDAL_ERRORS):
                     write_cog(aside, _describe(raster, grid), tables, pyramid.spool.read, predict=raster.layer.predict)
     for raster in rasters:
         for path, text in raster.beside.items():

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.engines import choose_device, usable_cores, worker_threads
-from geoseg.errors import ClusterError, UsageError
+from geoseg.errors import ClusterError, InstallationError, UsageError
+from geoseg.io.tables import name_some
 from geoseg.run.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ LOCAL_CONFIG = {
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
     "distributed.worker.profile.enabled": False,  # samples every thread a hundred times a second
     "distributed.diagnostics.nvml": False,  # takes a second at every start
+    "temporary-directory": None,  # nothing is spilled; that of a site may not exist here
 }
+
+ENCRYPTION = "distributed.comm.require-encryption"
+"""Setting of a site's dask configuration that leaves no unencrypted connection between processes."""
 
 GDAL_CACHE_MB = "64"
 """GDAL otherwise caches decoded pixels in 5 % of the machine's memory, although geoseg reads them once."""
@@ -82,6 +87,7 @@ def open_client(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
 
     Raises:
         ClusterError: If a scheduler does not answer.
+        InstallationError: If the cluster cannot be started with the dask configuration of this machine.
     """
     import dask
 
@@ -126,7 +132,7 @@ def _connect(address: str) -> "Iterator[Client]":
             f"The dask scheduler at {address} does not answer ({err}). Check that it is running, and that this machine "
             "can reach its port."
         ) from err
-    with client:
+    with _closed_quietly(client):
         yield client
 
 
@@ -137,6 +143,7 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
     Each process imports torch and torchgeo itself. Forks of a process that has imported them would start faster and
     share memory, but these libraries start threads when they are imported, and forking with threads may hang.
     """
+    import dask
     from distributed import Nanny
     from distributed.system import MEMORY_LIMIT
 
@@ -157,12 +164,18 @@ def _processes(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
         if gpus:
             options["env"] = {"CUDA_VISIBLE_DEVICES": str(index % gpus)}
         workers[index] = {"cls": Nanny, "options": options}
+    if dask.config.get(ENCRYPTION, default=None):
+        raise InstallationError(
+            f"The dask configuration requires encryption ({ENCRYPTION}), for which worker processes need certificates. "
+            "Run in one process, without `workers`; connect to a scheduler of yours with `scheduler`; or turn it off."
+        )
     with _own_cluster(workers, host=LOOPBACK) as client:
         yield client
 
 
 @contextmanager
 def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
+    import dask
     from distributed import Worker
     from distributed.comm.inproc import global_manager
 
@@ -177,21 +190,56 @@ def _threads(settings: RunSettings, bundle: "Bundle") -> "Iterator[Client]":
         "dashboard_address": HTTP,
     }
     # No dashboard: importing bokeh takes a second at every start.
-    with _own_cluster({0: {"cls": Worker, "options": options}}, protocol="inproc://", dashboard=False) as client:
+    with (
+        dask.config.set({ENCRYPTION: None}),
+        _own_cluster({0: {"cls": Worker, "options": options}}, protocol="inproc://", dashboard=False) as client,
+    ):
         yield client
 
 
 @contextmanager
 def _own_cluster(workers: dict[int, dict[str, Any]], **options: Any) -> "Iterator[Client]":
-    """Start workers and, with the given options, a scheduler that only this machine can reach."""
+    """Start workers and, with the given options, a scheduler that only this machine can reach.
+
+    Raises:
+        InstallationError: If they do not start.
+    """
     from distributed import Client, Scheduler, SpecCluster
 
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": HTTP} | options}
-    with (
-        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,  # type: ignore[no-untyped-call]  # distributed is partly annotated
-        Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
-    ):
+    with ExitStack() as stack:
+        try:
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)  # type: ignore[no-untyped-call]  # distributed is partly annotated
+            stack.enter_context(_closed_quietly(cluster))
+            client = Client(cluster, set_as_default=False)  # type: ignore[no-untyped-call]
+            stack.enter_context(_closed_quietly(client))
+        except (RuntimeError, OSError, TimeoutError, ValueError, TypeError) as err:
+            cause: BaseException = err
+            while cause.__cause__ is not None:  # dask says no more than that a worker failed
+                cause = cause.__cause__
+            raise InstallationError(
+                f"dask cannot start its workers on this machine ({cause}). Check its configuration: the environment "
+                f"variables {name_some(sorted(key for key in os.environ if key.startswith('DASK_'))) or 'DASK_*'} "
+                "and the files in ~/.config/dask and /etc/dask."
+            ) from err
         yield client
+
+
+@contextmanager
+def _closed_quietly(opened: Any) -> Iterator[None]:
+    """Close a client or a cluster; what fails then is only logged, as everything it was for is done or has failed.
+
+    dask closes its connections with a time limit, and tornado's `TimeoutError` is not Python's
+    (https://www.tornadoweb.org/en/stable/gen.html#tornado.gen.with_timeout), so that it can pass through.
+    """
+    opened.__enter__()
+    try:
+        yield
+    finally:
+        try:
+            opened.__exit__(None, None, None)
+        except Exception as err:  # noqa: BLE001 - whatever dask raises
+            log.info("dask did not close as it should (%s: %s); nothing is lost", type(err).__name__, err)
 
 
 def engine_threads(settings: RunSettings, bundle: "Bundle") -> int | None:

@@ -19,6 +19,7 @@ from typing import Any
 from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError
 from geoseg.grid import Block
+from geoseg.io.aside import check_folder
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
@@ -246,20 +247,13 @@ def _show(name: str, value: Any) -> str:
 
 
 def check_place(out: Store) -> None:
-    """Check that the run folder can be created.
+    """Check that the run folder can be created, with the folders above it, or written to.
 
     Raises:
-        OutputError: If its path is a file, or its parent folder does not exist.
+        OutputError: If it or a folder above it is a file, or new files cannot be created there.
     """
-    if not isinstance(out, LocalStore):
-        return
-    if out.folder.exists() and not out.folder.is_dir():
-        raise OutputError(f"{out.folder} is a file; a folder for the results is expected. Choose another with `out`.")
-    parent = out.folder.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(
-            f"There is no folder {parent} to create {out.folder.name} in. Create it, or choose another with `out`."
-        )
+    if isinstance(out, LocalStore):
+        check_folder(out.folder)
 
 
 def check_room(out: Store, pixels: int, rasters: int) -> None:
@@ -270,7 +264,8 @@ def check_room(out: Store, pixels: int, rasters: int) -> None:
     """
     if not isinstance(out, LocalStore):
         return
-    parent, size = out.folder.absolute().parent, pixels * rasters * BYTES_PER_PIXEL
+    parent = next(folder for folder in out.folder.absolute().parents if folder.is_dir())
+    size = pixels * rasters * BYTES_PER_PIXEL
     free = shutil.disk_usage(parent).free
     if free < size:
         raise OutputError(

@@ -242,9 +242,9 @@ def _warming_up(session: Session) -> Iterator[None]:
         return
     thread = Thread(target=load_engine, daemon=True)
     thread.start()
-    prepare_process()
-    session.stages.done("imports")
     try:
+        prepare_process()
+        session.stages.done("imports")
         yield
     finally:
         thread.join()

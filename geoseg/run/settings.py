@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid
 from geoseg.inference import (
     BLOCK_PX,
@@ -335,10 +336,9 @@ def _files_behind(file: str) -> list[str]:
     if not file.lower().endswith(".vrt") or is_remote(file):
         return [file]
     import rasterio
-    from rasterio.errors import RasterioError
 
     try:
         with rasterio.open(file) as dataset:
             return [str(part) for part in dataset.files]
-    except RasterioError:
+    except GDAL_ERRORS:
         return [file]

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, UsageError
+from geoseg.gdal import GDAL_ERRORS, placed_crs
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.aside import require_closed, write_record
@@ -23,7 +22,7 @@ from geoseg.run.ledger import check_place, read_json, remove_if_empty
 from geoseg.run.report import Stages, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, stored_pixels, write_footprints
 from geoseg.run.settings import VectorizeSettings, choose_outlines
-from geoseg.scene import close_readers, open_reader, parse_crs, read_window
+from geoseg.scene import close_readers, open_reader, parse_crs, read_grid, read_window
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import StoredPixels, cut_grid
 
@@ -277,17 +276,16 @@ def _grid_of(path: str, band: int, crs: str | None) -> tuple[Grid, _Band]:
             found = _Band(
                 np.dtype(src.dtypes[band - 1]), src.scales[band - 1], src.offsets[band - 1], src.nodatavals[band - 1]
             )
-            own = CRS.from_wkt(src.crs.to_wkt()) if src.crs is not None else None
-            given = parse_crs(crs, "crs") if crs is not None else None
-            grid = Grid.of_raster(own or given, src.transform, src.shape)
-    except rasterio.errors.RasterioError as err:
+            grid = read_grid(src, path, parse_crs(crs, "crs") if crs is not None else None)
+            has_crs = placed_crs(src.crs) is not None
+    except GDAL_ERRORS as err:
         raise MissingFileError(
             f"{path} cannot be read ({err}). Give a raster that GDAL can read; the working folder is {Path.cwd()}."
         ) from err
-    if own is not None and crs is not None:
+    if has_crs and crs is not None:
         raise UsageError(f"{path} has a CRS: `crs` would have no effect. Omit it.")
     if grid.crs is None:
-        log.warning("%s has no CRS: areas and tolerances are in the units of its coordinates", path)
+        log.warning("%s has no CRS of a place on Earth: areas and tolerances are in the units of its coordinates", path)
     return grid, found
 
 

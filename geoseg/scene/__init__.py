@@ -1,6 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
+from geoseg.scene.georeference import check_transform, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
@@ -15,6 +16,7 @@ __all__ = [
     "Raster",
     "Scene",
     "StoredRaster",
+    "check_transform",
     "close_idle_readers",
     "close_readers",
     "data_windows",
@@ -24,6 +26,7 @@ __all__ = [
     "open_reader",
     "open_scene",
     "parse_crs",
+    "read_grid",
     "read_window",
     "stretch",
 ]

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import rasterio
-from rasterio.errors import RasterioError
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
-from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.gdal import GDAL_ERRORS
+from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -32,6 +32,9 @@ REMOTE_ENV = {
     "VSI_CACHE": "FALSE",
 }
 """GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); environment variables win."""
+
+VRT_HEAD, VRT_HEAD_BYTES = b"<VRTDataset", 1024
+"""What GDAL knows a VRT by, whatever its suffix, and how far it looks for that."""
 
 NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
@@ -59,7 +62,7 @@ def list_files(paths: Paths) -> list[str]:
         if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
             files.append(path)
             continue
-        found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES)
+        found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES and not is_beside(p))
         if not found:
             raise MissingFileError(
                 f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
@@ -96,13 +99,22 @@ def gdal_env(files: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def is_vrt(path: str) -> bool:
+    """Return True for a local file that GDAL opens as a VRT."""
+    try:
+        with Path(path).open("rb") as file:
+            return VRT_HEAD in file.read(VRT_HEAD_BYTES)
+    except (OSError, ValueError):  # a folder, a URL, a VRT's XML
+        return False
+
+
 def forget(files: Sequence[str]) -> None:
     """Throw away what GDAL keeps of remote files.
 
     It keeps what came before a connection broke off as if it were all, so a read that failed would fail again.
     """
     for source in {source for file in files for source in _sources(file) if is_remote(source)}:
-        with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(RasterioError, OSError):
+        with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
             rasterio.open(source).close()
 
 

@@ -11,16 +11,17 @@ import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
+from geoseg.gdal import GDAL_ERRORS, check_proj, name_crs, placed_crs
 from geoseg.grid import Grid
 from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
+from geoseg.scene.georeference import read_grid
 from geoseg.scene.reader import clear_errors
 from geoseg.scene.scene import NO_OVERVIEW, Scene
-from geoseg.scene.tiff import check_complete, check_mask
-from geoseg.scene.vrt import mosaic_vrt
+from geoseg.scene.tiff import check_complete, check_directories, check_mask
+from geoseg.scene.vrt import check_bands, check_sources, mosaic_vrt
 from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger("geoseg.scene")
@@ -57,12 +58,17 @@ def open_scene(
         TruncatedFileError: If the file ends before its pixels do.
         SceneMismatchError: If several files do not share one grid.
         BandMismatchError: If the bands are not there.
-        MissingCRSError: If `crs` cannot be understood.
+        MissingCRSError: If `crs` cannot be understood, or the file's CRS does not fit its coordinates.
+        GeoreferenceError: If the transform gives the pixels no place or no area.
+        InstallationError: If PROJ cannot read its data.
         UsageError: If pixels cannot have the value `nodata`.
     """
+    check_proj()
     files = list_files(paths)
     for file in files:
         check_file(file)
+        check_directories(file)
+        check_sources(file)
     with gdal_env(files), allow_no_georeference():
         source = files[0]
         if len(files) > 1:
@@ -82,7 +88,7 @@ def open_scene(
 def _open(source: str, name: str) -> rasterio.DatasetReader:
     try:
         return rasterio.open(source)
-    except RasterioError as err:
+    except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
         raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
@@ -92,16 +98,25 @@ def parse_crs(text: str | CRS, argument: str = "crs") -> CRS:
     """Parse a coordinate reference system; errors name the argument that gave it.
 
     Raises:
-        MissingCRSError: If it is not known.
+        MissingCRSError: If it is not known, or places nothing on Earth.
+        InstallationError: If PROJ cannot read its data.
     """
+    check_proj()
     if isinstance(text, str) and not text.strip():
         raise MissingCRSError(f"`{argument}` is empty. Give a coordinate reference system, such as EPSG:32630.")
     try:
-        return CRS.from_user_input(text)
-    except (CRSError, ValueError) as err:
+        with rasterio.Env():
+            crs = CRS.from_user_input(text)
+    except (*GDAL_ERRORS, ValueError) as err:
         raise MissingCRSError(
             f"`{argument}={text}` is not a coordinate reference system ({err}). Give one such as EPSG:32630."
         ) from err
+    if placed_crs(crs) is None:
+        raise MissingCRSError(
+            f"`{argument}` is the CRS {name_crs(crs)}, whose x and y are no place on Earth. "
+            "Give one such as EPSG:32630."
+        )
+    return crs
 
 
 def _describe(
@@ -120,6 +135,7 @@ def _describe(
             f"Name one of them: {', '.join(src.subdatasets[:3])}"
         )
     _check_complete(src, files[0])
+    check_bands(src, files[0])
     grid = _grid_of(src, name, crs)
     alpha = _has_alpha(src, name, alpha)
     data_bands = _data_bands(src, name, has_alpha=alpha is not False)
@@ -186,7 +202,7 @@ def _has_alpha(src: rasterio.DatasetReader, name: str, alpha: bool | None) -> bo
     try:
         if is_mask(src):
             return None
-    except RasterioError:  # reading the blocks will report it
+    except GDAL_ERRORS:  # reading the blocks will report it
         clear_errors(src)
         return None
     log.warning(
@@ -209,11 +225,16 @@ def _data_bands(src: rasterio.DatasetReader, name: str, *, has_alpha: bool) -> t
 
 def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
     """Build the native grid; without a CRS, warn, and use pixel coordinates where there is no transform."""
-    transform, own = src.transform, src.crs
+    transform, own, grid = src.transform, placed_crs(src.crs), read_grid(src, name, crs)
     if transform.is_identity and src.gcps[0]:
         raise MissingCRSError(
             f"{name} is placed by {len(src.gcps[0])} ground control points, not by a transform. "
             "Rectify it first: `gdalwarp -r bilinear IN OUT`."
+        )
+    if transform.is_identity and src.rpcs is not None:
+        raise MissingCRSError(
+            f"{name} is placed by rational polynomial coefficients (RPC), not by a transform. "
+            "Rectify it first, with a height model if you have one: `gdalwarp -rpc -r bilinear -to RPC_DEM=DEM IN OUT`."
         )
     if transform.is_identity and (own or crs):
         raise MissingCRSError(
@@ -223,23 +244,26 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
         )
     if own is None and crs is None:
         log.warning(
-            "%s has no CRS: its own pixels are used as they are and the results are in %s. %s",
+            "%s has %s: its own pixels are used as they are and the results are in %s. %s",
             name,
+            "no CRS" if src.crs is None else f"the CRS {name_crs(src.crs)}, which is not of a place on Earth",
             "pixel coordinates (x = column, y = -row)" if transform.is_identity else "its own coordinates",
             "" if transform.is_identity else "Give `crs` if you know it.",
         )
-    elif own is not None and crs is not None and own != crs:
-        log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, own, crs)
-    grid, (low, high) = Grid.of_raster(crs or own, transform, src.shape), PLAUSIBLE_GSD_M
+    elif src.crs is not None and crs is not None and src.crs != crs:
+        log.warning("%s has the CRS %s in its file; `crs=%s` is used instead.", name, name_crs(src.crs), crs)
+    low, high = PLAUSIBLE_GSD_M
     try:
-        gsd_m = grid.gsd_m
-    except RasterioError:  # PROJ knows no place for the coordinates
-        gsd_m = math.nan, math.nan
+        gsd_m, cause = grid.gsd_m, None
+    except MissingCRSError as err:  # PROJ knows no place for the coordinates
+        gsd_m, cause = (math.nan, math.nan), err
     if gsd_m is not None and not all(low <= axis <= high for axis in gsd_m):  # degrees taken for meters, say
         raise MissingCRSError(
-            f"{name} does not fit its CRS {grid.crs}: its bounds {tuple(round(b, 6) for b in grid.bounds)} "
-            f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m on the ground. Give the right one with `crs`."
-        )
+            f"{name} does not fit its CRS {name_crs(grid.crs)}: "
+            f"its bounds {tuple(round(b, 6) for b in grid.bounds)} "
+            + ("have no place on Earth in it. " if cause else f"give pixels of {gsd_m[0]:.3g} x {gsd_m[1]:.3g} m. ")
+            + "Give the right one with `crs`."
+        ) from cause
     return grid
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import BandMismatchError, ReadError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
 from geoseg.scene.files import forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, find_collar, measure_levels, stretch
@@ -243,7 +243,7 @@ class Scene:
                     tiles: set[Tile] = {(self.source, level, *tile) for tile in under}
                     with fetches.claim(tiles):
                         return look(reader, window)
-            except (RasterioError, OSError) as err:
+            except (*GDAL_ERRORS, OSError) as err:
                 place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
                 failure = ReadError(
                     f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot "
@@ -373,7 +373,7 @@ def data_windows(scene: Scene) -> tuple[Window, ...]:
     try:
         with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
             boxes = data_boxes(reader, scene.data_bands)
-    except (RasterioError, OSError):  # reading the blocks will report it
+    except (*GDAL_ERRORS, OSError):  # reading the blocks will report it
         return ()
     if boxes is None:
         return ()

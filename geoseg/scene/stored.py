@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ReadError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Window
 from geoseg.scene.reader import open_reader
 
@@ -40,12 +41,11 @@ def read_window(path: str, window: Window, *, band: int = 1, masked: bool = Fals
     Raises:
         ReadError: If they cannot be read.
     """
-    from rasterio.errors import RasterioError
     from rasterio.windows import Window as Part
 
     part = Part(window.col, window.row, window.width, window.height)
     try:
         with open_reader(path) as reader:
             return np.ma.asarray(reader.read(band, window=part, masked=masked))
-    except RasterioError as err:
+    except GDAL_ERRORS as err:
         raise ReadError(f"{path} cannot be read ({err}). The file may be damaged; create it again.") from err

@@ -7,7 +7,9 @@ mask's directory, and does not say so.
 import io
 import struct
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -16,7 +18,7 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import MissingFileError, TruncatedFileError
+from geoseg.errors import MissingFileError, NotARasterError, TruncatedFileError
 from geoseg.io.store import read_range
 from geoseg.scene.files import is_remote
 
@@ -24,10 +26,17 @@ OFFSETS = (273, 324)
 """Tags of the places of strips and of tiles."""
 BYTE_COUNTS = (279, 325)
 SUBFILE_TYPE, MASK_OF_IMAGE = 254, 4
+IMAGE_TAGS = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 278: 2**32 - 1, 284: 1}
+"""Tags of width, height, bits per sample, compression, samples, rows per strip and planes, with their defaults."""
+UNCOMPRESSED, SEPARATE = 1, 2
 TYPES = {3: "u2", 4: "u4", 16: "u8"}
 """SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF."""
 
 HEAD_BYTES = 16
+
+MOST_DIRECTORIES, MOST_FIELDS = 1000, 50_000
+"""Directories of a file, and fields in all of them, above which it is damaged: images, overviews and masks are a few
+dozen, of some twenty fields each."""
 
 PIECE = 1 << 14
 """Bytes fetched of a remote file at a time: the directories of a COG lie in the first piece."""
@@ -38,15 +47,45 @@ def check_complete(path: str) -> None:
 
     Raises:
         TruncatedFileError: If it is.
+        NotARasterError: If its directories cannot be followed.
     """
     if is_remote(path) or not Path(path).is_file():
         return
-    size, end = Path(path).stat().st_size, promised_size(path)
+    size = Path(path).stat().st_size
+    try:
+        end = promised_size(path)
+    except (ValueError, struct.error, IndexError) as err:
+        raise _damaged(path, err) from err
     if end > size:
         raise TruncatedFileError(
             f"{path} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
             "Copy or download it again."
         )
+
+
+def check_directories(path: str) -> None:
+    """Refuse a local TIFF of absurdly many directories, which GDAL would follow for minutes.
+
+    Raises:
+        NotARasterError: If it is one.
+    """
+    if is_remote(path) or not Path(path).is_file():
+        return
+    with Path(path).open("rb") as file, suppress(struct.error, IndexError):  # damage is found when GDAL has opened it
+        try:
+            tiff = Tiff.of(file)
+        except ValueError:
+            return
+        try:
+            deque(tiff.directories(Path(path).stat().st_size), maxlen=0)
+        except ValueError as err:
+            raise _damaged(path, err) from err
+
+
+def _damaged(path: str, err: Exception) -> NotARasterError:
+    return NotARasterError(
+        f"{path} has a damaged directory ({err}). Copy or download it again, or repair it with `gdal_translate`."
+    )
 
 
 def check_mask(path: str) -> None:
@@ -78,18 +117,25 @@ def promised_size(path: str | Path) -> int:
     """Return the size that a TIFF must have to hold its directories and the strips or tiles of each of them.
 
     Images, overviews and masks are followed, up to the end of the file.
+
+    Raises:
+        ValueError: If it is not a TIFF, or its directories cannot be followed.
     """
     size = Path(path).stat().st_size
     if size < HEAD_BYTES:
         return HEAD_BYTES
     with Path(path).open("rb") as file:
-        ends = [HEAD_BYTES]
+        ends, tables = [HEAD_BYTES], 0
         tiff = Tiff.of(file)
         for end, fields in tiff.directories(size):
             ends.append(end)
             for places, counts in zip(OFFSETS, BYTE_COUNTS, strict=True):
                 if places in fields and counts in fields:
-                    ends.append(tiff.data_end(fields[places], fields[counts], size))
+                    most = tiff.strip_bytes(fields)
+                    ends.append(tiff.data_end(fields[places], fields[counts], size, most=most))
+                    tables += sum(fields[tag].count * fields[tag].dtype.itemsize for tag in (places, counts))
+                    if size < tables and ends[-1] <= size:
+                        raise ValueError("its directories overlap")
         return max(ends)
 
 
@@ -143,11 +189,15 @@ class Tiff:
         return cls(file, order, is_big, struct.unpack_from(f"{order}8xQ" if is_big else f"{order}4xI", head)[0])
 
     def directories(self, size: int) -> Iterator[tuple[int, dict[int, Field]]]:
-        """Yield the end of each directory and its fields by tag; one that ends beyond `size` is the last, unread."""
+        """Yield the end of each directory and its fields by tag; one that ends beyond `size` is the last, unread.
+
+        Raises:
+            ValueError: If there are absurdly many.
+        """
         head, entry, link = ("Q", "HHQQ", "Q") if self.is_big else ("H", "HHII", "I")
         head_size, entry_size, link_size = (struct.calcsize(f"{self.order}{text}") for text in (head, entry, link))
         room = struct.calcsize(f"{self.order}{link}")  # of values that lie in the directory itself
-        offset, seen = self.first, set[int]()
+        offset, seen, fields_seen = self.first, set[int](), 0
         while offset and offset not in seen:
             seen.add(offset)
             end = offset + head_size
@@ -158,6 +208,9 @@ class Tiff:
             if end > size:
                 yield end, {}
                 return
+            fields_seen += count
+            if len(seen) > MOST_DIRECTORIES or fields_seen > MOST_FIELDS:
+                raise ValueError(f"more than {MOST_DIRECTORIES:,} directories or {MOST_FIELDS:,} fields in them")
             content = self.file.read(end - offset - head_size)
             fields = {}
             for at in range(0, len(content) - link_size, entry_size):
@@ -171,13 +224,43 @@ class Tiff:
     def _unpack(self, text: str, content: bytes) -> tuple[int, ...]:
         return struct.unpack_from(self.order + text, content)
 
-    def data_end(self, places: Field, counts: Field, size: int) -> int:
-        """Return the end of the last strip or tile; the end of their table where that lies beyond `size`."""
+    def data_end(self, places: Field, counts: Field, size: int, *, most: NDArray[np.int64] | None = None) -> int:
+        """Return the end of the last strip or tile; the end of their table where that lies beyond `size`.
+
+        Args:
+            places: The field of their offsets.
+            counts: The field of their sizes.
+            size: Size of the file.
+            most: Bytes of each that its pixels need, if known: some writers give every strip the size of a whole one.
+
+        Raises:
+            ValueError: If there are more or fewer sizes than offsets.
+        """
         table_end = max(field.place + field.count * field.dtype.itemsize for field in (places, counts))
         if table_end > size:
             return table_end
         starts, lengths = self.values(places), self.values(counts)
+        if len(starts) != len(lengths):
+            raise ValueError(f"a directory places {len(starts)} strips or tiles and gives the size of {len(lengths)}")
+        if most is not None and len(most) == len(lengths):
+            lengths = np.minimum(lengths, most)
         return int((starts + lengths)[starts > 0].max(initial=0))
+
+    def strip_bytes(self, fields: Mapping[int, Field]) -> NDArray[np.int64] | None:
+        """Return the bytes that the pixels of each strip need; None where they are compressed, or lie in tiles."""
+        known = dict(IMAGE_TAGS)
+        for tag in IMAGE_TAGS.keys() & fields.keys():
+            known[tag] = int(self.values(fields[tag]).max(initial=0))
+        width, height, bits, compression, samples, rows, planes = known.values()
+        if OFFSETS[0] not in fields or compression != UNCOMPRESSED or min(width, height, bits, samples, rows) < 1:
+            return None
+        strips = -(-height // rows)
+        if fields[OFFSETS[0]].count != strips * (samples if planes == SEPARATE else 1):
+            return None
+        each = np.full(strips, rows)
+        each[-1] = height - rows * (strips - 1)
+        row_bytes = -(-width * bits * (1 if planes == SEPARATE else samples) // 8)
+        return np.tile(each * row_bytes, samples if planes == SEPARATE else 1)
 
     def values(self, field: Field) -> NDArray[np.int64]:
         """Read the values of a field."""

@@ -1,8 +1,17 @@
-"""Several rasters of one grid as one: a GDAL virtual raster, built in memory."""
+"""GDAL virtual rasters: several rasters of one grid as one, built in memory; whether all sources of a given one exist.
 
-from collections.abc import Sequence
+GDAL opens a VRT without its sources, and fails at every read of them. It runs no Python of a pixel function unless the
+user allows it (`GDAL_VRT_ENABLE_PYTHON`). A `VRTRawRasterBand` reads the bytes of any file as pixels, also /etc/passwd:
+from 3.12 on GDAL restricts it to the folder of the VRT, unless `GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE` says otherwise
+(https://gdal.org/en/stable/drivers/raster/vrt.html). geoseg holds to the same rule with every GDAL.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import rasterio
@@ -10,16 +19,114 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 
-from geoseg.errors import NotARasterError, SceneMismatchError, UsageError
+from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError, UsageError
+from geoseg.gdal import GDAL_ERRORS, placed_crs
 from geoseg.scene.bands import colors_of, order_bands
+from geoseg.scene.files import is_remote, is_vrt
+from geoseg.scene.georeference import check_transform
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
 """GDAL's names of the types of real numbers, such as Byte for uint8."""
 
 OFF_GRID_PX = 0.05
 """How far a file may lie off the common grid, pixels."""
+
+RAW_SOURCES = "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE"
+
+SOURCE_TAGS = ("SourceFilename", "SourceDataset")
+
+
+def check_sources(path: str) -> None:
+    """Refuse a local VRT with a source that does not exist, or that leads back to itself.
+
+    Sources on servers, in archives and within other files are not looked for.
+
+    Raises:
+        MissingFileError: If a source does not exist.
+        NotARasterError: If a VRT is a source of itself, also by way of others, or reads raw bytes of other folders.
+    """
+    if is_remote(path) or path.startswith("/vsi") or not is_vrt(path):
+        return
+    first = Path(path).resolve()
+    pending: list[tuple[Path, tuple[Path, ...]]] = [(first, (first,))]
+    known = {first}
+    while pending:
+        vrt, way = pending.pop()
+        root = _parse(vrt.read_bytes())
+        _check_raw_bands(root, vrt.parent, str(vrt))
+        for source in _local_sources(root, vrt.parent):
+            if not source.exists():
+                raise MissingFileError(
+                    f"{vrt} has the source {source}, which does not exist. Copy it there, or build the VRT again with "
+                    "`gdalbuildvrt`."
+                )
+            found = source.resolve()
+            if found in way:
+                names = " -> ".join(step.name for step in (*way, found))
+                raise NotARasterError(
+                    f"{path} is a VRT that is a source of itself ({names}). Build it again with `gdalbuildvrt`, in "
+                    "another folder than its sources."
+                )
+            if found not in known and is_vrt(str(found)):
+                known.add(found)
+                pending.append((found, (*way, found)))
+
+
+def check_bands(src: rasterio.DatasetReader, path: str) -> None:
+    """Refuse an open VRT that reads raw bytes of other folders, or is computed by functions that GDAL does not run.
+
+    Raises:
+        NotARasterError: If it is one.
+    """
+    if src.driver != "VRT":
+        return
+    text = src.tags(ns="xml:VRT").get("xml:VRT", "")
+    _check_raw_bands(_parse(text.encode()), Path(path).resolve().parent, path)
+    if "PixelFunctionLanguage" not in text:
+        return
+    try:
+        with rasterio.Env():
+            src.read(window=((0, 1), (0, 1)))
+    except GDAL_ERRORS as err:
+        raise NotARasterError(
+            f"{path} computes its pixels by a function that GDAL does not run here ({err}). Convert it with "
+            "`gdal_translate` where GDAL may run it, or see GDAL_VRT_ENABLE_PYTHON in GDAL's documentation."
+        ) from err
+
+
+def _parse(text: bytes) -> ElementTree.Element:
+    """Return the root of a VRT; an empty one if it is not XML, which GDAL reports."""
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return ElementTree.Element("VRTDataset")
+
+
+def _local_sources(root: ElementTree.Element, folder: Path) -> Iterator[Path]:
+    """Yield the local files that a VRT names."""
+    for element in root.iter():
+        name = (element.text or "").strip()
+        if element.tag not in SOURCE_TAGS or not name or is_remote(name) or name.startswith(("/vsi", "<")):
+            continue
+        if re.match(r"[A-Za-z]\w+:", name):  # GTIFF_DIR:1:..., NETCDF:"...":band, a connection
+            continue
+        yield folder / name if element.get("relativeToVRT") == "1" else Path(name)
+
+
+def _check_raw_bands(root: ElementTree.Element, folder: Path, name: str) -> None:
+    """Refuse raw files that lie neither in a VRT's folder nor below it, unless GDAL's own option allows them."""
+    if os.environ.get(RAW_SOURCES) == "ALL":
+        return
+    for band in root.iter("VRTRasterBand"):
+        source = band.findtext("SourceFilename", "").strip()
+        if band.get("subClass") != "VRTRawRasterBand" or is_remote(source):
+            continue
+        if not (folder / source).resolve().is_relative_to(folder.resolve()):
+            raise NotARasterError(
+                f"{name} reads the bytes of {source}, which lies outside its folder, as pixels. Copy that file beside "
+                f"it, or set {RAW_SOURCES}=ALL if you trust it."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +211,10 @@ def _read_header(path: str, has_alpha: bool) -> Part:
             dtype = str(src.dtypes[0]) if src.count else "none"
             band = any(flags == [MaskFlags.per_dataset] for flags in src.mask_flag_enums)
             image = len(told) < src.count and not has_alpha
-            return Part(path, src.crs, src.transform, src.shape, dtype, colors, src.nodata, masked, band, image)
-    except RasterioError as err:
+            check_transform(src.transform, src.shape, path)
+            crs = placed_crs(src.crs)
+            return Part(path, crs, src.transform, src.shape, dtype, colors, src.nodata, masked, band, image)
+    except GDAL_ERRORS as err:
         raise NotARasterError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
-from geoseg.io.suffixes import SCENE_SUFFIXES
+from geoseg.io.suffixes import MAC_FOLDER, SCENE_SUFFIXES, is_beside
 from geoseg.io.tables import name_some, plural
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 
@@ -30,7 +30,7 @@ def list_folder(folder: str) -> list[str]:
     Raises:
         MissingFileError: If there is none.
     """
-    inside = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    inside = sorted(path for path in Path(folder).iterdir() if not is_beside(path))
     rasters = [path.as_posix() for path in inside if path.suffix.lower() in SCENE_SUFFIXES and path.is_file()]
     kept = _leave_out_results(rasters, _local_names(), folder)
     if not kept:
@@ -92,7 +92,7 @@ def list_pattern(pattern: str) -> list[str]:
         matches = _without_results(_wanted(seen, pattern), everything, pattern)
     else:
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob matches hidden files
-        files = [Path(path).as_posix() for path in found]
+        files = [Path(path).as_posix() for path in found if not is_beside(Path(path))]
         matches = _leave_out_results(_wanted(files, pattern), _local_names(), pattern)
     if not matches:
         raise MissingFileError(
@@ -150,4 +150,4 @@ def _wanted(files: Iterable[str], pattern: str) -> list[str]:
 
 
 def _is_hidden(name: str, below: str) -> bool:
-    return any(part.startswith(".") for part in name.removeprefix(below).split("/"))
+    return any(part.startswith(".") or part == MAC_FOLDER for part in name.removeprefix(below).split("/"))

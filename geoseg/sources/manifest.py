@@ -21,6 +21,7 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
+from geoseg.gdal import placed_crs
 from geoseg.io.reproject import in_degrees
 from geoseg.io.store import read_bytes
 from geoseg.io.suffixes import PARQUET_SUFFIXES
@@ -144,7 +145,7 @@ def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
         shapes = geopandas.read_parquet(io.BytesIO(data), columns=[column]).geometry
     except (ValueError, KeyError) as err:
         raise ManifestError(f"{location} cannot be read as GeoParquet ({err}). Write it again, or use CSV.") from err
-    if shapes.crs is None:
+    if placed_crs(shapes.crs) is None:
         log.warning("%s: its footprints have no CRS and are not used; every scene is opened.", location)
         return [None] * len(shapes)
     known = ~(shapes.isna() | shapes.is_empty)

@@ -10,6 +10,7 @@ from geoseg.datasets.layouts import LAYOUTS, Pair, Rule, find_pairs, is_chosen, 
 from geoseg.datasets.splits import PARTS, Split, draw_fold, draw_split, read_split, write_split
 from geoseg.errors import LabelError, RecipeError
 from geoseg.io.pairs import find_labels
+from geoseg.io.suffixes import is_beside
 from geoseg.training.recipe import Source
 
 __all__ = ["SourcePart", "find_images", "find_names", "find_parts", "split_names"]
@@ -111,7 +112,8 @@ def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
 
     Images are named by their stems, or by their folders too where stems repeat.
     """
-    paths, labels = sorted(root.glob(source.images)), root / source.labels
+    labels = root / source.labels
+    paths = sorted(path for path in root.glob(source.images) if not is_beside(path.relative_to(root)))
     stems = Counter(path.stem for path in paths)
     images: dict[str, Path] = {}
     for path in paths:

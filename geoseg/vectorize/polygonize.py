@@ -8,8 +8,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.errors import UsageError
+from geoseg.gdal import placed_crs
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE, stored_threshold
+from geoseg.scene import check_transform, parse_crs
 from geoseg.vectorize.footprints import name_places
 from geoseg.vectorize.generalize import KINDS, Generalizer
 from geoseg.vectorize.scene import (
@@ -91,9 +93,10 @@ def polygonize(
     Raises:
         UsageError: If the array has another shape or other values, the threshold lies outside (0, 1), the outline
             is unknown or the tolerance negative.
+        MissingCRSError: If `crs` cannot be understood.
+        GeoreferenceError: If `transform` gives the pixels no place or no area.
     """
     import geopandas
-    from rasterio.crs import CRS
 
     if not 0 < threshold < 1:
         raise UsageError(f"`threshold={threshold}` is not a probability. Give one above 0 and below 1.")
@@ -112,8 +115,9 @@ def polygonize(
             )
         has_data &= valid
     place = transform or own_transform or Affine.identity()
-    found_crs = crs if crs is not None else own_crs
-    grid = Grid(CRS.from_user_input(found_crs) if found_crs is not None else None, place, stored.shape)
+    check_transform(place, stored.shape, "The array")
+    found_crs = parse_crs(crs) if crs is not None else placed_crs(own_crs)
+    grid = Grid(found_crs and parse_crs(found_crs), place, stored.shape)
     is_mask, has_interior = values.dtype.kind in "biu", interior is not None
     depth = 1.0 if is_mask and not has_interior and split_depth is None else None
     surface = InMemory(_as_stored(np.asarray(interior))) if has_interior else None

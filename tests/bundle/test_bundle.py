@@ -1,6 +1,7 @@
 """Bundles: what goes in comes out, and nothing else is taken for one."""
 
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ def rewrite(path: Path, *, header: dict | None = None, tensors: dict | None = No
     """Write a bundle again with something changed in it, past `save_bundle`."""
     texts = {key: text for key, text in header_of(path).items() if key not in drop}
     save_file(tensors or load_file(path), path, metadata=texts | (header or {}))
+
+
+def respecify(path: Path, **values: object) -> None:
+    """Change fields of a bundle's specification, past `save_bundle`."""
+    rewrite(path, header={"geoseg_spec": json.dumps(json.loads(header_of(path)["geoseg_spec"]) | values)})
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -376,3 +382,63 @@ def test_keys_in_British_spelling_are_still_read(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(1)}, tmp_path / "old.safetensors", {**header, "geoseg_spec": json.dumps(values)})
     spec = load_bundle(tmp_path / "old.safetensors").spec
     assert (spec.license, spec.colors) == ("CC-BY-4.0", {"building": "#010203"})
+
+
+ABSURD: dict[str, Any] = {
+    "name": 7,
+    "network": None,
+    "network_options": [1, 2],
+    "bands": "rgb",
+    "gsd_m": 1e-6,
+    "mean": ("a", "b", "c"),
+    "std": (0.1, math.inf, 0.1),
+    "version": 1,
+    "pixel_max": "255",
+    "classes": (1, 2),
+    "target": ["building"],
+    "auxiliary": "edge",
+    "colors": ["#FFFFFF"],
+    "chip_px": 1 << 20,
+    "halo_px": 1.5,
+    "stride_px": True,
+    "threshold": math.nan,
+    "min_area_m2": "large",
+    "confidence": {"constant": "a"},
+    "training": "long",
+    "metrics": [0.5],
+    "license": 1,
+    "description": {},
+}
+"""A value for every field that no model can have."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(ModelSpec)])
+def test_an_absurd_value_of_any_field_is_refused_when_the_bundle_is_opened(saved: Path, name: str) -> None:
+    respecify(saved, **{name: ABSURD[name]})
+    with pytest.raises(BundleError, match=rf"does not fit: .*(?i:{name}|standard deviations).*expected"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder_depth": 10**6},
+        {"decoder_channels": [10**6]},
+        {"decoder_channels": [1] * 10_000},
+        {"encoder_options": {"a": {"depths": [math.inf]}}},
+        {"dropout": math.nan},
+    ],
+    ids=str,
+)
+def test_options_with_which_no_network_could_be_built_are_refused_when_the_bundle_is_opened(
+    saved: Path, options: dict[str, Any]
+) -> None:
+    respecify(saved, network_options=options)
+    with pytest.raises(BundleError, match=r"does not fit: the network.* option"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("value", [0.0, math.inf, math.nan, -1.0, 1e5])
+def test_a_pixel_size_that_no_image_has_is_refused(value: float) -> None:
+    with pytest.raises(BundleError, match=r"gsd_m is .*expected"):
+        replace(SPEC, gsd_m=value)

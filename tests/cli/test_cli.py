@@ -185,6 +185,35 @@ def test_the_exit_code_says_whether_the_same_command_goes_on(
     assert err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: __import__("rasterio").open("/nowhere.tif"),
+        lambda: __import__("pyproj").CRS.from_epsg(1),
+        lambda: __import__("pyogrio").read_info("/nowhere.gpkg"),
+        lambda: __import__("rasterio")._err.CPLE_NotSupportedError(3, 6, "not supported"),
+    ],
+)
+def test_an_error_of_GDAL_or_PROJ_that_nothing_expected_is_a_line_too(
+    call: Callable[[], object], geoseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_inputs(*args: object, **options: object) -> None:
+        error = call()
+        if isinstance(error, Exception):
+            raise error
+
+    monkeypatch.setattr(run, "run_inputs", run_inputs)
+    found, out, err = geoseg("run", "a.tif")
+    assert (found, out) == (2, [])
+    assert re.fullmatch(r"Error: (rasterio|pyproj|pyogrio) cannot work with this input: .*gdalinfo.*info.*\n", err)
+
+
+def test_an_error_of_geosegs_own_keeps_its_traceback(geoseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run_inputs", fail(ZeroDivisionError("a defect")))
+    with pytest.raises(ZeroDivisionError):
+        geoseg("run", "a.tif")
+
+
 ENDED = """
 import os, signal, sys, time
 from geoseg import run

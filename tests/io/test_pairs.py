@@ -99,3 +99,45 @@ def test_every_scene_without_labels_is_counted_and_some_are_named(tmp_path):
     make(tmp_path, "b.tif")
     with pytest.raises(LabelError, match=r"no labels for 4 of 5 images \(a\.tif, c\.tif, d\.tif and 1 more\)"):
         find_labels([f"{name}.tif" for name in "abcde"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "beside"),
+    [
+        ("town.shp", ["town.cpg", "town.dbf", "town.prj", "town.shx", "town.shp.xml"]),
+        ("town.tif", ["town.tfw", "town.tif.aux.xml", "town.tif.ovr", "._town.tif"]),
+        ("town.geojson", ["town.qmd", "town.qml", "._town.geojson"]),
+        ("town.kml", ["town.qmd", "town.xml", "._town.kml"]),
+        ("sub/town.gpkg", ["__MACOSX/town.gpkg", "sub/._town.gpkg", "town.qmd"]),
+    ],
+)
+def test_files_that_lie_beside_others_are_no_labels(tmp_path, labels, beside):
+    make(tmp_path, labels, *beside)
+    assert find(Path("/elsewhere/town.tif"), tmp_path) == labels
+    (tmp_path / labels).unlink()
+    with pytest.raises(LabelError, match="no labels for 1 of 1"):
+        find(Path("/elsewhere/town.tif"), tmp_path)
+
+
+def test_every_command_leaves_out_what_a_Mac_writes_beside_images(tmp_path):
+    from geoseg.datasets.layouts import Rule, find_pairs
+    from geoseg.scene import list_files
+    from geoseg.sources import list_sources
+    from geoseg.training.recipe import Source
+    from geoseg.training.source_files import find_images
+
+    for name in ("town", "hill"):
+        make(tmp_path, *(f"{folder}/{name}.tif" for folder in ("images", "labels", "images/__MACOSX")))
+        make(tmp_path, *(f"{folder}/._{name}.tif" for folder in ("images", "labels", "images/__MACOSX")))
+    expected = [tmp_path / "images" / f"{name}.tif" for name in ("hill", "town")]
+    assert [Path(file) for file in list_files(tmp_path / "images")] == expected
+    for named in ("images", "images/*.tif", "images/**/*.tif"):
+        assert [Path(*source.paths) for source in list_sources([str(tmp_path / named)])] == expected
+    pairs = find_pairs(tmp_path, [Rule("images/{name}.*", ("labels/{name}.*",))])
+    assert [pair.image for pair in pairs] == expected
+    for pattern in ("images/*.tif", "images/**/*.tif", "images/*"):
+        if pattern == "images/*":
+            (tmp_path / "images" / "town.tfw").touch()
+        source = Source(name="s", images=pattern, labels="labels")
+        found = find_images(source, tmp_path)
+        assert [pair.image for pair in found if pair.image.is_file()] == expected

@@ -10,7 +10,7 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from geoseg.errors import AOIError, LabelError
+from geoseg.errors import AOIError, LabelError, MissingCRSError
 from geoseg.grid import Grid
 from geoseg.inference import read_aoi
 from geoseg.io.vectors import in_crs_of, read_polygons, to_pixels
@@ -138,3 +138,16 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.geojson").write_text("{")
     with pytest.raises(LabelError, match=r"labels .*a\.geojson cannot be read .*vector file with polygons"):
         read(tmp_path / "a.geojson")
+
+
+def test_rows_near_a_grid_in_a_CRS_without_a_place_on_earth_have_none_or_say_why(tmp_path: Path) -> None:
+    site = 'LOCAL_CS["building site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]'
+    moon = 'GEOGCS["Moon",DATUM["D_Moon",SPHEROID["Moon",1737400,0]],PRIMEM["R",0],UNIT["degree",0.0174532925199433]]'
+    house = on_the_ground(shapely.box(10, 20, 30, 40))
+    for name, crs in {"site": site, "moon": moon}.items():
+        geopandas.GeoDataFrame(geometry=house, crs=crs).to_file(tmp_path / f"{name}.gpkg")
+    found = read(tmp_path / "site.gpkg", near=GRID)
+    assert found.crs is None
+    assert len(found) == 1
+    with pytest.raises(MissingCRSError, match=r"^Coordinates cannot be transformed from Moon"):
+        read(tmp_path / "moon.gpkg", near=GRID)

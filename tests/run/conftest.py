@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -125,7 +124,7 @@ def threads() -> Iterator[Any]:
     """A dask client whose workers are threads of this process."""
     import dask
 
-    from geoseg.run.cluster import LOCAL_CONFIG
+    from geoseg.run.cluster import LOCAL_CONFIG, _closed_quietly
 
     dask.config.set({"logging.distributed": "error"})  # else it logs every task to whoever captures logs
     with dask.config.set(LOCAL_CONFIG):
@@ -142,10 +141,8 @@ def threads() -> Iterator[Any]:
             memory_limit=0,
         )
         client = Client(cluster, set_as_default=False)
-        yield client
-        with suppress(RuntimeError):  # "IOLoop is closed": seen once at the end of some twenty sessions
-            client.close()
-            cluster.close()
+        with _closed_quietly(cluster), _closed_quietly(client):  # "IOLoop is closed", seen once, fails no session
+            yield client
 
 
 @pytest.fixture(scope="session")

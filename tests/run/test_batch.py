@@ -172,7 +172,7 @@ def test_what_is_true_of_all_pictures_is_said_once(
 
 def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="`out`"):
-        run_each(pictures, RunSettings(out=tmp_path / "no" / "out"), quiet=True)
+        run_each(pictures, RunSettings(out=pictures / "a.png" / "out"), quiet=True)
     with pytest.raises(OutputError, match="`out`"):
         run_each(pictures, RunSettings(out=pictures / "a.png"), quiet=True)
 

@@ -238,9 +238,15 @@ def test_with_errors_nodata_failed_blocks_are_nodata_and_listed(tmp_path: Path) 
     assert footprints["edge"].all()
 
 
-def test_result_folder_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no folder"):
-        run_fake(write_raster(tmp_path / "scene.tif", blobs(60, 60)), tmp_path / "no" / "out")
+def test_result_folder_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
+    run_fake(write_raster(tmp_path / "scene.tif", blobs(60, 60)), tmp_path / "a" / "b" / "out")
+    assert (tmp_path / "a" / "b" / "out" / "run.json").is_file()
+
+
+def test_result_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        run_fake(write_raster(tmp_path / "scene.tif", blobs(60, 60)), tmp_path / "file" / "out")
 
 
 def test_result_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from distributed.scheduler import KilledWorker
 
-from geoseg.errors import ClusterError, OutputError, ReadError, UnfinishedError, UsageError
+from geoseg.errors import ClusterError, InstallationError, OutputError, ReadError, UnfinishedError, UsageError
 from geoseg.run import RunSettings, schedule
 from geoseg.run.cluster import LOCAL_CONFIG, open_client
 from geoseg.run.schedule import ATTEMPTS, Task, map_tasks, run_tasks
@@ -297,3 +297,89 @@ def test_unfinished_is_not_told_as_a_defect(place: Any, tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING), pytest.raises(UnfinishedError, match="20 of 20 blocks"):
         place.run(tmp_path / "out", plan=plan, block_px=64)
     assert "Traceback" not in caplog.text
+
+
+SITES = {
+    "temporary-directory": "/proc/1/x",
+    "distributed.comm.require-encryption": True,
+    "distributed.dashboard.link": "{JUPYTERHUB_SERVICE_PREFIX}proxy/{port}/status",
+}
+"""Settings of a site's dask configuration, with each of which workers of this process did not start."""
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_a_run_in_one_process_does_not_depend_on_the_dask_configuration_of_a_site(place: Any, name: str) -> None:
+    import dask
+
+    with (
+        dask.config.set({name: SITES[name]}),
+        open_client(RunSettings(threads=1, device="cpu"), place.actors.make_bundle()) as client,
+    ):
+        assert client.submit(abs, -1).result() == 1
+
+
+def test_a_site_that_requires_encryption_is_told_how_to_go_on(place: Any) -> None:
+    import dask
+
+    settings = RunSettings(workers=1, device="cpu")
+    with (
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(InstallationError, match=r"requires encryption .*without `workers`"),
+        open_client(settings, place.actors.make_bundle()),
+    ):
+        pass
+
+
+def test_workers_that_do_not_start_are_one_line(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import Worker
+
+    async def refuse(self: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Worker, "start_unsafe", refuse)
+    monkeypatch.setenv("DASK_EXAMPLE", "1")
+    with (
+        pytest.raises(InstallationError, match=r"cannot start its workers .*no room.*DASK_EXAMPLE"),
+        open_client(RunSettings(threads=1, device="cpu"), place.actors.make_bundle()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("closing", ["Client", "SpecCluster"])
+def test_a_cluster_that_does_not_close_is_a_log_line_and_no_error(
+    place: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, closing: str
+) -> None:
+    import distributed
+    from tornado.util import TimeoutError as TornadosTimeoutError
+
+    close = getattr(distributed, closing).close
+
+    def fail(self: object, *args: object, **options: object) -> None:
+        close(self, *args, **options)
+        if not options.get("asynchronous"):
+            raise TornadosTimeoutError("Timeout")
+
+    settings = RunSettings(threads=1, device="cpu")
+    with caplog.at_level(logging.INFO), open_client(settings, place.actors.make_bundle()) as client:
+        assert client.submit(abs, -1).result() == 1
+        monkeypatch.setattr(getattr(distributed, closing), "close", fail)
+    assert "dask did not close as it should (TimeoutError: Timeout); nothing is lost" in caplog.text
+
+
+def test_the_error_of_a_run_is_told_although_the_cluster_does_not_close(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import distributed
+
+    close = distributed.Client.close
+
+    def fail(self: object, *args: object, **options: object) -> None:
+        close(self, *args, **options)
+        raise RuntimeError("IOLoop is closed")
+
+    monkeypatch.setattr(distributed.Client, "close", fail)
+    with (
+        pytest.raises(UsageError, match="the run's own"),
+        open_client(RunSettings(threads=1, device="cpu"), place.actors.make_bundle()),
+    ):
+        raise UsageError("the run's own")

@@ -1,5 +1,7 @@
 """What cannot be read is refused: found, expected, next step; and never read in silence."""
 
+import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,10 @@ from geoseg.errors import (
     ReadError,
     TruncatedFileError,
 )
+from geoseg.grid import Window
 from geoseg.scene import open_scene
 from geoseg.scene.tiff import has_mask_directory, promised_size
+from geoseg.third_party import allow_no_georeference
 
 LAYOUTS = {
     "strips": {"blockysize": 4},
@@ -145,8 +149,8 @@ def test_a_VRT_whose_file_is_missing_is_an_error_and_no_black_scene(write, noise
         '</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">a.tif'
         "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    (tmp_path / "a.tif").unlink()
     scene = open_scene(tmp_path / "a.vrt")
+    (tmp_path / "a.tif").unlink()
     with pytest.raises(ReadError):
         scene.read(scene.grid.window)
 
@@ -206,3 +210,63 @@ def test_coordinates_that_do_not_lie_in_the_given_CRS(write, noise, crs: str, tr
     path = write("a.tif", noise(1, 20, 20), crs=None, transform=transform)
     with pytest.raises(MissingCRSError, match=r"does not fit its CRS .*`crs`"):
         open_scene(path, crs=crs)
+
+
+def test_a_TIFF_with_fewer_sizes_than_tiles_is_refused_as_damaged(write, noise) -> None:
+    path = write("a.tif", noise(1, 64, 64), tiled=True, blockxsize=16, blockysize=16)
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HHI", 325, 3, 16))
+    content[entry + 4 : entry + 8] = struct.pack("<I", 5)
+    path.write_bytes(content)
+    with pytest.raises(NotARasterError, match=r"a damaged directory \(.*16 strips or tiles .*of 5\).*again"):
+        open_scene(path)
+
+
+def test_a_TIFF_of_absurdly_many_directories_is_refused_at_once(tmp_path: Path) -> None:
+    """Twenty thousand directories that share one table of strips took minutes."""
+    strips, count = 5000, 20_000
+    table = struct.pack(f"<{strips}I", *[8] * strips) + struct.pack(f"<{strips}I", *[64] * strips)
+    size = 2 + 9 * 12 + 4
+    pieces = [b"II*\0" + struct.pack("<I", 8 + len(table)), table]
+    for number in range(count):
+        tags = {254: 1 if number else 0, 256: 64, 257: strips, 258: 8, 259: 1, 262: 1, 278: 1}
+        entries = [(tag, 4, 1, value) for tag, value in tags.items()]
+        entries += [(273, 4, strips, 8), (279, 4, strips, 8 + 4 * strips)]
+        after = 8 + len(table) + (number + 1) * size if number + 1 < count else 0
+        pieces += [struct.pack("<H", 9), *(struct.pack("<HHII", *entry) for entry in sorted(entries))]
+        pieces.append(struct.pack("<I", after))
+    (tmp_path / "many.tif").write_bytes(b"".join(pieces))
+    began = time.process_time()
+    with pytest.raises(NotARasterError, match="more than 1,000 directories"):
+        open_scene(tmp_path / "many.tif")
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_a_TIFF_whose_last_strip_is_said_to_be_as_long_as_the_others_is_whole(write, noise, interleave: str) -> None:
+    pixels = noise(3, 50, 20)
+    path = write("a.tif", pixels, blockysize=16, interleave=interleave)  # the last strip has 2 rows
+    strips = 4 if interleave == "pixel" else 12
+    row = 20 * (3 if interleave == "pixel" else 1)
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HH", 279, 3))
+    assert struct.unpack_from("<I", content, entry + 4)[0] == strips
+    place = struct.unpack_from("<I", content, entry + 8)[0] if strips > 2 else entry + 8
+    struct.pack_into(f"<{strips}H", content, place, *[16 * row] * strips)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(open_scene(path).read(Window(0, 0, 50, 20)).values, pixels)
+    path.write_bytes(content[:-1])
+    with pytest.raises(TruncatedFileError, match="is cut short"):
+        open_scene(path)
+
+
+def test_a_picture_placed_by_RPCs_alone_is_named_as_such(write, noise) -> None:
+    numbers = " ".join(["1"] + ["0"] * 19)
+    names = [f"{axis}_{part}_COEFF" for axis in ("LINE", "SAMP") for part in ("NUM", "DEN")]
+    scales = [f"{axis}_{kind}" for axis in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT") for kind in ("OFF", "SCALE")]
+    path = write("a.tif", noise(3, 20, 20), crs=None, transform=None)
+    with allow_no_georeference(), rasterio.open(path, "r+") as dst:
+        dst.update_tags(ns="RPC", **dict.fromkeys(names, numbers), **dict.fromkeys(scales, "1"))
+    for crs in (None, "EPSG:4326"):
+        with pytest.raises(MissingCRSError, match=r"a is placed by rational polynomial coefficients .*gdalwarp -rpc"):
+            open_scene(path, crs=crs)

@@ -1,6 +1,7 @@
 """Several files as one scene."""
 
 import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,86 @@ def test_a_thousand_sheets_are_not_asked_for_their_time_at_every_strip(write, mo
     close_readers()
     scene.read(Window(0, 0, 8, 160))
     assert len(asked) == 40
+
+
+def write_vrt(path: Path, *sources: str, relative: int = 1, band: str = "", extra: str = "") -> Path:
+    """Write a VRT of 20 x 20 pixels over sources."""
+    read = "".join(
+        f'<SimpleSource><SourceFilename relativeToVRT="{relative}">{source}</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource>"
+        for source in sources
+    )
+    path.write_text(
+        '<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>EPSG:32630</SRS>'
+        "<GeoTransform>500000, 0.3, 0, 600000, 0, -0.3</GeoTransform>"
+        f'<VRTRasterBand dataType="Byte" band="1" {band}>{extra}{read}</VRTRasterBand></VRTDataset>'
+    )
+    return path
+
+
+def zipped(path: Path, file: Path) -> Path:
+    """Write an archive of one file."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(file, file.name)
+    return path
+
+
+def test_a_VRT_without_one_of_its_sources_is_refused_at_opening(write, noise, tmp_path: Path) -> None:
+    write("a.tif", noise(1, 20, 20))
+    assert open_scene(write_vrt(tmp_path / "whole.vrt", "a.tif")).read(Window(0, 0, 20, 20)).valid.all()
+    write_vrt(tmp_path / "half.vrt", "a.tif", "gone.tif")
+    write_vrt(tmp_path / "outer.vrt", "whole.vrt", str(tmp_path / "half.vrt"))
+    for vrt in (tmp_path / "half.vrt", tmp_path / "outer.vrt"):
+        with pytest.raises(MissingFileError, match=r"half\.vrt has the source .*gone\.tif, which does not exist"):
+            open_scene(vrt)
+
+
+def test_a_VRT_that_leads_back_to_itself_is_refused_at_opening(write, noise, tmp_path: Path) -> None:
+    write("a.tif", noise(1, 20, 20))
+    write_vrt(tmp_path / "one.vrt", "a.tif", "two.vrt")
+    write_vrt(tmp_path / "two.vrt", str(tmp_path / "one.vrt"), relative=0)
+    write_vrt(tmp_path / "self.vrt", "self.vrt")
+    with pytest.raises(NotARasterError, match=r"source of itself \(one\.vrt -> two\.vrt -> one\.vrt\)"):
+        open_scene(tmp_path / "one.vrt")
+    with pytest.raises(NotARasterError, match=r"source of itself \(self\.vrt -> self\.vrt\)"):
+        open_scene(tmp_path / "self.vrt")
+
+
+def test_a_source_that_two_VRTs_share_is_no_circle(write, noise, tmp_path: Path) -> None:
+    write("a.tif", noise(1, 20, 20))
+    for name, sources in {"x": ["a.tif"], "y": ["x.vrt"], "z": ["x.vrt", "y.vrt"]}.items():
+        write_vrt(tmp_path / f"{name}.vrt", *sources)
+    assert open_scene(tmp_path / "z.vrt").read(Window(0, 0, 20, 20)).valid.all()
+
+
+def test_a_VRT_neither_reads_raw_files_of_other_folders_nor_runs_Python(
+    write, noise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * 400)
+    folder = tmp_path / "given"
+    folder.mkdir()
+    raw = folder / "raw.vrt"
+    write_vrt(raw, band='subClass="VRTRawRasterBand"', extra=f"<SourceFilename>{secret}</SourceFilename>")
+    disguised = folder / "disguised.tif"
+    disguised.write_bytes(raw.read_bytes())
+    write_vrt(folder / "outer.vrt", "raw.vrt")
+    for path in (raw, disguised, folder / "outer.vrt", f"/vsizip/{zipped(folder / 'a.zip', raw)}/raw.vrt"):
+        with pytest.raises(NotARasterError, match=r"reads the bytes of .*secret, which lies outside its folder"):
+            open_scene(path)
+    monkeypatch.setenv("GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE", "ALL")  # the user decides, as GDAL has it
+    assert (open_scene(raw).read(Window(0, 0, 20, 20)).values == ord("s")).all()
+    monkeypatch.delenv("GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE")
+    secret.rename(folder / "own")
+    write_vrt(raw, band='subClass="VRTRawRasterBand"', extra='<SourceFilename relativeToVRT="1">own</SourceFilename>')
+    assert (open_scene(raw).read(Window(0, 0, 20, 20)).values == ord("s")).all()
+    write("given/a.tif", noise(1, 20, 20))
+    code = f"<![CDATA[\ndef f(*args, **kwargs):\n    open({str(tmp_path / 'ran')!r}, 'w')\n]]>"
+    python = (
+        "<PixelFunctionType>f</PixelFunctionType><PixelFunctionLanguage>Python</PixelFunctionLanguage>"
+        f"<PixelFunctionCode>{code}</PixelFunctionCode>"
+    )
+    write_vrt(folder / "python.vrt", "a.tif", band='subClass="VRTDerivedRasterBand"', extra=python)
+    with pytest.raises(NotARasterError, match=r"python.vrt computes its pixels by a function that GDAL does not run"):
+        open_scene(folder / "python.vrt")
+    assert not (tmp_path / "ran").exists()
