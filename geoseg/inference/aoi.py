@@ -126,7 +126,7 @@ def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":
         rows = geopandas.GeoSeries([area]) if isinstance(area, BaseGeometry) else area.geometry
         if where is not None:
             raise AOIError(f"`aoi_where={where}` selects features of a file. Filter a GeoDataFrame before the call.")
-        frame, name = only_polygons(rows.to_frame("geometry"), "The AOI", AOIError), ""
+        frame, name = only_polygons(rows.to_frame("geometry"), "AOI", AOIError), ""
     if frame.empty:
-        raise AOIError(f"The AOI{name} holds no polygon{f' where {where}' if where else ''}. Draw at least one.")
+        raise AOIError(f"There is no polygon in the AOI{name}{f' where {where}' if where else ''}. Draw at least one.")
     return frame, name

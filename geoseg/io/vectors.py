@@ -63,22 +63,22 @@ def read_polygons(
         if is_parquet(path) if is_local else name.lower().endswith(PARQUET_SUFFIXES):
             if where:
                 raise ValueError("an attribute filter is not supported for GeoParquet; convert it to a GeoPackage")
-            return only_polygons(geopandas.read_parquet(path), f"The {what} {name}", error)
+            return only_polygons(geopandas.read_parquet(path), f"{what} {name}", error)
         layer = _choose_layer(name, layer)
         if where:
-            return only_polygons(_filter_file(name, where, layer, what=what, error=error), f"The {what} {name}", error)
+            return only_polygons(_filter_file(name, where, layer, what=what, error=error), f"{what} {name}", error)
         box = _box_in_file(path, near, layer) if near is not None else None
         frame = geopandas.read_file(path, bbox=box, **({"layer": layer} if layer else {}))
         if box is not None and not (
             isinstance(frame, geopandas.GeoDataFrame) and _areas(frame).any()
         ):  # far away, or are there none at all?
             everything = geopandas.read_file(path, **({"layer": layer} if layer else {}))
-            return only_polygons(everything, f"The {what} {name}", error).iloc[:0]
+            return only_polygons(everything, f"{what} {name}", error).iloc[:0]
     except GeosegError:
         raise
     except Exception as err:  # pyogrio and pyarrow raise several types without a common root
         raise error(f"The {what} {name} cannot be read ({err}). Give a vector file with polygons.") from err
-    return only_polygons(frame, f"The {what} {name}", error)
+    return only_polygons(frame, f"{what} {name}", error)
 
 
 def is_parquet(path: str | Path) -> bool:
@@ -96,7 +96,7 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
 
     Args:
         frame: A GeoDataFrame, or a table without geometry.
-        name: Name of the rows for messages, with which a sentence begins: "The labels a.gpkg".
+        name: What the rows are, for messages: "labels a.gpkg".
         error: The kind of error to raise.
 
     Raises:
@@ -106,7 +106,10 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
 
     if not isinstance(frame, geopandas.GeoDataFrame):
         if len(frame):
-            raise error(f"{name} has {plural(len(frame), 'row')} without geometry. Give a vector file with polygons.")
+            raise error(
+                f"There is no polygon in the {name}, only {plural(len(frame), 'row')} without geometry. Give a vector "
+                "file with polygons."
+            )
         return geopandas.GeoDataFrame(frame, geometry=[])
     has_area = _areas(frame)
     others = frame.geom_type[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)].value_counts()
@@ -114,11 +117,11 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
         if not has_area.any():
             raise error(
-                f"{name} holds no polygon, but {kinds}. Polygons are expected: convert closed lines to polygons, for "
-                "example in QGIS (Lines to polygons)."
+                f"There is no polygon in the {name}, only {kinds}. Polygons are expected: convert closed lines to "
+                "polygons, for example in QGIS (Lines to polygons)."
             )
         warn_once(
-            f"{name}: {others.sum():,} of {plural(len(frame), 'feature')} have no area and are left out: {kinds}."
+            f"The {name}: {others.sum():,} of {plural(len(frame), 'feature')} have no area and are left out: {kinds}."
         )
     frame = frame[has_area]
     mixed = (frame.geom_type == "GeometryCollection").to_numpy()

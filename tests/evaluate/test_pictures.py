@@ -25,7 +25,7 @@ from geoseg.grid import Grid, Window
 from geoseg.scene import Scene, open_scene
 from geoseg.third_party import allow_no_georeference
 
-PICTURE = Affine.identity()
+PICTURE = Affine.scale(1, -1)
 
 
 def read(path: Path) -> np.ndarray:

@@ -108,11 +108,11 @@ def test_an_area_larger_than_the_scene_is_all_of_it(tmp_path: Path) -> None:
 def test_files_without_polygons_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AOIError, match="no AOI file"):
         read_aoi(tmp_path / "gone.gpkg", GRID)
-    with pytest.raises(AOIError, match="holds no polygon"):
+    with pytest.raises(AOIError, match="no polygon in the AOI"):
         read_aoi(write_aoi(tmp_path / "points.gpkg", shapely.Point(500_001, 599_999)), GRID)
     empty = tmp_path / "empty.geojson"
     empty.write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(AOIError, match="holds no polygon"):
+    with pytest.raises(AOIError, match="no polygon in the AOI"):
         read_aoi(empty, GRID)
     (tmp_path / "text.gpkg").write_text("hello")
     with pytest.raises(AOIError, match="cannot be read"):
@@ -143,7 +143,7 @@ def test_an_area_may_be_a_frame_in_any_CRS_or_a_geometry_in_that_of_the_scene(tm
     mixed = geopandas.GeoSeries([shapely.GeometryCollection([shape, shapely.Point(0, 0)])], crs=grid.crs)
     for area in (shape, frame, frame.to_crs(4326), frame.geometry, mixed):
         np.testing.assert_array_equal(read_aoi(area, grid).mask(grid.window), expected)
-    with pytest.raises(AOIError, match="The AOI holds no polygon"):
+    with pytest.raises(AOIError, match="There is no polygon in the AOI"):
         read_aoi(frame[1:], grid)
     with pytest.raises(AOIError, match="Filter a GeoDataFrame before the call"):
         read_aoi(frame, grid, where="part = 1")

@@ -51,6 +51,8 @@ OTHERS = {
     "bands": [1],
     "crs": "EPSG:32631",
     "grid": "scene",
+    "nodata": 7.0,
+    "alpha": False,
     "aoi": "area.gpkg",
     "aoi_where": "part = 1",
     "blend": True,

@@ -72,7 +72,7 @@ def test_a_file_of_lines_and_points_is_refused_and_one_of_nothing_is_empty(tmp_p
     ring = shapely.box(2, 2, 5, 5).exterior
     path = save(tmp_path / name, [shapely.LineString(ring.coords), shapely.Point(1, 1), shapely.Point(1, 2)])
     for near in (None, GRID):
-        with pytest.raises(LabelError, match=r"The labels .* holds no polygon, but 2 Point, 1 LineString\. .*convert"):
+        with pytest.raises(LabelError, match=r"no polygon in the labels .*, only 2 Point, 1 LineString\. .*convert"):
             read(path, near=near)
     assert read(save(tmp_path / f"empty_{name}", [])).empty
 
