@@ -182,7 +182,7 @@ class ModelSpec:
             ),
             (0 < self.threshold < 1, "a number between 0 and 1", f"threshold is {self.threshold}"),
             (
-                self.split_depth is None or 0 < self.split_depth <= 1,
+                self.split_depth is None or (_is_number(self.split_depth) and 0 < self.split_depth <= 1),
                 "a number above 0 and up to 1",
                 f"split_depth is {self.split_depth}",
             ),

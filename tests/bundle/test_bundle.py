@@ -403,6 +403,7 @@ ABSURD: dict[str, Any] = {
     "stride_px": True,
     "threshold": math.nan,
     "min_area_m2": "large",
+    "split_depth": "deep",
     "confidence": {"constant": "a"},
     "training": "long",
     "metrics": [0.5],
