@@ -222,6 +222,10 @@ def _own_cluster(workers: dict[int, dict[str, Any]], **options: Any) -> "Iterato
                 f"variables {name_some(sorted(key for key in os.environ if key.startswith('DASK_'))) or 'DASK_*'} "
                 "and the files in ~/.config/dask and /etc/dask."
             ) from err
+        with suppress(ImportError):
+            from distributed.gc import disable_gc_diagnosis
+
+            disable_gc_diagnosis(force=True)  # type: ignore[no-untyped-call]  # a Ctrl-C in its callback would be ignored
         yield client
 
 

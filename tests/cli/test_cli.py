@@ -214,6 +214,53 @@ def test_an_error_of_geosegs_own_keeps_its_traceback(geoseg: Run, monkeypatch: p
         geoseg("run", "a.tif")
 
 
+def test_an_interrupt_while_the_arguments_are_read_is_told_like_any_other(
+    geoseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(typer.core.TyperGroup, "make_context", fail(KeyboardInterrupt()))
+    code, out, err = geoseg("run", "a.tif")
+    assert (code, out) == (130, [])
+    assert err.startswith("Interrupted.")
+
+
+EARLY = """
+import sys
+
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "geoseg.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from geoseg.__main__ import main
+main()
+"""
+
+LOADING = """
+import os, signal, sys, time
+from geoseg.cli import main
+from geoseg.run import run
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+run.prepare_process = interrupted  # while another thread loads the network
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [EARLY, LOADING], ids=["while geoseg is imported", "while the network is loaded"])
+def test_an_interrupt_shortly_after_the_start_is_one_line(script: str, scene: Path, tmp_path: Path) -> None:
+    """A process that ended while a thread compiled the network was aborted by the C++ library."""
+    command = [sys.executable, "-c", script, "run", str(scene), "--out", str(tmp_path / "out"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("Interrupted.")
+    assert len(done.stderr.splitlines()) == 1
+
+
 ENDED = """
 import os, signal, sys, time
 from geoseg import run
