@@ -38,6 +38,9 @@ _MARGIN_PX = 2
 _FLAT = "EPSG:3857"
 """Any projected CRS, for two grids that have none."""
 
+_AWAY = Affine.translation(1, 1)
+"""Moves two such grids alike: GDAL takes the transform of a picture, x = column and y = -row, for none."""
+
 
 def read_labels(
     path: Path,
@@ -358,13 +361,14 @@ def _warp(values: NDArray[Any], own: Grid, grid: Grid, method: str, nodata: floa
     from rasterio.warp import Resampling, reproject
 
     out = np.full(grid.shape, nodata, values.dtype)
+    move = Affine.identity() if own.crs else _AWAY
     reproject(
         values,
         out,
-        src_transform=own.transform,
+        src_transform=move @ own.transform,
         src_crs=own.crs or _FLAT,
         src_nodata=nodata,
-        dst_transform=grid.transform,
+        dst_transform=move @ grid.transform,
         dst_crs=grid.crs or _FLAT,
         dst_nodata=nodata,
         resampling=Resampling[method],
