@@ -17,8 +17,9 @@ import shapely
 from affine import Affine
 
 from geoseg.datasets.labels import read_labels
-from geoseg.errors import GeoreferenceError, GeosegError, MissingCRSError
+from geoseg.errors import GeoreferenceError, GeosegError, LabelError, MissingCRSError
 from geoseg.inference import read_aoi
+from geoseg.io.vectors import read_polygons
 from geoseg.scene import open_scene
 
 LOCAL = 'LOCAL_CS["RGF93 v1 / Lambert-93",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
@@ -154,3 +155,15 @@ def test_the_data_of_another_PROJ_are_named_and_only_what_needs_a_CRS_is_refused
     assert first == second
     assert f"The environment has {variable}={foreign_proj}" in first
     assert "unset" in first
+
+
+def test_labels_in_the_CRS_that_stands_for_none_in_GeoPackage_are_one_line(write, noise, tmp_path, capfd) -> None:
+    """geoseg's own polygons of a picture without georeference are in it."""
+    grid = open_scene(write("a.tif", noise(3, 20, 20))).grid
+    given = geopandas.GeoDataFrame(geometry=[shapely.box(1, 1, 5, 5)], crs=LOCAL)
+    given.to_file(tmp_path / "a.gpkg", engine="pyogrio")
+    frame = read_polygons(tmp_path / "a.gpkg", what="labels", error=LabelError)
+    assert (len(frame), frame.crs) == (1, None)
+    with pytest.raises(LabelError, match="no coordinate reference system"):
+        read_labels(tmp_path / "a.gpkg", grid)
+    assert capfd.readouterr().err == ""
