@@ -126,6 +126,13 @@ def test_where_many_buildings_touch_a_shallower_wall_divides_them(cut):
     assert len(block) == 1
 
 
+@pytest.mark.parametrize("cols", [(), (6,), (3,), (2, 4, 7)])
+def test_whole_buildings_of_other_blocks_count_too(cut, cols):
+    surface = ridge(9, 0, 9, 0, 9, 0, 9, 5, 9)
+    blocks = cut(np.ones(surface.shape, bool), None, None, surface, cols=cols, depth=Depth(8, 2))
+    assert len(join_seams(blocks)) == 5
+
+
 def test_buildings_that_go_on_in_another_block_must_be_counted(cut):
     surface = ridge(9, 0, 9, 5, 9)
     options = {"scene_shape": surface.shape, "surface": surface[:, :4], "depth": Depth(8, 2)}
