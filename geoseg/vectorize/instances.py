@@ -55,8 +55,8 @@ class Depth:
     def among(self, count: Ints) -> Ints:
         """Return the depth in components with so many buildings that are `alone` deep, `(component,)`.
 
-        Where many roofs touch, less evidence of a wall is needed than where it would divide a single house. It falls with
-        the power 3/8 of the number, by square roots, which all machines round alike.
+        Where many roofs touch, less evidence of a wall is needed than where it would divide a single house. The depth
+        falls with the power 3/8 of the number, from square roots, which all machines round alike.
         """
         power = np.sqrt(np.sqrt(count * np.sqrt(count)))
         return np.maximum(self.least, np.rint(self.alone / power)).astype(np.int64)
