@@ -502,11 +502,11 @@ def _climb(height: NDArray[np.integer]) -> tuple[NDArray[np.int32], tuple[Ints, 
     for side, leaves in ((step[0], UP), (step[:, 0], LEFT), (step[:, -1], RIGHT), (step[-1], DOWN)):
         side[side == leaves] = STAY
     place = np.flatnonzero(own >= 0)
-    number_of = np.empty(own.size, np.int64)
-    number_of[place] = np.arange(len(place))
+    number_of = np.empty(own.size, np.int32)
+    number_of[place] = np.arange(len(place), dtype=np.int32)
     stride = own.shape[1]
     up = number_of[place + np.array([-stride, -1, 0, 1, stride])[step.ravel()[place]]]
-    is_summit = up == np.arange(len(place))
+    is_summit = up == np.arange(len(place), dtype=np.int32)
     while not np.array_equal(above := up[up], up):
         up = above
     basin = np.full(own.shape, -1, np.int32)
