@@ -21,7 +21,16 @@ from geoseg.errors import InstallationError, MissingCRSError
 AnyCRS = TypeVar("AnyCRS")
 """A CRS of rasterio or of pyproj."""
 
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError)
+try:
+    from botocore.exceptions import BotoCoreError
+except ImportError:
+    CREDENTIAL_ERRORS: tuple[type[Exception], ...] = ()
+else:
+    CREDENTIAL_ERRORS = (BotoCoreError,)
+"""What rasterio lets pass of boto3, which it asks for credentials where it is installed, such as of a profile that does
+not exist."""
+
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError, *CREDENTIAL_ERRORS)
 """What rasterio and pyproj raise, which have no root of their own. GDAL's error codes (CPLE) pass through rasterio as
 they are, and some of its calls return nothing and raise a SystemError."""
 

@@ -145,7 +145,7 @@ def end_of(starts: Any, lengths: Any) -> int:
 
 
 class RangeFile(io.RawIOBase):
-    """A remote file, read in pieces that are fetched once, as GDAL does: but of GDAL others may have filled the cache."""
+    """A remote file, read in pieces that are fetched once, as GDAL does, but without a cache that outlives it."""
 
     def __init__(self, url: str) -> None:
         self.url, self.at, self.pieces = url, 0, dict[int, bytes]()

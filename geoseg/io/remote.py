@@ -92,13 +92,17 @@ def _calling_gdal(location: str) -> Iterator[Any]:
     from rasterio.env import getenv
     from rasterio.session import DummySession, Session
 
-    from geoseg.gdal import calling_gdal
+    from geoseg.gdal import CREDENTIAL_ERRORS, calling_gdal
 
     with remote_env():
-        session = Session.cls_from_path(location)
-        if session.hascreds(getenv()):  # set by an Env around this one
-            session = DummySession
-        with rasterio.Env(session=session()), calling_gdal() as gdal:
+        kind = Session.cls_from_path(location)
+        if kind.hascreds(getenv()):  # set by an Env around this one
+            kind = DummySession
+        try:
+            session = kind()
+        except CREDENTIAL_ERRORS as err:
+            raise PermissionError(str(err)) from err
+        with rasterio.Env(session=session), calling_gdal() as gdal:
             yield gdal
 
 

@@ -66,7 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write, noise) -> Ite
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.01")
-    write("a.tif", noise(1, 30, 30))
+    write("a.tif", noise(1, 150, 150))  # more than GDAL asks for at a time
     log = SimpleNamespace(asked=[], admits=lambda _: True, ranges=True, refusal=403)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(tmp_path, log))
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -101,7 +101,7 @@ def test_what_GDAL_is_told_opens_scenes_documents_and_stamps(
         monkeypatch.setenv(name, value.format(folder=tmp_path))
     server.admits = lambda request: request.headers.get("Authorization") == wanted
     url = f"{prefix}{server.url}/a.tif"
-    assert open_scene(url).native.shape == (30, 30)
+    assert open_scene(url).native.shape == (150, 150)
     assert read_bytes(url) == server.bytes
     assert stamp(url) == [url, '"one"', str(len(server.bytes))]
 
@@ -109,7 +109,7 @@ def test_what_GDAL_is_told_opens_scenes_documents_and_stamps(
 def test_a_proxy_that_GDAL_is_told_is_asked(server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_HTTP_PROXY", server.url.removeprefix("http://"))
     url = "http://scenes.invalid/a.tif"
-    assert open_scene(url).native.shape == (30, 30)
+    assert open_scene(url).native.shape == (150, 150)
     assert read_bytes(url) == server.bytes
     assert len(stamp(url)) > 1
     assert set(server.asked) == {url}
@@ -132,7 +132,7 @@ def bucket(server, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def check_bucket(server: SimpleNamespace, prefix: str) -> None:
     """Ask for everything that geoseg asks of a bucket."""
     path = f"{prefix}naip/a.tif"
-    assert open_scene(path).native.shape == (30, 30)
+    assert open_scene(path).native.shape == (150, 150)
     assert read_bytes(path) == server.bytes
     assert stamp(path) == [path, '"one"', str(len(server.bytes))]
     assert list_names("s3://naip/") == ["s3://naip/a.tif"]
@@ -162,6 +162,14 @@ def test_credentials_that_only_boto3_finds_count_too(bucket, monkeypatch: pytest
     check_bucket(bucket, "s3://")
 
 
+def test_a_profile_that_does_not_exist_is_named(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+    for ask in (open_scene, read_bytes, list_names):
+        with pytest.raises(GeosegError, match=r"a\.tif cannot be .*nobodys.*credentials"):
+            ask("s3://naip/a.tif")
+    assert stamp("s3://naip/a.tif") == ["s3://naip/a.tif"]
+
+
 def test_a_server_that_refuses_is_said_to_and_credentials_are_the_advice(server) -> None:
     server.admits = lambda _: False
     for ask in (open_scene, read_bytes):
@@ -177,7 +185,7 @@ def test_a_refusal_of_the_check_alone_is_no_error(
         raise PermissionError("HTTP response code: 403")
 
     monkeypatch.setattr("geoseg.scene.tiff.open_remote", refuse)
-    assert open_scene(f"{server.url}/a.tif").native.shape == (30, 30)
+    assert open_scene(f"{server.url}/a.tif").native.shape == (150, 150)
     assert "not checked whether it has a mask" in caplog.text
 
 
