@@ -8,10 +8,13 @@ import ctypes
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlparse
+
+from geoseg.errors import MissingFileError
 
 REMOTE_ENV = {
     # No search for neighbors (.ovr, .msk, .aux.xml), each of which would be a request.
@@ -56,17 +59,50 @@ def vsi_path(location: str) -> str:
 
 
 @contextmanager
-def remote_env(**options: str) -> Iterator[None]:
-    """Set GDAL's options for remote files, for the calling thread; environment variables win.
+def remote_env(files: Iterable[str], **options: str) -> Iterator[None]:
+    """Set GDAL's options for remote files, and credentials, for the calling thread; environment variables win.
 
     Args:
+        files: The files that will be read.
         options: Options that replace those of `REMOTE_ENV`.
+
+    Raises:
+        MissingFileError: If credentials cannot be had, such as of a profile that does not exist.
     """
     import rasterio
 
     options = REMOTE_ENV | options | _endpoint()
-    with rasterio.Env(**{key: value for key, value in options.items() if key not in os.environ}):
+    with rasterio.Env(_session(files), **{key: value for key, value in options.items() if key not in os.environ}):
         yield
+
+
+def _session(files: Iterable[str]) -> Any:
+    """Return where rasterio would take the credentials of files from; None where they need none, or have them.
+
+    rasterio itself asks for none where a file in a bucket has GDAL's name (`/vsis3/...`) or is a source of a VRT.
+    """
+    from rasterio.env import getenv, hasenv
+    from rasterio.session import DummySession, Session
+
+    from geoseg.gdal import CREDENTIAL_ERRORS
+
+    for file in files:
+        kind = Session.cls_from_path(re.sub(r"^/vsi(s3|az)/", r"\1://", file))
+        if kind is DummySession:
+            continue
+        if hasenv() and kind.hascreds(getenv()):
+            return None
+        try:
+            return _new_session(kind, os.getpid(), *sorted(os.environ.items()))
+        except CREDENTIAL_ERRORS as err:
+            raise MissingFileError(f"{file} cannot be opened ({err}). Check the credentials.") from err
+    return None
+
+
+@lru_cache(maxsize=4)
+def _new_session(kind: Any, pid: int, *environment: tuple[str, str]) -> Any:
+    """Return a session, which renews its credentials itself; the same while process and environment are the same."""
+    return kind()
 
 
 def _endpoint() -> dict[str, str]:
@@ -87,23 +123,11 @@ def _endpoint() -> dict[str, str]:
 
 @contextmanager
 def _calling_gdal(location: str) -> Iterator[Any]:
-    """Give GDAL's C API, with the options and the credentials with which rasterio would open a location."""
-    import rasterio
-    from rasterio.env import getenv
-    from rasterio.session import DummySession, Session
+    """Give GDAL's C API, with the options and the credentials for a location."""
+    from geoseg.gdal import calling_gdal
 
-    from geoseg.gdal import CREDENTIAL_ERRORS, calling_gdal
-
-    with remote_env():
-        kind = Session.cls_from_path(location)
-        if kind.hascreds(getenv()):  # set by an Env around this one
-            kind = DummySession
-        try:
-            session = kind()
-        except CREDENTIAL_ERRORS as err:
-            raise PermissionError(str(err)) from err
-        with rasterio.Env(session=session), calling_gdal() as gdal:
-            yield gdal
+    with remote_env([location]), calling_gdal() as gdal:
+        yield gdal
 
 
 class RemoteFile(io.RawIOBase):

@@ -300,10 +300,7 @@ def stamp(location: str) -> list[Any]:
     The location alone where a server tells nothing. A local file's folder does not count, as data may be moved.
     """
     if is_remote(location):
-        try:
-            headers = read_headers(location)
-        except OSError:
-            return [location]
+        headers = read_headers(location)
         size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
         return [location, *filter(None, (headers.get("etag"), headers.get("last-modified"), size))]
     try:

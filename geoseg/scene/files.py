@@ -10,7 +10,7 @@ import rasterio
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env
+from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env, vsi_path
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
@@ -69,7 +69,7 @@ def gdal_env(files: Sequence[str]) -> Iterator[None]:
     if reach is None:
         yield
         return
-    with remote_env(GDAL_DISABLE_READDIR_ON_OPEN=reach):
+    with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach):
         yield
 
 
@@ -100,6 +100,16 @@ def reach_of(files: tuple[str, ...]) -> str | None:
     if not any(remote):
         return None
     return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbors
+
+
+@lru_cache(maxsize=256)
+def _one_of_each(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one file of each of GDAL's file systems among files and what VRTs name: each has its own credentials."""
+    return tuple(
+        {
+            vsi_path(source).partition("/")[2].partition("/")[0]: source for file in files for source in _sources(file)
+        }.values()
+    )
 
 
 def _sources(file: str) -> list[str]:
