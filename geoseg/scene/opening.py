@@ -13,12 +13,12 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
-from geoseg.gdal import GDAL_ERRORS, check_proj, name_crs, placed_crs
+from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
 from geoseg.grid import Grid
+from geoseg.io.remote import is_remote
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
+from geoseg.scene.files import Paths, check_file, gdal_env, list_files
 from geoseg.scene.georeference import read_grid
-from geoseg.scene.reader import clear_errors
 from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_directories, check_mask
 from geoseg.scene.vrt import check_bands, check_sources, mosaic_vrt
@@ -90,7 +90,10 @@ def _open(source: str, name: str) -> rasterio.DatasetReader:
         return rasterio.open(source)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
-        next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
+        next_step = "Check it with `gdalinfo`"
+        if is_remote(name):
+            is_whole_only = "Range downloading not supported" in str(err)
+            next_step = "Download it and name the copy" if is_whole_only else "Check the URL and the credentials"
         raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
 
 
@@ -203,7 +206,7 @@ def _has_alpha(src: rasterio.DatasetReader, name: str, alpha: bool | None) -> bo
         if is_mask(src):
             return None
     except GDAL_ERRORS:  # reading the blocks will report it
-        clear_errors(src)
+        clear_errors()
         return None
     log.warning(
         "%s: band %d is marked as alpha, but holds an image, such as near infrared: it is a band like the others and "

@@ -24,7 +24,7 @@ from geoseg.scene.files import forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
-from geoseg.scene.reader import Stamp, Tile, clear_errors, close_readers, fetches, open_reader, stamp_of
+from geoseg.scene.reader import Stamp, Tile, close_readers, fetches, open_reader, stamp_of
 from geoseg.scene.resample import Axis, resample
 from geoseg.third_party import allow_no_georeference
 
@@ -340,8 +340,6 @@ def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
             fine = resample(read, axes, window.rows, window.cols, len(scene.bands), np.dtype(scene.dtype))
             values, valid = scene._look(window.rows, window.cols, level, scene._read_open)
         except ReadError:
-            with open_reader(scene.source, files=scene.paths) as reader:
-                clear_errors(reader)
             continue
         other = values, np.ones(window.shape, bool) if valid is None else valid
         if fine[1].any() or other[1].any():

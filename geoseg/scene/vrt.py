@@ -22,8 +22,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError, UsageError
 from geoseg.gdal import GDAL_ERRORS, placed_crs
+from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, order_bands
-from geoseg.scene.files import is_remote, is_vrt
+from geoseg.scene.files import is_vrt
 from geoseg.scene.georeference import check_transform
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
@@ -267,12 +268,8 @@ def _order(part: Part) -> tuple[int, ...]:
 
 
 def _source(part: Part, col: int, row: int, band: str) -> str:
-    path = part.path  # as GDAL calls it
-    if path.startswith(("http://", "https://")):
-        path = f"/vsicurl/{path}"
-    elif path.startswith("s3://"):
-        path = f"/vsis3/{path[5:]}"
-    elif "://" not in path and not path.startswith("/vsi"):
+    path = vsi_path(part.path)
+    if "://" not in path and not path.startswith("/vsi"):
         path = str(Path(path).resolve())
     is_mask = band == "mask,1"
     left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data
