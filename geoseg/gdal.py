@@ -18,9 +18,9 @@ from geoseg.errors import InstallationError, MissingCRSError
 AnyCRS = TypeVar("AnyCRS")
 """A CRS of rasterio or of pyproj."""
 
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError)
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError, UnicodeDecodeError)
 """What rasterio and pyproj raise, which have no root of their own. GDAL's error codes (CPLE) pass through rasterio as
-they are, and some of its calls return nothing and raise a SystemError."""
+they are, some of its calls return nothing and raise a SystemError, and texts of damaged files are not in UTF-8."""
 
 PROJ_FOLDERS = ("PROJ_DATA", "PROJ_LIB")
 """Environment variables that name the folder of PROJ's data."""

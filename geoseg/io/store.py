@@ -2,6 +2,7 @@
 
 import http
 import http.client
+import json
 import os
 import shutil
 import time
@@ -277,6 +278,18 @@ def read_bytes(location: str) -> bytes:
         raise MissingFileError(
             f"{location} cannot be read ({err.strerror}). Check the path; the working folder is {Path.cwd()}."
         ) from err
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return what a JSON document holds.
+
+    Raises:
+        ValueError: If it is not JSON, not text, or deeper than Python's stack.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def read_range(location: str, start: int, stop: int) -> bytes:

@@ -18,6 +18,7 @@ from geoseg.grid import Grid
 from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
 from geoseg.scene.georeference import read_grid
+from geoseg.scene.pictures import check_picture
 from geoseg.scene.reader import clear_errors
 from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_directories, check_mask
@@ -85,9 +86,9 @@ def open_scene(
             return _describe(src, source, files, bands, given, nodata, alpha)
 
 
-def _open(source: str, name: str) -> rasterio.DatasetReader:
+def _open(source: str, name: str, **options: int) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source)
+        return rasterio.open(source, **options)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
@@ -152,7 +153,7 @@ def _describe(
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
-        with rasterio.open(source, overview_level=level) as overview:
+        with _open(source, name, overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
     if NO_OVERVIEW in overviews:
@@ -268,6 +269,7 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
 
 
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
+    check_picture(name, src.driver)
     if src.driver in ("GTiff", "COG"):
         check_complete(name)
         if is_remote(name) and not any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums):
