@@ -136,8 +136,11 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
 
 def _areas(frame: Any) -> NDArray[np.bool_]:
     """Return which rows have polygons, and not collapsed ones or such with endless coordinates."""
+    shapes = frame.geometry.to_numpy()
     with np.errstate(all="ignore"):
-        area = shapely.area(frame.geometry.to_numpy())
+        area = shapely.area(shapes)
+        crossed = (area == 0) & (shapely.get_dimensions(shapes) == 2)  # a bow tie's two halves may add up to nothing
+        area[crossed] = shapely.area(shapely.make_valid(shapes[crossed]))
     return np.asarray((area > 0) & np.isfinite(area))
 
 

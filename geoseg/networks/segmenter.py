@@ -62,7 +62,7 @@ def _check_sizes(bundle: Bundle, build: Callable[[], nn.Module]) -> None:
     if differing:
         name = differing[0]
         raise BundleError(
-            f"The weights of {bundle.path} do not fit the network {bundle.spec.network!r} that its specification names: "
+            f"The weights of {bundle.path} do not fit the network {bundle.spec.network!r} of its specification: "
             f"{name} has the shape {there.get(name, 'of nothing')}; expected {wanted[name]}. Give a bundle written by "
             "`geoseg train`."
         )

@@ -708,11 +708,11 @@ def test_a_process_refuses_what_is_absurdly_large_soon_and_takes_no_memory_for_i
     make, said = BROKEN[name]
     command = [sys.executable, "-m", "geoseg", *map(str, make(inputs))]
     before = contents(inputs.folder)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 2, printed
     assert re.fullmatch(f"Error: [^\n]*{said}[^\n]*\n", printed), printed
     assert used.ru_maxrss * 1024 < MOST_BYTES
