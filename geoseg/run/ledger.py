@@ -94,6 +94,9 @@ PLAN_TYPES: dict[str, Any] = {
 }
 
 
+PROGRESS_TYPES: dict[str, Any] = {"now": Real, "session_began": Real, "done_before": int, "dashboard": str}
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The files of a run that is in progress.
@@ -179,6 +182,16 @@ def read_plan(base: Store) -> dict[str, Any] | None:
     if plan is not None and not re.fullmatch(r"[\w-]+", plan["run"]):  # a folder of this name is read, and removed
         raise _damaged(base, PLAN, f"its run is {plan['run']!r}")
     return plan
+
+
+def read_progress(base: Store) -> dict[str, Any]:
+    """Return the contents of `progress.json`; nothing if there is no readable one; raises as `read_plan`."""
+    return _read_checked(base, PROGRESS, PROGRESS_TYPES, ()) or {}
+
+
+def read_batch(base: Store, name: str) -> dict[str, Any]:
+    """Return the contents of a file in `BATCHES`; nothing if there is no readable one; raises as `read_plan`."""
+    return _read_checked(base, name, {"names": [str]}, ()) or {}
 
 
 def _read_checked(store: Store, name: str, types: Any, needed: Sequence[str]) -> dict[str, Any] | None:

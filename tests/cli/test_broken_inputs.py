@@ -630,6 +630,20 @@ RESULTS: dict[str, tuple[Make, str]] = {
         ],
         "is damaged",
     ),
+    "a batch without names": (
+        lambda i: ["status", i.write("out/.geoseg/batches/a.json", '{"names": 7}').parents[2]],
+        "is damaged",
+    ),
+    "progress of text": (
+        lambda i: [
+            "status",
+            i.write(
+                "out/.geoseg/plan.json",
+                i.write("out/.geoseg/progress.json", '{"now": "soon"}') and '{"block_px": 64, "blocks": 1, "run": "a"}',
+            ).parents[1],
+        ],
+        "progress.json is damaged",
+    ),
     "a plan of text": (
         lambda i: ["status", i.write("out/.geoseg/plan.json", '{"block_px": "a", "blocks": [], "run": 3}').parents[1]],
         "is damaged",
