@@ -152,7 +152,13 @@ def _describe(
     told = (band for band in src.mask_flag_enums if uses_alpha or MaskFlags.alpha not in band)
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
-    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
+    try:
+        levels = len(src.overviews(1))
+    except ZeroDivisionError as err:  # rasterio divides by the size of each
+        raise NotARasterError(
+            f"{name} names overviews that cannot be opened. Remove them from it, or build it again with `gdalbuildvrt`."
+        ) from err
+    for level in range(levels):  # COGs round their shapes down and gdaladdo up, so each is opened
         with _open(source, name, overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)

@@ -284,6 +284,18 @@ SCENES: dict[str, tuple[Make, str]] = {
         ),
         "a source of itself",
     ),
+    "a VRT whose overview is not there": (
+        lambda i: i.run(
+            i.vrt(
+                BAND.format(
+                    "",
+                    "<Overview><SourceFilename>gone</SourceFilename><SourceBand>1</SourceBand></Overview>"
+                    + SOURCE.format(i.scene),
+                )
+            )
+        ),
+        "which does not exist|names overviews",
+    ),
     "a VRT of an absurd size": (
         lambda i: i.run(
             i.vrt(
