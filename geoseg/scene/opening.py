@@ -19,6 +19,7 @@ from geoseg.io.remote import is_remote
 from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, list_files
 from geoseg.scene.georeference import read_grid
+from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_directories, check_mask
 from geoseg.scene.vrt import check_bands, check_sources, mosaic_vrt
@@ -85,9 +86,9 @@ def open_scene(
             return _describe(src, source, files, bands, given, nodata, alpha)
 
 
-def _open(source: str, name: str) -> rasterio.DatasetReader:
+def _open(source: str, name: str, **options: int) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source)
+        return rasterio.open(source, **options)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check it with `gdalinfo`"
@@ -154,8 +155,14 @@ def _describe(
     told = (band for band in src.mask_flag_enums if uses_alpha or MaskFlags.alpha not in band)
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
-    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
-        with rasterio.open(source, overview_level=level) as overview:
+    try:
+        levels = len(src.overviews(1))
+    except ZeroDivisionError as err:  # rasterio divides by the size of each
+        raise NotARasterError(
+            f"{name} names overviews that cannot be opened. Remove them from it, or build it again with `gdalbuildvrt`."
+        ) from err
+    for level in range(levels):  # COGs round their shapes down and gdaladdo up, so each is opened
+        with _open(source, name, overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
     if NO_OVERVIEW in overviews:
@@ -271,6 +278,7 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
 
 
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
+    check_picture(name, src.driver)
     if src.driver in ("GTiff", "COG"):
         check_complete(name)
         if is_remote(name) and not any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -26,6 +27,9 @@ MAX_NAME = 100
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
 110 km at 60 degrees north), and catalogs round. One scene too many costs reading one header."""
+
+FARTHEST = (720.0, 100.0, 720.0, 100.0)
+"""Largest longitudes and latitudes, to either side, of a footprint: catalogs count longitudes from anywhere."""
 
 Bounds = tuple[float, float, float, float]
 
@@ -74,6 +78,11 @@ class Found:
     footprint: BaseGeometry | None = None
     crs: str | None = None
     bands: tuple[int, ...] | None = None
+
+
+def is_footprint(shape: BaseGeometry) -> bool:
+    """Return True for a geometry that may be ground in degrees: what lies anywhere else says nothing about a scene."""
+    return not shape.is_empty and bool((np.abs(shape.bounds) <= FARTHEST).all())
 
 
 def as_utc(moment: dt.datetime | None) -> dt.datetime | None:
