@@ -4,6 +4,9 @@ PROJ takes the best operation for which it has the grids, which may be meters of
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +20,7 @@ from geoseg.gdal import name_crs
 from geoseg.grid import Grid
 from geoseg.third_party import ignore_warnings
 
-__all__ = ["DatumShift", "check_shift", "warn_once"]
+__all__ = ["DatumShift", "check_shift", "collect_shifts", "warn_once"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,20 @@ class DatumShift:
         return asdict(self) | {"missing_grids": list(self.missing_grids)}
 
 
+_collected: ContextVar[list[DatumShift] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collect_shifts() -> Iterator[list[DatumShift]]:
+    """Yield a list to which the operations are added that `check_shift` finds within, each once."""
+    shifts: list[DatumShift] = []
+    token = _collected.set(shifts)
+    try:
+        yield shifts
+    finally:
+        _collected.reset(token)
+
+
 def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
     """Find the operation from a CRS to a grid's, and warn if it is a rough one.
 
@@ -84,6 +101,9 @@ def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
     shift, gsd_m = DatumShift(what, name_crs(source), name_crs(target), *found), max(grid.gsd_m or (0.0,))
     if shift.is_rough(gsd_m):
         warn_once(_describe(shift, gsd_m))
+    collected = _collected.get()
+    if collected is not None and shift not in collected:
+        collected.append(shift)
     return shift
 
 
