@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import Literal
 
 from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
@@ -174,6 +175,21 @@ class InferenceOptions:
     threads: int | None = None
     chip_px: int | None = None
     halo_px: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers of the bands."""
+        bands = self.bands
+        if bands is None or (not isinstance(bands, str) and len(bands) and all(_is_band(band) for band in bands)):
+            return
+        given = bands if isinstance(bands, str) else ",".join(map(str, bands))
+        raise UsageError(
+            f"`bands={given}` is not a list of band numbers, which count from 1. Give one for each of the model's "
+            "bands, in its order, such as 1,2,3 (in Python, [1, 2, 3])."
+        )
+
+
+def _is_band(band: object) -> bool:
+    return isinstance(band, Integral) and int(band) >= 1
 
 
 def check_options(

@@ -120,6 +120,7 @@ class RunSettings(InferenceOptions):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        InferenceOptions.__post_init__(self)
         check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         checks = [
             *check_outlining(self),

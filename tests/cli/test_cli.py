@@ -94,6 +94,7 @@ BAD_RUNS = {
         "--threshold 0.0 is not a number above 0 and below 1",
     ),
     "no threads": (["sample_data/scene.tif", "--threads", "0"], "--threads 0 is below 1"),
+    "band 0": (["sample_data/scene.tif", "--bands", "0"], "--bands 0 is not a list of band numbers, which count"),
     "no workers": (["sample_data/scene.tif", "--workers", "0"], "--workers 0 is below 1"),
     "no block": (["sample_data/scene.tif", "--block-px", "0"], "--block-px 0 is below 1"),
     "bundle that is none": (["sample_data/scene.tif", "--model", "LICENSE"], "safetensors"),
