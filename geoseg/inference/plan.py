@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
@@ -178,7 +178,7 @@ class InferenceOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers of the bands."""
-        bands = self.bands
+        bands: Any = self.bands
         if bands is None or (not isinstance(bands, str) and len(bands) and all(_is_band(band) for band in bands)):
             return
         given = bands if isinstance(bands, str) else ",".join(map(str, bands))

@@ -17,7 +17,7 @@ from geoseg.inference import check_options
 from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
-from geoseg.io.tables import write_table
+from geoseg.io.tables import plural, write_table
 from geoseg.scene import Paths, is_remote, list_files
 from geoseg.training.card import SCORES
 from geoseg.training.folder import claim_inputs
@@ -338,8 +338,8 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
     hidden = {source.name: held for source in plan.sources}
     metrics = train_variant(plan, "training", data=folder, out=folder, hidden=hidden, again=True)
     if metrics["steps"] < FEW_STEPS and metrics["minutes"] >= plan.fit.minutes:
-        message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
-        log.warning(message, metrics["steps"], plan.fit.minutes)
+        message = "There was time for %s only in %g minutes. Continue with the same call and more `minutes`."
+        log.warning(message, plural(metrics["steps"], "step"), plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
     if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:

@@ -3,13 +3,16 @@
 import ast
 import json
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+import rasterio
 import typer
 from typer.testing import CliRunner, Result
 
@@ -159,6 +162,28 @@ def test_what_is_misspelt_is_said_before_torch_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_GDAL_prints_by_itself_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "uint8", "crs": "EPSG:32630"}
+    place = rasterio.Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
+    with rasterio.open(tmp_path / "a.tif", "w", transform=place, **profile) as file:
+        file.write(np.ones((1, 8, 8), "uint8"))
+    content = (tmp_path / "a.tif").read_bytes()
+    sizes = struct.pack("<HH", 279, 4)  # of strips; without them GDAL computes them, and says so
+    assert content.count(sizes) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(sizes, struct.pack("<HH", 280, 4)))
+    read = f"import rasterio\nfile = rasterio.open({str(tmp_path / 'a.tif')!r})\nfile.read()\n"
+    start = (
+        "import sys\nfrom geoseg.cli import main\nsys.argv = ['geoseg', '--version']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+    )
+    quiet = [sys.executable, "-W", "ignore", "-c"]
+    plain, ours = (
+        subprocess.run([*quiet, text], capture_output=True, text=True, check=True) for text in (read, start + read)
+    )
+    assert "StripByteCounts" in plain.stderr
+    assert ours.stderr == ""
 
 
 def fail(error: BaseException) -> Callable[..., None]:
