@@ -299,6 +299,8 @@ def fit_scene(
         if scene.levels:
             levels = ", ".join(f"{low:.6g}-{high:.6g}" for low, high in scene.levels)
             log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
+    if not scene.levels:
+        scene.warn_of_collar()
     gsd_m = scene.native.gsd_m
     if gsd_m and max(gsd_m) > COARSE_FACTOR * spec.gsd_m:
         message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."
