@@ -66,6 +66,8 @@ class FinetuneSettings:
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
         instances: Numbers of label rasters are those of single buildings.
+        nodata: Nodata value that counts instead of that of the scenes.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         seed: Random seed of the held-out blocks and the crops.
         overrides: Values by dotted key of the recipe.
     """
@@ -81,6 +83,8 @@ class FinetuneSettings:
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
     instances: bool = False
+    nodata: float | None = None
+    alpha: bool | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,6 +104,12 @@ class FinetuneSettings:
         also = {key: name for key, name in self.codes if key.startswith("#")}
         labels = {"layer": self.layer, "label_column": self.column, "instances": self.instances}
         return labels | {"values": values, "also": also}
+
+    @property
+    def scene_keys(self) -> dict[str, Any]:
+        """The keys of a recipe's source that say which pixels have data, as far as they are given."""
+        given = {"nodata": self.nodata, "alpha": self.alpha}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +236,7 @@ def _label_scene(
         where=settings.aoi_where,
         layer=settings.layer,
         column=settings.column,
+        **settings.scene_keys,
     )
     log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
@@ -263,6 +274,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "codes": [list(code) for code in settings.codes],
         "instances": settings.instances,
         "seed": settings.seed,
+        **settings.scene_keys,
     }
     refusal = ExistingResultError(
         f"{folder} has results of other scenes, labels, areas, model or seed, or they have changed since. "
@@ -290,7 +302,8 @@ def _plan(
                 "validate": ["choose"] if parts["choose"] else [],
                 "empty_ok": True,
             }
-            sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
+            labels = {key: value for key, value in settings.label_keys.items() if value}
+            sources.append(source | labels | settings.scene_keys)
     network = {
         key: getattr(spec, key)
         for key in ("bands", "classes", "target", "auxiliary", "colors", "mean", "std", "pixel_max")
@@ -375,6 +388,7 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
             aoi=areas,
             aoi_where="split = 'held'",
             buildings=False,
+            **settings.scene_keys,
         )
         scores.append(evaluate_scenes(scene.image, asked).total)
     return pool(scores).metrics() | {
