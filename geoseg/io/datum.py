@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 _Operation = tuple[str, float | None, float | None, tuple[str, ...]]
 """Its name, accuracy, the accuracy of a better one, and the files which that one needs."""
 
-ROUGH_PX = 2.0
-"""Pixels; operations that are less accurate than this get a warning."""
+ROUGH_PX, AVOIDABLE_PX = 2.0, 1.0
+"""Pixels; operations that are less accurate than this get a warning: the second, where a better one is known."""
 
 NEARBY = 0.01
 """Degrees around the middle of a scene: operations that are for other regions do not count."""
@@ -57,8 +57,9 @@ class DatumShift:
     missing_grids: tuple[str, ...] = ()
 
     def is_rough(self, gsd_m: float) -> bool:
-        """Return True if polygons may be off by more than `ROUGH_PX`, or by more than is necessary."""
-        return self.accuracy_m is None or self.best_accuracy_m is not None or self.accuracy_m > ROUGH_PX * gsd_m
+        """Return True if polygons may be off by more than `ROUGH_PX`, or `AVOIDABLE_PX` if there is a better one."""
+        limit_px = ROUGH_PX if self.best_accuracy_m is None else AVOIDABLE_PX
+        return self.accuracy_m is None or self.accuracy_m > limit_px * gsd_m
 
     def describe(self) -> dict[str, Any]:
         """Return it as plain types."""
