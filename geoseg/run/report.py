@@ -4,7 +4,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -195,6 +195,19 @@ def describe_run(
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }
+
+
+def warn_if_blank(report: Mapping[str, Any]) -> None:
+    """Log a warning if a result is nodata everywhere, though no block failed."""
+    counts, scene = report["counts"], report["scene"]["name"]
+    if not counts["valid_pixels"] and not counts["blocks_failed"]:
+        where = " in the AOI" if report["settings"].get("aoi") is not None else ""
+        log.warning(
+            "%s has no pixel with data%s: the result is nodata everywhere. Check its nodata value, its alpha band and "
+            "its mask; `nodata` sets another value, and `alpha=False` says that alpha is an image.",
+            scene,
+            where,
+        )
 
 
 def describe_settings(settings: RunSettings | VectorizeSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
@@ -21,7 +22,7 @@ from geoseg.scene.files import Paths, check_file, gdal_env, list_files
 from geoseg.scene.georeference import read_grid
 from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
-from geoseg.scene.tiff import check_complete, check_directories, check_mask
+from geoseg.scene.tiff import check_complete, check_directories, check_mask, has_unusual_tables
 from geoseg.scene.vrt import check_bands, check_sources, mosaic_vrt
 from geoseg.third_party import allow_no_georeference
 
@@ -281,5 +282,20 @@ def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
     check_picture(name, src.driver)
     if src.driver in ("GTiff", "COG"):
         check_complete(name)
+        if has_unusual_tables(name):
+            _check_readable(src, name)
         if is_remote(name) and not any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums):
             check_mask(name)
+
+
+def _check_readable(src: rasterio.DatasetReader, name: str) -> None:
+    """Refuse a raster of which GDAL cannot read the last pixel."""
+    try:
+        with rasterio.Env():
+            src.read(1, window=RasterWindow(src.width - 1, src.height - 1, 1, 1))
+    except GDAL_ERRORS as err:
+        clear_errors(src)
+        raise NotARasterError(
+            f"{name} says where its pixels lie in numbers of a type that GDAL does not read. Write it again with the "
+            "program that made it, as another kind of TIFF or in another format."
+        ) from err

@@ -39,8 +39,13 @@ PATH_COLUMNS = ("path", "href", "location", "url")
 """Where a scene is; the first of these that a table has."""
 
 MOMENT_COLUMNS = ("datetime", "start_datetime")
-ROW_COLUMNS = frozenset((*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "assets", "id", "collection"))
+ROW_COLUMNS = frozenset(
+    (*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "nodata", "alpha", "assets", "id", "collection")
+)
 """Every column that is read; others are ignored."""
+
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""How tables write that something is so or not."""
 
 Row = Mapping[str | None, Any]
 """Values by column, in lower case; the column None has the values beyond the header."""
@@ -193,6 +198,8 @@ def _parse_row(row: Row, location: str, asset: str | None) -> Found:
         datetime=_moment(row),
         crs=_crs(_text(row.get("crs"))),
         bands=_bands(row.get("bands")),
+        nodata=_nodata(row.get("nodata")),
+        alpha=_alpha(row.get("alpha")),
     )
 
 
@@ -260,3 +267,22 @@ def _bands(value: Any) -> tuple[int, ...] | None:
     if bands and min(bands) < 1:
         raise ManifestError(f"bands {value} counts from 0; bands are numbered from 1. Expected: 1,2,3, say.")
     return bands or None
+
+
+def _nodata(value: Any) -> float | None:
+    if _text(value) is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ManifestError(f"nodata {value} is not a number. Expected: 255, say; NaN means nodata anyway.")
+    return number
+
+
+def _alpha(value: Any) -> bool | None:
+    text = (_text(value) or "").lower()
+    if text and text not in TRUTHS:
+        raise ManifestError(f"alpha {value} is neither true nor false. Expected one of them, or nothing.")
+    return TRUTHS[text] if text else None

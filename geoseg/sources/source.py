@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -45,6 +46,8 @@ class SceneSource:
         footprint: The ground it covers, EPSG:4326; None where unknown.
         crs: The CRS to use where the file has none.
         bands: One-based band numbers; None leaves the choice to model and file.
+        nodata: The nodata value that counts instead of the file's.
+        alpha: Whether a band that is marked alpha is a mask; found out by default.
     """
 
     name: str
@@ -53,6 +56,8 @@ class SceneSource:
     footprint: BaseGeometry | None = None
     crs: str | None = None
     bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Found:
         footprint: See `SceneSource`.
         crs: See `SceneSource`.
         bands: See `SceneSource`.
+        nodata: See `SceneSource`.
+        alpha: See `SceneSource`.
     """
 
     path: str
@@ -78,6 +85,16 @@ class Found:
     footprint: BaseGeometry | None = None
     crs: str | None = None
     bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
+
+
+def pixels_with_data(source: SceneSource, nodata: float | None, alpha: bool | None) -> dict[str, Any]:
+    """Return `nodata` and `alpha` of `open_scene` for a scene: its own if it has any, else those for all scenes."""
+    return {
+        "nodata": nodata if source.nodata is None else source.nodata,
+        "alpha": alpha if source.alpha is None else source.alpha,
+    }
 
 
 def is_footprint(shape: BaseGeometry) -> bool:
@@ -131,7 +148,8 @@ def name_sources(found: Sequence[Found]) -> list[SceneSource]:
                 "them separately, each with its own `out`, or give them names in a manifest (a CSV with columns path "
                 "and name)."
             )
-        sources.append(SceneSource(own, (one.path,), one.datetime, one.footprint, one.crs, one.bands))
+        known = (one.datetime, one.footprint, one.crs, one.bands, one.nodata, one.alpha)
+        sources.append(SceneSource(own, (one.path,), *known))
     return sources
 
 

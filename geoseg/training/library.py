@@ -202,6 +202,8 @@ def _lines(table: Mapping[str, Any], where: str) -> Iterator[str]:
     """Yield the plain keys of a table, then its tables; those of lower levels are on one line."""
     inner: dict[str, list[Mapping[str, Any]]] = {}
     for key, value in table.items():
+        if value is None:  # TOML has no word for it: a key that is missing has its default
+            continue
         tables = list(value) if isinstance(value, list | tuple) else [value]
         if not where and tables and all(isinstance(one, Mapping) for one in tables):
             inner[key] = tables
