@@ -294,7 +294,7 @@ def _check_readable(src: rasterio.DatasetReader, name: str) -> None:
         with rasterio.Env():
             src.read(1, window=RasterWindow(src.width - 1, src.height - 1, 1, 1))
     except GDAL_ERRORS as err:
-        clear_errors(src)
+        clear_errors()
         raise NotARasterError(
             f"{name} says where its pixels lie in numbers of a type that GDAL does not read. Write it again with the "
             "program that made it, as another kind of TIFF or in another format."

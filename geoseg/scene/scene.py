@@ -7,6 +7,7 @@ it pickles as paths and numbers, and opens its files lazily, once per thread (GD
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -144,13 +145,10 @@ class Scene:
         if reach_of(self.paths) is not None:
             return
         spots = []
-        try:
+        with suppress(ReadError):  # reading the blocks will report it
             for window in border_windows(self.native.shape):
                 read = partial(_read_small, self._read_open)
                 spots.append(self._look(window.rows, window.cols, None, read))
-        except ReadError:  # reading the blocks will report it
-            with open_reader(self.source, files=self.paths) as reader:
-                clear_errors(reader)
         value = find_border_value([spot for spot in spots if spot is not None])
         if value is not None:
             log.warning(
