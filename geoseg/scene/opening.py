@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
 from geoseg.grid import Grid
-from geoseg.io.remote import is_remote
+from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, list_files
 from geoseg.scene.georeference import read_grid
@@ -87,7 +87,7 @@ def open_scene(
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source)
+        return rasterio.open(vsi_path(source))
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check it with `gdalinfo`"
@@ -155,7 +155,7 @@ def _describe(
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
-        with rasterio.open(source, overview_level=level) as overview:
+        with rasterio.open(vsi_path(source), overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
     if NO_OVERVIEW in overviews:
