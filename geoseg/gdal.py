@@ -30,9 +30,9 @@ else:
 """What rasterio lets pass of boto3, which it asks for credentials where it is installed, such as of a profile that does
 not exist."""
 
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError, *CREDENTIAL_ERRORS)
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError, UnicodeDecodeError, *CREDENTIAL_ERRORS)
 """What rasterio and pyproj raise, which have no root of their own. GDAL's error codes (CPLE) pass through rasterio as
-they are, and some of its calls return nothing and raise a SystemError."""
+they are, some of its calls return nothing and raise a SystemError, and texts of damaged files are not in UTF-8."""
 
 
 class HTTPResult(Structure):

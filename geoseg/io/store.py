@@ -1,6 +1,7 @@
 """Where a run keeps its files: a folder, or a place in a bucket. Every object is written whole or not at all."""
 
 import http
+import json
 import os
 import shutil
 import time
@@ -268,6 +269,18 @@ def read_bytes(location: str) -> bytes:
                 "credentials" if isinstance(err, PermissionError) else "connection"
             )
         raise MissingFileError(f"{location} cannot be read ({err.strerror or err}). {next_step}.") from err
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return what a JSON document holds.
+
+    Raises:
+        ValueError: If it is not JSON, not text, or deeper than Python's stack.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def list_names(location: str) -> list[str]:

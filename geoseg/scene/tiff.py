@@ -29,8 +29,10 @@ SUBFILE_TYPE, MASK_OF_IMAGE = 254, 4
 IMAGE_TAGS = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 278: 2**32 - 1, 284: 1}
 """Tags of width, height, bits per sample, compression, samples, rows per strip and planes, with their defaults."""
 UNCOMPRESSED, SEPARATE = 1, 2
-TYPES = {3: "u2", 4: "u4", 16: "u8"}
-"""SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF."""
+USUAL_TYPES = {3: "u2", 4: "u4", 16: "u8"}
+"""SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF, in which places and sizes are written."""
+TYPES = USUAL_TYPES | {1: "u1", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 17: "i8", 18: "u8"}
+"""All types of whole numbers: BYTE, signed ones, and those of places of directories."""
 
 HEAD_BYTES = 16
 
@@ -58,6 +60,22 @@ def check_complete(path: str) -> None:
             f"{path} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
             "Copy or download it again."
         )
+
+
+def has_unusual_tables(path: str) -> bool:
+    """Return True for a local TIFF that gives places or sizes of its strips in a type of which GDAL reads few or none.
+
+    Raises:
+        NotARasterError: If its directories cannot be followed.
+    """
+    if is_remote(path) or not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        try:
+            _, fields = next(Tiff.of(file).directories(Path(path).stat().st_size), (0, {}))
+        except (ValueError, struct.error, IndexError) as err:
+            raise _damaged(path, err) from err
+    return any(fields[tag].type not in USUAL_TYPES for tag in (*OFFSETS, *BYTE_COUNTS) if tag in fields)
 
 
 def check_directories(path: str) -> None:

@@ -45,7 +45,8 @@ def check_sources(path: str) -> None:
 
     Raises:
         MissingFileError: If a source does not exist.
-        NotARasterError: If a VRT is a source of itself, also by way of others, or reads raw bytes of other folders.
+        NotARasterError: If a VRT is not text, is a source of itself, also by way of others, or reads raw bytes of other
+            folders.
     """
     if is_remote(path) or path.startswith("/vsi") or not is_vrt(path):
         return
@@ -54,7 +55,7 @@ def check_sources(path: str) -> None:
     known = {first}
     while pending:
         vrt, way = pending.pop()
-        root = _parse(vrt.read_bytes())
+        root = _parse(_read_text(vrt))
         _check_raw_bands(root, vrt.parent, str(vrt))
         for source in _local_sources(root, vrt.parent):
             if not source.exists():
@@ -83,7 +84,7 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
     if src.driver != "VRT":
         return
     text = src.tags(ns="xml:VRT").get("xml:VRT", "")
-    _check_raw_bands(_parse(text.encode()), Path(path).resolve().parent, path)
+    _check_raw_bands(_parse(text), Path(path).resolve().parent, path)
     if "PixelFunctionLanguage" not in text:
         return
     try:
@@ -96,7 +97,17 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
         ) from err
 
 
-def _parse(text: bytes) -> ElementTree.Element:
+def _read_text(vrt: Path) -> str:
+    try:
+        return vrt.read_bytes().decode()
+    except UnicodeDecodeError as err:
+        raise NotARasterError(
+            f"{vrt} is a VRT that is not in UTF-8 ({err.reason} at byte {err.start:,}). Save it as UTF-8, or "
+            "build it again with `gdalbuildvrt`."
+        ) from err
+
+
+def _parse(text: str) -> ElementTree.Element:
     """Return the root of a VRT; an empty one if it is not XML, which GDAL reports."""
     try:
         return ElementTree.fromstring(text)
