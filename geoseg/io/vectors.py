@@ -123,7 +123,9 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
             )
         return geopandas.GeoDataFrame(frame, geometry=[])
     has_area = _areas(frame)
-    others = frame.geom_type[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)].value_counts()
+    left_out = frame.geometry[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)]
+    kinds_left_out = left_out.geom_type + np.where(shapely.get_dimensions(left_out) == 2, " without a finite area", "")
+    others = kinds_left_out.value_counts()
     if len(others):
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
         if not has_area.any():
@@ -144,9 +146,13 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
 
 
 def _areas(frame: Any) -> NDArray[np.bool_]:
-    """Return which rows have polygons."""
+    """Return which rows have polygons, and not collapsed ones or such with endless coordinates."""
     shapes = frame.geometry.to_numpy()
-    return np.asarray((shapely.get_dimensions(shapes) == 2) & ~shapely.is_empty(shapes))
+    with np.errstate(all="ignore"):
+        area = shapely.area(shapes)
+        crossed = (area == 0) & (shapely.get_dimensions(shapes) == 2)  # a bow tie's two halves may add up to nothing
+        area[crossed] = shapely.area(shapely.make_valid(shapes[crossed]))
+    return np.asarray((area > 0) & np.isfinite(area))
 
 
 def _filter_frame(frame: Any, where: str, what: str, error: type[GeosegError]) -> Any:

@@ -7,6 +7,7 @@ it pickles as paths and numbers, and opens its files lazily, once per thread (GD
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from geoseg.scene.files import forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, border_windows, find_border_value, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
-from geoseg.scene.reader import Stamp, Tile, clear_errors, close_readers, fetches, open_reader, stamp_of
+from geoseg.scene.reader import Stamp, Tile, close_readers, fetches, open_reader, stamp_of
 from geoseg.scene.resample import Axis, resample
 from geoseg.third_party import allow_no_georeference
 
@@ -143,14 +144,11 @@ class Scene:
         """
         if reach_of(self.paths) is not None:
             return
-        spots = []
-        try:
-            for window in border_windows(self.native.shape):
-                read = partial(_read_small, self._read_open)
-                spots.append(self._look(window.rows, window.cols, None, read))
-        except ReadError:  # reading the blocks will report it
-            with open_reader(self.source, files=self.paths) as reader:
-                clear_errors(reader)
+        spots: list[tuple[NDArray[Any], NDArray[np.bool_] | None] | None] = []
+        read = partial(_read_small, self._read_open)
+        with suppress(ReadError):  # reading the blocks will report it
+            windows = border_windows(self.native.shape)
+            spots.extend(self._look(window.rows, window.cols, None, read) for window in windows)
         value = find_border_value([spot for spot in spots if spot is not None])
         if value is not None:
             log.warning(
@@ -374,8 +372,6 @@ def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
             fine = resample(read, axes, window.rows, window.cols, len(scene.bands), np.dtype(scene.dtype))
             values, valid = scene._look(window.rows, window.cols, level, scene._read_open)
         except ReadError:
-            with open_reader(scene.source, files=scene.paths) as reader:
-                clear_errors(reader)
             continue
         other = values, np.ones(window.shape, bool) if valid is None else valid
         if fine[1].any() or other[1].any():

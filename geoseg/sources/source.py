@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -27,6 +28,9 @@ MAX_NAME = 100
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
 110 km at 60 degrees north), and catalogs round. One scene too many costs reading one header."""
+
+FARTHEST = (720.0, 100.0, 720.0, 100.0)
+"""Largest longitudes and latitudes, to either side, of a footprint: catalogs count longitudes from anywhere."""
 
 Bounds = tuple[float, float, float, float]
 
@@ -91,6 +95,11 @@ def pixels_with_data(source: SceneSource, nodata: float | None, alpha: bool | No
         "nodata": nodata if source.nodata is None else source.nodata,
         "alpha": alpha if source.alpha is None else source.alpha,
     }
+
+
+def is_footprint(shape: BaseGeometry) -> bool:
+    """Return True for a geometry that may be ground in degrees: what lies anywhere else says nothing about a scene."""
+    return not shape.is_empty and bool((np.abs(shape.bounds) <= FARTHEST).all())
 
 
 def as_utc(moment: dt.datetime | None) -> dt.datetime | None:

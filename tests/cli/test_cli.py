@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -235,6 +236,29 @@ def test_an_error_of_GDAL_or_PROJ_that_nothing_expected_is_a_line_too(
     found, out, err = geoseg("run", "a.tif")
     assert (found, out) == (2, [])
     assert re.fullmatch(r"Error: (rasterio|pyproj|pyogrio) cannot work with this input: .*gdalinfo.*info.*\n", err)
+
+
+def test_a_warning_of_a_library_is_a_line(
+    geoseg: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_inputs(*args: object, **options: object) -> None:
+        warnings.simplefilter("always")
+        warnings.warn_explicit("Ring\n is open", RuntimeWarning, "/a/site-packages/pyogrio/raw.py", 200)
+        raise GeosegError("no good")
+
+    monkeypatch.setattr(run, "run_inputs", run_inputs)
+    assert geoseg("run", "a.tif")[2] == "Error: no good\n"
+    assert caplog.messages == ["pyogrio: Ring is open"]
+
+
+def test_a_message_is_one_line_of_printable_characters_however_long(
+    geoseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "a.tif\r\n has \x1b[31m no bands: " + "1, " * 5000 + "expected three."
+    monkeypatch.setattr(run, "run_inputs", fail(GeosegError(said)))
+    err = geoseg("run", "a.tif")[2]
+    assert re.fullmatch(r"Error: a\.tif has \ufffd\[31m no bands: (1, )+.*\[\.\.\.\].* expected three\.\n", err)
+    assert len(err) < 2100
 
 
 def test_an_error_of_geosegs_own_keeps_its_traceback(geoseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
