@@ -20,6 +20,7 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError
 from geoseg.grid import Block
 from geoseg.io.aside import check_folder
+from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
@@ -221,11 +222,8 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
             found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
-        old, new = ({str(name): facts for name, *facts in files} for files in (old_files, new_files))
-        about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
-        about_files += [f"{name} is missing now" for name in old if name not in new]
-        about_files += [f"{name} is new" for name in new if name not in old]
-        found += about_files or ([] if found else ["the files are in another order"])  # settings may order them
+        changes = name_changes(old_files, new_files)
+        found += [] if found and changes == [OTHER_ORDER] else changes  # settings may order them
     is_outlining = old_files == new_files and {
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
     } <= set(OUTLINING)
