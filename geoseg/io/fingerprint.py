@@ -82,14 +82,18 @@ def short_key(found: Fingerprint) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
-def name_changes(before: Fingerprint, now: Fingerprint) -> list[str]:
+CHANGES = ("has changed since", "is missing now", "is new")
+
+
+def name_changes(before: Fingerprint, now: Fingerprint, words: tuple[str, str, str] = CHANGES) -> list[str]:
     """Return how two fingerprints differ, file by file, such as "a.dbf has changed since"; nothing if equal."""
+    changed, missing, new_ = words
     if before == now:
         return []
     old, new = _by_name(before), _by_name(now)
-    changes = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
-    changes += [f"{name} is missing now" for name in old if name not in new]
-    changes += [f"{name} is new" for name in new if name not in old]
+    changes = [f"{name} {changed}" for name in new if name in old and new[name] != old[name]]
+    changes += [f"{name} {missing}" for name in old if name not in new]
+    changes += [f"{name} {new_}" for name in new if name not in old]
     return changes or [OTHER_ORDER]
 
 

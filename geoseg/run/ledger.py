@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 PLAN, PROGRESS = "plan.json", "progress.json"
 FAILED = "failed"
 
+RENEWED = "renewed.json"
+"""The report of a result whose buildings are being made anew: kept while its files are replaced."""
+
 BATCHES = "batches"
 """Folder with a file per running batch that lists its scenes; several batches may share an output folder."""
 
@@ -186,6 +189,11 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     report = read_json(out, "run.json")
     if report is None:
         found = [] if base_store(out).has(PLAN) else [name for name in RESULTS if out.has(name)]
+        if found and base_store(out).has(RENEWED):
+            raise ExistingResultError(
+                f"The buildings in {out.url} were being made anew when geoseg was stopped. Run the same command again, "
+                "with `overwrite=True`, or choose another folder with `out`."
+            )
         if found:  # with a plan, they are from a client that was killed while publishing
             raise ExistingResultError(
                 f"{out.url} already holds {', '.join(found)}. "

@@ -211,7 +211,7 @@ def run_plan(
             except DamagedPartError as err:
                 session.drop_damaged(err)
     close_readers()
-    return RunResult(session.ledger.out, report)
+    return RunResult(open_store(settings.folder_of(plan.scene.name)), report)
 
 
 def _spread(session: Session, client: "Client") -> Spread:

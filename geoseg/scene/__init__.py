@@ -1,6 +1,6 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
-from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
+from geoseg.scene.files import REMOTE_ENV, Paths, absolute_path, gdal_env, is_remote, list_files
 from geoseg.scene.georeference import check_transform, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
@@ -16,6 +16,7 @@ __all__ = [
     "Raster",
     "Scene",
     "StoredRaster",
+    "absolute_path",
     "check_transform",
     "close_idle_readers",
     "close_readers",

@@ -47,6 +47,11 @@ def is_remote(path: str) -> bool:
     )
 
 
+def absolute_path(path: str) -> str:
+    """Return the absolute path of a local file; URLs and names that only GDAL knows as they are."""
+    return str(Path(path).absolute()) if Path(path).exists() and not is_remote(path) else path
+
+
 def list_files(paths: Paths) -> list[str]:
     """Return the files that `paths` name: folders are expanded, URLs kept as they are.
 
