@@ -12,7 +12,7 @@ from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
 from geoseg.io.aside import check_folder, write_json
 from geoseg.io.tables import write_table
-from geoseg.training.folder import claim_scenes
+from geoseg.training.folder import check_scenes, record_scenes
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.recipe import Recipe, Source
 
@@ -121,8 +121,10 @@ def cross_validate(
     plan = load_recipe(path, overrides, over=over)
     folder, data = Path(out or f"{plan.name}_crossval"), Path(data or "data")
     check_folder(folder)
-    claim_scenes(folder, fingerprint_scenes(plan, data=data, results=folder))
+    scenes = fingerprint_scenes(plan, data=data, results=folder)
+    check_scenes(folder, scenes)
     cuts = [_cut(source, plan, folds, data, folder) for source in plan.sources if source.weight > 0]
+    record_scenes(folder, scenes)
     for source in plan.sources:
         if source.weight == 0:
             log.info("sources.%s has weight 0: it is not part of the folds", source.name)

@@ -22,7 +22,7 @@ from geoseg.networks import Segmenter, build_network, load_segmenter, network_fa
 from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
-from geoseg.training.folder import claim_folder, claim_scenes, is_finished, write_row
+from geoseg.training.folder import check_scenes, claim_folder, is_finished, record_scenes, write_row
 from geoseg.training.library import find_recipe, load_recipe, toml_value
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
@@ -113,8 +113,9 @@ def train_plan(
     """
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
-    if cache is None:  # otherwise the caller has claimed them, for all variants
-        claim_scenes(folder, fingerprint_scenes(plan, data=data, results=folder))
+    # of variants the caller keeps the scenes
+    scenes = fingerprint_scenes(plan, data=data, results=folder) if cache is None else {}
+    check_scenes(folder, scenes)
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
     _check_validation(plan, sources)
     for source in sources:
@@ -122,6 +123,8 @@ def train_plan(
             for path in source.train:
                 hide_areas(path, file, area)
     claim_folder(plan, folder)
+    if cache is None:
+        record_scenes(folder, scenes)
     run = _assemble(plan, sources, weights, folder)
     if run.task.run_progress.done < 1:
         _fit(run)

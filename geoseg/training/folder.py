@@ -23,10 +23,11 @@ __all__ = [
     "Scenes",
     "claim_folder",
     "claim_inputs",
-    "claim_scenes",
+    "check_scenes",
     "is_finished",
     "kept_scenes",
     "read_history",
+    "record_scenes",
     "write_row",
 ]
 
@@ -106,20 +107,24 @@ def claim_inputs(folder: Path, inputs: dict[str, Any], refuse: Callable[[Mapping
     write_json(folder / INPUTS_FILE, kept | inputs)
 
 
-def claim_scenes(folder: Path, scenes: Scenes) -> None:
-    """Record the scenes that the results of a folder are of, or compare them with the recorded ones.
+def record_scenes(folder: Path, scenes: Scenes) -> None:
+    """Record the scenes that the results of a folder will be of, unless its trainings have begun with others."""
+    if kept_scenes(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / INPUTS_FILE, _read_inputs(folder) | {"scenes": scenes})
 
-    New ones are named and left out by `kept_scenes`: they would change which scenes train and which validate.
+
+def check_scenes(folder: Path, scenes: Scenes) -> None:
+    """Compare scenes with those that the results of a folder are of, if its trainings have begun.
+
+    New ones are named, and `kept_scenes` lacks them: they would change which scenes train and which validate.
 
     Raises:
         RecipeError: A file of a scene has changed since, or is missing.
     """
-    kept = kept_scenes(folder)
+    kept, changes = kept_scenes(folder), []
     if kept is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / INPUTS_FILE, _read_inputs(folder) | {"scenes": scenes})
         return
-    changes = []
     for source, own in kept.items():
         now = scenes.get(source, {})
         for name, found in own.items():

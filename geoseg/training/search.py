@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.tables import write_table
-from geoseg.training.folder import claim_inputs, claim_scenes
+from geoseg.training.folder import check_scenes, claim_inputs, record_scenes
 from geoseg.training.library import find_recipe, load_recipe, read_table, recipe_text, toml_value
 from geoseg.training.recipe import Recipe
 
@@ -269,8 +269,10 @@ def _open_study(folder: Path, data: Path, plan: Recipe, settings: SearchSettings
         f"{folder} has a search of another recipe or space, whose scores are not comparable. "
         "Continue it with the same, or choose another folder with `out`."
     )
+    scenes = fingerprint_scenes(plan, data=data, results=folder)
+    check_scenes(folder, scenes)
     claim_inputs(folder, inputs, lambda _: refusal)
-    claim_scenes(folder, fingerprint_scenes(plan, data=data, results=folder))
+    record_scenes(folder, scenes)
     storage = f"sqlite:///{(folder / 'study.db').absolute()}"
     study = optuna.create_study(storage=storage, study_name="geoseg", direction="maximize", load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=plan.fit.seed + len(study.trials))

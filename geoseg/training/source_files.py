@@ -133,7 +133,9 @@ def fingerprint_scenes(plan: Recipe, *, data: Path, results: Path) -> Scenes:
         shared += [path for path in splits if path.is_file()][:1]
         own = {"": fingerprint(shared)} if shared else {}
         for pair in pairs:
-            own[pair.name] = [] if source.paint_seeds else fingerprint(p for p in (pair.image, pair.labels) if p)
+            labels = fingerprint([pair.labels]) if pair.labels else []
+            image = [] if source.paint_seeds else fingerprint([pair.image])
+            own[pair.name] = [*image, *([f"labels {name}", *facts] for name, *facts in labels)]
         found[source.name] = own
     return found
 

@@ -15,7 +15,7 @@ from geoseg.errors import OutputError, RecipeError
 from geoseg.training import load_recipe, train_recipe
 from geoseg.training.crossval import cross_validate
 from geoseg.training.finetune import FinetuneSettings, finetune
-from geoseg.training.folder import claim_folder, claim_scenes, read_history, write_row
+from geoseg.training.folder import check_scenes, claim_folder, read_history, record_scenes, write_row
 from geoseg.training.recipe import Recipe
 from geoseg.training.search import Choice, SearchSettings, search_recipe
 from geoseg.training.source_files import find_parts, fingerprint_scenes
@@ -78,7 +78,7 @@ def test_data_that_were_moved_are_the_same_and_changed_ones_are_refused_by_name(
     labels = tmp_path / "moved" / "labels" / "a.tif"
     kept = labels.stat()
     os.utime(labels, ns=(1, kept.st_mtime_ns + 1))
-    with pytest.raises(RecipeError, match=r"other data.*: sources\.streets: a\.tif has changed since\..*`out`"):
+    with pytest.raises(RecipeError, match=r"other data.*: sources\.streets: labels a\.tif has changed since\..*`out`"):
         play(data=tmp_path / "moved", fit__steps=3)
     os.utime(labels, ns=(1, kept.st_mtime_ns))
     labels.with_name("a.tif.msk").write_bytes(b"mask")
@@ -116,11 +116,11 @@ def test_a_split_is_drawn_once(write_recipe: WriteRecipe, world: Path, tmp_path:
         return {(part.part, part.name): True for part in parts}
 
     add("d", "e", "f", "g", "h")
-    claim_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
+    record_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
     (tmp_path / "out" / "checkpoints").mkdir()
     before = drawn(tmp_path / "out")
     add("i", "j", "k", "l")
-    claim_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
+    check_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
     assert drawn(tmp_path / "out") == before
     assert len(drawn(tmp_path / "another")) == len(before) + 4
 
