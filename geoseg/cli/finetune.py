@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from geoseg.cli.app import (
+    Alpha,
     LabelColumn,
     LabelInstances,
     LabelLayer,
+    Nodata,
     OldPath,
     OldText,
     Quiet,
@@ -66,6 +68,8 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    nodata: Nodata = None,
+    alpha: Alpha = None,
     seed: Annotated[int, typer.Option(help="Random seed for the held-out blocks and the crops.", min=0)] = 0,
     set_: Set = None,
     quiet: Quiet = False,
@@ -92,6 +96,8 @@ def finetune(
         column=column,
         codes=label_codes,
         instances=instances,
+        nodata=nodata,
+        alpha=alpha,
         seed=seed,
         overrides=overrides,
     )

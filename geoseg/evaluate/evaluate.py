@@ -12,6 +12,7 @@ from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, choose_colors, load_bundle
 from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, UsageError
+from geoseg.evaluate.calibration import measure_confidence
 from geoseg.evaluate.labels import open_labels, plan_labels
 from geoseg.evaluate.polygons import outline_buildings
 from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, ScoredRun, is_run_folder
@@ -19,6 +20,7 @@ from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, sco
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.inference import read_aoi
 from geoseg.io.aside import check_folder, reported, write_record
+from geoseg.io.datum import collect_shifts
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
@@ -294,7 +296,10 @@ def _name_scenes(files: Sequence[str]) -> list[str]:
 
 
 def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:
-    with TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder:
+    with (
+        TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder,
+        collect_shifts() as shifts,
+    ):
         scratch, label_settings = Path(folder), settings.label_settings
         prediction = scene.scored.open(settings, scene.labels, scratch)
         grid, target = prediction.grid, prediction.target
@@ -333,6 +338,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         "boundary_m": width_px * (gsd_m[0] * gsd_m[1]) ** 0.5 if gsd_m else None,
         "gsd_m": gsd_m,
         "unit": "m" if gsd_m else "px",
+        "datum_shifts": [shift.describe() for shift in shifts],
     }
 
 
@@ -362,11 +368,13 @@ def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
 
 
 def _draw_diagrams(evaluation: Evaluation, folder: Path) -> None:
-    from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
+    from geoseg.evaluate.pictures import draw_building_reliability, draw_confusion, draw_curve, draw_reliability
 
     total = evaluation.total
     if total.levels is not None:
         draw_reliability(folder / "reliability.png", total.levels, total.target)
+    if total.buildings is not None and (bins := measure_confidence(total.buildings)):
+        draw_building_reliability(folder / "building_reliability.png", bins)
     if len(total.confusion.classes) > 2:
         draw_confusion(folder / "confusion.png", total.confusion)
     if evaluation.curve:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import urlparse
 from xml.etree import ElementTree
 
 from geoseg.errors import GeosegError
 from geoseg.gdal import GDAL_ERRORS
+from geoseg.io.remote import is_remote
 from geoseg.io.store import read_bytes, stamp
 from geoseg.io.suffixes import RASTER_SUFFIXES, VECTOR_SUFFIXES
 from geoseg.third_party import allow_no_georeference
@@ -70,7 +70,7 @@ def fingerprint(locations: Iterable[str | Path]) -> Fingerprint:
         locations: Rasters, files of polygons, folders; local, on servers, in buckets or in archives.
     """
     files = [file for location in locations for file in files_of(location)]
-    remote = [place for place, _ in files if _is_remote(place)]
+    remote = [place for place, _ in files if is_remote(place)]
     with ThreadPoolExecutor(REQUESTS) as pool:
         said = dict(zip(remote, pool.map(stamp, remote), strict=True))
     rows = (said.get(place) or _local_row(place, name) for place, name in files)
@@ -100,15 +100,11 @@ def name_changes(before: Fingerprint, now: Fingerprint, words: tuple[str, str, s
 def _by_name(found: Fingerprint) -> dict[str, list[Any]]:
     """Return the facts by name of those files that are there; several files may have one name."""
     rows: dict[str, list[Any]] = {}
-    for name, *facts in found:
-        if facts or name.endswith("/") or _is_remote(name):
-            rows.setdefault(str(name), []).append(facts)
+    for first, *facts in filter(None, found):  # a damaged report may have other rows
+        name = str(first)
+        if facts or name.endswith("/") or is_remote(name):
+            rows.setdefault(name, []).append(facts)
     return rows
-
-
-def _is_remote(location: str) -> bool:
-    """Return True for what is asked for over a network."""
-    return urlparse(location).scheme in ("http", "https", "s3", "gs", "az")
 
 
 def files_of(location: str | Path) -> list[tuple[str, str]]:
@@ -121,10 +117,10 @@ def files_of(location: str | Path) -> list[tuple[str, str]]:
     pending = [(_place_of(str(location)), "")]
     while pending:
         place, name = pending.pop()
-        key = place if _is_remote(place) else os.path.abspath(place)  # noqa: PTH100 - beside a link, not its target
+        key = place if is_remote(place) else os.path.abspath(place)  # noqa: PTH100 - beside a link, not its target
         if key in found:
             continue
-        if _is_remote(place):
+        if is_remote(place):
             found[key] = place, place
             more = [*_named_in(_read_remote(place), place)] if place.lower().endswith(".vrt") else []
         elif Path(place).is_dir():
@@ -177,7 +173,7 @@ def _place_of(name: str) -> str:
         return re.split(r"(?<=\.zip|\.tar|\.tgz)/", url)[0] if inside else url
     if bucket := _BUCKET.search(name):
         return f"{bucket[1]}://{name[bucket.end() :]}"
-    if _is_remote(name) or _exists(name):
+    if is_remote(name) or _exists(name):
         return name
     if archive := _ARCHIVE.match(name):
         inner = name[archive.end() :].replace("{", "").replace("}", "")
@@ -228,9 +224,9 @@ def _named_in(text: bytes, place: str) -> Iterator[str]:
             continue
         beside = f"{folder}/{name}" if folder else name
         is_relative = "1" in (element.get("relativeToVRT"), element.get("relativetoVRT"), element.get("relativeToDSN"))
-        for wanted in (beside, name) if is_relative or _is_remote(place) else (name, beside):
+        for wanted in (beside, name) if is_relative or is_remote(place) else (name, beside):
             found = _place_of(wanted)
-            if _is_remote(found) or _exists(found):
+            if is_remote(found) or _exists(found):
                 yield found
                 break
 

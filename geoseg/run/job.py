@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from geoseg.bundle import Bundle
 from geoseg.errors import ClusterError, GeosegError
-from geoseg.grid import Block, Window
+from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block
 from geoseg.io.fingerprint import Fingerprint, fingerprint, name_changes
 from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
@@ -18,7 +18,7 @@ from geoseg.run.ledger import PLAN, Ledger, read_json
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.settings import RunSettings, choose_outlines
 from geoseg.scene import is_remote
-from geoseg.vectorize import Links, OutlineOptions, WindowOutliner
+from geoseg.vectorize import OutlineOptions
 
 SHOWN, RUNS = 3, 256
 """Most files that an error names; most runs that a process knows to be right."""
@@ -138,10 +138,10 @@ def run_block(job: Job, block: Block) -> BlockReport:
 
 
 @without_cause
-def outline_on_worker(outliner: WindowOutliner, window: Window) -> Links:
-    """Outline the buildings of one window of the finished rasters, which this machine sees as the client does."""
+def call_on_worker(function: Callable[[Any], T], item: Any) -> T:
+    """Call a function that reads the finished rasters, which this machine sees as the client does."""
     prepare_process()
-    return outliner(window)
+    return function(item)
 
 
 @lru_cache(maxsize=1)

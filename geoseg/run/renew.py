@@ -11,12 +11,22 @@ from typing import Any
 
 from geoseg._version import __version__
 from geoseg.bundle import Bundle
+from geoseg.errors import RunFolderError
 from geoseg.inference import Plan
 from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
-from geoseg.run.ledger import PICTURE, PLAN, RENEWED, base_store, read_json, remove_if_empty, remove_leftovers
+from geoseg.run.ledger import (
+    PICTURE,
+    PLAN,
+    RENEWED,
+    base_store,
+    read_json,
+    read_report,
+    remove_if_empty,
+    remove_leftovers,
+)
 from geoseg.run.report import Stages, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -32,7 +42,10 @@ def can_renew(out: Store, facts: Facts) -> bool:
 
     The result of another version of geoseg, or one with failed blocks, is computed again.
     """
-    report, is_whole = _read_report(out), out.has("run.json")
+    try:
+        report, is_whole = _read_report(out), out.has("run.json")
+    except RunFolderError:
+        return False
     if not report or base_store(out).has(PLAN):
         return False
     before: Facts = report.get("facts") or {}
@@ -44,7 +57,7 @@ def can_renew(out: Store, facts: Facts) -> bool:
 
 def _read_report(out: Store) -> dict[str, Any]:
     """Return the report of a result; that of before, if the client was killed while it replaced the files."""
-    return read_json(out, "run.json") or read_json(base_store(out), RENEWED) or {}
+    return read_report(out) or read_json(base_store(out), RENEWED) or {}
 
 
 def renew_buildings(

@@ -26,7 +26,7 @@ from geoseg.inference import (
 from geoseg.io.fingerprint import fingerprint
 from geoseg.outputs.footprints import FORMATS
 from geoseg.scene import parse_crs
-from geoseg.sources import SceneSource
+from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.vectorize import (
     Outline,
     OutlineOptions,
@@ -84,8 +84,9 @@ class RunSettings(InferenceOptions):
             pixels.
         tolerance_m: Smallest step in a wall that is kept, meters (pixels without a CRS); 0.5 by default, and
             at least a pixel.
-        split_depth: How much the smoothed probability must fall between two buildings that touch, above 0;
-            the model's by default, or that of `geoseg.vectorize.choose_depth`. 1 leaves them together.
+        split_depth: How much the smoothed probability must fall to divide a building that stands alone, above 0, and
+            less where many touch (docs/usage.md); the model's by default, or that of
+            `geoseg.vectorize.choose_depth`. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
         also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.
@@ -119,6 +120,7 @@ class RunSettings(InferenceOptions):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        InferenceOptions.__post_init__(self)
         check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         checks = [
             *check_outlining(self),
@@ -165,8 +167,9 @@ class RunSettings(InferenceOptions):
         return str(self.out or f"{name}_geoseg")
 
     def for_source(self, source: SceneSource, out: str | Path) -> "RunSettings":
-        """Return the settings of one scene: CRS and bands of its manifest override those given for all scenes."""
-        return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands)
+        """Return the settings of one scene: what its manifest says of it overrides what is given for all scenes."""
+        own = pixels_with_data(source, self.nodata, self.alpha)
+        return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands, **own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

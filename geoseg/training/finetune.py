@@ -18,7 +18,7 @@ from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.fingerprint import fingerprint, name_changes
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
-from geoseg.io.tables import write_table
+from geoseg.io.tables import plural, write_table
 from geoseg.scene import Paths, is_remote, list_files
 from geoseg.training.card import SCORES
 from geoseg.training.folder import SHOWN, claim_inputs
@@ -67,6 +67,8 @@ class FinetuneSettings:
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
         instances: Numbers of label rasters are those of single buildings.
+        nodata: Nodata value that counts instead of that of the scenes.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         seed: Random seed of the held-out blocks and the crops.
         overrides: Values by dotted key of the recipe.
     """
@@ -82,6 +84,8 @@ class FinetuneSettings:
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
     instances: bool = False
+    nodata: float | None = None
+    alpha: bool | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +105,12 @@ class FinetuneSettings:
         also = {key: name for key, name in self.codes if key.startswith("#")}
         labels = {"layer": self.layer, "label_column": self.column, "instances": self.instances}
         return labels | {"values": values, "also": also}
+
+    @property
+    def scene_keys(self) -> dict[str, Any]:
+        """The keys of a recipe's source that say which pixels have data, as far as they are given."""
+        given = {"nodata": self.nodata, "alpha": self.alpha}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +237,7 @@ def _label_scene(
         where=settings.aoi_where,
         layer=settings.layer,
         column=settings.column,
+        **settings.scene_keys,
     )
     log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
@@ -265,6 +276,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "codes": [list(code) for code in settings.codes],
         "instances": settings.instances,
         "seed": settings.seed,
+        **settings.scene_keys,
     }
 
     def refuse(kept: Mapping[str, Any]) -> ExistingResultError:
@@ -297,7 +309,8 @@ def _plan(
                 "validate": ["choose"] if parts["choose"] else [],
                 "empty_ok": True,
             }
-            sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
+            labels = {key: value for key, value in settings.label_keys.items() if value}
+            sources.append(source | labels | settings.scene_keys)
     network = {
         key: getattr(spec, key)
         for key in ("bands", "classes", "target", "auxiliary", "colors", "mean", "std", "pixel_max")
@@ -345,8 +358,8 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
     hidden = {source.name: held for source in plan.sources}
     metrics = train_variant(plan, "training", data=folder, out=folder, hidden=hidden, again=True)
     if metrics["steps"] < FEW_STEPS and metrics["minutes"] >= plan.fit.minutes:
-        message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
-        log.warning(message, metrics["steps"], plan.fit.minutes)
+        message = "There was time for %s only in %g minutes. Continue with the same call and more `minutes`."
+        log.warning(message, plural(metrics["steps"], "step"), plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
     if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
@@ -382,6 +395,7 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
             aoi=areas,
             aoi_where="split = 'held'",
             buildings=False,
+            **settings.scene_keys,
         )
         scores.append(evaluate_scenes(scene.image, asked).total)
     return pool(scores).metrics() | {
