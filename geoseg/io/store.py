@@ -90,6 +90,10 @@ class LocalStore:
         """The folder's path."""
         return str(self.folder)
 
+    def absolute(self) -> "LocalStore":
+        """Return the store with the absolute path of its folder."""
+        return LocalStore(self.folder.absolute())
+
     def read(self, name: str) -> bytes:
         """See `Store.read`."""
         try:

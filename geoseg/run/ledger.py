@@ -23,6 +23,7 @@ from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError, RunFolderError
 from geoseg.grid import Block
 from geoseg.io.aside import check_folder
+from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 PLAN, PROGRESS = "plan.json", "progress.json"
 FAILED = "failed"
+
+RENEWED = "renewed.json"
+"""The report of a result whose buildings are being made anew: kept while its files are replaced."""
 
 BATCHES = "batches"
 """Folder with a file per running batch that lists its scenes; several batches may share an output folder."""
@@ -297,6 +301,11 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     report = read_report(out)
     if report is None:
         found = [] if base_store(out).has(PLAN) else [name for name in RESULTS if out.has(name)]
+        if found and base_store(out).has(RENEWED):
+            raise ExistingResultError(
+                f"The buildings in {out.url} were being made anew when geoseg was stopped. Run the same command again, "
+                "with `overwrite=True`, or choose another folder with `out`."
+            )
         if found:  # with a plan, they are from a client that was killed while publishing
             raise ExistingResultError(
                 f"{out.url} already holds {', '.join(found)}. "
@@ -333,11 +342,8 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
             found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
-        old, new = ({str(name): facts for name, *facts in filter(None, files)} for files in (old_files, new_files))
-        about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
-        about_files += [f"{name} is missing now" for name in old if name not in new]
-        about_files += [f"{name} is new" for name in new if name not in old]
-        found += about_files or ([] if found else ["the files are in another order"])  # settings may order them
+        changes = name_changes(old_files, new_files)
+        found += [] if found and changes == [OTHER_ORDER] else changes  # settings may order them
     is_outlining = old_files == new_files and {
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
     } <= set(OUTLINING)

@@ -212,7 +212,7 @@ def run_plan(
                 session.drop_damaged(err)
     close_readers()
     warn_if_blank(report)
-    return RunResult(session.ledger.out, report)
+    return RunResult(open_store(settings.folder_of(plan.scene.name)), report)
 
 
 def _spread(session: Session, client: "Client") -> Spread:

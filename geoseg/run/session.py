@@ -13,7 +13,7 @@ from geoseg.io.store import LocalStore, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
-from geoseg.run.job import BlockReport, Job, outlines_of, run_block
+from geoseg.run.job import BlockReport, Job, fingerprint_local, outlines_of, run_block
 from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
@@ -66,6 +66,8 @@ def open_session(
         OutputError: If the folder cannot be written to.
     """
     out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
+    if not settings.is_in_process:
+        plan, out = plan.absolute(), out.absolute() if isinstance(out, LocalStore) else out
     check_place(out)
     if settings.overwrite and isinstance(out, LocalStore):
         require_closed(out.folder / "buildings.gpkg")
@@ -108,7 +110,8 @@ def open_session(
         )
         if settings.block_px is not None and ledger.block_px != settings.block_px:
             log.info("The run continues with the block size that it was started with: `block_px=%d`", ledger.block_px)
-        job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle))
+        seen = () if settings.is_in_process else fingerprint_local(plan.scene.paths)
+        job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle), seen)
         session = Session(job, facts, stages, lease, stack)
         opened.append(session)
         session.write_progress()

@@ -22,6 +22,11 @@ NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
 
 
+def absolute_path(path: str) -> str:
+    """Return the absolute path of a local file; URLs and names that only GDAL knows as they are."""
+    return str(Path(path).absolute()) if Path(path).exists() and not is_remote(path) else path
+
+
 def list_files(paths: Paths) -> list[str]:
     """Return the files that `paths` name: folders are expanded, URLs kept as they are.
 

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, ReadError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
-from geoseg.scene.files import forget, gdal_env, reach_of
+from geoseg.scene.files import absolute_path, forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, border_windows, find_border_value, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
@@ -100,6 +100,11 @@ class Scene:
     file_has_mask: bool = False
     given_nodata: float | None = None
     uses_alpha: bool = True
+
+    def absolute(self) -> "Scene":
+        """Return the scene with absolute paths, which a process with another working folder opens, too."""
+        whole = {path: absolute_path(path) for path in self.paths}
+        return replace(self, paths=tuple(whole.values()), source=whole.get(self.source, self.source))
 
     def at_gsd(self, gsd_m: float) -> "Scene":
         """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
