@@ -71,7 +71,7 @@ def open_scene(
         check_file(file)
         check_directories(file)
         check_sources(file)
-    with gdal_env(files), allow_no_georeference():
+    with gdal_env(files), rasterio.Env(), allow_no_georeference():  # without an Env, GDAL prints what it says
         source = files[0]
         if len(files) > 1:
             for file in files:
