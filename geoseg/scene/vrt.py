@@ -83,7 +83,12 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
     """
     if src.driver != "VRT":
         return
-    text = src.tags(ns="xml:VRT").get("xml:VRT", "")
+    try:
+        text = src.tags(ns="xml:VRT").get("xml:VRT", "")
+    except UnicodeDecodeError as err:
+        raise NotARasterError(
+            f"{path} is a VRT with damaged text ({err}). Build it again with `gdalbuildvrt`."
+        ) from err
     _check_raw_bands(_parse(text), Path(path).resolve().parent, path)
     if "PixelFunctionLanguage" not in text:
         return
