@@ -96,10 +96,16 @@ def suffix_of(location: str) -> str:
     return path_of(location).suffix.lower()
 
 
+def folders_of(location: str) -> tuple[str, ...]:
+    """Return the names of the folders that a file lies in, the innermost last, after its bucket's or server's name."""
+    place = identity(location)
+    above = () if is_local(place) else tuple(filter(None, [urlparse(place).netloc]))
+    return *above, *(part for part in path_of(place).parent.parts if part.strip("/"))
+
+
 def parent_of(location: str) -> str:
     """Return the name of the folder that a file lies in; of a bucket's or a server's top, its own."""
-    path = PurePosixPath(Path(location).absolute().as_posix()) if is_local(location) else path_of(location)
-    return path.parent.name or urlparse(location).netloc
+    return next(reversed(folders_of(location)), "")
 
 
 def join(base: str, href: str) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
         )
     if len(scenes) > 1:
         log.info("%s: %d scenes", location, len(scenes))
-    return scenes
+    return [replace(scene, is_direct=first.kind == "Item") for scene in scenes]
 
 
 def _walk(first: Document, asset: str | None) -> Iterator[Document]:

@@ -25,7 +25,7 @@ def paths(*inputs: str | Path) -> list[str]:
 
 def test_a_file_is_a_scene_and_nothing_is_known_of_it_yet(touch: Touch) -> None:
     (file,) = touch("a.tif")
-    assert list_sources([file]) == [SceneSource("a", (str(file),))]
+    assert list_sources([file]) == [SceneSource("a", (str(file),), is_direct=True)]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_file_is_a_scene_and_nothing_is_known_of_it_yet(touch: Touch) -> None:
     ],
 )
 def test_a_URL_is_a_scene_as_it_stands(url: str) -> None:
-    assert list_sources([url]) == [SceneSource("scene", (url,))]
+    assert list_sources([url]) == [SceneSource("scene", (url,), is_direct=True)]
 
 
 def test_inputs_keep_their_order_and_folders_are_sorted(touch: Touch, tmp_path: Path) -> None:
