@@ -263,7 +263,8 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         bundle, files = load_bundle(settings.model or DEFAULT_MODEL), list_files(paths)
         groups = [(file,) for file in files] if settings.labels.is_dir() else [tuple(files)]
         found = [(group[0], ScoredModel(group, bundle)) for group in groups]
-    found = list({identity(file): (file, scored) for file, scored in reversed(found)}.values())[::-1]  # each once
+    first: dict[str, int] = {}
+    found = [one for i, one in enumerate(found) if first.setdefault(identity(one[0]), i) == i]  # each once
     files = [file for file, _ in found]
     labels = find_labels(files, settings.labels)
     of_labels = settings.label_settings

@@ -15,8 +15,8 @@ from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
-from geoseg.run.ledger import PICTURE, PLAN, base_store, read_json, remove_if_empty
-from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.ledger import PICTURE, PLAN, base_store, find_damage, is_lost, read_json, remove_if_empty
+from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
 
@@ -27,9 +27,10 @@ KEPT = ("probability.tif", "classes.tif", "classes.tif.aux.xml", "classes.qml", 
 
 
 def can_renew(out: Store, facts: Facts) -> bool:
-    """Return True if a folder holds the result of a run that differs only in how buildings are outlined.
+    """Return True if a folder holds what the buildings of a run can be made of again, without the network.
 
-    The result of another version of geoseg, or one with failed blocks, is computed again.
+    That is the result of a run that differs only in how buildings are outlined, or of the same run if files that are
+    made of its probabilities are missing; neither of another version of geoseg, nor with failed blocks.
     """
     report = read_json(out, "run.json")
     if report is None or base_store(out).has(PLAN):
@@ -37,7 +38,9 @@ def can_renew(out: Store, facts: Facts) -> bool:
     before: Facts = report.get("facts") or {}
     differing = {name for name in before.keys() | facts.keys() if before.get(name) != facts.get(name)}
     is_same = report.get("geoseg") == __version__ and not report.get("failed_blocks")
-    return is_same and bool(differing) and differing <= set(OUTLINING) and out.has("probability.tif")
+    is_worth_it = bool(differing) or is_lost(find_damage(out, report))
+    is_possible = out.has("probability.tif") and not find_damage(out, report, KEPT)
+    return is_same and is_worth_it and differing <= set(OUTLINING) and is_possible
 
 
 def renew_buildings(
@@ -86,6 +89,7 @@ def renew_buildings(
                 **describe_outlines(outlines, settings.threshold or spec.threshold),
                 "counts": report["counts"] | counts | {"buildings_at_edge": footprints.at_edge},
                 "area_m2": round(footprints.area_m2, 1),
+                "files": describe_files(staging),
                 "renewed": {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "command": sys.argv,
