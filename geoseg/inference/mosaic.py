@@ -19,7 +19,7 @@ from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene
 from geoseg.io.datum import check_shift
 from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
-from geoseg.scene import Scene, open_scene, parse_crs
+from geoseg.scene import Scene, open_raster, open_scene, parse_crs
 from geoseg.sources import SceneSource
 from geoseg.third_party import allow_no_georeference
 
@@ -125,7 +125,7 @@ def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
     if given is None:
         return None
     try:
-        with allow_no_georeference(), rasterio.open(source.paths[0]) as src:
+        with allow_no_georeference(), open_raster(source.paths[0]) as src:
             return given if placed_crs(src.crs) is None else None
     except GDAL_ERRORS:  # a folder, or not a raster: open_scene reports it
         return given

@@ -328,9 +328,10 @@ def _make_way(out: Store, *, overwrite: bool) -> None:
     if plan is None and not out.has("run.json"):
         return
     if not overwrite:
+        found = base.url if plan is not None else "run.json"
         raise ExistingResultError(
-            f"{out.url} holds a single run ({base.url if plan is not None else 'run.json'}); the results of several scenes would be mixed with "
-            "it. Choose another folder with `out`, or replace it with `overwrite=True`."
+            f"{out.url} holds a single run ({found}); the results of several scenes would be mixed with it. Choose "
+            "another folder with `out`, or replace it with `overwrite=True`."
         )
     require_free(base)
     for name in RESULTS:

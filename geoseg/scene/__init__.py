@@ -1,6 +1,6 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
-from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
+from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files, open_raster, path_of, web_address
 from geoseg.scene.georeference import check_transform, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
@@ -23,10 +23,13 @@ __all__ = [
     "gdal_env",
     "is_remote",
     "list_files",
+    "open_raster",
     "open_reader",
     "open_scene",
     "parse_crs",
+    "path_of",
     "read_grid",
     "read_window",
     "stretch",
+    "web_address",
 ]

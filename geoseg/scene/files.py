@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
-from urllib.parse import urlparse
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote, urlparse
 
 import rasterio
+from rasterio.session import Session
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS
@@ -33,6 +35,9 @@ REMOTE_ENV = {
 }
 """GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); environment variables win."""
 
+BUCKETS = ("s3", "gs", "az")
+"""Schemes of objects in buckets, whose keys may contain anything."""
+
 VRT_HEAD, VRT_HEAD_BYTES = b"<VRTDataset", 1024
 """What GDAL knows a VRT by, whatever its suffix, and how far it looks for that."""
 
@@ -45,6 +50,35 @@ def is_remote(path: str) -> bool:
     return urlparse(path).scheme in ("http", "https", "s3", "gs", "az") or path.startswith(
         ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
     )
+
+
+def web_address(url: str) -> str:
+    """Return the address of a file on a web server: what is not allowed in it is escaped, but nothing twice.
+
+    No server is ever sent what follows a `#`, so it belongs to the name of a file; nor does rasterio send a `;`.
+    """
+    path, sign, query = url.partition("?")
+    escaped = quote(path, safe="%/:=&~+!$,'@()*[]") + sign + quote(query, safe="%/:=&?~+!$,;'@()*[]")
+    return re.sub("%(?![0-9A-Fa-f]{2})", "%25", escaped)
+
+
+def path_of(location: str) -> PurePosixPath:
+    """Return the path alone: of a web URL without host, query and escapes; of a bucket's object its key."""
+    scheme, is_url, rest = location.partition("://")
+    if is_url and scheme in BUCKETS:
+        return PurePosixPath(rest.partition("/")[2])
+    if is_remote(location) and not location.startswith(tuple(f"/vsi{name}/" for name in BUCKETS)):
+        return PurePosixPath(unquote(urlparse(location).path))
+    return PurePosixPath(Path(location).as_posix())
+
+
+def open_raster(source: str, **options: Any) -> rasterio.DatasetReader:
+    """Open a raster with rasterio, which takes a `#` in the key of an object for the beginning of a fragment."""
+    scheme, is_url, rest = source.partition("://")
+    if not is_url or scheme not in BUCKETS or "#" not in rest:
+        return rasterio.open(source, **options)
+    with rasterio.Env(session=Session.from_path(f"{scheme}://{rest.partition('/')[0]}")):  # the bucket's credentials
+        return rasterio.open(f"/vsi{scheme}/{rest}", **options)
 
 
 def list_files(paths: Paths) -> list[str]:
@@ -60,7 +94,7 @@ def list_files(paths: Paths) -> list[str]:
     files = []
     for path in map(str, named):
         if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
-            files.append(path)
+            files.append(web_address(path) if path.startswith(("http://", "https://")) else path)
             continue
         found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES and not is_beside(p))
         if not found:
@@ -115,7 +149,7 @@ def forget(files: Sequence[str]) -> None:
     """
     for source in {source for file in files for source in _sources(file) if is_remote(source)}:
         with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
-            rasterio.open(source).close()
+            open_raster(source).close()
 
 
 @lru_cache(maxsize=256)

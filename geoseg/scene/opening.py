@@ -3,9 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import rasterio
@@ -16,7 +14,7 @@ from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, 
 from geoseg.gdal import GDAL_ERRORS, check_proj, name_crs, placed_crs
 from geoseg.grid import Grid
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
+from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files, open_raster, path_of
 from geoseg.scene.georeference import read_grid
 from geoseg.scene.reader import clear_errors
 from geoseg.scene.scene import NO_OVERVIEW, Scene
@@ -87,7 +85,7 @@ def open_scene(
 
 def _open(source: str, name: str) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source)
+        return open_raster(source)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
@@ -128,7 +126,7 @@ def _describe(
     nodata: float | None,
     alpha: bool | None,
 ) -> Scene:
-    name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
+    name = path_of(files[0]).stem or "scene"
     if src.count == 0:
         raise NotARasterError(
             f"{files[0]} holds {len(src.subdatasets)} subdatasets and no bands of its own. "
@@ -152,7 +150,7 @@ def _describe(
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
     for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
-        with rasterio.open(source, overview_level=level) as overview:
+        with open_raster(source, overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
     if NO_OVERVIEW in overviews:

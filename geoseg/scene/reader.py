@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import rasterio
 
-from geoseg.scene.files import gdal_env, is_remote
+from geoseg.scene.files import gdal_env, is_remote, open_raster
 from geoseg.third_party import allow_no_georeference
 
 OPEN_READERS = 8
@@ -66,7 +66,7 @@ def open_reader(
     with cache.lock:
         if key not in cache:
             with gdal_env(files), allow_no_georeference():
-                cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
+                cache[key] = open_raster(source) if level is None else open_raster(source, overview_level=level)
             while len(cache) > OPEN_READERS:
                 cache.popitem(last=False)[1].close()
         cache.move_to_end(key)

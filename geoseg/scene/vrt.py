@@ -23,7 +23,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError, UsageError
 from geoseg.gdal import GDAL_ERRORS, placed_crs
 from geoseg.scene.bands import colors_of, order_bands
-from geoseg.scene.files import is_remote, is_vrt
+from geoseg.scene.files import is_remote, is_vrt, open_raster
 from geoseg.scene.georeference import check_transform
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
@@ -204,7 +204,7 @@ def mosaic_vrt(paths: Sequence[str], nodata: float | None = None, *, has_alpha: 
 
 def _read_header(path: str, has_alpha: bool) -> Part:
     try:
-        with rasterio.open(path) as src:
+        with open_raster(path) as src:
             told = [flags for flags in src.mask_flag_enums if has_alpha or MaskFlags.alpha not in flags]
             masked = any(flag.name != "all_valid" for flags in told for flag in flags)
             colors = tuple(c.name for c in colors_of(src, has_alpha=has_alpha))

@@ -14,7 +14,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import SourceError
 from geoseg.io.tables import plural
-from geoseg.sources.location import folders_of, identity, parent_of, path_of
+from geoseg.scene import path_of
+from geoseg.sources.location import folders_of, identity, parent_of
 
 log = logging.getLogger(__name__)
 
