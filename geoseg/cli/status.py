@@ -71,9 +71,8 @@ def _print_many(found: "list[RunStatus]", most: int) -> None:
     typer.echo(f"{done:,} of {blocks:,} blocks done in the scenes that have been started")
     for address in sorted({each.dashboard for each in found if each.dashboard}):
         typer.echo(f"dashboard: {address}")
-    open_scenes = [
-        each for each in found if each.state not in ("finished", "waiting", "outside the AOI") or each.failed
-    ]
+    quiet = ("finished", "waiting", "outside the AOI")
+    open_scenes = [each for each in found if each.state not in quiet or each.failed]
     for each in open_scenes[:most]:
         typer.echo(f"{each.name}: {each.state}, {_progress(each)}")
         _print_reasons(each)

@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -17,7 +18,14 @@ from PIL import Image
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import BusyError, DeviceError, ExistingResultError, OutputError, SceneMismatchError
+from geoseg.errors import (
+    BusyError,
+    DeviceError,
+    ExistingResultError,
+    OutputError,
+    ReadError,
+    SceneMismatchError,
+)
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
 from geoseg.run import RunSettings, batch, run_each, run_plan
@@ -296,3 +304,21 @@ def test_a_file_that_is_gone_or_empty_is_made_again_and_a_changed_one_is_refused
 def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
     with pytest.raises(SceneMismatchError, match="without `mosaic`"):
         open_scene(pictures)
+
+
+def test_blocks_that_are_lost_are_counted_by_result(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreadable(ThresholdSegmenter):
+        def predict(self, chips: np.ndarray) -> np.ndarray:
+            raise ReadError("no bytes")
+
+    def plan(files: tuple[str, ...], bundle: Bundle, own: RunSettings) -> Plan:
+        found = runs.plan(files, bundle, own)
+        return replace(found, engine=Unreadable()) if files[0].endswith("b.jpg") else found
+
+    monkeypatch.setattr(batch, "plan_inference", plan)
+    settings = RunSettings(out=tmp_path / "out", errors="nodata")
+    for _ in range(2):  # made, and found to be finished
+        result = run_each([pictures / "a.png", pictures / "b.jpg"], settings, quiet=True)
+        assert result.lost_blocks == {str(tmp_path / "out" / "b"): 1}
