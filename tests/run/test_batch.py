@@ -318,7 +318,7 @@ def test_blocks_that_are_lost_are_counted_by_result(
         return replace(found, engine=Unreadable()) if files[0].endswith("b.jpg") else found
 
     monkeypatch.setattr(batch, "plan_inference", plan)
-    settings = RunSettings(out=tmp_path / "out", errors="nodata")
+    settings = RunSettings(out=tmp_path / "out", errors="nodata", block_px=256)
     for _ in range(2):  # made, and found to be finished
         result = run_each([pictures / "a.png", pictures / "b.jpg"], settings, quiet=True)
         assert result.lost_blocks == {str(tmp_path / "out" / "b"): 1}
