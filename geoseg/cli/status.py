@@ -45,7 +45,7 @@ def status(
 
 def _print_one(found: "RunStatus", most: int) -> None:
     """Print one run."""
-    typer.echo(f"{found.name}: {found.state}, {_progress(found)}")
+    typer.echo(f"{found.name}: {found.state}{_progress(found)}")
     typer.echo(f"run folder: {found.url}")
     if found.holder and found.state == "working":
         holder = found.holder
@@ -74,7 +74,7 @@ def _print_many(found: "list[RunStatus]", most: int) -> None:
     quiet = ("finished", "waiting", "outside the AOI")
     open_scenes = [each for each in found if each.state not in quiet or each.failed]
     for each in open_scenes[:most]:
-        typer.echo(f"{each.name}: {each.state}, {_progress(each)}")
+        typer.echo(f"{each.name}: {each.state}{_progress(each)}")
         _print_reasons(each)
     if len(open_scenes) > most:
         typer.echo(f"and {len(open_scenes) - most} more: --all lists them")
@@ -89,8 +89,11 @@ def _print_reasons(found: "RunStatus") -> None:
 
 
 def _progress(found: "RunStatus") -> str:
+    """Return how far a run is, after a comma; nothing for a scene of which nothing is known yet."""
+    if not found.blocks:
+        return ""
     eta, seconds = "", found.eta_s
     if seconds is not None:
         time = f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
         eta = f", about {f'{seconds:.0f} s' if seconds < 100 else time} left"
-    return f"{found.done:,} of {found.blocks:,} blocks done, {len(found.failed):,} failed, {found.left:,} left{eta}"
+    return f", {found.done:,} of {found.blocks:,} blocks done, {len(found.failed):,} failed, {found.left:,} left{eta}"
