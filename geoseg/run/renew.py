@@ -22,12 +22,14 @@ from geoseg.run.ledger import (
     PLAN,
     RENEWED,
     base_store,
+    find_damage,
+    is_lost,
     read_json,
     read_report,
     remove_if_empty,
     remove_leftovers,
 )
-from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
 
@@ -38,9 +40,10 @@ KEPT = ("probability.tif", "classes.tif", "classes.tif.aux.xml", "classes.qml", 
 
 
 def can_renew(out: Store, facts: Facts) -> bool:
-    """Return True if a folder holds the result of a run that differs only in how buildings are outlined.
+    """Return True if a folder holds what the buildings of a run can be made of again, without the network.
 
-    The result of another version of geoseg, or one with failed blocks, is computed again.
+    That is the result of a run that differs only in how buildings are outlined, or of the same run if files that are
+    made of its probabilities are missing; neither of another version of geoseg, nor with failed blocks.
     """
     try:
         report, is_whole = _read_report(out), out.has("run.json")
@@ -51,8 +54,9 @@ def can_renew(out: Store, facts: Facts) -> bool:
     before: Facts = report.get("facts") or {}
     differing = {name for name in before.keys() | facts.keys() if before.get(name) != facts.get(name)}
     is_same = report.get("geoseg") == __version__ and not report.get("failed_blocks")
-    is_other = bool(differing) or not is_whole
-    return is_same and is_other and differing <= set(OUTLINING) and out.has("probability.tif")
+    is_worth_it = bool(differing) or not is_whole or is_lost(find_damage(out, report))
+    is_possible = out.has("probability.tif") and not find_damage(out, report, KEPT)
+    return is_same and is_worth_it and differing <= set(OUTLINING) and is_possible
 
 
 def _read_report(out: Store) -> dict[str, Any]:
@@ -107,6 +111,7 @@ def renew_buildings(
                 **describe_outlines(outlines, settings.threshold or spec.threshold),
                 "counts": report["counts"] | counts | {"buildings_at_edge": footprints.at_edge},
                 "area_m2": round(footprints.area_m2, 1),
+                "files": describe_files(staging),
                 "renewed": {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "command": sys.argv,

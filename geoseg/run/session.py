@@ -9,7 +9,7 @@ from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
 from geoseg.inference import Plan
 from geoseg.io.aside import require_closed
-from geoseg.io.store import LocalStore, open_store
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
@@ -22,6 +22,7 @@ from geoseg.run.ledger import (
     base_store,
     check_place,
     check_room,
+    find_damage,
     is_finished,
     open_ledger,
     read_json,
@@ -72,9 +73,6 @@ def open_session(
     if settings.overwrite and isinstance(out, LocalStore):
         require_closed(out.folder / "buildings.gpkg")
     outlines_of(plan, bundle, settings)  # tells now what cannot be used
-    if settings.overwrite and can_renew(out, facts):
-        renew_buildings(out, plan, bundle, settings, facts, stages)
-        return None
     if not settings.overwrite and is_finished(out, facts, settings):
         log.info("%s is already finished", out.url)
         remove_leftovers(out)
@@ -84,6 +82,11 @@ def open_session(
                     add_format(out.folder / "buildings.parquet", plan.scene.grid.crs, name)
             if settings.picture and not out.has(PICTURE):
                 write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+        return None
+    if not settings.overwrite:
+        _warn_of_damage(out)
+    if can_renew(out, facts):
+        renew_buildings(out, plan, bundle, settings, facts, stages)
         return None
 
     base, stack = base_store(out), ExitStack()
@@ -120,6 +123,14 @@ def open_session(
         stack.close()
         remove_if_empty(out)
         raise
+
+
+def _warn_of_damage(out: Store) -> None:
+    """Say which files of a finished result are gone or have changed, as they are made again."""
+    damage = find_damage(out, read_json(out, "run.json") or {})
+    if damage:
+        listed = "; ".join(f"{name} {what}" for name, what in damage.items())
+        log.warning("%s was finished, but %s: it is made again.", out.url, listed)
 
 
 class Session:

@@ -3,9 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import rasterio
@@ -18,7 +16,7 @@ from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_
 from geoseg.grid import Grid
 from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, list_files
+from geoseg.scene.files import Paths, check_file, gdal_env, list_files, path_of
 from geoseg.scene.georeference import read_grid
 from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
@@ -133,7 +131,7 @@ def _describe(
     nodata: float | None,
     alpha: bool | None,
 ) -> Scene:
-    name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
+    name = path_of(files[0]).stem or "scene"
     if src.count == 0:
         raise NotARasterError(
             f"{files[0]} holds {len(src.subdatasets)} subdatasets and no bands of its own. "
