@@ -227,7 +227,7 @@ def _spread(session: Session, client: "Client") -> Spread:
         return IN_THREADS
 
     def spread(function: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
-        name = type(function).__name__
+        name = f"outline-{type(function).__name__}"
         return map_tasks(client, call_on_worker, function, items, name=name, check=session.lease.check)
 
     return spread
