@@ -94,7 +94,7 @@ def forget(files: Sequence[str]) -> None:
     """
     for source in {source for file in files for source in _sources(file) if is_remote(source)}:
         with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
-            rasterio.open(source).close()
+            rasterio.open(vsi_path(source)).close()
 
 
 @lru_cache(maxsize=256)

@@ -149,11 +149,11 @@ class Scene:
         """
         if reach_of(self.paths) is not None:
             return
-        spots = []
+        spots: list[tuple[NDArray[Any], NDArray[np.bool_] | None] | None] = []
+        read = partial(_read_small, self._read_open)
         with suppress(ReadError):  # reading the blocks will report it
-            for window in border_windows(self.native.shape):
-                read = partial(_read_small, self._read_open)
-                spots.append(self._look(window.rows, window.cols, None, read))
+            windows = border_windows(self.native.shape)
+            spots.extend(self._look(window.rows, window.cols, None, read) for window in windows)
         value = find_border_value([spot for spot in spots if spot is not None])
         if value is not None:
             log.warning(

@@ -216,7 +216,7 @@ def mosaic_vrt(paths: Sequence[str], nodata: float | None = None, *, has_alpha: 
 
 def _read_header(path: str, has_alpha: bool) -> Part:
     try:
-        with rasterio.open(path) as src:
+        with rasterio.open(vsi_path(path)) as src:
             told = [flags for flags in src.mask_flag_enums if has_alpha or MaskFlags.alpha not in flags]
             masked = any(flag.name != "all_valid" for flags in told for flag in flags)
             colors = tuple(c.name for c in colors_of(src, has_alpha=has_alpha))
