@@ -227,7 +227,7 @@ class _Batch:
             else:
                 self.drop(session)
                 warn_if_blank(outcome.result)
-                self.result.done.append(session.ledger.out.url)
+                self.result.done.append(str(session.job.settings.out))  # workers have its absolute path
                 self.ended += 1
 
     def finish_if_complete(self, source: SceneSource, session: Session) -> None:
