@@ -71,8 +71,10 @@ def fingerprint(locations: Iterable[str | Path]) -> Fingerprint:
     """
     files = [file for location in locations for file in files_of(location)]
     remote = [place for place, _ in files if is_remote(place)]
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        said = dict(zip(remote, pool.map(stamp, remote), strict=True))
+    said: dict[str, list[Any]] = {}
+    if remote:
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            said = dict(zip(remote, pool.map(stamp, remote), strict=True))
     rows = (said.get(place) or _local_row(place, name) for place, name in files)
     return [row for row in rows if row]
 

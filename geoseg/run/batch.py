@@ -242,8 +242,9 @@ class _Batch:
             else:
                 self.drop(session)
                 warn_if_blank(outcome.result)
-                self.result.done.append(session.ledger.out.url)
-                self.note_lost(session.ledger.out.url, outcome.result)
+                out = str(session.job.settings.out)  # of the ledger, which goes to workers, it is absolute
+                self.result.done.append(out)
+                self.note_lost(out, outcome.result)
                 self.ended += 1
 
     def finish_if_complete(self, source: SceneSource, session: Session) -> None:

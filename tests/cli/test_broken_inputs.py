@@ -439,7 +439,7 @@ RECIPES: dict[str, tuple[Make, str]] = {
     "a recipe with an unknown loss": (lambda i: ["train", i.recipe(), "--set", "loss={wings=1}"], "wings"),
     "a recipe whose imagery is not there": (
         lambda i: ["train", i.recipe(), "--data", i.folder, "-o", i.folder / "out"],
-        "is not in",
+        "finds nothing in",
     ),
 }
 
