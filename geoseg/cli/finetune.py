@@ -66,6 +66,13 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--no-buildings-here",
+            help="Scenes that no label polygon touches have no buildings; they are left out if omitted.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed for the held-out blocks and the crops.", min=0)] = 0,
     set_: Set = None,
     quiet: Quiet = False,
@@ -92,6 +99,7 @@ def finetune(
         column=column,
         codes=label_codes,
         instances=instances,
+        elsewhere=elsewhere,
         seed=seed,
         overrides=overrides,
     )

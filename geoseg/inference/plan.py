@@ -23,6 +23,9 @@ GridChoice = Literal["model", "scene"]
 COARSE_FACTOR = 3.0
 """A scene whose pixels are this many times larger than the model's gets a warning."""
 
+RANGE_FACTOR = 20
+"""The brightest pixels of a scene may differ by this factor from the value that counts as 1 in a model."""
+
 BLOCK_PX = 2048
 """Largest block by default: its pixels, probabilities and polygons take about 100 MB per thread."""
 
@@ -283,11 +286,24 @@ def fit_scene(
         if scene.levels:
             levels = ", ".join(f"{low:.6g}-{high:.6g}" for low, high in scene.levels)
             log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
+    else:
+        warn_of_range(scene, spec)
     gsd_m = scene.native.gsd_m
     if gsd_m and max(gsd_m) > COARSE_FACTOR * spec.gsd_m:
         message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."
         log.warning(message, scene.name, max(gsd_m), spec.name, spec.gsd_m)
     return scene.at_gsd(spec.gsd_m) if grid == "model" else scene
+
+
+def warn_of_range(scene: Scene, spec: ModelSpec) -> None:
+    """Warn of pixels that are far from the range of values that a model knows, such as 8-bit ones of one for 16 bit."""
+    top = 255.0 if scene.dtype == "uint8" else max(high for _, high in scene.with_levels().levels or ((0.0, 0.0),))
+    if not spec.pixel_max / RANGE_FACTOR <= top <= spec.pixel_max * RANGE_FACTOR:
+        log.warning(
+            "%s has %s pixels with values to about %.6g; the model %s was trained on values to %.6g and cannot work "
+            "with them. Give the imagery with the values that it was trained on, or a model for %s.",
+            *(scene.name, scene.dtype, top, spec.name, spec.pixel_max, scene.dtype),
+        )
 
 
 def choose_bands(scene: Scene, spec: ModelSpec, bands: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
-from geoseg.scene.georeference import check_transform, read_grid
+from geoseg.scene.georeference import check_transform, exif_turn, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
@@ -20,6 +20,7 @@ __all__ = [
     "close_idle_readers",
     "close_readers",
     "data_windows",
+    "exif_turn",
     "gdal_env",
     "is_remote",
     "list_files",

@@ -12,6 +12,7 @@ import rasterio
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS
+from geoseg.io.pairs import leave_out_labels
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
@@ -48,7 +49,7 @@ def is_remote(path: str) -> bool:
 
 
 def list_files(paths: Paths) -> list[str]:
-    """Return the files that `paths` name: folders are expanded, URLs kept as they are.
+    """Return the files that `paths` name: folders are expanded to their scenes, URLs kept as they are.
 
     Raises:
         UsageError: If nothing is named.
@@ -68,7 +69,7 @@ def list_files(paths: Paths) -> list[str]:
                 f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
                 "Name the file itself if it has another suffix."
             )
-        files += found
+        files += leave_out_labels(found, path)
     return files
 
 

@@ -17,7 +17,7 @@ from geoseg.inference import check_options
 from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
-from geoseg.io.tables import write_table
+from geoseg.io.tables import plural, write_table
 from geoseg.scene import Paths, is_remote, list_files
 from geoseg.training.card import SCORES
 from geoseg.training.folder import claim_inputs
@@ -31,11 +31,11 @@ __all__ = ["FinetuneSettings", "Finetuning", "finetune"]
 
 log = logging.getLogger(__name__)
 
-LEAST_THRESHOLD_GAIN = 0.005
-"""Gain in IoU that another threshold needs to replace the old one."""
+LEAST_GAIN = 0.005
+"""Gain in IoU that a new model needs to replace the old one, and another threshold; less is noise of the blocks."""
 
 FEW_STEPS = 50
-"""Fewer steps than this hardly change a network."""
+"""Fewer steps than this hardly change a network; the old threshold is kept, as another one alone is no training."""
 
 SMALL_SHARE = 0.5
 """Share of a scene's rows times that of its columns: fewer with labels suggest that only a part is labeled."""
@@ -66,6 +66,7 @@ class FinetuneSettings:
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
         instances: Numbers of label rasters are those of single buildings.
+        elsewhere: Scenes without any polygon have no buildings; they are left out by default, as unknown.
         seed: Random seed of the held-out blocks and the crops.
         overrides: Values by dotted key of the recipe.
     """
@@ -81,6 +82,7 @@ class FinetuneSettings:
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
     instances: bool = False
+    elsewhere: bool = False
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,7 +143,8 @@ class Finetuning:
         where = f"on {self.blocks['held']} held-out blocks ({self.blocks['held_px'] / 1e6:.2f} Mpx)"
         if self.bundle is not None:
             return f"{self.new['model']} is better by {self.gain:.4f} {what} {where}."
-        return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
+        gain = f"{what} {self.gain:+.4f}; {LEAST_GAIN:+g} or more counts"
+        return f"{self.old['model']} is kept: the new weights are not better {where}, {gain}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `finetune.json`."""
@@ -188,6 +191,7 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     if not any((scene.truth == coding.target[0]).any() for scene in labeled):
         _check_place(labeled, settings.layer)
+    labeled = _leave_out_unlabeled(labeled, settings, coding.target[0])
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
 
     table = _plan(name, base, settings, split, split.paths(folder))
@@ -204,8 +208,8 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
     blocks["held_px"] = new["pixels"]
     result = Finetuning(folder, None, old, new, "mean_iou" if len(spec.classes) > 2 else "iou", blocks)
-    if result.gain > 0:
-        path = _write_bundle(result, base, candidate, files, settings)
+    if result.gain >= LEAST_GAIN:
+        path = _write_bundle(result, base, candidate, [scene.image for scene in labeled], settings)
         result = replace(result, bundle=path, new={**new, "key": load_bundle(path).key})
     write_json(folder / "finetune.json", result.to_dict())
     return result
@@ -227,8 +231,13 @@ def _label_scene(
         layer=settings.layer,
         column=settings.column,
     )
-    log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
+    log.info(
+        "%s: %.2f Mpx with labels at %g m, %.1f %% of them %s%s",
+        *(scene.name, scene.known_px / 1e6, spec.gsd_m),
+        *(100 * marked.sum() / max(1, scene.known_px), spec.target),
+        "" if is_raster(labels) else "; what no polygon covers has none",
+    )
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
     if settings.aoi is None and 0 < share < SMALL_SHARE:
         log.warning(
@@ -238,6 +247,30 @@ def _label_scene(
             100 * share,
         )
     return scene
+
+
+def _leave_out_unlabeled(
+    labeled: Sequence["LabeledScene"], settings: FinetuneSettings, target: int
+) -> list["LabeledScene"]:
+    """Leave out scenes that no polygon touches: nobody said that their ground has no buildings."""
+    kept = []
+    for scene in labeled:
+        is_told = settings.elsewhere or settings.aoi is not None or (scene.truth == target).any()
+        counted = None if is_told else count_outside(scene.labels, [scene.grid], layer=settings.layer)
+        if counted is None or counted[0] > counted[1]:
+            kept.append(scene)
+        else:
+            log.warning(
+                "%s: no polygon of %s touches it, so its ground is unknown, and it is left out. If it has no "
+                "buildings, give `elsewhere=True`; if only a part is labeled, give that as `aoi`.",
+                *(scene.name, scene.labels),
+            )
+    if not kept:
+        raise LabelError(
+            f"No polygon of {settings.labels} touches any of {plural(len(labeled), 'scene')}. Check that they show the "
+            "same place; if there are no buildings, give `elsewhere=True`."
+        )
+    return kept
 
 
 def _check_place(labeled: Sequence["LabeledScene"], layer: str) -> None:
@@ -262,6 +295,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "column": settings.column,
         "codes": [list(code) for code in settings.codes],
         "instances": settings.instances,
+        **({"elsewhere": True} if settings.elsewhere else {}),
         "seed": settings.seed,
     }
     refusal = ExistingResultError(
@@ -342,7 +376,7 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
         log.warning(message, metrics["steps"], plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
-    if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
+    if best and metrics["steps"] >= FEW_STEPS and _mean(best) - _mean(metrics["iou"]) > LEAST_GAIN:
         threshold = metrics["best_threshold"]
     path = bundle.path.with_name(f"{plan.name}.candidate.safetensors")
     return load_bundle(save_bundle(path, replace(bundle.spec, threshold=threshold), bundle.weights()))

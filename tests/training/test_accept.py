@@ -31,6 +31,7 @@ def tune(tmp_path: Path, scripted: None, kit: SimpleNamespace, monkeypatch: pyte
     Buildings begin at a brightness of 130 / 255 = 0.51, but for one pixel in 500 of 0.486.
     """
     monkeypatch.setenv("GEOSEG_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("geoseg.training.finetune.FEW_STEPS", 1)
     for number, name in enumerate(("p", "q")):
         image, truth = (np.tile(part, (4, 4)) for part in (kit.street()[0][0], kit.street()[1]))
         image[10::64, 30::64] = image[11::64, 30::64] = image[10::64, 31::64] = image[11::64, 31::64] = 124
@@ -112,6 +113,7 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         "column": "use",
         "layer": "houses",
         "instances": True,
+        "elsewhere": True,
         "seed": 1,
     }
     free = {"model": "given below", "aoi_where": "given below", "out": "another folder", "minutes": "a run continues"}
