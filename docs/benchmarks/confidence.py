@@ -18,6 +18,7 @@ from geoseg.bundle import load_bundle, save_bundle
 from geoseg.evaluate import EvaluateSettings, evaluate_scenes
 from geoseg.evaluate.buildings import BuildingCounts
 from geoseg.evaluate.calibration import fit_evaluation, measure_confidence
+from geoseg.evaluate.pictures import draw_building_reliability
 from geoseg.evaluate.reliability import calibration_error
 from geoseg.io.tables import write_table
 from geoseg.scene import open_scene
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="buildings-30cm")
     parser.add_argument("--without", nargs="*", default=[], help="terms to leave out")
+    parser.add_argument("--draw", type=Path, help="a picture of the reliability in the areas that were not fitted to")
     parser.add_argument("--write", type=Path, help="the model with the coefficients as .safetensors")
     args = parser.parse_args()
     bundle = load_bundle(args.model)
@@ -100,6 +102,8 @@ def main() -> None:
     bins = measure_confidence(after)
     table = [(f"{b.low:.1f} to {b.high:.1f}", b.count, b.confidence, b.frequency) for b in bins]
     print(write_table(("confidence", "buildings", "mean", "share matched"), table))
+    if args.draw:
+        print(draw_building_reliability(args.draw, bins))
     if args.write:
         spec = replace(bundle.spec, confidence=coefficients)
         print(save_bundle(args.write, spec, bundle.weights()))

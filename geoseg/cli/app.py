@@ -145,8 +145,8 @@ SplitDepth = Annotated[
     float | None,
     typer.Option(
         "--split-depth",
-        help="How much the smoothed probability must fall between two buildings that touch: smaller values split more "
-        "of them, 1 none; chosen by geoseg by default.",
+        help="How much the smoothed probability must fall to divide a building that stands alone, less where many "
+        "touch: smaller values split more of them, 1 none; chosen by geoseg by default.",
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ from geoseg.bundle import DEFAULT_MODEL, choose_colors, load_bundle
 from geoseg.datasets.coding import IGNORED
 from geoseg.engines import usable_cores
 from geoseg.errors import ExistingResultError, GeosegError, LabelError, ScoredFileError, UsageError
+from geoseg.evaluate.calibration import measure_confidence
 from geoseg.evaluate.labels import open_labels, plan_labels
 from geoseg.evaluate.polygons import outline_buildings
 from geoseg.evaluate.prediction import Prediction, ScoredFiles, ScoredModel, ScoredRun, is_run_folder
@@ -392,11 +393,13 @@ def _draw(stack: Stack, settings: EvaluateSettings, folder: Path) -> None:
 
 
 def _draw_diagrams(evaluation: Evaluation, folder: Path) -> None:
-    from geoseg.evaluate.pictures import draw_confusion, draw_curve, draw_reliability
+    from geoseg.evaluate.pictures import draw_building_reliability, draw_confusion, draw_curve, draw_reliability
 
     total = evaluation.total
     if total.levels is not None:
         draw_reliability(folder / "reliability.png", total.levels, total.target)
+    if total.buildings is not None and (bins := measure_confidence(total.buildings)):
+        draw_building_reliability(folder / "building_reliability.png", bins)
     if len(total.confusion.classes) > 2:
         draw_confusion(folder / "confusion.png", total.confusion)
     if evaluation.curve:

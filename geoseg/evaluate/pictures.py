@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.evaluate.pixels import Confusion, Levels
 from geoseg.evaluate.rasters import STRIP_PIXELS
+from geoseg.evaluate.reliability import Bin, calibration_error
 from geoseg.evaluate.scores import Stack
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA
@@ -181,18 +182,31 @@ def _lay_out(panels: dict[str, Colors], columns: int, legend: list[tuple[str, tu
 
 def draw_reliability(path: Path, levels: Levels, target: str) -> Path:
     """Draw the share of target pixels against their mean probability, and a histogram of the probabilities."""
+    found, expected = f"share of {target} pixels", f"probability of {target}"
+    return _draw_bins(path, levels.bins(), levels.calibration_error(), labels=(expected, found, "pixels"))
+
+
+def draw_building_reliability(path: Path, bins: Sequence[Bin]) -> Path:
+    """Draw the share of predicted buildings that match a true one against their mean confidence, and a histogram."""
+    labels = ("confidence", "share that matches a true building", "buildings")
+    return _draw_bins(path, bins, calibration_error(bins), labels=labels)
+
+
+def _draw_bins(path: Path, bins: Sequence[Bin], error: float, *, labels: tuple[str, str, str]) -> Path:
+    """Draw a reliability table; labels of what is expected, of what is found, and of what is counted."""
     from matplotlib.figure import Figure
 
-    bins = [b for b in levels.bins() if b.count]
+    expected, found, counted = labels
+    bins = [b for b in bins if b.count]
     figure = Figure(figsize=(5, 6), dpi=DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="perfect")
     upper.plot([b.confidence for b in bins], [b.frequency for b in bins], marker="o", color="#0072B2", label="found")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"share of {target} pixels")
-    upper.set_title(f"expected calibration error {levels.calibration_error():.4f}", fontsize=10)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=found)
+    upper.set_title(f"expected calibration error {error:.4f}", fontsize=10)
     upper.legend(frameon=False)
     lower.bar([b.low for b in bins], [b.count for b in bins], width=[b.high - b.low for b in bins], align="edge")
-    lower.set(xlabel=f"probability of {target}", ylabel="pixels", yscale="log")
+    lower.set(xlabel=expected, ylabel=counted, yscale="log")
     return _save(figure, path)
 
 

@@ -21,7 +21,7 @@ from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, 
 from geoseg.vectorize.calibration import Evidence, calibrate, gather_evidence
 from geoseg.vectorize.footprints import Limits, keep_large
 from geoseg.vectorize.generalize import Generalizer, clip_to_grid
-from geoseg.vectorize.scene import OutlineOptions, cut_grid
+from geoseg.vectorize.scene import OutlineOptions, count_windows, cut_grid, in_threads
 from geoseg.vectorize.simplify import Simplify
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ def outline_buildings(
     split = Split.on(grid, split_depth, has_interior=surface is not None) if split_depth is not None else None
     usual = generalizer or Simplify(SIMPLIFY_PX)
     options = OutlineOptions(threshold=1, limits=limits or Limits(), generalizer=usual, split=split)
-    blocks = [polygonize_window(pixels, window, options) for window in cut_grid(grid.shape, block_px)]
-    joined = join_seams(blocks, depth=options.depth)
+    windows = count_windows(pixels, options, list(cut_grid(grid.shape, block_px)), in_threads(1))
+    joined = join_seams([polygonize_window(pixels, window, options) for window in windows])
     kept = keep_large(joined, grid, options.limits)
     outlines = clip_to_grid(usual.outlines(kept.polygons).polygons, grid.shape)
     if probability is None:

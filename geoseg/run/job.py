@@ -5,17 +5,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from geoseg.bundle import Bundle
 from geoseg.errors import ClusterError, GeosegError
-from geoseg.grid import Block, Window
+from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block
 from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.ledger import PLAN, Ledger, read_json
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.settings import RunSettings, choose_outlines
-from geoseg.vectorize import Links, OutlineOptions, WindowOutliner
+from geoseg.vectorize import OutlineOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,10 +128,10 @@ def run_block(job: Job, block: Block) -> BlockReport:
 
 
 @without_cause
-def outline_on_worker(outliner: WindowOutliner, window: Window) -> Links:
-    """Outline the buildings of one window of the finished rasters, which this machine sees as the client does."""
+def call_on_worker(function: Callable[[Any], T], item: Any) -> T:
+    """Call a function that reads the finished rasters, which this machine sees as the client does."""
     prepare_process()
-    return outliner(window)
+    return function(item)
 
 
 @lru_cache(maxsize=1)

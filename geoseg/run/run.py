@@ -1,7 +1,7 @@
 """Run one scene, a mosaic of several, or any inputs: from scenes to rasters, footprints and a report."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +16,7 @@ from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
-from geoseg.run.job import outline_on_worker, prepare_process
+from geoseg.run.job import call_on_worker, prepare_process
 from geoseg.run.ledger import RESULTS, read_json
 from geoseg.run.report import Stages, track
 from geoseg.run.results import IN_THREADS, finish_run
@@ -218,9 +218,12 @@ def _spread(session: Session, client: "Client") -> Spread:
     """Return where buildings are outlined: on the workers, where they see the rasters that the client has made."""
     if session.job.settings.is_in_process or not isinstance(session.ledger.out, LocalStore):
         return IN_THREADS
-    return lambda outliner, windows: map_tasks(
-        client, outline_on_worker, outliner, windows, name="outline", check=session.lease.check
-    )
+
+    def spread(function: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
+        name = type(function).__name__
+        return map_tasks(client, call_on_worker, function, items, name=name, check=session.lease.check)
+
+    return spread
 
 
 @contextmanager

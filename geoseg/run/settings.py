@@ -85,8 +85,9 @@ class RunSettings(InferenceOptions):
             pixels.
         tolerance_m: Smallest step in a wall that is kept, meters (pixels without a CRS); 0.5 by default, and
             at least a pixel.
-        split_depth: How much the smoothed probability must fall between two buildings that touch, above 0;
-            the model's by default, or that of `geoseg.vectorize.choose_depth`. 1 leaves them together.
+        split_depth: How much the smoothed probability must fall to divide a building that stands alone, above 0, and
+            less where many touch (docs/usage.md); the model's by default, or that of
+            `geoseg.vectorize.choose_depth`. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
         also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.

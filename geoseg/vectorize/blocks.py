@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.vectorize.instances import Links, find_regions
+from geoseg.vectorize.instances import Counts, Depth, Links, Tally, find_regions, tally_buildings
 from geoseg.vectorize.rings import Corners, PolygonArray, outline, reading_order
 
 
@@ -107,7 +107,8 @@ def polygonize_block(
     *,
     scene_shape: tuple[int, int],
     surface: NDArray[np.integer] | None = None,
-    depth: int | None = None,
+    depth: Depth | None = None,
+    counts: Counts | None = None,
 ) -> BlockPolygons:
     """Outline the buildings of one block, holes kept.
 
@@ -123,27 +124,22 @@ def polygonize_block(
         surface: How far inside a building each pixel lies, whole numbers of at least 0, `(y, x)`; 0 by default.
         depth: How much the surface falls between two buildings; by default buildings are the 4-connected parts of the
             mask.
+        counts: See `find_regions`.
 
     Returns:
         Polygons of the block's own pixels.
 
     Raises:
-        ValueError: If the window does not lie inside the scene or an array has another shape.
+        ValueError: If the window does not lie inside the scene, an array has another shape, or counts are missing.
     """
-    scene = Window(0, 0, *scene_shape)
-    ring = window.expand(1)
+    scene, ring = Window(0, 0, *scene_shape), window.expand(1)
+    inside, height = _around(mask, valid, surface, window, scene_shape)
+    if probability.shape != mask.shape:
+        raise ValueError(f"a probability of shape {probability.shape} for {window}; expected {mask.shape}")
     expanded = ring.intersect(scene)
-    if expanded is None or window.intersect(scene) != window:
-        raise ValueError(f"{window} does not lie inside the scene of {scene_shape[0]} x {scene_shape[1]} pixels")
-    surface = np.zeros(mask.shape, np.int64) if surface is None else surface
-    shapes = mask.shape, probability.shape, valid.shape, surface.shape
-    if any(shape != expanded.shape for shape in shapes):
-        raise ValueError(f"arrays of shape {shapes} for {window}; expected {expanded.shape}, one pixel more per side")
+    assert expanded is not None
     inner = window.relative_to(expanded).slices
-    seen = expanded.relative_to(ring).slices
-    inside, height = np.zeros(ring.shape, bool), np.zeros(ring.shape, surface.dtype)
-    inside[seen], height[seen] = mask & valid, surface
-    found = find_regions(height, inside, window, scene_shape=scene_shape, depth=depth)
+    found = find_regions(height, inside, window, scene_shape=scene_shape, depth=depth, counts=counts)
     runs = find_runs(found.region)
     region, count = runs.region, len(found.summit)
 
@@ -177,6 +173,42 @@ def polygonize_block(
     )
     order = reading_order(polygons.polygons)
     return dataclasses.replace(polygons.take(order), links=found.links)
+
+
+def tally_block(
+    mask: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    surface: NDArray[np.integer],
+    window: Window,
+    *,
+    scene_shape: tuple[int, int],
+    depth: Depth,
+) -> Tally:
+    """Count the buildings of one block for those of its components that go on in others; see `polygonize_block`."""
+    inside, height = _around(mask, valid, surface, window, scene_shape)
+    return tally_buildings(height, inside, window, scene_shape=scene_shape, depth=depth)
+
+
+def _around(
+    mask: NDArray[np.bool_],
+    valid: NDArray[np.bool_],
+    surface: NDArray[np.integer] | None,
+    window: Window,
+    scene_shape: tuple[int, int],
+) -> tuple[NDArray[np.bool_], NDArray[np.integer]]:
+    """Return mask and surface of `window.expand(1)`, False and 0 beyond the scene; see `polygonize_block`."""
+    scene, ring = Window(0, 0, *scene_shape), window.expand(1)
+    expanded = ring.intersect(scene)
+    if expanded is None or window.intersect(scene) != window:
+        raise ValueError(f"{window} does not lie inside the scene of {scene_shape[0]} x {scene_shape[1]} pixels")
+    surface = np.zeros(mask.shape, np.uint8) if surface is None else surface
+    shapes = mask.shape, valid.shape, surface.shape
+    if any(shape != expanded.shape for shape in shapes):
+        raise ValueError(f"arrays of shape {shapes} for {window}; expected {expanded.shape}, one pixel more per side")
+    seen = expanded.relative_to(ring).slices
+    inside, height = np.zeros(ring.shape, bool), np.zeros(ring.shape, surface.dtype)
+    inside[seen], height[seen] = mask & valid, surface
+    return inside, height
 
 
 def add_by_region(region: NDArray[np.int64], value: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from geoseg.scene import check_transform, parse_crs
 from geoseg.vectorize.footprints import name_places
 from geoseg.vectorize.generalize import KINDS, Generalizer
 from geoseg.vectorize.scene import (
+    CountedWindow,
     Outline,
     OutlineOptions,
     Split,
@@ -82,8 +83,8 @@ def polygonize(
         tolerance_m: Smallest step in a wall that is kept, meters; pixels without a CRS. By default 0.5, and
             at least a pixel.
         generalizer: Another one that makes the outlines, in place of those of `outline`.
-        split_depth: How much the smoothed probability must fall between two buildings that touch; 1 leaves them
-            together. By default as in a run for probabilities, and 1 for a mask.
+        split_depth: How much the smoothed probability must fall to divide a building that stands alone, and less where
+            many touch; 1 leaves them together. By default as in a run for probabilities, and 1 for a mask.
 
     Returns:
         Footprints in reading order: `area_m2` and `perimeter_m` on the ellipsoid, `confidence` (mean probability
@@ -132,7 +133,8 @@ def polygonize(
         split=Split.on(grid, choose_depth(depth or split_depth, has_interior=has_interior), has_interior=has_interior),
     )
     stored[~has_data] = NODATA
-    outlines = outline_window(StoredPixels(grid, InMemory(stored), surface=surface), grid.window, options)
+    pixels = StoredPixels(grid, InMemory(stored), surface=surface)
+    outlines = outline_window(pixels, CountedWindow(grid.window), options)
     footprints = outlines.finished.in_reading_order()
     columns = {
         name: getattr(footprints, name) for name in ATTRIBUTES if not (is_mask and name.startswith("confidence"))

@@ -1,17 +1,17 @@
 """The buildings of a whole scene from its stored probabilities, window by window.
 
-The windows are outlined by several threads, or by the workers of a cluster. What of them cannot be finished waits in
-files, so that memory does not grow with the scene; what decides which regions are one building
-(`geoseg.vectorize.instances`) is held: a few numbers for each pixel and region at the border of a window. Then the
-scene is gone down once, row of windows by row of windows.
+The windows are outlined by several threads, or by the workers of a cluster; where the depth between buildings varies,
+their buildings are counted first. What of them cannot be finished waits in files, so that memory does not grow with the
+scene; what decides which regions are one building (`geoseg.vectorize.instances`) is held: a few numbers for each pixel
+and region at the border of a window. Then the scene is gone down once, row of windows by row of windows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import shapely
@@ -21,10 +21,10 @@ from geoseg.errors import UsageError
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.scene import Raster
-from geoseg.vectorize.blocks import COLUMNS, BlockPolygons, polygonize_block
+from geoseg.vectorize.blocks import COLUMNS, BlockPolygons, polygonize_block, tally_block
 from geoseg.vectorize.footprints import Footprints, Limits
 from geoseg.vectorize.generalize import Generalizer
-from geoseg.vectorize.instances import Links, solve
+from geoseg.vectorize.instances import Counts, Depth, Links, Tally, count_buildings, solve
 from geoseg.vectorize.regular import Regularize
 from geoseg.vectorize.seams import BlockOutlines, Pending, SeamSweep, finish_block
 from geoseg.vectorize.simplify import Simplify
@@ -47,9 +47,11 @@ SPLIT_DEPTH = 0.03
 INTERIOR_SMOOTH_M = 0.35
 """As `SMOOTH_M`, where the network says where buildings end."""
 
-INTERIOR_DEPTH = 0.3
+INTERIOR_DEPTH = 0.5
 """As `SPLIT_DEPTH`, where the network says where buildings end."""
 
+LEAST_DEPTH = 0.03
+"""The smallest depth where many buildings touch; a smaller one is taken as it is given."""
 
 Outline = Literal["raw", "simple", "regular"]
 """How buildings are outlined: by their pixels, without corners that matter little, or by straight walls."""
@@ -102,7 +104,7 @@ def choose_depth(depth: float | None, *, has_interior: bool) -> float:
     return INTERIOR_DEPTH if has_interior else SPLIT_DEPTH
 
 
-Counts = NDArray[np.unsignedinteger[Any]]
+Heights = NDArray[np.unsignedinteger[Any]]
 """Whole numbers of at least 0."""
 
 
@@ -111,7 +113,8 @@ class Split:
     """How buildings that touch are told apart.
 
     Attributes:
-        depth: How much the smoothed surface must fall between two buildings, in probability.
+        depth: How much the smoothed surface must fall to divide a single building, in probability; among several that
+            touch, less is enough (`geoseg.vectorize.instances.Depth`).
         radius_px: Radius of the box of a smoothing pass, pixels.
     """
 
@@ -135,22 +138,23 @@ class Split:
         return cls(depth, max(1, round(((12 * variance + 1) ** 0.5 - 1) / 2)))
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> Depth:
         """The depth in steps of the surface, at least 1."""
-        return max(1, round(self.depth * PROBABILITY_ONE * FINE))
+        alone, least = (max(1, round(depth * PROBABILITY_ONE * FINE)) for depth in (self.depth, LEAST_DEPTH))
+        return Depth(alone, min(alone, least))
 
     @property
     def reach_px(self) -> int:
         """How far the smoothing looks, pixels."""
         return SMOOTH_PASSES * self.radius_px
 
-    def surface(self, values: NDArray[np.uint8]) -> Counts:
+    def surface(self, values: NDArray[np.uint8]) -> Heights:
         """Return the smoothed surface of stored values, `(y, x)`; 0 without data and beyond.
 
         Every step is in whole numbers, so a window of it is the same from any larger window.
         """
         largest_sum = (2 * self.radius_px + 1) * (PROBABILITY_ONE * FINE + 1)
-        surface: Counts = values.astype(np.uint16) if largest_sum < 2**16 else values.astype(np.uint32)
+        surface: Heights = values.astype(np.uint16) if largest_sum < 2**16 else values.astype(np.uint32)
         surface *= FINE
         surface[values == NODATA] = 0
         for _ in range(SMOOTH_PASSES):
@@ -158,13 +162,13 @@ class Split:
         return surface
 
 
-def _box(values: Counts, radius: int, *, axis: int) -> Counts:
+def _box(values: Heights, radius: int, *, axis: int) -> Heights:
     """Return the mean of the `2 radius + 1` values around each along an axis, rounded to whole numbers; 0 beyond."""
     side, length = 2 * radius + 1, values.shape[axis]
     margins = [(0, 0), (0, 0)]
     margins[axis] = (radius, radius)
 
-    def cut(sums: Counts, start: int, stop: int | None) -> Counts:
+    def cut(sums: Heights, start: int, stop: int | None) -> Heights:
         return sums[start:stop] if axis == 0 else sums[:, start:stop]
 
     sums, size = np.pad(values, margins), 1  # of `size` values each, from every place on
@@ -226,7 +230,7 @@ class OutlineOptions:
     split: Split | None = None
 
     @property
-    def depth(self) -> int | None:
+    def depth(self) -> Depth | None:
         """How much a surface falls between two buildings, in its steps; None leaves those that touch together."""
         return self.split.steps if self.split is not None else None
 
@@ -238,8 +242,26 @@ def cut_grid(shape: tuple[int, int], side_px: int) -> Iterator[Window]:
             yield Window(row, col, min(side_px, shape[0] - row), min(side_px, shape[1] - col))
 
 
-def polygonize_window(pixels: StoredPixels, window: Window, options: OutlineOptions) -> BlockPolygons:
-    """Outline the buildings of a window, in pixels."""
+@dataclass(frozen=True, slots=True, eq=False)
+class CountedWindow:
+    """A window of a scene, and how many buildings the components have that go on beyond it."""
+
+    window: Window
+    counts: Counts = field(default_factory=Counts.empty)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What is read of a window and one pixel around it, cut at the scene's border, `(y, x)` each."""
+
+    is_building: NDArray[np.bool_]
+    values: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    surface: Heights | None
+
+
+def _read(pixels: StoredPixels, window: Window, options: OutlineOptions) -> _Seen | None:
+    """Read the pixels that decide the buildings of a window; None if it has none."""
     grid, split = pixels.grid, options.split
     ring = window.expand(1).intersect(grid.window)
     around = window.expand(1 + (split.reach_px if split else 0)).intersect(grid.window)
@@ -248,32 +270,57 @@ def polygonize_window(pixels: StoredPixels, window: Window, options: OutlineOpti
     seen = ring.relative_to(around).slices
     values, is_building, valid = pixels.read(around, options.threshold)
     if not is_building[window.relative_to(around).slices].any():
-        return BlockPolygons.empty()
+        return None
     surface = None
     if split is not None:
         surface = split.surface(values if pixels.surface is None else pixels.surface.read(around))[seen]
+    return _Seen(is_building[seen], values[seen], valid[seen], surface)
+
+
+def polygonize_window(pixels: StoredPixels, counted: CountedWindow, options: OutlineOptions) -> BlockPolygons:
+    """Outline the buildings of a window, in pixels."""
+    seen = _read(pixels, counted.window, options)
+    if seen is None:
+        return BlockPolygons.empty()
     return polygonize_block(
-        is_building[seen],
-        values[seen],
-        valid[seen],
-        window,
-        scene_shape=grid.shape,
-        surface=surface,
+        seen.is_building,
+        seen.values,
+        seen.valid,
+        counted.window,
+        scene_shape=pixels.grid.shape,
+        surface=seen.surface,
         depth=options.depth,
+        counts=counted.counts,
     )
 
 
-def outline_window(pixels: StoredPixels, window: Window, options: OutlineOptions) -> BlockOutlines:
+def outline_window(pixels: StoredPixels, counted: CountedWindow, options: OutlineOptions) -> BlockOutlines:
     """Outline the buildings of a window, and finish those that no other window can change."""
-    polygons = polygonize_window(pixels, window, options)
+    polygons = polygonize_window(pixels, counted, options)
     return finish_block(
         polygons,
-        window,
+        counted.window,
         pixels.grid,
         limits=options.limits,
         generalizer=options.generalizer,
         coefficients=options.coefficients,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTally:
+    """Counts the buildings of one window of a scene after another; pickles, for processes that see the same files."""
+
+    pixels: StoredPixels
+    options: OutlineOptions
+
+    def __call__(self, window: Window) -> tuple[Window, Tally]:
+        """Return what the scene must know of a window to count its buildings."""
+        seen, depth = _read(self.pixels, window, self.options), self.options.depth
+        if seen is None or depth is None or seen.surface is None:
+            return window, Tally.empty()
+        arrays = seen.is_building, seen.valid, seen.surface
+        return window, tally_block(*arrays, window, scene_shape=self.pixels.grid.shape, depth=depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,26 +337,53 @@ class WindowOutliner:
     options: OutlineOptions
     scratch: Path
 
-    def __call__(self, window: Window) -> Links:
+    def __call__(self, counted: CountedWindow) -> Links:
         """Write what a window has outlined, and return what the scene must know of it."""
-        outlines = outline_window(self.pixels, window, self.options)
+        outlines = outline_window(self.pixels, counted, self.options)
         if len(outlines.finished) or len(outlines.pending):
-            write_outlines(_path(self.scratch, window), outlines)
+            write_outlines(_path(self.scratch, counted.window), outlines)
         return outlines.links
 
 
-Spread = Callable[[WindowOutliner, Sequence[Window]], Iterable[Links]]
-"""Calls an outliner for every window, several at the same time; returns the results in any order."""
+Found = TypeVar("Found")
+
+
+class Spread(Protocol):
+    """Calls a function for every item, for several at the same time; returns the results in any order."""
+
+    def __call__(self, function: Callable[[Any], Found], items: Sequence[Any], /) -> Iterable[Found]:
+        """Return the results."""
 
 
 def in_threads(count: int) -> Spread:
-    """Outline so many windows at the same time in this process."""
+    """Work on so many items at the same time in this process."""
 
-    def spread(outliner: WindowOutliner, windows: Sequence[Window]) -> list[Links]:
+    def spread(function: Callable[[Any], Found], items: Sequence[Any], /) -> list[Found]:
         with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(outliner, windows))
+            return list(pool.map(function, items))
 
     return spread
+
+
+def count_windows(
+    pixels: StoredPixels, options: OutlineOptions, windows: Sequence[Window], spread: Spread
+) -> list[CountedWindow]:
+    """Count the buildings of the components that lie in several windows, if the depth depends on that.
+
+    Args:
+        pixels: The scene.
+        options: See `OutlineOptions`.
+        windows: Disjoint windows that hold every building pixel.
+        spread: Where windows are looked at; see `in_threads`.
+
+    Returns:
+        The windows, in any order.
+    """
+    if options.depth is None or not options.depth.varies:
+        return [CountedWindow(window) for window in windows]
+    tallies = list(spread(WindowTally(pixels, options), windows))
+    counts = count_buildings([tally for _, tally in tallies])
+    return [CountedWindow(window, counts.of(tally.name)) for window, tally in tallies]
 
 
 def outline_scene(
@@ -330,8 +404,9 @@ def outline_scene(
         spread: Where windows are outlined; see `in_threads`.
     """
     windows = sorted(windows, key=lambda window: (window.row, window.col))
-    links = Links.concatenate(list(spread(WindowOutliner(pixels, options, scratch), windows)))
-    buildings = solve(links, depth=options.depth)
+    counted = count_windows(pixels, options, windows, spread)
+    links = Links.concatenate(list(spread(WindowOutliner(pixels, options, scratch), counted)))
+    buildings = solve(links)
     sweep = SeamSweep(pixels.grid, buildings, options.limits, options.generalizer, options.coefficients)
     windows = [window for window in windows if _path(scratch, window).exists()]
     rows = [(below, list(row)) for below, row in groupby(windows, key=lambda window: window.rows.stop)]
@@ -368,7 +443,7 @@ def _path(scratch: Path, window: Window) -> Path:
 
 def write_outlines(path: Path, outlines: BlockOutlines) -> None:
     """Write what a window has outlined, except links, as plain arrays."""
-    arrays = {f"finished_{field.name}": getattr(outlines.finished, field.name) for field in fields(Footprints)}
+    arrays = {f"finished_{column.name}": getattr(outlines.finished, column.name) for column in fields(Footprints)}
     if len(outlines.pending):
         polygons = outlines.pending.polygons
         _, vertices, (ring_offset, polygon_offset) = shapely.to_ragged_array(polygons.polygons)
@@ -381,7 +456,7 @@ def write_outlines(path: Path, outlines: BlockOutlines) -> None:
 def read_finished(path: Path) -> Footprints:
     """Read finished footprints that `write_outlines` wrote."""
     with np.load(path) as arrays:
-        return Footprints(*(arrays[f"finished_{field.name}"] for field in fields(Footprints)))
+        return Footprints(*(arrays[f"finished_{column.name}"] for column in fields(Footprints)))
 
 
 def read_pending(path: Path) -> Pending:

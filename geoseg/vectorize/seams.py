@@ -213,7 +213,7 @@ def _find_waiting(
     return waits, spread(waits, steps)
 
 
-def join_seams(blocks: Sequence[BlockPolygons], *, depth: int | None = None) -> BlockPolygons:
+def join_seams(blocks: Sequence[BlockPolygons]) -> BlockPolygons:
     """Join the polygons of blocks that are one building.
 
     The result equals that of polygonizing the whole scene at once, vertex for vertex and attribute for attribute, for
@@ -221,7 +221,6 @@ def join_seams(blocks: Sequence[BlockPolygons], *, depth: int | None = None) -> 
 
     Args:
         blocks: What `polygonize_block` gave for each block, in any order.
-        depth: See `polygonize_block`.
 
     Returns:
         Polygons sorted by first vertex (row, col), none of them open.
@@ -230,7 +229,7 @@ def join_seams(blocks: Sequence[BlockPolygons], *, depth: int | None = None) -> 
         ValueError: If the blocks are not disjoint, or one of them is missing.
     """
     parts = BlockPolygons.concatenate(blocks)
-    whole = join_open(parts.take(parts.open), solve(parts.links, depth=depth))
+    whole = join_open(parts.take(parts.open), solve(parts.links))
     joined = BlockPolygons.concatenate([parts.take(~parts.open), whole])
     return joined.take(reading_order(joined.polygons))
 

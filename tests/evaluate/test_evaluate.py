@@ -130,7 +130,7 @@ def test_several_classes_are_scored_by_the_likeliest(tmp_path: Path, land_model:
     assert metrics["buildings"]["truth"] == 1
     assert "| unlabelled (not in the mean) |" in found.table()
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        *("metrics.json", "confusion.png", "reliability.png", "pictures")
+        *("metrics.json", "confusion.png", "reliability.png", "building_reliability.png", "pictures")
     }
 
 

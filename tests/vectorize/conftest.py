@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from geoseg.grid import Window
 from geoseg.vectorize import BlockPolygons, polygonize_block
+from geoseg.vectorize.blocks import tally_block
+from geoseg.vectorize.instances import Depth, count_buildings
 from geoseg.vectorize.rings import Corners, PolygonArray, outline, reading_order
 
 Cut = Callable[..., list[BlockPolygons]]
@@ -18,19 +20,28 @@ Cut = Callable[..., list[BlockPolygons]]
 def cut_windows(
     mask, probability=None, valid=None, surface=None, *, rows=(), cols=(), depth=1
 ) -> list[tuple[Window, BlockPolygons]]:
-    """Polygonize a mask in the blocks between the given inner rows and columns; without any, as one block."""
+    """Polygonize a mask in the blocks between the given inner rows and columns; without any, as one block.
+
+    `depth` is a number of steps, for any number of buildings, or a `Depth`.
+    """
+    depth = Depth(depth, depth) if isinstance(depth, int) else depth
     probability = np.full(mask.shape, 254, np.uint8) if probability is None else probability
     valid = np.ones(mask.shape, bool) if valid is None else valid
-    scene, blocks = Window(0, 0, *mask.shape), []
+    heights = np.zeros(mask.shape, np.uint8) if surface is None else surface
+    scene, windows = Window(0, 0, *mask.shape), []
     for top, bottom in pairwise((0, *rows, mask.shape[0])):
         for left, right in pairwise((0, *cols, mask.shape[1])):
             window = Window(top, left, bottom - top, right - left)
-            seen = window.expand(1).intersect(scene).slices
-            arrays = mask[seen], probability[seen], valid[seen]
-            heights = None if surface is None else surface[seen]
-            options = {"scene_shape": mask.shape, "surface": heights, "depth": depth}
-            blocks.append((window, polygonize_block(*arrays, window, **options)))
-    return blocks
+            windows.append((window, window.expand(1).intersect(scene).slices))
+    counts, options = None, {"scene_shape": mask.shape, "depth": depth}
+    if depth is not None and depth.varies:
+        tallies = [tally_block(mask[seen], valid[seen], heights[seen], window, **options) for window, seen in windows]
+        counts = count_buildings(tallies[::-1])
+    options["counts"] = counts
+    return [
+        (window, polygonize_block(mask[seen], probability[seen], valid[seen], window, surface=heights[seen], **options))
+        for window, seen in windows
+    ]
 
 
 def cut_blocks(*arrays, **lines) -> list[BlockPolygons]:

@@ -30,7 +30,7 @@ def finish_in_blocks(
     finished, joined = [], []
     blocks = cut(mask, probability, valid, surface, rows=rows, cols=cols, depth=depth)
     links = Links.concatenate([polygons.links for _, polygons in blocks])
-    sweep = SeamSweep(grid, solve(links, depth=depth), **options)
+    sweep = SeamSweep(grid, solve(links), **options)
     for below, row in groupby(blocks, key=lambda block: block[0].rows.stop):
         done = [finish_block(polygons, window, grid, **options) for window, polygons in row]
         finished += [block.finished for block in done]

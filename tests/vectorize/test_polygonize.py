@@ -180,7 +180,7 @@ def test_an_interior_tells_buildings_apart() -> None:
     probability = np.zeros((40, 90))
     probability[5:35, 5:85] = 0.9
     interior = probability.copy()
-    interior[:, 44:46] = 0
+    interior[:, 44:47] = 0
     assert [len(polygonize(probability)), len(polygonize(probability, interior=interior))] == [1, 2]
     assert len(polygonize(probability > 0.5, interior=interior)) == 2
     assert len(polygonize(probability, interior=interior, split_depth=1)) == 1
