@@ -23,8 +23,8 @@ GridChoice = Literal["model", "scene"]
 COARSE_FACTOR = 3.0
 """A scene whose pixels are this many times larger than the model's gets a warning."""
 
-RANGE_FACTOR = 20
-"""The brightest pixels of a scene may differ by this factor from the value that counts as 1 in a model."""
+RANGE_FACTOR = 4
+"""By how much the value that counts as 1 in a model may differ from 255 where pixels are 8-bit."""
 
 BLOCK_PX = 2048
 """Largest block by default: its pixels, probabilities and polygons take about 100 MB per thread."""
@@ -287,7 +287,7 @@ def fit_scene(
             levels = ", ".join(f"{low:.6g}-{high:.6g}" for low, high in scene.levels)
             log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
     else:
-        warn_of_range(scene, spec)
+        _warn_of_range(scene, spec)
     gsd_m = scene.native.gsd_m
     if gsd_m and max(gsd_m) > COARSE_FACTOR * spec.gsd_m:
         message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."
@@ -295,14 +295,13 @@ def fit_scene(
     return scene.at_gsd(spec.gsd_m) if grid == "model" else scene
 
 
-def warn_of_range(scene: Scene, spec: ModelSpec) -> None:
-    """Warn of pixels that are far from the range of values that a model knows, such as 8-bit ones of one for 16 bit."""
-    top = 255.0 if scene.dtype == "uint8" else max(high for _, high in scene.with_levels().levels or ((0.0, 0.0),))
-    if not spec.pixel_max / RANGE_FACTOR <= top <= spec.pixel_max * RANGE_FACTOR:
+def _warn_of_range(scene: Scene, spec: ModelSpec) -> None:
+    """Warn of 8-bit pixels where a model was trained on another range of values, such as that of 16 bits."""
+    if scene.dtype == "uint8" and not 1 / RANGE_FACTOR <= spec.pixel_max / 255 <= RANGE_FACTOR:
         log.warning(
-            "%s has %s pixels with values to about %.6g; the model %s was trained on values to %.6g and cannot work "
-            "with them. Give the imagery with the values that it was trained on, or a model for %s.",
-            *(scene.name, scene.dtype, top, spec.name, spec.pixel_max, scene.dtype),
+            "%s has 8-bit pixels, from 0 to 255; the model %s was trained on values from 0 to %g and cannot work with "
+            "them. Give the imagery with the values that it was trained on, or a model for 8 bits.",
+            *(scene.name, spec.name, spec.pixel_max),
         )
 
 

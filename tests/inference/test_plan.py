@@ -119,6 +119,15 @@ def test_16_bit_pixels_are_stretched_for_a_model_of_bytes_only(
     assert fit_scene(scene, spec_of("red", "green", "blue", pixel_max=3000.0)).levels is None
 
 
+def test_8_bit_pixels_are_not_what_a_model_of_another_range_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for dtype, pixel_max, is_said in (("uint8", 255, False), ("uint8", 10000, True), ("uint16", 10000, False)):
+        caplog.clear()
+        fit_scene(scene_of(tmp_path, "rgb", dtype=dtype), spec_of("red", "green", "blue", pixel_max=float(pixel_max)))
+        assert ("8-bit pixels, from 0 to 255; the model" in caplog.text) == is_said
+
+
 @pytest.mark.parametrize(("chip", "halo"), [(64, 32), (64, -1), (32, 40), (100, 8)])
 def test_chips_that_cannot_work_are_refused_before_any_work(tmp_path: Path, chip: int, halo: int) -> None:
     bundle = Bundle(RGB, tmp_path / "none.safetensors", "")

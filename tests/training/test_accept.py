@@ -81,6 +81,16 @@ def test_the_threshold_moves_for_a_clear_gain_alone(tune: Tune, tmp_path: Path) 
     assert load_bundle(clear.bundle).spec.threshold == clear.new["threshold"]
 
 
+def test_few_steps_and_little_gain_are_no_better_model(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.training.finetune.LEAST_GAIN", 0.9)
+    assert tune(0.7, 0.52, out=tmp_path / "little").bundle is None
+    monkeypatch.setattr("geoseg.training.finetune.LEAST_GAIN", 0.005)
+    monkeypatch.setattr("geoseg.training.finetune.FEW_STEPS", 50)
+    assert tune(0.9, 0.56, out=tmp_path / "few").new["threshold"] == 0.5  # moves after more steps, see above
+
+
 def test_held_out_blocks_are_scored_without_their_strip_and_pooled_over_scenes(tune: Tune, tmp_path: Path) -> None:
     result = tune(0.8, 0.65, "pq")
     inset_m = 0.5 * result.blocks["inset_px"]
