@@ -95,7 +95,8 @@ def read_outlines(
 ) -> NDArray[Any] | None:
     """Return the outlines of single buildings in pixels of `grid`; None for a mask, which does not tell them apart.
 
-    Those of a raster of `coding.instances` follow its own pixels, and end `_MARGIN_PX` of them beyond the grid.
+    Each part of a multipolygon is a building. Outlines of a raster of `coding.instances` follow its own pixels, and end
+    `_MARGIN_PX` of them beyond the grid.
 
     Args:
         path: Label raster, or a file of polygons.
@@ -108,12 +109,14 @@ def read_outlines(
     Raises:
         LabelError: as `read_labels`.
     """
+    import shapely
+
     if is_raster(path):
         return _read_instances(path, grid, coding, native or grid) if coding.instances else None
     frame = _read_polygons(path, grid, layer)
     if column:
         frame = frame[frame[column].map(coding.indices) == coding.target[0]]
-    return np.asarray(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid), object)
+    return np.asarray(shapely.get_parts(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid)), object)
 
 
 def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ __all__ = ["PreparedSource", "coding_of", "prepare_source", "prepare_sources", "
 
 log = logging.getLogger(__name__)
 
-_VERSION = 3
+_VERSION = 4
 """Raised when the meaning of prepared files changes, so that old ones are not used."""
 
 _SHOWN = 3
