@@ -183,9 +183,9 @@ def score_scene(
     target = prediction.classes[prediction.target]
     if pixels.confusion.counts[prediction.target].sum() == 0:
         log.warning(
-            "%s: %s has no %s in the scored area. Check that it shows this place. If 255 means %s in this raster, give "
-            "255=%s in `codes`.",
-            *(stack.name, labels, target, target, target),
+            "%s: %s has no %s in the scored area. Check that it shows this place.%s",
+            *(stack.name, labels, target),
+            "" if label_counts is None else f" If 255 means {target} in this raster, give 255={target} in `codes`.",
         )
     true, found = (pixels.confusion.counts.sum(axis=axis)[prediction.target] for axis in (1, 0))
     log.info(
