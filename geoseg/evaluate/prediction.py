@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
-from geoseg.datasets.labels import read_labels
+from geoseg.datasets.labels import IGNORED, read_labels
 from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
 from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
@@ -352,7 +352,11 @@ class ScoredFiles:
         _leave_out_nodata(pixels, grid, image)
         predicted: Raster = pixels
         if settings.scores_target_only(labels) and len(names) > 2:
-            predicted, names, index = Chosen(pixels, index), two_classes((), names[index]), 1
+            predicted, names = Chosen(pixels, index), two_classes((), names[index])
+            if counts is not None:
+                others = counts[:IGNORED].sum() - counts[index]
+                counts = np.bincount([0, 1, IGNORED], (others, counts[index], counts[IGNORED])).astype(np.int64)
+            index = 1
         return Prediction(
             grid=grid,
             native=grid,

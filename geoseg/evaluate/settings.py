@@ -131,9 +131,9 @@ class EvaluateSettings:
                 "`mask_codes` applies to `mask`, which is not given. Give both, or omit `mask_codes`.",
             ),
             (
-                not self.classes or self.mask is not None,
-                "`classes` names the classes of `mask`, which is not given. Give both, or omit `classes`: a model has "
-                "its own, and those of labels are named in `codes`.",
+                not self.classes or self.has_files,
+                "`classes` names the classes of `mask`, which is not given. Give both, or omit `classes`: models and "
+                "runs have their own, and those of labels are named in `codes`.",
             ),
             (
                 not self.target or self.has_files,
