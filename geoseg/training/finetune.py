@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
@@ -191,7 +193,7 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     if not any((scene.truth == coding.target[0]).any() for scene in labeled):
         _check_place(labeled, settings.layer)
-    labeled = _leave_out_unlabeled(labeled, settings, coding.target[0])
+    labeled = _leave_out_unlabeled(labeled, settings, coding.target[0], spec.target)
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
 
     table = _plan(name, base, settings, split, split.paths(folder))
@@ -232,12 +234,6 @@ def _label_scene(
         column=settings.column,
     )
     marked = scene.truth == coding.target[0]
-    log.info(
-        "%s: %.2f Mpx with labels at %g m, %.1f %% of them %s%s",
-        *(scene.name, scene.known_px / 1e6, spec.gsd_m),
-        *(100 * marked.sum() / max(1, scene.known_px), spec.target),
-        "" if is_raster(labels) else "; what no polygon covers has none",
-    )
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
     if settings.aoi is None and 0 < share < SMALL_SHARE:
         log.warning(
@@ -250,15 +246,21 @@ def _label_scene(
 
 
 def _leave_out_unlabeled(
-    labeled: Sequence["LabeledScene"], settings: FinetuneSettings, target: int
+    labeled: Sequence["LabeledScene"], settings: FinetuneSettings, target: int, name: str
 ) -> list["LabeledScene"]:
-    """Leave out scenes that no polygon touches: nobody said that their ground has no buildings."""
+    """Leave out scenes that no polygon touches: nobody said that their ground has no buildings; say what is labeled."""
     kept = []
     for scene in labeled:
         is_told = settings.elsewhere or settings.aoi is not None or (scene.truth == target).any()
         counted = None if is_told else count_outside(scene.labels, [scene.grid], layer=settings.layer)
         if counted is None or counted[0] > counted[1]:
             kept.append(scene)
+            log.info(
+                "%s: %.2f Mpx with labels, %.1f %% of them %s%s",
+                *(scene.name, scene.known_px / 1e6),
+                *(100 * np.count_nonzero(scene.truth == target) / max(1, scene.known_px), name),
+                "" if is_raster(scene.labels) else "; what no polygon covers has none",
+            )
         else:
             log.warning(
                 "%s: no polygon of %s touches it, so its ground is unknown, and it is left out. If it has no "
