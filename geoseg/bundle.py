@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import BundleError, UnknownModelError
 from geoseg.io.aside import write_aside
+from geoseg.io.store import parse_json
 from geoseg.model_file import SPEC_KEY, ModelFormat, file_sha256, read_metadata, recognize
 
 if TYPE_CHECKING:
@@ -340,6 +341,20 @@ class Bundle:
         text = json.dumps(self.spec.to_dict(), sort_keys=True) + self.weights_sha256
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the weights, which are not read.
+
+        Raises:
+            BundleError: If the file is damaged.
+        """
+        from safetensors import safe_open
+
+        try:
+            with safe_open(self.path, framework="np") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except Exception as err:  # safetensors raises its own untyped errors
+            raise _damaged(self.path, str(err)) from err
+
     def weights(self) -> "dict[str, Tensor]":
         """Load the weights as float32, after comparing their checksum.
 
@@ -470,7 +485,7 @@ def _read_header(path: Path) -> dict[str, str]:
 def _parse_spec(path: Path, text: str) -> ModelSpec:
     known = {f.name for f in fields(ModelSpec)}
     try:
-        values = {US_SPELLING.get(key, key): value for key, value in json.loads(text).items()}
+        values = {US_SPELLING.get(key, key): value for key, value in parse_json(text).items()}
         unknown = values.keys() - known
         if unknown:
             raise BundleError(f"{path} has unknown specification keys {', '.join(sorted(unknown))}. Update geoseg.")

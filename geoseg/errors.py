@@ -6,9 +6,33 @@ backticks, alone or with a value (`aoi_where`, `workers=4`), which the command l
 Everything that is not a `GeosegError` is a defect of geoseg and keeps its traceback.
 """
 
+import re
+from collections.abc import Sequence
+
+LONGEST, LONGEST_END = 2000, 500
+"""Characters of a line of a message, and how many of them are its end if it is cut."""
+
 
 class GeosegError(Exception):
-    """Base class of all errors that a user can act on."""
+    """Base class of all errors that a user can act on.
+
+    A message is one line that a terminal shows as it is, whatever the input holds and the library that it quotes says.
+
+    Args:
+        message: The message.
+        rows: Lines below it, such as one for each row of a table that cannot be used.
+    """
+
+    def __init__(self, message: object = "", *, rows: Sequence[str] = ()) -> None:
+        super().__init__("\n".join(map(_as_line, (str(message), *rows))))
+
+
+def _as_line(text: str) -> str:
+    """Return a text as one line of printable characters, without its middle if it is very long."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - LONGEST_END]} [...] {text[-LONGEST_END:]}"
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 class UsageError(GeosegError):
@@ -141,6 +165,10 @@ class ClusterError(GeosegError):
 
 class UnfinishedError(GeosegError):
     """Some blocks or scenes failed; all others are done, and the same command continues from there."""
+
+
+class RunFolderError(GeosegError):
+    """A file in which a run folder says what it holds is damaged."""
 
 
 class DamagedPartError(GeosegError):

@@ -1,9 +1,12 @@
 """GDAL and PROJ as geoseg calls them: their errors, whether PROJ finds its data, and CRSs that place nothing."""
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ctypes import POINTER, Structure, c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyproj
@@ -18,9 +21,51 @@ from geoseg.errors import InstallationError, MissingCRSError
 AnyCRS = TypeVar("AnyCRS")
 """A CRS of rasterio or of pyproj."""
 
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError)
+try:
+    from botocore.exceptions import BotoCoreError
+except ImportError:
+    CREDENTIAL_ERRORS: tuple[type[Exception], ...] = ()
+else:
+    CREDENTIAL_ERRORS = (BotoCoreError,)
+"""What rasterio lets pass of boto3, which it asks for credentials where it is installed, such as of a profile that does
+not exist."""
+
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, ProjError, SystemError, UnicodeDecodeError, *CREDENTIAL_ERRORS)
 """What rasterio and pyproj raise, which have no root of their own. GDAL's error codes (CPLE) pass through rasterio as
-they are, and some of its calls return nothing and raise a SystemError."""
+they are, some of its calls return nothing and raise a SystemError, and texts of damaged files are not in UTF-8."""
+
+
+class HTTPResult(Structure):
+    """The first fields of GDAL's answer over HTTP (`CPLHTTPResult` in `cpl_http.h`)."""
+
+    _fields_ = (
+        ("status", c_int),  # of curl
+        ("content_type", c_char_p),
+        ("error", c_char_p),
+        ("size", c_int),
+        ("allocated", c_int),
+        ("data", c_void_p),
+    )
+
+
+GDAL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "CPLErrorReset": (None, []),
+    "CPLGetLastErrorMsg": (c_char_p, []),
+    "CPLHTTPDestroyResult": (None, [POINTER(HTTPResult)]),
+    "CPLHTTPFetch": (POINTER(HTTPResult), [c_char_p, c_void_p]),
+    "CPLPopErrorHandler": (None, []),
+    "CPLPushErrorHandler": (None, [c_void_p]),
+    "CSLDestroy": (None, [POINTER(c_char_p)]),
+    "VSIErrorReset": (None, []),
+    "VSIFCloseL": (c_int, [c_void_p]),
+    "VSIFOpenExL": (c_void_p, [c_char_p, c_char_p, c_int]),
+    "VSIFReadL": (c_size_t, [c_void_p, c_size_t, c_size_t, c_void_p]),
+    "VSIFSeekL": (c_int, [c_void_p, c_uint64, c_int]),
+    "VSIFTellL": (c_uint64, [c_void_p]),
+    "VSIGetFileMetadata": (POINTER(c_char_p), [c_char_p, c_char_p, c_void_p]),
+    "VSIGetLastErrorMsg": (c_char_p, []),
+}
+"""Functions of GDAL's C API that rasterio does not offer, with the types of what they return and take."""
 
 PROJ_FOLDERS = ("PROJ_DATA", "PROJ_LIB")
 """Environment variables that name the folder of PROJ's data."""
@@ -85,3 +130,40 @@ def first_line(err: Exception) -> str:
     """Return what an error says, without the definitions of CRSs that PROJ quotes."""
     text = str(err).split("{")[0].splitlines()
     return text[0].rstrip(" `'.:") if text and text[0].strip() else type(err).__name__
+
+
+@contextmanager
+def calling_gdal() -> Iterator[Any]:
+    """Give GDAL's C API (`GDAL_FUNCTIONS`). Its errors are not printed, and not left for rasterio to raise later."""
+    clear_errors()
+    gdal = _load_gdal()
+    gdal.CPLPushErrorHandler(ctypes.cast(gdal.CPLQuietErrorHandler, c_void_p))
+    try:
+        yield gdal
+    finally:
+        gdal.CPLPopErrorHandler()
+        clear_errors()
+
+
+def clear_errors() -> None:
+    """Forget what GDAL left behind in this thread when a call failed: rasterio would raise it at the next one."""
+    gdal = _load_gdal()
+    gdal.CPLErrorReset()
+    gdal.VSIErrorReset()
+
+
+@cache
+def _load_gdal() -> Any:
+    """Return the GDAL that rasterio has loaded, in which its options and its cache are."""
+    folder = Path(rasterio.__file__).parent
+    # A function is looked up in what a library is linked with as well, but on Windows only in itself.
+    for place in (rasterio._env.__file__, *folder.parent.glob("rasterio.libs/gdal*.dll"), "gdal.dll"):
+        with suppress(OSError, AttributeError):
+            gdal = ctypes.CDLL(str(place))
+            for name, (returned, taken) in GDAL_FUNCTIONS.items():
+                function = getattr(gdal, name)
+                function.restype, function.argtypes = returned, taken
+            return gdal
+    raise InstallationError(
+        "The GDAL inside rasterio does not show its functions. Install rasterio from PyPI or conda-forge."
+    )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from geoseg.errors import BundleError
-from geoseg.pt2_archive import check_archive, pickled, read_extras
+from geoseg.pt2_archive import DAMAGES, check_archive, pickled, read_extras
 
 SPEC_KEY = "geoseg_spec"
 """JSON of the `ModelSpec`."""
@@ -76,7 +76,7 @@ def _recognize_zip(path: Path) -> ModelFormat:
     try:
         with zipfile.ZipFile(path) as file:
             names = {name.partition("/")[2] for name in file.namelist()}
-    except zipfile.BadZipFile as err:
+    except (*DAMAGES, ValueError) as err:
         raise BundleError(f"{path} is a zip archive that is damaged or cut short ({err}). Copy it again.") from err
     if "archive_format" in names:
         return ModelFormat.PT2
@@ -122,7 +122,10 @@ def _read_onnx(path: Path) -> dict[str, str]:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as err:
         raise BundleError(f"{path} is not an ONNX file or is damaged ({err}). Copy or export it again.") from err
-    return {prop.key: prop.value for prop in model.metadata_props}
+    texts = {prop.key: prop.value for prop in model.metadata_props}
+    if not all(isinstance(text, str) for pair in texts.items() for text in pair):  # bytes that are not in UTF-8
+        raise BundleError(f"{path} is an ONNX file with damaged metadata. Copy or export it again.")
+    return texts
 
 
 def _read_openvino(path: Path) -> dict[str, str]:

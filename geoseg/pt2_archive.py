@@ -6,14 +6,15 @@ needed for a network, and geoseg writes none: an archive that has any is refused
 """
 
 import itertools
-import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import BundleError, PickledModelError
+from geoseg.io.store import parse_json
 
 OPERATOR = re.compile(
     r"torch\.ops\.(aten|prims)\.(?!from_file|save|load)\w+\.\w+"
@@ -40,6 +41,13 @@ MEMBERS = re.compile(
 )
 
 
+MOST_TEXT_BYTES = 1 << 28
+"""Longest text in an archive; the graphs of large networks take a few megabytes."""
+
+DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError)
+"""What zipfile raises: a RuntimeError for files with a password, NotImplementedError for kinds of compression."""
+
+
 def read_extras(path: Path) -> dict[str, str]:
     """Return the extra files of an archive, name to text.
 
@@ -50,9 +58,17 @@ def read_extras(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as file:
             names = {name.partition("/")[2]: name for name in file.namelist()}
             extras = {short.removeprefix("extra/"): full for short, full in names.items() if short.startswith("extra/")}
-            return {short: file.read(full).decode() for short, full in extras.items()}
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as err:
+            return {short: _read(file, full).decode() for short, full in extras.items()}
+    except (*DAMAGES, UnicodeDecodeError) as err:
         raise BundleError(f"{path} is damaged or cut short ({err}). Copy or export it again.") from err
+
+
+def _read(file: zipfile.ZipFile, name: str) -> bytes:
+    """Read a text of an archive, unless it is absurdly long once it is unpacked."""
+    size = file.getinfo(name).file_size
+    if size > MOST_TEXT_BYTES:
+        raise zipfile.BadZipFile(f"{name} is {size:,} bytes long, more than {MOST_TEXT_BYTES:,}")
+    return file.read(name)
 
 
 def pickled(path: Path, why: str) -> PickledModelError:
@@ -74,14 +90,16 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             members = _members(path, file)
-            graph = file.read(members["models/model.json"]).decode()
-            configs = [json.loads(file.read(full)) for short, full in members.items() if short.endswith("_config.json")]
+            graph = _read(file, members["models/model.json"]).decode()
+            configs = [
+                parse_json(_read(file, full)) for short, full in members.items() if short.endswith("_config.json")
+            ]
         for name, tensor in itertools.chain.from_iterable(config["config"].items() for config in configs):
             if tensor["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", tensor["path_name"]):
                 raise pickled(path, f"its tensor {name} is pickled")
         if "__enum__" in graph:
             raise pickled(path, "its graph names Python objects to import")
-        for key, value in _walk(json.loads(graph)):
+        for key, value in _walk(parse_json(graph)):
             if key == "target" and isinstance(value, str) and not OPERATOR.fullmatch(value):
                 raise pickled(path, f"its graph calls {value!r}, which is not an operator that networks are made of")
             if key == "expr_str":
@@ -92,9 +110,9 @@ def check_archive(path: Path) -> None:
                 raise pickled(path, "its graph holds guards, which torch runs as Python")
     except PickledModelError:
         raise
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, TypeError, AttributeError) as err:
+    except (*DAMAGES, KeyError, ValueError, TypeError, AttributeError, RecursionError) as err:
         raise BundleError(
-            f"{path} is not an archive of torch.export, or is damaged ({err!r}). Export it again."
+            f"{path} is not an archive of torch.export, or is damaged ({type(err).__name__}: {err}). Export it again."
         ) from err
 
 

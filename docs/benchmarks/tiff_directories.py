@@ -9,6 +9,7 @@ with tifffile, so these two are not tried.
 """
 
 import asyncio
+import io
 import logging
 import multiprocessing as mp
 import re
@@ -31,8 +32,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geoseg.scene.files import REMOTE_ENV
-from geoseg.scene.tiff import BYTE_COUNTS, OFFSETS, PIECE, SUBFILE_TYPE, RangeFile, Tiff
+from geoseg.io.remote import REMOTE_ENV
+from geoseg.scene.tiff import BYTE_COUNTS, OFFSETS, SUBFILE_TYPE, Tiff
 from geoseg.third_party import ignore_warnings
 
 Question = Literal["kinds", "size", "window"]
@@ -54,6 +55,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 CUTS = 60
+
+PIECE = 1 << 14
+"""Bytes that GDAL fetches at a time."""
 
 
 class Served(BaseHTTPRequestHandler):
@@ -140,6 +144,34 @@ def end_of(starts: Any, lengths: Any) -> int:
     return int((first + bytes_of)[first > 0].max(initial=0))
 
 
+class RangeFile(io.RawIOBase):
+    """A remote file, read in pieces that are fetched once, as GDAL does, but without a cache that outlives it."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.at, self.pieces = url, 0, dict[int, bytes]()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 2:
+            with urllib.request.urlopen(urllib.request.Request(self.url, method="HEAD")) as answer:
+                offset += int(answer.headers["Content-Length"])
+        self.at = self.at + offset if whence == 1 else offset
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        numbers = range(self.at // PIECE, (self.at + size - 1) // PIECE + 1)
+        for number in set(numbers) - set(self.pieces):
+            asked = {"Range": f"bytes={number * PIECE}-{(number + 1) * PIECE - 1}"}
+            with urllib.request.urlopen(urllib.request.Request(self.url, headers=asked)) as answer:
+                self.pieces[number] = answer.read()
+        start = self.at % PIECE
+        content = b"".join(self.pieces[number] for number in numbers)[start : start + size]
+        self.at += len(content)
+        return content
+
+
 def by_geoseg(location: str, question: Question) -> object:
     size = sys.maxsize if is_url(location) else Path(location).stat().st_size
     with RangeFile(location) if is_url(location) else Path(location).open("rb") as file:
@@ -164,28 +196,10 @@ def tiles_of(number: int) -> list[int]:
     return [row * int(number**0.5) + col for row, col in TILES]
 
 
-class SizedRangeFile(RangeFile):
-    """What tifffile asks of a file more than `geoseg.scene.tiff` does."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if whence == 2:
-            with urllib.request.urlopen(urllib.request.Request(self.url, method="HEAD")) as answer:
-                offset += int(answer.headers["Content-Length"])
-        return super().seek(self.at + offset if whence == 1 else offset)
-
-    def tell(self) -> int:
-        return self.at
-
-    def read(self, size: int = -1) -> bytes:
-        content = super().read(size)
-        self.at += len(content) - size
-        return content
-
-
 def by_tifffile(location: str, question: Question) -> object:
     from tifffile import TiffFile
 
-    with TiffFile(SizedRangeFile(location) if is_url(location) else location) as tiff:
+    with TiffFile(RangeFile(location) if is_url(location) else location) as tiff:
         if question == "kinds":
             return [int(page.subfiletype) for page in tiff.pages]
         if question == "window":

@@ -69,6 +69,9 @@ def main() -> None:
     """Run the command line."""
     # Several engines and dask threads share the cores; BLAS threads would only compete with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # GDAL prints what does not concern users, such as that it computes sizes that a TIFF lacks; errors are raised.
+    if "CPL_DEBUG" not in os.environ:
+        os.environ.setdefault("CPL_LOG", os.devnull)
     _avoid_settings_folder()
     # Exit cleanly when a job scheduler asks for it, which releases the lease on the run folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

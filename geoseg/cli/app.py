@@ -265,6 +265,15 @@ class FlagFormatter(logging.Formatter):
         return with_flags(super().format(record))
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Show a warning of a library as one line, such as GDAL's on a polygon that is not closed."""
+    parts = Path(filename).parts
+    library = parts[parts.index("site-packages") + 1] if "site-packages" in parts else Path(filename).stem
+    logging.getLogger("geoseg").warning("%s: %s", library, " ".join(str(message).split()))
+
+
 def log_to_stderr(*, quiet: bool) -> None:
     """Send log lines to stderr; show only warnings and errors of other libraries."""
     handler = logging.StreamHandler(sys.stderr)
@@ -273,5 +282,6 @@ def log_to_stderr(*, quiet: bool) -> None:
     logging.getLogger("geoseg").setLevel(logging.WARNING if quiet else logging.INFO)
     for name in ("rasterio", "distributed", "pyogrio", "fontTools", "openvino"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.showwarning = _show_warning
     # The scene logs this itself, with a message that names the next step.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")

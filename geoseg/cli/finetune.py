@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from geoseg.cli.app import (
+    Alpha,
     LabelColumn,
     LabelInstances,
     LabelLayer,
+    Nodata,
     OldPath,
     OldText,
     Quiet,
@@ -73,6 +75,8 @@ def finetune(
             help="Scenes that no label polygon touches have no buildings; they are left out if omitted.",
         ),
     ] = False,
+    nodata: Nodata = None,
+    alpha: Alpha = None,
     seed: Annotated[int, typer.Option(help="Random seed for the held-out blocks and the crops.", min=0)] = 0,
     set_: Set = None,
     quiet: Quiet = False,
@@ -100,6 +104,8 @@ def finetune(
         codes=label_codes,
         instances=instances,
         elsewhere=elsewhere,
+        nodata=nodata,
+        alpha=alpha,
         seed=seed,
         overrides=overrides,
     )

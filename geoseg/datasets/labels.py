@@ -254,7 +254,10 @@ def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[La
                 f"the labels {path} lie elsewhere: their extent is {format_bounds(own.bounds)} in their CRS, "
                 f"the image's {format_bounds(native.bounds)} in its own. Check that both are of the same place"
             )
-        classes, numbers = _read_coded(path, source, coding, window)
+        try:
+            classes, numbers = _read_coded(path, source, coding, window)
+        except GDAL_ERRORS as err:
+            raise LabelError(f"the labels {path} cannot be read ({err}); copy or download them again") from err
     return classes, numbers, own.crop(window)
 
 

@@ -4,7 +4,6 @@ Files are drawn by a hash of the seed and their name: neither the order of a fol
 """
 
 import hashlib
-import json
 import logging
 import math
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from geoseg.errors import OutputError, RecipeError
 from geoseg.io.aside import write_json
+from geoseg.io.store import parse_json
 from geoseg.io.tables import name_some
 
 __all__ = ["PARTS", "Split", "check_shares", "draw_fold", "draw_split", "read_split", "write_split"]
@@ -95,7 +95,7 @@ def read_split(path: Path, names: Iterable[str]) -> Split:
         RecipeError: The file is not a split, names a missing file, or names one twice.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_bytes())
     except (OSError, ValueError) as err:
         raise RecipeError(f"the split {path} cannot be read: {err}") from err
     is_split = isinstance(table, Mapping) and all(

@@ -24,6 +24,7 @@ from geoseg.evaluate.scores import SceneScores, Stack, boundary_width, pool, sco
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.inference import read_aoi
 from geoseg.io.aside import check_folder, reported, write_record
+from geoseg.io.datum import collect_shifts
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
@@ -301,7 +302,10 @@ def _name_scenes(files: Sequence[str]) -> list[str]:
 
 
 def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:
-    with TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder:
+    with (
+        TemporaryDirectory(prefix="geoseg-evaluate-", ignore_cleanup_errors=True) as folder,
+        collect_shifts() as shifts,
+    ):
         scratch, label_settings = Path(folder), settings.label_settings
         prediction = scene.scored.open(settings, scene.labels, scratch)
         grid, target = prediction.grid, prediction.target
@@ -341,6 +345,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         "boundary_m": width_px * (gsd_m[0] * gsd_m[1]) ** 0.5 if gsd_m else None,
         "gsd_m": gsd_m,
         "unit": "m" if gsd_m else "px",
+        "datum_shifts": [shift.describe() for shift in shifts],
     }
 
 

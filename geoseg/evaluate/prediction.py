@@ -1,6 +1,5 @@
 """The predictions that are scored: of a model on a scene, of a finished run, or of any tool."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.datasets.labels import IGNORED, read_labels
-from geoseg.errors import GeosegError, LabelError, ScoredFileError, UsageError
+from geoseg.errors import GeosegError, LabelError, RunFolderError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
 from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
 from geoseg.evaluate.rasters import Bytes, Chosen, Scratch, Thresholded, strips
@@ -21,6 +20,7 @@ from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, InferenceOptions, plan_inference, predict_block, stored_threshold
+from geoseg.io.store import LocalStore
 from geoseg.io.suffixes import is_raster
 from geoseg.scene import Raster, Scene, StoredRaster, open_scene, read_grid
 from geoseg.third_party import allow_no_georeference
@@ -195,13 +195,16 @@ class ScoredRun:
         Raises:
             ScoredFileError: If a required file is missing or damaged.
         """
+        from geoseg.run.ledger import read_report  # dask is needed for this alone
+
         folder, threshold = self.folder, settings.threshold
         try:
-            report = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except ValueError as err:
-            raise ScoredFileError(f"{folder / 'run.json'} is damaged ({err}). Run the scene again.") from err
-        report = report if isinstance(report, dict) else {}
-        model = report.get("model", {})
+            report = read_report(LocalStore(folder))
+        except RunFolderError as err:
+            raise ScoredFileError(str(err)) from err
+        if report is None:
+            raise ScoredFileError(f"{folder / 'run.json'} is damaged: it is not a JSON object. Run the scene again.")
+        model = report.get("model") or {}
         target = str(model.get("target", "building"))
         several = (folder / "classes.tif").is_file() and not settings.scores_target_only(labels)
         names = _class_names(folder) if several else two_classes(model.get("classes", ()), target)
@@ -213,7 +216,7 @@ class ScoredRun:
                 f"{folder} has no probability.tif, which another threshold requires. Run the scene again."
             )
         grid = grid_of(raster if raster.is_file() else probabilities)
-        used = report.get("threshold", 0.5) if threshold is None else threshold
+        used = float(report.get("threshold") or 0.5) if threshold is None else threshold
         afresh = threshold is not None or not raster.is_file()
         predicted: Raster = StoredRaster(str(raster))
         if afresh and not several and probability is not None:
@@ -238,10 +241,10 @@ class ScoredRun:
             threshold=used,
             buildings=buildings,
             limits=Limits(float(report.get("min_area_m2") or 0.0), float(report.get("fill_holes_m2") or 0.0)),
-            generalizer=_generalizer_of(report.get("settings", {}), grid),
+            generalizer=_generalizer_of(report.get("settings") or {}, grid),
             surface=StoredRaster(str(folder / "interior.tif")) if (folder / "interior.tif").is_file() else None,
             split_depth=report.get("split_depth"),
-            coefficients=model.get("confidence", {}),
+            coefficients=model.get("confidence") or {},
             image=_image_of(report),
             colors=colors,
             facts={
@@ -274,11 +277,11 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 def _image_of(report: dict[str, Any]) -> Scene | None:
     """Open the scene of a run for the picture; None if it no longer exists."""
-    scene = report.get("scene", {})
+    scene = report.get("scene") or {}
     if not scene.get("paths"):
         return None
     try:
-        given = report.get("settings", {})
+        given = report.get("settings") or {}
         found = open_scene(scene["paths"], crs=given.get("crs"), nodata=given.get("nodata"), alpha=given.get("alpha"))
         return found.with_bands(scene["bands"]) if scene.get("bands") else found
     except GeosegError as err:

@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
+from geoseg.gdal import name_crs
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import DatumShift, check_shift
-from geoseg.io.reproject import in_degrees
-from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, only_polygons, read_polygons, to_pixels
+from geoseg.io.reproject import areal_parts, in_degrees
+from geoseg.io.vectors import (
+    describe_bounds,
+    format_bounds,
+    hint_mirrored,
+    in_crs_of,
+    only_polygons,
+    read_polygons,
+    to_pixels,
+)
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -101,12 +110,17 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
         West, south, east, north; west is greater than east across the antimeridian.
 
     Raises:
-        AOIError: If the file cannot be read or holds no polygon.
+        AOIError: If the file cannot be read, or holds no polygon on Earth.
     """
-    frame, _ = _read_area(area, where)
+    frame, name = _read_area(area, where)
     if frame.crs is None:
         return None
-    parts = shapely.get_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
+    parts = areal_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
+    if not len(parts):
+        raise AOIError(
+            f"The AOI{name} covers no ground: its bounds are {format_bounds(frame.total_bounds)} in "
+            f"{name_crs(frame.crs)}. Check its CRS and its coordinates."
+        )
     west, south, east, north = (float(value) for value in shapely.total_bounds(parts))
     left, _, right, _ = shapely.bounds(parts).T
     is_western = right <= 0

@@ -20,7 +20,7 @@ from geoseg.io.datum import check_shift
 from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
 from geoseg.scene import Scene, open_scene, parse_crs
-from geoseg.sources import SceneSource
+from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.third_party import allow_no_georeference
 
 Rule = Literal["first", "latest", "mean"]
@@ -67,9 +67,8 @@ def plan_mosaic(
 
     def open_one(source: SceneSource) -> Scene:
         """Open a scene with its own pixels, the model's bands and levels."""
-        scene = open_scene(
-            source.paths, crs=_missing_crs(source, options.crs), nodata=options.nodata, alpha=options.alpha
-        )
+        own = pixels_with_data(source, options.nodata, options.alpha)
+        scene = open_scene(source.paths, crs=_missing_crs(source, options.crs), **own)
         return fit_scene(replace(scene, name=source.name), spec, bands=source.bands or options.bands, grid="scene")
 
     with ThreadPoolExecutor(OPENERS, thread_name_prefix="geoseg-open") as pool:
@@ -141,13 +140,15 @@ def _as_one(
 ) -> Scene | None:
     """Return sheets of one grid as one scene; None if they are not sheets of one grid."""
     first, grids, crs = sources[0], [scene.native for scene in scenes], options.crs
-    plain = all(s.bands == first.bands and (s.crs or crs) == (first.crs or crs) for s in sources)
+    own = pixels_with_data(first, options.nodata, options.alpha)
+    told = [(s.bands, s.crs or crs, pixels_with_data(s, options.nodata, options.alpha)) for s in sources]
+    plain = all(facts == told[0] for facts in told)
     wants_other = target_crs is not None and target_crs != grids[0].crs
     if wants_other or not plain or not shares_lattice(grids) or (rule == "mean" and overlap(grids)):
         return None
     files = [path for source in reversed(sources) for path in source.paths]  # a later file lies over an earlier one
     try:
-        scene = open_scene(files, crs=_missing_crs(first, options.crs), nodata=options.nodata, alpha=options.alpha)
+        scene = open_scene(files, crs=_missing_crs(first, options.crs), **own)
     except SceneMismatchError:
         return None
     name = first.name if len(sources) == 1 else "mosaic"

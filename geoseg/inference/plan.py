@@ -5,7 +5,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal
 
 from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
 from geoseg.engines import Engine, load_engine
@@ -178,6 +179,21 @@ class InferenceOptions:
     chip_px: int | None = None
     halo_px: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check the numbers of the bands."""
+        bands: Any = self.bands
+        if bands is None or (not isinstance(bands, str) and len(bands) and all(_is_band(band) for band in bands)):
+            return
+        given = bands if isinstance(bands, str) else ",".join(map(str, bands))
+        raise UsageError(
+            f"`bands={given}` is not a list of band numbers, which count from 1. Give one for each of the model's "
+            "bands, in its order, such as 1,2,3 (in Python, [1, 2, 3])."
+        )
+
+
+def _is_band(band: object) -> bool:
+    return isinstance(band, Integral) and int(band) >= 1
+
 
 def check_options(
     *,
@@ -288,6 +304,8 @@ def fit_scene(
             log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
     else:
         _warn_of_range(scene, spec)
+    if not scene.levels:
+        scene.warn_of_collar()
     gsd_m = scene.native.gsd_m
     if gsd_m and max(gsd_m) > COARSE_FACTOR * spec.gsd_m:
         message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."

@@ -4,6 +4,9 @@ PROJ takes the best operation for which it has the grids, which may be meters of
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,15 +20,15 @@ from geoseg.gdal import name_crs
 from geoseg.grid import Grid
 from geoseg.third_party import ignore_warnings
 
-__all__ = ["DatumShift", "check_shift", "warn_once"]
+__all__ = ["DatumShift", "check_shift", "collect_shifts", "warn_once"]
 
 log = logging.getLogger(__name__)
 
 _Operation = tuple[str, float | None, float | None, tuple[str, ...]]
 """Its name, accuracy, the accuracy of a better one, and the files which that one needs."""
 
-ROUGH_PX = 2.0
-"""Pixels; operations that are less accurate than this get a warning."""
+ROUGH_PX, AVOIDABLE_PX = 2.0, 1.0
+"""Pixels; operations that are less accurate than this get a warning: the second, where a better one is known."""
 
 NEARBY = 0.01
 """Degrees around the middle of a scene: operations that are for other regions do not count."""
@@ -54,12 +57,27 @@ class DatumShift:
     missing_grids: tuple[str, ...] = ()
 
     def is_rough(self, gsd_m: float) -> bool:
-        """Return True if polygons may be off by more than `ROUGH_PX`, or by more than is necessary."""
-        return self.accuracy_m is None or self.best_accuracy_m is not None or self.accuracy_m > ROUGH_PX * gsd_m
+        """Return True if polygons may be off by more than `ROUGH_PX`, or `AVOIDABLE_PX` if there is a better one."""
+        limit_px = ROUGH_PX if self.best_accuracy_m is None else AVOIDABLE_PX
+        return self.accuracy_m is None or self.accuracy_m > limit_px * gsd_m
 
     def describe(self) -> dict[str, Any]:
         """Return it as plain types."""
         return asdict(self) | {"missing_grids": list(self.missing_grids)}
+
+
+_collected: ContextVar[list[DatumShift] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collect_shifts() -> Iterator[list[DatumShift]]:
+    """Yield a list to which the operations are added that `check_shift` finds within, each once."""
+    shifts: list[DatumShift] = []
+    token = _collected.set(shifts)
+    try:
+        yield shifts
+    finally:
+        _collected.reset(token)
 
 
 def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
@@ -84,6 +102,9 @@ def check_shift(what: str, crs: Any, grid: Grid) -> DatumShift | None:
     shift, gsd_m = DatumShift(what, name_crs(source), name_crs(target), *found), max(grid.gsd_m or (0.0,))
     if shift.is_rough(gsd_m):
         warn_once(_describe(shift, gsd_m))
+    collected = _collected.get()
+    if collected is not None and shift not in collected:
+        collected.append(shift)
     return shift
 
 

@@ -1,12 +1,10 @@
 """Where a run keeps its files: a folder, or a place in a bucket. Every object is written whole or not at all."""
 
 import http
-import http.client
+import json
 import os
 import shutil
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +18,8 @@ from urllib.parse import urlparse
 
 from geoseg.errors import MissingFileError, MissingPackageError, OutputError, ReadError
 from geoseg.io.aside import put_in_place, remove_side_files, reported, sync, sync_folder
+from geoseg.io.remote import is_remote, read_headers, read_remote
 
-HTTP_ATTEMPTS = 4
-HTTP_TIMEOUT_S = 30.0
 S3_ATTEMPTS = 8
 """A busy bucket answers 503 for seconds; boto3 waits longer after every attempt."""
 
@@ -258,38 +255,32 @@ def _read_object(where: dict[str, str]) -> bytes:
 
 
 def read_bytes(location: str) -> bytes:
-    """Return a small object: a local file, or one over HTTP or S3.
+    """Return a small object: a local file, or one on the web or in a bucket, as GDAL reads it.
 
     Raises:
         MissingFileError: If it is not there or cannot be reached.
-        MissingPackageError: If boto3 is needed and missing.
     """
-    scheme = urlparse(location).scheme
-    if scheme in ("http", "https"):
-        return _read_http(location)
-    if scheme == "s3":
-        base, _, name = location.rpartition("/")
-        return open_store(base).read(name)
-    path = Path(location)
     try:
-        return path.read_bytes()
+        return read_remote(location) if is_remote(location) else Path(location).read_bytes()
     except OSError as err:
-        raise MissingFileError(
-            f"{location} cannot be read ({err.strerror}). Check the path; the working folder is {Path.cwd()}."
-        ) from err
+        next_step = f"Check the path; the working folder is {Path.cwd()}"
+        if is_remote(location):
+            next_step = "Check the address and the " + (
+                "credentials" if isinstance(err, PermissionError) else "connection"
+            )
+        raise MissingFileError(f"{location} cannot be read ({err.strerror or err}). {next_step}.") from err
 
 
-def read_range(location: str, start: int, stop: int) -> bytes:
-    """Return bytes `start` to `stop` of an object over HTTP or S3; fewer where it ends before, and never more.
+def parse_json(data: bytes | str) -> Any:
+    """Return what a JSON document holds.
 
     Raises:
-        MissingFileError: If it is not there or cannot be reached.
+        ValueError: If it is not JSON, not text, or deeper than Python's stack.
     """
-    if urlparse(location).scheme != "s3":
-        return _read_http(location, (start, stop))
-    bucket, key = split_s3(location)
-    with _s3_errors(location):
-        return _read_object({"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"})[: stop - start]
+    try:
+        return json.loads(data)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def list_names(location: str) -> list[str]:
@@ -321,24 +312,10 @@ def stamp(location: str) -> list[Any]:
 
     The location alone where a server tells nothing. A local file's folder does not count, as data may be moved.
     """
-    scheme = urlparse(location).scheme
-    if scheme in ("http", "https"):
-        try:
-            request = urllib.request.Request(location, method="HEAD")
-            with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
-                found = [answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
-        except (OSError, http.client.HTTPException):
-            return [location]
-        return [location, *(value for value in found if value)]
-    if scheme == "s3":
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        bucket, key = split_s3(location)
-        try:
-            head = s3_client().head_object(Bucket=bucket, Key=key)
-        except (ClientError, BotoCoreError):
-            return [location]
-        return [location, head["ETag"], str(head["ContentLength"])]
+    if is_remote(location):
+        headers = read_headers(location)
+        size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
+        return [location, *filter(None, (headers.get("etag"), headers.get("last-modified"), size))]
     try:
         stat = Path(location).stat()
     except OSError:
@@ -358,10 +335,21 @@ def list_keys(bucket: str, prefix: str) -> list[str]:
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
+S3_OPTIONS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_S3_ENDPOINT",
+    "AWS_HTTPS",
+    "AWS_REGION",
+    "AWS_NO_SIGN_REQUEST",
+    "AWS_REQUEST_PAYER",
+    "AWS_PROFILE",
+)
+"""Environment variables that decide a client; half of them are GDAL's own, and mean the same here."""
+
+
 def s3_client() -> Any:
     """Return this process's boto3 client, which threads share."""
-    names = ("AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_REGION", "AWS_NO_SIGN_REQUEST", "AWS_PROFILE")
-    return _s3_client(os.getpid(), *(os.environ.get(name) for name in names))
+    return _s3_client(os.getpid(), *(os.environ.get(name) for name in S3_OPTIONS))
 
 
 @lru_cache(maxsize=4)
@@ -372,6 +360,7 @@ def _s3_client(
     https: str | None,
     region: str | None,
     unsigned: str | None,
+    payer: str | None,
     profile: str | None,
 ) -> Any:
     import boto3
@@ -379,11 +368,19 @@ def _s3_client(
     from botocore.config import Config
 
     if endpoint_url is None and gdal_endpoint is not None:
-        scheme = "http" if (https or "YES").upper() in ("NO", "FALSE", "OFF", "0") else "https"
-        endpoint_url = f"{scheme}://{gdal_endpoint}"
-    signing = {"signature_version": UNSIGNED} if (unsigned or "").upper() == "YES" else {}
+        endpoint_url = f"{'https' if _is_on(https or 'YES') else 'http'}://{gdal_endpoint}"
+    signing = {"signature_version": UNSIGNED} if unsigned and _is_on(unsigned) else {}
     config = Config(retries={"max_attempts": S3_ATTEMPTS, "mode": "standard"}, **signing)
-    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+    client = boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+    if payer:
+        pays = {"x-amz-request-payer": payer}
+        client.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(pays))
+    return client
+
+
+def _is_on(option: str) -> bool:
+    """Return what an option means to GDAL (`CPLTestBool`): everything but a few words is yes."""
+    return option.upper() not in ("NO", "FALSE", "OFF", "0")
 
 
 @contextmanager
@@ -409,20 +406,3 @@ def _require_boto3(location: str) -> None:
 
     if find_spec("boto3") is None:
         raise MissingPackageError(f"{location} needs the package boto3. Install it: pip install 'geoseg[cluster]'")
-
-
-def _read_http(url: str, span: tuple[int, int] | None = None) -> bytes:
-    """Read an object, or a span of its bytes: a server without support for ranges sends all of it."""
-    headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
-    for attempt in range(HTTP_ATTEMPTS):
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=HTTP_TIMEOUT_S) as answer:
-                body: bytes = answer.read()
-                whole = body[span[0] :] if span and answer.status == http.client.OK else body
-                return whole[: span[1] - span[0]] if span else whole
-        except (OSError, http.client.HTTPException) as err:  # HTTPException: an answer that was cut short
-            is_final = isinstance(err, urllib.error.HTTPError) and err.code < 500 and err.code != 429
-            if is_final or attempt == HTTP_ATTEMPTS - 1:
-                raise MissingFileError(f"{url} cannot be read ({err}). Check the address and the connection.") from err
-            time.sleep(0.5 * 2**attempt)
-    raise AssertionError("unreachable")

@@ -1,7 +1,10 @@
 """Files of polygons: areas, labels and footprints in any format that GDAL reads, and GeoParquet."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
 
 NEAR = 0.1
 """Share of a grid's longer side within which a polygon is near it."""
+
+ROW = "row of the frame"
+"""Column of a table that is only made to be filtered."""
+
+SCALARS = (str, Real, datetime, np.bool_)
+"""Values that a filter can compare; lists and boxes are left out."""
 
 PARQUET = b"PAR1"
 """The first bytes of a Parquet file, whatever it is called."""
@@ -42,7 +51,7 @@ def read_polygons(
         what: What the file holds, for messages: "labels".
         error: The kind of error to raise.
         layer: Layer of a file that has several with geometry.
-        where: OGR attribute filter, such as `split = 'test'`; not for GeoParquet. Messages call it `aoi_where`.
+        where: OGR attribute filter, such as `split = 'test'`. Messages call it `aoi_where`.
         near: Leave rows unread that lie far from this grid, where the file allows it.
 
     Returns:
@@ -61,12 +70,14 @@ def read_polygons(
         raise error(f"There is no {what} file {name}. Check the path; the working folder is {Path.cwd()}.")
     try:
         if is_parquet(path) if is_local else name.lower().endswith(PARQUET_SUFFIXES):
+            frame = geopandas.read_parquet(path)
             if where:
-                raise ValueError("an attribute filter is not supported for GeoParquet; convert it to a GeoPackage")
-            return only_polygons(geopandas.read_parquet(path), f"{what} {name}", error)
+                frame = _filter_frame(frame, where, f"{what} {name}", error)
+            return only_polygons(frame, f"{what} {name}", error)
         layer = _choose_layer(name, layer)
         if where:
-            return only_polygons(_filter_file(name, where, layer, what=what, error=error), f"{what} {name}", error)
+            frame = _filter_file(name, where, layer, f"{what} {name}", error)
+            return only_polygons(frame, f"{what} {name}", error)
         box = _box_in_file(path, near, layer) if near is not None else None
         frame = geopandas.read_file(path, bbox=box, **({"layer": layer} if layer else {}))
         if box is not None and not (
@@ -112,7 +123,9 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
             )
         return geopandas.GeoDataFrame(frame, geometry=[])
     has_area = _areas(frame)
-    others = frame.geom_type[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)].value_counts()
+    left_out = frame.geometry[~(has_area | frame.geometry.isna() | frame.geometry.is_empty)]
+    kinds_left_out = left_out.geom_type + np.where(shapely.get_dimensions(left_out) == 2, " without a finite area", "")
+    others = kinds_left_out.value_counts()
     if len(others):
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
         if not has_area.any():
@@ -133,30 +146,47 @@ def only_polygons(frame: Any, name: str, error: type[GeosegError]) -> "GeoDataFr
 
 
 def _areas(frame: Any) -> NDArray[np.bool_]:
-    """Return which rows have polygons."""
+    """Return which rows have polygons, and not collapsed ones or such with endless coordinates."""
     shapes = frame.geometry.to_numpy()
-    return np.asarray((shapely.get_dimensions(shapes) == 2) & ~shapely.is_empty(shapes))
+    with np.errstate(all="ignore"):
+        area = shapely.area(shapes)
+        crossed = (area == 0) & (shapely.get_dimensions(shapes) == 2)  # a bow tie's two halves may add up to nothing
+        area[crossed] = shapely.area(shapely.make_valid(shapes[crossed]))
+    return np.asarray((area > 0) & np.isfinite(area))
 
 
-def _filter_file(name: str, where: str, layer: str, *, what: str, error: type[GeosegError]) -> "GeoDataFrame":
-    """Read the rows of a vector file that a filter matches; `error` if there are none."""
+def _filter_frame(frame: Any, where: str, what: str, error: type[GeosegError]) -> Any:
+    """Return the rows of a frame that a filter matches, by GDAL as in files; `error` if there are none."""
+    import pandas
+    from pyogrio import write_dataframe
+
+    table = pandas.DataFrame(frame.drop(columns=frame.geometry.name))
+    plain = [name for name in table if all(isinstance(value, SCALARS) for value in table[name].dropna())]
+    with TemporaryDirectory(prefix="geoseg-filter-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "table.gpkg"
+        write_dataframe(table[plain].assign(**{ROW: range(len(table))}), path, layer="table")
+        return frame.iloc[_filter_file(str(path), where, "", what, error)[ROW].to_numpy()]
+
+
+def _filter_file(name: str, where: str, layer: str, what: str, error: type[GeosegError]) -> "GeoDataFrame":
+    """Read the rows of a vector file that a filter matches; `error` if there are none, with `what` the file is."""
     import geopandas
     from pyogrio import read_info
 
     in_layer = {"layer": layer} if layer else {}
     info = read_info(name, force_feature_count=True, **in_layer)
-    columns = name_some(list(info["fields"]), most=10) or "none"
+    columns = name_some([field for field in info["fields"] if field != ROW], most=10) or "none"
     given = f'`aoi_where` is "{where}", which'
     try:
         frame = geopandas.read_file(name, where=where, **in_layer)
     except Exception as err:
         raise error(
-            f"{given} is not a filter on the {what} {name}. Its columns are: {columns}. Compare one of them with a "
+            f"{given} is not a filter on the {what}. Its columns are: {columns}. Compare one of them with a "
             "value, such as \"split = 'test'\"."
         ) from err
     if frame.empty and info["features"]:
         raise error(
-            f"{given} matches none of the {plural(info['features'], 'feature')} of the {what} {name}. Its columns are: "
+            f"{given} matches none of the {plural(info['features'], 'feature')} of the {what}. Its columns are: "
             f"{columns}. Check the value, or leave the filter out."
         )
     return frame

@@ -1,10 +1,13 @@
 """From a bundle to a network of raw pixels to probabilities: what an engine runs and what is exported."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from geoseg.bundle import Bundle, ModelSpec
-from geoseg.errors import BundleError
+from geoseg.errors import BundleError, UnknownNetworkError
 from geoseg.networks.registry import build_network
 
 GIVEN = ("name", "bands", "classes", "encoder_weights")
@@ -42,6 +45,29 @@ class Segmenter(nn.Module):
         return torch.cat([logits[:, : self.classes].softmax(dim=1), logits[:, self.classes :].sigmoid()], dim=1)
 
 
+def _check_sizes(bundle: Bundle, build: Callable[[], nn.Module]) -> None:
+    """Check that a network is not larger than the weights in the file, before it takes memory.
+
+    Raises:
+        BundleError: If it is.
+    """
+    try:
+        with torch.device("meta"):
+            network = build()
+    except UnknownNetworkError:  # told when it is built with memory
+        return
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    there = bundle.shapes()
+    differing = [name for name, shape in wanted.items() if there.get(name) != shape]
+    if differing:
+        name = differing[0]
+        raise BundleError(
+            f"The weights of {bundle.path} do not fit the network {bundle.spec.network!r} of its specification: "
+            f"{name} has the shape {there.get(name, 'of nothing')}; expected {wanted[name]}. Give a bundle written by "
+            "`geoseg train`."
+        )
+
+
 def load_segmenter(bundle: Bundle) -> Segmenter:
     """Build a bundle's network with its weights, normalization and activation, ready to predict.
 
@@ -50,7 +76,9 @@ def load_segmenter(bundle: Bundle) -> Segmenter:
     """
     spec = bundle.spec
     options = {key: value for key, value in spec.network_options.items() if key not in GIVEN}
-    network = build_network(spec.network, bands=len(spec.bands), classes=len(spec.channels), **options)
+    build = partial(build_network, spec.network, bands=len(spec.bands), classes=len(spec.channels), **options)
+    _check_sizes(bundle, build)
+    network = build()
     try:
         network.load_state_dict(bundle.weights())
     except RuntimeError as err:

@@ -54,16 +54,17 @@ class GeoPackage:
         count = write_layer(
             batches, schema, crs, path, "GPKG", layer=self.layer, dataset_options=version, layer_options=options
         )
+        has_confidence = "confidence" in schema.names
         style = {
             "f_table_catalog": "",
             "f_table_schema": "",
             "f_table_name": self.layer,
             "f_geometry_column": "geom",
             "styleName": "geoseg buildings",
-            "styleQML": footprint_qml(),
+            "styleQML": footprint_qml(has_confidence=has_confidence),
             "styleSLD": "",
             "useAsDefault": True,
-            "description": "Confidence by color, dashed outline at the edge of the data",
+            "description": "Confidence by color, if there is one; dashed outline at the edge of the data",
             "owner": "",
             "ui": "",
             "update_time": datetime.now(UTC).replace(microsecond=0),

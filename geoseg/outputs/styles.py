@@ -1,4 +1,4 @@
-"""How QGIS draws footprints (by confidence, dashed where the scene cuts a building off) and class rasters."""
+"""How QGIS draws footprints (by their confidence, dashed where the scene cuts a building off) and class rasters."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
@@ -10,24 +10,36 @@ CLASSES = (
 )
 """Lower and upper confidence, color, label; the surest in a color that neither roofs nor plants have."""
 
+PLAIN = "0,200,255"
+"""Color of footprints without a confidence, such as those of a mask."""
+
 FILL_ALPHA, OUTLINE_ALPHA = 60, 255
 """The image shows through the fill; outlines stay crisp."""
 
 
-def footprint_qml() -> str:
-    """Return the QML document that QGIS applies to a layer of footprints (QGIS 3.22 and later)."""
-    ranges = "".join(
-        f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
-        for i, (low, high, _, label) in enumerate(CLASSES)
-    )
-    symbols = "".join(_symbol(str(i), color) for i, (_, _, color, _) in enumerate(CLASSES))
+def footprint_qml(*, has_confidence: bool = True) -> str:
+    """Return the QML document that QGIS applies to a layer of footprints (QGIS 3.22 and later).
+
+    Args:
+        has_confidence: Whether the layer has the column `confidence`; QGIS draws nothing by a column that is missing.
+    """
+    drawing = 'enableorderby="0" forceraster="0" symbollevels="0"'
+    if has_confidence:
+        ranges = "".join(
+            f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
+            for i, (low, high, _, label) in enumerate(CLASSES)
+        )
+        symbols = "".join(_symbol(str(i), color) for i, (_, _, color, _) in enumerate(CLASSES))
+        renderer = (
+            f'<renderer-v2 type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor" {drawing}>'
+            f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols></renderer-v2>"
+        )
+    else:
+        symbols = _symbol("0", PLAIN)
+        renderer = f'<renderer-v2 type="singleSymbol" {drawing}><symbols>{symbols}</symbols></renderer-v2>'
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology">'
-        '<renderer-v2 type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor" enableorderby="0" '
-        'forceraster="0" symbollevels="0">'
-        f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols>"
-        "</renderer-v2><layerGeometryType>2</layerGeometryType></qgis>"
+        f'<qgis version="3.22.0" styleCategories="Symbology">{renderer}<layerGeometryType>2</layerGeometryType></qgis>'
     )
 
 

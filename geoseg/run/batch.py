@@ -37,7 +37,7 @@ from geoseg.run.ledger import (
     remove_if_empty,
     remove_leftovers,
 )
-from geoseg.run.report import RunSummary, Stages, track
+from geoseg.run.report import RunSummary, Stages, track, warn_if_blank
 from geoseg.run.results import finish_run
 from geoseg.run.schedule import Outcome, Task, run_tasks
 from geoseg.run.session import Session, open_session
@@ -226,6 +226,7 @@ class _Batch:
                 raise outcome.error
             else:
                 self.drop(session)
+                warn_if_blank(outcome.result)
                 self.result.done.append(session.ledger.out.url)
                 self.ended += 1
 

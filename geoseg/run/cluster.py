@@ -127,7 +127,13 @@ def _connect(address: str) -> "Iterator[Client]":
     where = {"address": address} if "://" in address else {"scheduler_file": address}
     try:
         client = Client(**where, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as err:
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as err:
+        said = str(err) or type(err).__name__
+        raise UsageError(
+            f"`scheduler={address!r}` is not the address of a scheduler, nor a file with one ({said}). Give an address "
+            "such as tcp://10.0.0.1:8786, or the file that `dask scheduler --scheduler-file` wrote."
+        ) from err
+    except OSError as err:
         raise ClusterError(
             f"The dask scheduler at {address} does not answer ({err}). Check that it is running, and that this machine "
             "can reach its port."

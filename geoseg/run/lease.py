@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from geoseg.errors import BusyError, GeosegError, MissingFileError
-from geoseg.io.store import Store
+from geoseg.io.store import Store, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def hold_lease(store: Store, on_beat: Callable[[], None]) -> Iterator[Lease]:
 def read_holder(store: Store) -> dict[str, Any] | None:
     """Return the contents of the lock file of a run; None if there is no lock."""
     try:
-        found = json.loads(store.read(LOCK))
+        found = parse_json(store.read(LOCK))
     except MissingFileError:
         return None
     except ValueError:

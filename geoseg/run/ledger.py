@@ -9,18 +9,21 @@ is removed.
 
 import json
 import logging
+import re
 import shutil
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 from geoseg._version import __version__
-from geoseg.errors import ExistingResultError, MissingFileError, OutputError
+from geoseg.errors import ExistingResultError, MissingFileError, OutputError, RunFolderError
 from geoseg.grid import Block
 from geoseg.io.aside import check_folder
-from geoseg.io.store import LocalStore, Store, open_store
+from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run.lease import is_alive, read_holder
@@ -64,6 +67,36 @@ BYTES_PER_PIXEL = 1.5
 """Disk space required in advance for each raster: its parts and itself, with a margin."""
 
 
+REPORT_FILE = "run.json"
+
+REPORT: dict[str, Any] = {
+    "run": str,
+    "facts": {"files": [list], "aoi": list},
+    "model": {"name": str, "target": str, "confidence": dict},
+    "settings": {"outline": str, "tolerance_m": Real, "simplify_px": Real},
+    "scene": {"name": str, "paths": [str], "bands": [int]},
+    "counts": {"blocks": int},
+    "failed_blocks": [{"block": str, "error": str}],
+    "threshold": Real,
+    "min_area_m2": Real,
+    "fill_holes_m2": Real,
+    "split_depth": Real,
+}
+"""Types of what is read again of a report; None is always allowed."""
+
+PLAN_TYPES: dict[str, Any] = {
+    "run": str,
+    "key": str,
+    "name": str,
+    "block_px": int,
+    "blocks": int,
+    "facts": {"files": [list], "aoi": list},
+}
+
+
+PROGRESS_TYPES: dict[str, Any] = {"now": Real, "session_began": Real, "done_before": int, "dashboard": str}
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The files of a run that is in progress.
@@ -86,7 +119,7 @@ class Ledger:
     def of(cls, out: Store, plan: dict[str, Any], *, is_new: bool = False) -> "Ledger":
         """Return the ledger of the run that `plan.json` describes."""
         base = base_store(out)
-        return cls(out, base, open_store(f"{base.url}/{plan.get('run')}"), int(plan["block_px"]), is_new)
+        return cls(out, base, open_store(f"{base.url}/{plan['run']}"), int(plan["block_px"]), is_new)
 
     @property
     def run(self) -> str:
@@ -120,10 +153,82 @@ def base_store(out: Store) -> Store:
 def read_json(store: Store, name: str) -> dict[str, Any] | None:
     """Return a JSON object; None if there is no readable one."""
     try:
-        found = json.loads(store.read(name))
+        found = parse_json(store.read(name))
     except (MissingFileError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_report(out: Store, *needed: str) -> dict[str, Any] | None:
+    """Return the contents of `run.json`; None if there is no readable one.
+
+    Args:
+        out: The run folder.
+        *needed: Keys that it must have, with dots between the levels: `counts.blocks`.
+
+    Raises:
+        RunFolderError: If it lacks a key, or a value has another type than geoseg writes.
+    """
+    return _read_checked(out, REPORT_FILE, REPORT, needed)
+
+
+def read_plan(base: Store) -> dict[str, Any] | None:
+    """Return the contents of `plan.json`; None if there is no readable one.
+
+    Raises:
+        RunFolderError: If it lacks a key, or a value has another type than geoseg writes.
+    """
+    plan = _read_checked(base, PLAN, PLAN_TYPES, ("run", "block_px", "blocks"))
+    if plan is not None and not re.fullmatch(r"[\w-]+", plan["run"]):  # a folder of this name is read, and removed
+        raise _damaged(base, PLAN, f"its run is {plan['run']!r}")
+    return plan
+
+
+def read_progress(base: Store) -> dict[str, Any]:
+    """Return the contents of `progress.json`; nothing if there is no readable one; raises as `read_plan`."""
+    return _read_checked(base, PROGRESS, PROGRESS_TYPES, ()) or {}
+
+
+def read_batch(base: Store, name: str) -> dict[str, Any]:
+    """Return the contents of a file in `BATCHES`; nothing if there is no readable one; raises as `read_plan`."""
+    return _read_checked(base, name, {"names": [str]}, ()) or {}
+
+
+def _read_checked(store: Store, name: str, types: Any, needed: Sequence[str]) -> dict[str, Any] | None:
+    found = read_json(store, name)
+    if found is None:
+        return None
+    if misfit := _misfit(found, types):
+        raise _damaged(store, name, misfit)
+    for key in needed:
+        value: Any = found
+        for part in key.split("."):
+            value = (value or {}).get(part)
+        if value is None:
+            raise _damaged(store, name, f"it has no {key}")
+    return found
+
+
+def _misfit(value: Any, types: Any, key: str = "") -> str:
+    """Return what does not fit the types of a document, or nothing: a table, a list of something, or one type."""
+    outer: Any = type(types) if isinstance(types, dict | list) else types
+    if value is None:
+        return ""
+    if not isinstance(value, outer) or isinstance(value, bool):
+        return f"its {key} is {value!r}"
+    inner: list[tuple[Any, Any, str]] = []
+    if isinstance(types, dict):
+        inner = [(types[name], one, f"{key}.{name}".lstrip(".")) for name, one in value.items() if name in types]
+    elif isinstance(types, list):
+        inner = [(types[0], one, key) for one in value]
+    return next((misfit for kind, one, name in inner if (misfit := _misfit(one, kind, name))), "")
+
+
+def _damaged(store: Store, name: str, why: str) -> RunFolderError:
+    return RunFolderError(
+        f"{store.url}/{name} is damaged: {why}. Copy the folder again, or make the result again, in another folder or "
+        "with `overwrite=True`."
+    )
 
 
 def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, overwrite: bool = False) -> Ledger:
@@ -139,9 +244,15 @@ def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: s
 
     Raises:
         ExistingResultError: If another run was started in the folder.
+        RunFolderError: If `plan.json` is damaged.
     """
     base = base_store(out)
-    plan = read_json(base, PLAN)
+    try:
+        plan = read_plan(base)
+    except RunFolderError:
+        if not overwrite:
+            raise
+        plan = None
     if plan is not None:
         is_same_run = plan.get("key") == key_of(facts)
         is_same_version = (plan.get("format"), plan.get("geoseg")) == (FORMAT, __version__)
@@ -157,7 +268,7 @@ def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: s
                 f"{out.url} was started with geoseg {plan.get('geoseg')}; this is geoseg {__version__}, which may "
                 "compute different pixels. Finish it with that version, or start again with `overwrite=True`."
             )
-        base.remove(str(plan.get("run")))
+        base.remove(plan["run"])
         base.remove(PLAN)
     now = datetime.now(UTC)
     plan = {
@@ -181,8 +292,9 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
     Raises:
         ExistingResultError: If it holds the result of another run or other files of these names, or a result with
             failed blocks although `errors` is `stop`.
+        RunFolderError: If `run.json` is damaged.
     """
-    report = read_json(out, "run.json")
+    report = read_report(out)
     if report is None:
         found = [] if base_store(out).has(PLAN) else [name for name in RESULTS if out.has(name)]
         if found:  # with a plan, they are from a client that was killed while publishing
@@ -221,7 +333,7 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
             found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
-        old, new = ({str(name): facts for name, *facts in files} for files in (old_files, new_files))
+        old, new = ({str(name): facts for name, *facts in filter(None, files)} for files in (old_files, new_files))
         about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
         about_files += [f"{name} is missing now" for name in old if name not in new]
         about_files += [f"{name} is new" for name in new if name not in old]
@@ -241,7 +353,7 @@ def _show(name: str, value: Any) -> str:
     """Return the value of a setting, as `run_facts` gives it, for a message."""
     if value is None:
         return "the model's" if name in MODELS_OWN else "not given"
-    if name == "aoi":
+    if name == "aoi" and value:
         return "a geometry" if value[0] == "geometry" else str(value[0])
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 

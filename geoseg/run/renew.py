@@ -10,12 +10,13 @@ from typing import Any
 
 from geoseg._version import __version__
 from geoseg.bundle import Bundle
+from geoseg.errors import RunFolderError
 from geoseg.inference import Plan
 from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
-from geoseg.run.ledger import PICTURE, PLAN, base_store, read_json, remove_if_empty
+from geoseg.run.ledger import PICTURE, PLAN, base_store, read_json, read_report, remove_if_empty
 from geoseg.run.report import Stages, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -31,7 +32,10 @@ def can_renew(out: Store, facts: Facts) -> bool:
 
     The result of another version of geoseg, or one with failed blocks, is computed again.
     """
-    report = read_json(out, "run.json")
+    try:
+        report = read_report(out)
+    except RunFolderError:
+        return False
     if report is None or base_store(out).has(PLAN):
         return False
     before: Facts = report.get("facts") or {}

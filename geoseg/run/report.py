@@ -4,7 +4,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from geoseg.mosaic import Composite
 from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
-from geoseg.run.ledger import BATCHES, PLAN, PROGRESS, Ledger, base_store, read_json
+from geoseg.run.ledger import BATCHES, PLAN, Ledger, base_store, read_batch, read_plan, read_progress, read_report
 from geoseg.run.settings import Facts, RunSettings, VectorizeSettings, key_of
 from geoseg.sources.files import RUN_FOLDER
 from geoseg.vectorize import OutlineOptions
@@ -198,6 +198,19 @@ def describe_run(
     }
 
 
+def warn_if_blank(report: Mapping[str, Any]) -> None:
+    """Log a warning if a result is nodata everywhere, though no block failed."""
+    counts, scene = report["counts"], report["scene"]["name"]
+    if not counts["valid_pixels"] and not counts["blocks_failed"]:
+        where = " in the AOI" if report["settings"].get("aoi") is not None else ""
+        log.warning(
+            "%s has no pixel with data%s: the result is nodata everywhere. Check its nodata value, its alpha band and "
+            "its mask; `nodata` sets another value, and `alpha=False` says that alpha is an image.",
+            scene,
+            where,
+        )
+
+
 def describe_settings(settings: RunSettings | VectorizeSettings) -> dict[str, Any]:
     """Return settings as plain types."""
     plain = (bool, int, float, list, tuple, type(None))
@@ -303,6 +316,7 @@ def read_status(location: str | Path) -> list[RunStatus]:
 
     Raises:
         MissingFileError: If there is no run, or the location is a file.
+        RunFolderError: If `run.json` or `plan.json` is damaged.
     """
     out = open_store(str(location).rstrip("/") or "/")
     if isinstance(out, LocalStore) and out.folder.is_file():
@@ -323,16 +337,18 @@ def read_status(location: str | Path) -> list[RunStatus]:
 def _status_of(out: Store) -> RunStatus | None:
     """Return the status of the run in a folder; None if there is none."""
     base = base_store(out)
-    plan, report = read_json(base, PLAN), read_json(out, "run.json")
+    plan, report = read_plan(base), read_report(out)
     if plan is None or (report is not None and report.get("run") == plan.get("run")):
         if report is None or "counts" not in report:
             return None
-        failed = {entry["block"]: entry["error"] for entry in report.get("failed_blocks") or []}
-        blocks = int(report["counts"]["blocks"])
-        return RunStatus(report["scene"]["name"], out.url, FINISHED, blocks + len(failed), blocks, failed)
+        failed = {str(entry.get("block")): str(entry.get("error")) for entry in report.get("failed_blocks") or []}
+        blocks = int((report["counts"] or {}).get("blocks") or 0)
+        return RunStatus(
+            str((report.get("scene") or {}).get("name")), out.url, FINISHED, blocks + len(failed), blocks, failed
+        )
 
     ledger, now = Ledger.of(out, plan), time.time()
-    holder, progress = read_holder(base), read_json(base, PROGRESS) or {}
+    holder, progress = read_holder(base), read_progress(base)
     alive = None if holder is None else is_alive(holder)
     if holder is not None and alive is None:  # on another machine: it works if it reported within its lease
         alive = now - float(progress.get("now", 0)) < LEASE_S
@@ -358,9 +374,9 @@ def _status_of(out: Store) -> RunStatus | None:
 def _batch_names(out: Store) -> Sequence[str]:
     """Return the scenes of all batches that are running in a folder; if there is none, those that have a run there."""
     base = base_store(out)
-    batches = [read_json(base, name) or {} for name in base.names(BATCHES)]
+    batches = [read_batch(base, name) for name in base.names(BATCHES)]
     if batches:
-        return list(dict.fromkeys(str(name) for batch in batches for name in batch.get("names", [])))
+        return list(dict.fromkeys(str(name) for batch in batches for name in batch.get("names") or ()))
     wanted = ("run.json", f"{RUN_FOLDER}/{PLAN}")
     if isinstance(out, LocalStore):
         folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []

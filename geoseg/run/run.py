@@ -18,7 +18,7 @@ from geoseg.run.batch import BatchResult, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.job import call_on_worker, prepare_process
 from geoseg.run.ledger import RESULTS, read_json
-from geoseg.run.report import Stages, track
+from geoseg.run.report import Stages, track, warn_if_blank
 from geoseg.run.results import IN_THREADS, finish_run
 from geoseg.run.schedule import map_tasks, run_tasks
 from geoseg.run.session import Session, open_session
@@ -211,6 +211,7 @@ def run_plan(
             except DamagedPartError as err:
                 session.drop_damaged(err)
     close_readers()
+    warn_if_blank(report)
     return RunResult(session.ledger.out, report)
 
 

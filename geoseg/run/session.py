@@ -186,13 +186,14 @@ class Session:
         """
         if self.failed and self.job.settings.errors == "stop":
             failed = [block.name for block in self.blocks if block.name in self.failed]
-            listed = "\n".join(f"  {name}: {self.failed[name]}" for name in failed[:SHOWN])
+            listed = [f"{name}: {self.failed[name]}" for name in failed[:SHOWN]]
             if len(failed) > SHOWN:
-                listed += f"\n  and {len(failed) - SHOWN} more; geoseg status lists them"
+                listed.append(f"and {len(failed) - SHOWN} more; geoseg status lists them")
             raise UnfinishedError(
                 f"{len(failed)} of {plural(len(self.blocks), 'block')} failed; the others are kept in "
                 f"{self.ledger.base.url}. Fix the cause and run the same command again, or give `errors='nodata'` for "
-                f"a result without them.\n{listed}"
+                "a result without them.",
+                rows=listed,
             )
         return RunSummary(
             stages=self.stages,

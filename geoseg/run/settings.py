@@ -27,7 +27,7 @@ from geoseg.inference import (
 from geoseg.io.store import stamp
 from geoseg.outputs.footprints import FORMATS
 from geoseg.scene import is_remote, parse_crs
-from geoseg.sources import SceneSource
+from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.vectorize import (
     Outline,
     OutlineOptions,
@@ -121,6 +121,7 @@ class RunSettings(InferenceOptions):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        InferenceOptions.__post_init__(self)
         check_options(threshold=self.threshold, threads=self.threads, aoi=self.aoi, aoi_where=self.aoi_where)
         checks = [
             *check_outlining(self),
@@ -167,8 +168,9 @@ class RunSettings(InferenceOptions):
         return str(self.out or f"{name}_geoseg")
 
     def for_source(self, source: SceneSource, out: str | Path) -> "RunSettings":
-        """Return the settings of one scene: CRS and bands of its manifest override those given for all scenes."""
-        return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands)
+        """Return the settings of one scene: what its manifest says of it overrides what is given for all scenes."""
+        own = pixels_with_data(source, self.nodata, self.alpha)
+        return replace(self, out=out, crs=source.crs or self.crs, bands=source.bands or self.bands, **own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

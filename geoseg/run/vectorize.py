@@ -18,7 +18,7 @@ from geoseg.io.aside import require_closed, write_record
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import name_some
 from geoseg.outputs.footprints import FORMATS
-from geoseg.run.ledger import check_place, read_json, remove_if_empty
+from geoseg.run.ledger import check_place, read_report, remove_if_empty
 from geoseg.run.report import Stages, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, stored_pixels, write_footprints
 from geoseg.run.settings import VectorizeSettings, choose_outlines
@@ -225,8 +225,9 @@ def _check_out(out: Store, settings: VectorizeSettings) -> None:
 
 def _open_run(folder: Path, settings: VectorizeSettings) -> _Source:
     """Open the probabilities of a finished run."""
-    report = read_json(open_store(folder), "run.json")
-    if report is None or not (folder / "probability.tif").is_file():
+    has_pixels = (folder / "probability.tif").is_file()
+    report = read_report(open_store(folder), "threshold", "min_area_m2") if has_pixels else None
+    if report is None:
         raise MissingFileError(
             f"{folder} is a folder without run.json and probability.tif. Give a raster, or the folder of a "
             "finished run."

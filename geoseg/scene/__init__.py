@@ -1,6 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
-from geoseg.scene.files import REMOTE_ENV, Paths, gdal_env, is_remote, list_files
+from geoseg.io.remote import REMOTE_ENV, is_remote
+from geoseg.scene.files import Paths, gdal_env, list_files
 from geoseg.scene.georeference import check_transform, exif_turn, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs

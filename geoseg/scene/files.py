@@ -1,51 +1,26 @@
-"""The files that a user named, on disk, on the web or in buckets, and GDAL's options for those behind a network."""
+"""The files that a user named, on disk, on the web or in buckets, and what GDAL keeps of those behind a network."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlparse
 
 import rasterio
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.io.pairs import leave_out_labels
+from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env, vsi_path
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
-
-REMOTE_ENV = {
-    # No search for neighbors (.ovr, .msk, .aux.xml), each of which would be a request.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    # A transfer that receives nothing for this many seconds has failed; a slow one has not.
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    # Ranges fetched in parallel bypass the cache that all threads share, so every halo would be fetched again.
-    "GDAL_HTTP_MULTIRANGE": "SERIAL",
-    "CPL_VSIL_CURL_CACHE_SIZE": str(256 << 20),
-    # A cache of its own for every open file of every thread, besides the shared one.
-    "VSI_CACHE": "FALSE",
-}
-"""GDAL's options for remote files (https://gdal.org/en/stable/user/configoptions.html); environment variables win."""
 
 VRT_HEAD, VRT_HEAD_BYTES = b"<VRTDataset", 1024
 """What GDAL knows a VRT by, whatever its suffix, and how far it looks for that."""
 
 NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
-
-
-def is_remote(path: str) -> bool:
-    """Return True for URLs and GDAL's network file systems."""
-    return urlparse(path).scheme in ("http", "https", "s3", "gs", "az") or path.startswith(
-        ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
-    )
 
 
 def list_files(paths: Paths) -> list[str]:
@@ -95,8 +70,7 @@ def gdal_env(files: Sequence[str]) -> Iterator[None]:
     if reach is None:
         yield
         return
-    options = REMOTE_ENV | {"GDAL_DISABLE_READDIR_ON_OPEN": reach} | _endpoint()
-    with rasterio.Env(**{key: value for key, value in options.items() if key not in os.environ}):
+    with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach):
         yield
 
 
@@ -129,6 +103,16 @@ def reach_of(files: tuple[str, ...]) -> str | None:
     return REMOTE_ENV["GDAL_DISABLE_READDIR_ON_OPEN"] if all(remote) else "TRUE"  # local files keep their neighbors
 
 
+@lru_cache(maxsize=256)
+def _one_of_each(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one file of each of GDAL's file systems among files and what VRTs name: each has its own credentials."""
+    return tuple(
+        {
+            vsi_path(source).partition("/")[2].partition("/")[0]: source for file in files for source in _sources(file)
+        }.values()
+    )
+
+
 def _sources(file: str) -> list[str]:
     """Return the files that a local VRT names; of any other file, itself."""
     if is_remote(file) or not file.lower().endswith(".vrt"):
@@ -138,17 +122,3 @@ def _sources(file: str) -> list[str]:
     except OSError:
         return [file]
     return re.findall(r"<Source(?:Filename|Dataset)[^>]*>\s*([^<]+?)\s*<", text) or [file]
-
-
-def _endpoint() -> dict[str, str]:
-    """Return GDAL's options for the S3 server that boto3's environment variables name, unless GDAL's are set.
-
-    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-    """
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not url or "AWS_S3_ENDPOINT" in os.environ:
-        return {}
-    parts = urlparse(url)
-    https = "NO" if parts.scheme == "http" else "YES"
-    address = (parts.netloc + parts.path).rstrip("/")
-    return {"AWS_S3_ENDPOINT": address, "AWS_HTTPS": https, "AWS_VIRTUAL_HOSTING": "FALSE"}

@@ -1,9 +1,12 @@
-"""Levels: the values that become 0 and 255 where pixels are stretched to 8 bits, and values that would spoil them."""
+"""Levels: the values that become 0 and 255 where pixels are stretched to 8 bits; collars, whose value is no pixel's."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geoseg.grid import Window
 
 Levels = tuple[tuple[float, float], ...]
 """Per band the values `(low, high)` that become 0 and 255."""
@@ -15,6 +18,15 @@ COLLAR_BORDER = 0.05
 
 COLLAR_SHIFT = 0.1
 """Share of the other pixels' range by which a collar moves a level, from which on it is worth a warning."""
+
+LEAST_SIDE_PX = 512
+"""Pixels along the shorter side of a scene below which its border is not looked at: it is hardly an orthophoto."""
+
+SPOTS, SPOT_PX = 12, 16
+"""Spots along each side of a scene that are looked at, and the side of one in pixels."""
+
+LEAST_SPOTS = 5
+"""Spots of one value from which on they are a collar: a tenth of all."""
 
 
 def stretch(values: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
@@ -66,3 +78,25 @@ def find_collar(values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Any, fl
         for with_it, without in zip(measure_levels(values[:, valid]), left, strict=True)
     )
     return (value, float(collar.sum() / valid.sum()), left) if moves > COLLAR_SHIFT else None
+
+
+def border_windows(shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield small windows along the border of a scene, from its top to its bottom; none of a small one."""
+    height, width = shape
+    if min(shape) < LEAST_SIDE_PX:
+        return
+    rows, cols = (np.linspace(0, side - SPOT_PX, SPOTS).astype(int).tolist() for side in (height, width))
+    for row in rows:
+        for col in cols if row in (rows[0], rows[-1]) else (cols[0], cols[-1]):
+            yield Window(row, col, SPOT_PX, SPOT_PX)
+
+
+def find_border_value(spots: Sequence[tuple[NDArray[Any], NDArray[np.bool_] | None]]) -> Any | None:
+    """Return a value that looks like undeclared nodata: it fills many small windows at the border, in all bands.
+
+    Args:
+        spots: `(band, y, x)` values of each window, and which are valid; None if all are.
+    """
+    valid = [values for values, has_data in spots if has_data is None or has_data.all()]
+    found, counts = np.unique([v.flat[0] for v in valid if (v == v.flat[0]).all()], return_counts=True)
+    return found[counts.argmax()] if counts.size and counts.max() >= LEAST_SPOTS else None

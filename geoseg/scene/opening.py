@@ -11,16 +11,18 @@ import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
-from geoseg.gdal import GDAL_ERRORS, check_proj, name_crs, placed_crs
+from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
 from geoseg.grid import Grid
+from geoseg.io.remote import is_remote
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, is_remote, list_files
+from geoseg.scene.files import Paths, check_file, gdal_env, list_files
 from geoseg.scene.georeference import exif_turn, read_grid
-from geoseg.scene.reader import clear_errors
+from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
-from geoseg.scene.tiff import check_complete, check_directories, check_mask
+from geoseg.scene.tiff import check_complete, check_directories, check_mask, has_unusual_tables
 from geoseg.scene.vrt import check_bands, check_sources, mosaic_vrt
 from geoseg.third_party import allow_no_georeference
 
@@ -85,12 +87,15 @@ def open_scene(
             return _describe(src, source, files, bands, given, nodata, alpha)
 
 
-def _open(source: str, name: str) -> rasterio.DatasetReader:
+def _open(source: str, name: str, **options: int) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source)
+        return rasterio.open(source, **options)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
-        next_step = "Check the URL and the credentials" if is_remote(name) else "Check it with `gdalinfo`"
+        next_step = "Check it with `gdalinfo`"
+        if is_remote(name):
+            is_whole_only = "Range downloading not supported" in str(err)
+            next_step = "Download it and name the copy" if is_whole_only else "Check the URL and the credentials"
         raise kind(f"{name} cannot be opened as a raster ({err}). {next_step}.") from err
 
 
@@ -157,8 +162,14 @@ def _describe(
     told = (band for band in src.mask_flag_enums if uses_alpha or MaskFlags.alpha not in band)
     flags = {flag for band in told for flag in band} - {MaskFlags.all_valid}
     overviews = []
-    for level in range(len(src.overviews(1))):  # COGs round their shapes down and gdaladdo up, so each is opened
-        with rasterio.open(source, overview_level=level) as overview:
+    try:
+        levels = len(src.overviews(1))
+    except ZeroDivisionError as err:  # rasterio divides by the size of each
+        raise NotARasterError(
+            f"{name} names overviews that cannot be opened. Remove them from it, or build it again with `gdalbuildvrt`."
+        ) from err
+    for level in range(levels):  # COGs round their shapes down and gdaladdo up, so each is opened
+        with _open(source, name, overview_level=level) as overview:
             lacks_mask = bool(flags) and all(each == [MaskFlags.all_valid] for each in overview.mask_flag_enums)
             overviews.append(NO_OVERVIEW if lacks_mask else overview.shape)
     if NO_OVERVIEW in overviews:
@@ -209,7 +220,7 @@ def _has_alpha(src: rasterio.DatasetReader, name: str, alpha: bool | None) -> bo
         if is_mask(src):
             return None
     except GDAL_ERRORS:  # reading the blocks will report it
-        clear_errors(src)
+        clear_errors()
         return None
     log.warning(
         "%s: band %d is marked as alpha, but holds an image, such as near infrared: it is a band like the others and "
@@ -274,7 +285,23 @@ def _grid_of(src: rasterio.DatasetReader, name: str, crs: CRS | None) -> Grid:
 
 
 def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
+    check_picture(name, src.driver)
     if src.driver in ("GTiff", "COG"):
         check_complete(name)
+        if has_unusual_tables(name):
+            _check_readable(src, name)
         if is_remote(name) and not any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums):
             check_mask(name)
+
+
+def _check_readable(src: rasterio.DatasetReader, name: str) -> None:
+    """Refuse a raster of which GDAL cannot read the last pixel."""
+    try:
+        with rasterio.Env():
+            src.read(1, window=RasterWindow(src.width - 1, src.height - 1, 1, 1))
+    except GDAL_ERRORS as err:
+        clear_errors()
+        raise NotARasterError(
+            f"{name} says where its pixels lie in numbers of a type that GDAL does not read. Write it again with the "
+            "program that made it, as another kind of TIFF or in another format."
+        ) from err

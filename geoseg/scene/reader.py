@@ -4,13 +4,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakSet
 
 import rasterio
 
-from geoseg.scene.files import gdal_env, is_remote
+from geoseg.gdal import GDAL_ERRORS, clear_errors
+from geoseg.io.remote import is_remote
+from geoseg.scene.files import gdal_env
 from geoseg.third_party import allow_no_georeference
 
 OPEN_READERS = 8
@@ -70,13 +72,11 @@ def open_reader(
             while len(cache) > OPEN_READERS:
                 cache.popitem(last=False)[1].close()
         cache.move_to_end(key)
-        yield cache[key]
-
-
-def clear_errors(reader: rasterio.DatasetReader) -> None:
-    """Let rasterio raise what GDAL left behind when a read failed: it would do so at the next call, whichever it is."""
-    with suppress(Exception):
-        _ = reader.colorinterp
+        try:
+            yield cache[key]
+        except GDAL_ERRORS:
+            clear_errors()
+            raise
 
 
 def _own_cache() -> _Cache:

@@ -7,6 +7,7 @@ it pickles as paths and numbers, and opens its files lazily, once per thread (GD
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -21,10 +22,10 @@ from geoseg.errors import BandMismatchError, ReadError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
 from geoseg.scene.files import forget, gdal_env, reach_of
-from geoseg.scene.levels import Levels, find_collar, measure_levels, stretch
+from geoseg.scene.levels import Levels, border_windows, find_border_value, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
-from geoseg.scene.reader import Stamp, Tile, clear_errors, close_readers, fetches, open_reader, stamp_of
+from geoseg.scene.reader import Stamp, Tile, close_readers, fetches, open_reader, stamp_of
 from geoseg.scene.resample import Axis, resample
 from geoseg.third_party import allow_no_georeference
 
@@ -48,6 +49,9 @@ REACH_PX = 2
 """Pixels of the file beyond which resampling does not reach."""
 
 LEVEL_SAMPLE_PX = 1024
+
+LARGEST_BLOCK = 1 << 22
+"""Pixels that are decoded at once, up to which a few windows are read to look at a border."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,28 @@ class Scene:
         pixels = sample.read(sample.grid.window)
         self._warn_of_collar(pixels)
         return replace(self, levels=measure_levels(pixels.values[:, pixels.valid]))
+
+    def warn_of_collar(self) -> None:
+        """Log a warning if one value fills much of the border, and is not declared as nodata.
+
+        Small windows of a local file are read; none where each would take reading the whole file.
+        """
+        if reach_of(self.paths) is not None:
+            return
+        spots = []
+        with suppress(ReadError):  # reading the blocks will report it
+            for window in border_windows(self.native.shape):
+                read = partial(_read_small, self._read_open)
+                spots.append(self._look(window.rows, window.cols, None, read))
+        value = find_border_value([spot for spot in spots if spot is not None])
+        if value is not None:
+            log.warning(
+                "%s: the value %s fills much of its border in all bands, but is not declared as nodata. If it means "
+                "nodata, buildings may be found in it, and those that it cuts are not marked: give `nodata=%s`, or "
+                "declare it in the file with `gdal_edit.py -a_nodata %s`.",
+                self.name,
+                *[value] * 3,
+            )
 
     def _warn_of_collar(self, pixels: Pixels) -> None:
         """Log a warning if a value of the whole scene looks like nodata that nobody declared."""
@@ -319,6 +345,12 @@ class Scene:
         )
 
 
+def _read_small(read: Callable[..., Found], reader: rasterio.DatasetReader, window: RasterWindow) -> Found | None:
+    """Return what `read` finds in a window; None where GDAL decodes much more at once, as of a file without tiles."""
+    height, width = reader.block_shapes[0]
+    return read(reader, window) if height * width <= LARGEST_BLOCK else None
+
+
 @lru_cache(maxsize=1024)
 def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
     """Return True if an overview shows what the pixels show, in a sample; if not, log a warning once.
@@ -340,8 +372,6 @@ def _shows_pixels(scene: Scene, level: int, stamps: tuple[Stamp, ...]) -> bool:
             fine = resample(read, axes, window.rows, window.cols, len(scene.bands), np.dtype(scene.dtype))
             values, valid = scene._look(window.rows, window.cols, level, scene._read_open)
         except ReadError:
-            with open_reader(scene.source, files=scene.paths) as reader:
-                clear_errors(reader)
             continue
         other = values, np.ones(window.shape, bool) if valid is None else valid
         if fine[1].any() or other[1].any():

@@ -4,7 +4,7 @@ GDAL opens a local file that was cut short, and a remote one without its mask wh
 mask's directory, and does not say so.
 """
 
-import io
+import logging
 import struct
 import sys
 from collections import deque
@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
-from urllib.parse import urlparse
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import MissingFileError, NotARasterError, TruncatedFileError
-from geoseg.io.store import read_range
-from geoseg.scene.files import is_remote
+from geoseg.io.remote import is_remote, open_remote
+
+log = logging.getLogger("geoseg.scene")
 
 OFFSETS = (273, 324)
 """Tags of the places of strips and of tiles."""
@@ -29,17 +29,16 @@ SUBFILE_TYPE, MASK_OF_IMAGE = 254, 4
 IMAGE_TAGS = {256: 0, 257: 0, 258: 1, 259: 1, 277: 1, 278: 2**32 - 1, 284: 1}
 """Tags of width, height, bits per sample, compression, samples, rows per strip and planes, with their defaults."""
 UNCOMPRESSED, SEPARATE = 1, 2
-TYPES = {3: "u2", 4: "u4", 16: "u8"}
-"""SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF."""
+USUAL_TYPES = {3: "u2", 4: "u4", 16: "u8"}
+"""SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF, in which places and sizes are written."""
+TYPES = USUAL_TYPES | {1: "u1", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 17: "i8", 18: "u8"}
+"""All types of whole numbers: BYTE, signed ones, and those of places of directories."""
 
 HEAD_BYTES = 16
 
 MOST_DIRECTORIES, MOST_FIELDS = 1000, 50_000
 """Directories of a file, and fields in all of them, above which it is damaged: images, overviews and masks are a few
 dozen, of some twenty fields each."""
-
-PIECE = 1 << 14
-"""Bytes fetched of a remote file at a time: the directories of a COG lie in the first piece."""
 
 
 def check_complete(path: str) -> None:
@@ -61,6 +60,22 @@ def check_complete(path: str) -> None:
             f"{path} is cut short: its pixels reach to byte {end:,}, but it ends at {size:,}. "
             "Copy or download it again."
         )
+
+
+def has_unusual_tables(path: str) -> bool:
+    """Return True for a local TIFF that gives places or sizes of its strips in a type of which GDAL reads few or none.
+
+    Raises:
+        NotARasterError: If its directories cannot be followed.
+    """
+    if is_remote(path) or not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        try:
+            _, fields = next(Tiff.of(file).directories(Path(path).stat().st_size), (0, {}))
+        except (ValueError, struct.error, IndexError) as err:
+            raise _damaged(path, err) from err
+    return any(fields[tag].type not in USUAL_TYPES for tag in (*OFFSETS, *BYTE_COUNTS) if tag in fields)
 
 
 def check_directories(path: str) -> None:
@@ -91,22 +106,22 @@ def _damaged(path: str, err: Exception) -> NotARasterError:
 def check_mask(path: str) -> None:
     """Refuse a remote TIFF in which GDAL found no mask although there is one.
 
+    Where the server refuses to answer, log a warning.
+
     Raises:
         MissingFileError: If there is one, or the server does not let us find out.
     """
-    if urlparse(path).scheme in ("http", "https", "s3"):
-        url = path
-    elif path.startswith("/vsicurl/http"):
-        url = path.removeprefix("/vsicurl/")
-    elif path.startswith("/vsis3/"):
-        url = f"s3://{path.removeprefix('/vsis3/')}"
-    else:
-        return  # only GDAL reaches it
+    if not is_remote(path):
+        return
     found, cause = "it has a mask that the server did not hand out", None
     try:
-        if not has_mask_directory(RangeFile(url)):  # type: ignore[arg-type]  # reads and seeks, as is needed
-            return
-    except (ValueError, struct.error, IndexError) as err:
+        with open_remote(path) as file:
+            if not has_mask_directory(file):  # type: ignore[arg-type]  # reads and seeks, as is needed
+                return
+    except PermissionError as err:
+        log.warning("%s: not checked whether it has a mask, because the server refused to tell (%s).", path, err)
+        return
+    except (OSError, ValueError, struct.error, IndexError) as err:
         found, cause = str(err), err
     raise MissingFileError(
         f"{path} cannot be opened whole ({found}). The server was busy or disconnected: retry, or copy the file."
@@ -267,27 +282,3 @@ class Tiff:
         dtype = field.dtype.newbyteorder(self.order)
         self.file.seek(field.place)
         return np.frombuffer(self.file.read(field.count * dtype.itemsize), dtype).astype(np.int64)
-
-
-class RangeFile(io.RawIOBase):
-    """A remote file, read in pieces that are fetched once."""
-
-    def __init__(self, url: str) -> None:
-        """Begin at the start of a file over HTTP or S3."""
-        self.url, self.at, self.pieces = url, 0, dict[int, bytes]()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a byte, from the start."""
-        self.at = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes."""
-        first, last = self.at // PIECE, (self.at + size - 1) // PIECE
-        for number in range(first, last + 1):
-            if number not in self.pieces:
-                self.pieces[number] = read_range(self.url, number * PIECE, (number + 1) * PIECE)
-        content = b"".join(self.pieces[number] for number in range(first, last + 1))
-        start = self.at - first * PIECE
-        self.at += size
-        return content[start : start + size]

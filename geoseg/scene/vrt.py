@@ -22,8 +22,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError, UsageError
 from geoseg.gdal import GDAL_ERRORS, placed_crs
+from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, order_bands
-from geoseg.scene.files import is_remote, is_vrt
+from geoseg.scene.files import is_vrt
 from geoseg.scene.georeference import check_transform
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
@@ -44,7 +45,8 @@ def check_sources(path: str) -> None:
 
     Raises:
         MissingFileError: If a source does not exist.
-        NotARasterError: If a VRT is a source of itself, also by way of others, or reads raw bytes of other folders.
+        NotARasterError: If a VRT is not text, is a source of itself, also by way of others, or reads raw bytes of other
+            folders.
     """
     if is_remote(path) or path.startswith("/vsi") or not is_vrt(path):
         return
@@ -53,7 +55,7 @@ def check_sources(path: str) -> None:
     known = {first}
     while pending:
         vrt, way = pending.pop()
-        root = _parse(vrt.read_bytes())
+        root = _parse(_read_text(vrt))
         _check_raw_bands(root, vrt.parent, str(vrt))
         for source in _local_sources(root, vrt.parent):
             if not source.exists():
@@ -82,7 +84,7 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
     if src.driver != "VRT":
         return
     text = src.tags(ns="xml:VRT").get("xml:VRT", "")
-    _check_raw_bands(_parse(text.encode()), Path(path).resolve().parent, path)
+    _check_raw_bands(_parse(text), Path(path).resolve().parent, path)
     if "PixelFunctionLanguage" not in text:
         return
     try:
@@ -95,7 +97,17 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
         ) from err
 
 
-def _parse(text: bytes) -> ElementTree.Element:
+def _read_text(vrt: Path) -> str:
+    try:
+        return vrt.read_bytes().decode()
+    except UnicodeDecodeError as err:
+        raise NotARasterError(
+            f"{vrt} is a VRT that is not in UTF-8 ({err.reason} at byte {err.start:,}). Save it as UTF-8, or "
+            "build it again with `gdalbuildvrt`."
+        ) from err
+
+
+def _parse(text: str) -> ElementTree.Element:
     """Return the root of a VRT; an empty one if it is not XML, which GDAL reports."""
     try:
         return ElementTree.fromstring(text)
@@ -267,12 +279,8 @@ def _order(part: Part) -> tuple[int, ...]:
 
 
 def _source(part: Part, col: int, row: int, band: str) -> str:
-    path = part.path  # as GDAL calls it
-    if path.startswith(("http://", "https://")):
-        path = f"/vsicurl/{path}"
-    elif path.startswith("s3://"):
-        path = f"/vsis3/{path[5:]}"
-    elif "://" not in path and not path.startswith("/vsi"):
+    path = vsi_path(part.path)
+    if "://" not in path and not path.startswith("/vsi"):
         path = str(Path(path).resolve())
     is_mask = band == "mask,1"
     left_out = 0 if is_mask else part.nodata  # a later file's nodata must not hide an earlier file's data

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
+from geoseg.errors import SourceError
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.scene import is_remote
 
@@ -22,7 +23,14 @@ def clean(text: str) -> str:
     """Return a location as the rest of geoseg takes it.
 
     `file://` and `~` become local paths; what a web URL must not contain, such as spaces, is escaped.
+
+    Raises:
+        SourceError: If it is a URL that cannot be parsed.
     """
+    try:
+        urlparse(text)
+    except ValueError as err:
+        raise SourceError(f"{text} is not a URL that can be read ({err}). Check it.") from err
     if text.startswith("file:"):
         return url2pathname(unquote(urlparse(text).path))
     if is_web(text):
@@ -52,14 +60,14 @@ def is_s3(location: str) -> bool:
 
 def is_folder(location: str) -> bool:
     """Return True for a local folder that exists."""
-    return is_local(location) and Path(location).is_dir()
+    return is_local(location) and is_there(location) and Path(location).is_dir()
 
 
 def is_pattern(location: str) -> bool:
     """Return True for a location with wildcards, unless such a file exists; a `?` in a URL begins its query."""
     if not is_local(location) and not is_s3(location):
         return "*" in location.partition("?")[0]
-    return any(sign in location for sign in MAGIC) and not (is_local(location) and Path(location).exists())
+    return any(sign in location for sign in MAGIC) and not (is_local(location) and is_there(location))
 
 
 def is_prefix(location: str) -> bool:
@@ -69,7 +77,15 @@ def is_prefix(location: str) -> bool:
 
 def is_missing(location: str) -> bool:
     """Return True for a local file that does not exist."""
-    return is_local(location) and not Path(location).is_file()
+    return is_local(location) and not (is_there(location) and Path(location).is_file())
+
+
+def is_there(path: str) -> bool:
+    """Return True if a local path exists; names that no file can have, such as endless ones, do not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def is_stac(location: str) -> bool:

@@ -5,7 +5,6 @@ stac-geoparquet is one too: https://github.com/stac-utils/stac-geoparquet.
 
 import csv
 import io
-import json
 import logging
 import math
 import re
@@ -14,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,12 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import GeosegError, ManifestError, MissingCRSError
 from geoseg.gdal import placed_crs
 from geoseg.io.reproject import in_degrees
-from geoseg.io.store import read_bytes
+from geoseg.io.store import parse_json, read_bytes
 from geoseg.io.suffixes import PARQUET_SUFFIXES
 from geoseg.io.tables import plural
 from geoseg.scene import parse_crs
-from geoseg.sources.location import is_local, join, suffix_of
-from geoseg.sources.source import Found, as_utc
+from geoseg.sources.location import is_missing, join, suffix_of
+from geoseg.sources.source import Found, as_utc, is_footprint
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +39,13 @@ PATH_COLUMNS = ("path", "href", "location", "url")
 """Where a scene is; the first of these that a table has."""
 
 MOMENT_COLUMNS = ("datetime", "start_datetime")
-ROW_COLUMNS = frozenset((*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "assets", "id", "collection"))
+ROW_COLUMNS = frozenset(
+    (*PATH_COLUMNS, *MOMENT_COLUMNS, "crs", "name", "bands", "nodata", "alpha", "assets", "id", "collection")
+)
 """Every column that is read; others are ignored."""
+
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""How tables write that something is so or not."""
 
 Row = Mapping[str | None, Any]
 """Values by column, in lower case; the column None has the values beyond the header."""
@@ -76,11 +79,13 @@ def read_manifest(location: str, asset: str | None = None) -> list[Found]:
             found.append(replace(_parse_row(row, location, asset), footprint=footprint))
         except GeosegError as err:
             bad.append(f"{where}: {err}")
+    if len(bad) == 1:
+        raise ManifestError(f"{location}: 1 of {plural(1 + len(found), 'row')} cannot be used: {bad[0]}")
     if bad:
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         raise ManifestError(
-            f"{location}: {len(bad)} of {plural(len(bad) + len(found), 'row')} cannot be used. Fix or remove them.\n"
-            + "\n".join([*bad[:SHOWN], *more])
+            f"{location}: {len(bad)} of {plural(len(bad) + len(found), 'row')} cannot be used. Fix or remove them.",
+            rows=[*bad[:SHOWN], *more],
         )
     if not found:
         raise ManifestError(f"{location} has columns but no rows. One row per scene is expected; add at least one.")
@@ -95,11 +100,19 @@ def _read_csv(data: bytes, location: str) -> Iterator[tuple[str, Row]]:
         raise ManifestError(f"{location} is not text in UTF-8 ({err}). Save it as CSV in UTF-8.") from err
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=header.count))
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    try:
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    except csv.Error as err:
+        raise ManifestError(f"{location} cannot be read as CSV ({err} in its first line). Write it again.") from err
     reader.fieldnames = columns
     _check_columns(columns, location)
-    for row in reader:
-        yield f"line {reader.line_num}", row
+    try:
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    except csv.Error as err:
+        raise ManifestError(
+            f"{location} cannot be read as CSV ({err} in line {reader.line_num}). Check the quotes, or write it again."
+        ) from err
 
 
 def _check_columns(columns: Sequence[str], location: str) -> None:
@@ -117,17 +130,17 @@ def _read_table(data: bytes, location: str) -> list[tuple[str, Row]]:
 
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as err:
+        names = {name.lower(): name for name in file.schema_arrow.names}
+        _check_columns(list(names), location)
+        table = file.read(columns=[name for lower, name in names.items() if lower in ROW_COLUMNS])
+        table = table.rename_columns([name.lower() for name in table.column_names])
+        for i, field in enumerate(table.schema):
+            if pa.types.is_timestamp(field.type):  # Python's datetime has microseconds
+                moments = table.column(i).cast(pa.timestamp("us", field.type.tz), safe=False)
+                table = table.set_column(i, field.name, moments)
+        return [(f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
         raise ManifestError(f"{location} cannot be read as Parquet ({err}). Write it again, or use CSV.") from err
-    names = {name.lower(): name for name in file.schema_arrow.names}
-    _check_columns(list(names), location)
-    table = file.read(columns=[name for lower, name in names.items() if lower in ROW_COLUMNS])
-    table = table.rename_columns([name.lower() for name in table.column_names])
-    for i, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):  # Python's datetime has microseconds
-            moments = table.column(i).cast(pa.timestamp("us", field.type.tz), safe=False)
-            table = table.set_column(i, field.name, moments)
-    return [(f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
 
 
 def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
@@ -141,17 +154,17 @@ def _read_footprints(data: bytes, location: str) -> list[BaseGeometry | None]:
     import geopandas
 
     try:
-        column = json.loads(geo)["primary_column"]
+        column = parse_json(geo)["primary_column"]
         shapes = geopandas.read_parquet(io.BytesIO(data), columns=[column]).geometry
-    except (ValueError, KeyError) as err:
+    except Exception as err:  # geopandas, shapely, pyarrow and pyproj raise several types without a common root
         raise ManifestError(f"{location} cannot be read as GeoParquet ({err}). Write it again, or use CSV.") from err
     if placed_crs(shapes.crs) is None:
         log.warning("%s: its footprints have no CRS and are not used; every scene is opened.", location)
         return [None] * len(shapes)
-    known = ~(shapes.isna() | shapes.is_empty)
+    known = np.array([shape is not None and bool(np.isfinite(shape.bounds).all()) for shape in shapes], bool)
     placed = np.full(len(shapes), None, object)
     placed[known] = in_degrees(shapes[known].to_numpy(), shapes.crs)
-    return [shape if shape is not None and not shape.is_empty else None for shape in placed]
+    return [shape if shape is not None and is_footprint(shape) else None for shape in placed]
 
 
 def _parse_row(row: Row, location: str, asset: str | None) -> Found:
@@ -175,7 +188,7 @@ def _parse_row(row: Row, location: str, asset: str | None) -> Found:
         if not href:
             raise ManifestError(f"{column} is empty. A file or URL is expected.")
     path = join(location, href)
-    if is_local(path) and not Path(path).is_file():
+    if is_missing(path):
         raise ManifestError(f"there is no file {path}. A raster is expected; paths start from the manifest's folder.")
     return Found(
         path,
@@ -185,6 +198,8 @@ def _parse_row(row: Row, location: str, asset: str | None) -> Found:
         datetime=_moment(row),
         crs=_crs(_text(row.get("crs"))),
         bands=_bands(row.get("bands")),
+        nodata=_nodata(row.get("nodata")),
+        alpha=_alpha(row.get("alpha")),
     )
 
 
@@ -193,6 +208,10 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float):
         value = None if math.isnan(value) else f"{value:g}" if not value.is_integer() else int(value)
     return str(value).strip() or None if value is not None else None
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _asset_href(row: Row, wanted: str | None) -> str:
@@ -207,9 +226,9 @@ def _asset_href(row: Row, wanted: str | None) -> str:
     from geoseg.sources.stac import choose_asset
 
     assets = {
-        key: Asset(str(cell["href"]), media_type=_text(cell.get("type")), roles=list(cell.get("roles") or ()))
+        key: Asset(str(cell["href"]), media_type=_text(cell.get("type")), roles=_texts(cell.get("roles")))
         for key, cell in struct.items()
-        if cell and cell.get("href")
+        if isinstance(cell, dict) and cell.get("href")
     }
     return assets[choose_asset(assets, wanted, f"the Item {row.get('id')}")].href
 
@@ -243,8 +262,27 @@ def _bands(value: Any) -> tuple[int, ...] | None:
     parts = value if isinstance(value, list) else re.split(r"[\s,;]+", _text(value) or "")
     try:
         bands = tuple(int(part) for part in parts if part not in ("", None))
-    except ValueError as err:
+    except (ValueError, TypeError, OverflowError) as err:
         raise ManifestError(f"bands {value} is not a list of band numbers. Expected: 1,2,3, say.") from err
     if bands and min(bands) < 1:
         raise ManifestError(f"bands {value} counts from 0; bands are numbered from 1. Expected: 1,2,3, say.")
     return bands or None
+
+
+def _nodata(value: Any) -> float | None:
+    if _text(value) is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ManifestError(f"nodata {value} is not a number. Expected: 255, say; NaN means nodata anyway.")
+    return number
+
+
+def _alpha(value: Any) -> bool | None:
+    text = (_text(value) or "").lower()
+    if text and text not in TRUTHS:
+        raise ManifestError(f"alpha {value} is neither true nor false. Expected one of them, or nothing.")
+    return TRUTHS[text] if text else None

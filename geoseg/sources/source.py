@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -27,6 +29,9 @@ MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
 110 km at 60 degrees north), and catalogs round. One scene too many costs reading one header."""
 
+FARTHEST = (720.0, 100.0, 720.0, 100.0)
+"""Largest longitudes and latitudes, to either side, of a footprint: catalogs count longitudes from anywhere."""
+
 Bounds = tuple[float, float, float, float]
 
 
@@ -41,6 +46,8 @@ class SceneSource:
         footprint: The ground it covers, EPSG:4326; None where unknown.
         crs: The CRS to use where the file has none.
         bands: One-based band numbers; None leaves the choice to model and file.
+        nodata: The nodata value that counts instead of the file's.
+        alpha: Whether a band that is marked alpha is a mask; found out by default.
     """
 
     name: str
@@ -49,6 +56,8 @@ class SceneSource:
     footprint: BaseGeometry | None = None
     crs: str | None = None
     bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,8 @@ class Found:
         footprint: See `SceneSource`.
         crs: See `SceneSource`.
         bands: See `SceneSource`.
+        nodata: See `SceneSource`.
+        alpha: See `SceneSource`.
     """
 
     path: str
@@ -74,6 +85,21 @@ class Found:
     footprint: BaseGeometry | None = None
     crs: str | None = None
     bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    alpha: bool | None = None
+
+
+def pixels_with_data(source: SceneSource, nodata: float | None, alpha: bool | None) -> dict[str, Any]:
+    """Return `nodata` and `alpha` of `open_scene` for a scene: its own if it has any, else those for all scenes."""
+    return {
+        "nodata": nodata if source.nodata is None else source.nodata,
+        "alpha": alpha if source.alpha is None else source.alpha,
+    }
+
+
+def is_footprint(shape: BaseGeometry) -> bool:
+    """Return True for a geometry that may be ground in degrees: what lies anywhere else says nothing about a scene."""
+    return not shape.is_empty and bool((np.abs(shape.bounds) <= FARTHEST).all())
 
 
 def as_utc(moment: dt.datetime | None) -> dt.datetime | None:
@@ -122,7 +148,8 @@ def name_sources(found: Sequence[Found]) -> list[SceneSource]:
                 "them separately, each with its own `out`, or give them names in a manifest (a CSV with columns path "
                 "and name)."
             )
-        sources.append(SceneSource(own, (one.path,), one.datetime, one.footprint, one.crs, one.bands))
+        known = (one.datetime, one.footprint, one.crs, one.bands, one.nodata, one.alpha)
+        sources.append(SceneSource(own, (one.path,), *known))
     return sources
 
 

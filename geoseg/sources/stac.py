@@ -10,19 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pystac
+import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AssetError, CatalogError, MissingFileError
 from geoseg.io.store import read_bytes
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.io.tables import plural
-from geoseg.sources.location import API_SEARCH, identity, is_local, is_web, join, suffix_of
-from geoseg.sources.source import Found, as_utc
+from geoseg.sources.location import API_SEARCH, identity, is_local, is_there, is_web, join, suffix_of
+from geoseg.sources.source import Found, as_utc, is_footprint
+from geoseg.third_party import ignore_warnings
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ SAVE_A_SEARCH = (
     "Save the Items that you want as a file and name that: with pystac-client, "
     "client.search(...).item_collection().save_object('items.json')"
 )
+
+
+NOT_STAC = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What reading a document as STAC raises if it is something else: pystac takes its parts as they come."""
 
 
 class StoreIO(pystac.StacIO):
@@ -118,17 +124,22 @@ def _walk(first: Document, asset: str | None) -> Iterator[Document]:
 
 
 def _read(location: str, asset: str | None) -> Document:
-    reader = StoreIO()
     try:
-        text = reader.read_json(location)
-        if text.get("type") == "FeatureCollection":
-            return _read_items(text, location, asset)
-        thing = reader.stac_object_from_dict(text, href=location, preserve_dict=False)
-    except (pystac.STACError, pystac.STACTypeError, ValueError, KeyError, TypeError, AttributeError) as err:
+        with ignore_warnings():  # of pystac on what it mends, and of coordinates that are no numbers
+            return _parse(location, asset)
+    except (*NOT_STAC, pystac.STACError, pystac.STACTypeError) as err:
         raise CatalogError(
             f"{location} cannot be read as STAC ({type(err).__name__}: {err}). "
             "The JSON of an Item, Collection, Catalog or ItemCollection is expected."
         ) from err
+
+
+def _parse(location: str, asset: str | None) -> Document:
+    reader = StoreIO()
+    text = reader.read_json(location)
+    if text.get("type") == "FeatureCollection":
+        return _read_items(text, location, asset)
+    thing = reader.stac_object_from_dict(text, href=location, preserve_dict=False)
     if isinstance(thing, pystac.Item):
         return Document(location, (_scene(thing, location, location, asset),), kind="Item")
     links = {rel: [join(location, str(link.target)) for link in thing.get_links(rel)] for rel in ("item", "child")}
@@ -164,7 +175,7 @@ def _scene(item: pystac.Item, base: str, location: str, asset: str | None) -> Fo
     called = f"The STAC Item {item.id} ({location})"
     key = choose_asset(item.assets, asset, called)
     path = join(base, item.assets[key].href)
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not is_there(path):
         raise AssetError(
             f"{called} has its asset {key} at {path}, where no file is. Copy it there, or name the address that the "
             "Item came from."
@@ -172,11 +183,20 @@ def _scene(item: pystac.Item, base: str, location: str, asset: str | None) -> Fo
     return Found(
         path,
         is_item=True,
-        name=item.id,
-        parent=item.collection_id,
+        name=str(item.id),
+        parent=None if item.collection_id is None else str(item.collection_id),
         datetime=as_utc(item.datetime or item.common_metadata.start_datetime),
-        footprint=shape(item.geometry) if item.geometry else None,
+        footprint=_footprint(item),
     )
+
+
+def _footprint(item: pystac.Item) -> BaseGeometry | None:
+    """Return the ground that an Item covers; None if its geometry is none."""
+    try:
+        found = shape(item.geometry) if item.geometry else None
+    except (*NOT_STAC, shapely.errors.ShapelyError):
+        found = None
+    return found if found is not None and is_footprint(found) else None
 
 
 def choose_asset(assets: Mapping[str, pystac.Asset], wanted: str | None, item: str) -> str:

@@ -121,6 +121,8 @@ def label_scene(
     where: str | None = None,
     layer: str = "",
     column: str = "",
+    nodata: float | None = None,
+    alpha: bool | None = None,
 ) -> LabeledScene:
     """Read the labels of a scene.
 
@@ -133,11 +135,13 @@ def label_scene(
         where: OGR attribute filter on them.
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class.
+        nodata: Nodata value that counts instead of the scene's own.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
 
     Raises:
         GeosegError: Scene, labels or area cannot be read or do not fit.
     """
-    scene = open_scene(image)
+    scene = open_scene(image, nodata=nodata, alpha=alpha)
     scene = scene.at_gsd(gsd_m) if scene.native.crs is not None else scene
     grid = scene.grid
     truth = read_labels(labels, grid, coding=coding, native=scene.native, layer=layer, column=column, empty_ok=True)

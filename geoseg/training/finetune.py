@@ -69,6 +69,8 @@ class FinetuneSettings:
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
         instances: Numbers of label rasters are those of single buildings.
         elsewhere: Scenes without any polygon have no buildings; they are left out by default, as unknown.
+        nodata: Nodata value that counts instead of that of the scenes.
+        alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         seed: Random seed of the held-out blocks and the crops.
         overrides: Values by dotted key of the recipe.
     """
@@ -85,6 +87,8 @@ class FinetuneSettings:
     codes: tuple[tuple[str, str], ...] = ()
     instances: bool = False
     elsewhere: bool = False
+    nodata: float | None = None
+    alpha: bool | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,6 +108,12 @@ class FinetuneSettings:
         also = {key: name for key, name in self.codes if key.startswith("#")}
         labels = {"layer": self.layer, "label_column": self.column, "instances": self.instances}
         return labels | {"values": values, "also": also}
+
+    @property
+    def scene_keys(self) -> dict[str, Any]:
+        """The keys of a recipe's source that say which pixels have data, as far as they are given."""
+        given = {"nodata": self.nodata, "alpha": self.alpha}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,7 @@ def _label_scene(
         where=settings.aoi_where,
         layer=settings.layer,
         column=settings.column,
+        **settings.scene_keys,
     )
     marked = scene.truth == coding.target[0]
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
@@ -299,6 +310,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "instances": settings.instances,
         **({"elsewhere": True} if settings.elsewhere else {}),
         "seed": settings.seed,
+        **settings.scene_keys,
     }
     refusal = ExistingResultError(
         f"{folder} has results of other scenes, labels, areas, model or seed, or they have changed since. "
@@ -326,7 +338,8 @@ def _plan(
                 "validate": ["choose"] if parts["choose"] else [],
                 "empty_ok": True,
             }
-            sources.append(source | {key: value for key, value in settings.label_keys.items() if value})
+            labels = {key: value for key, value in settings.label_keys.items() if value}
+            sources.append(source | labels | settings.scene_keys)
     network = {
         key: getattr(spec, key)
         for key in ("bands", "classes", "target", "auxiliary", "colors", "mean", "std", "pixel_max")
@@ -374,8 +387,8 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
     hidden = {source.name: held for source in plan.sources}
     metrics = train_variant(plan, "training", data=folder, out=folder, hidden=hidden, again=True)
     if metrics["steps"] < FEW_STEPS and metrics["minutes"] >= plan.fit.minutes:
-        message = "Only %d steps were possible in %g minutes. Continue with the same call and more `minutes`."
-        log.warning(message, metrics["steps"], plan.fit.minutes)
+        message = "There was time for %s only in %g minutes. Continue with the same call and more `minutes`."
+        log.warning(message, plural(metrics["steps"], "step"), plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
     if best and metrics["steps"] >= FEW_STEPS and _mean(best) - _mean(metrics["iou"]) > LEAST_GAIN:
@@ -411,6 +424,7 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
             aoi=areas,
             aoi_where="split = 'held'",
             buildings=False,
+            **settings.scene_keys,
         )
         scores.append(evaluate_scenes(scene.image, asked).total)
     return pool(scores).metrics() | {

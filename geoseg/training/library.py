@@ -32,6 +32,9 @@ _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "pipelines" / "recipes")
 
 _YAML = (".yaml", ".yml")
 
+MOST_LEVELS, MOST_VALUES = 32, 100_000
+"""Tables within tables, and values in all, of a recipe."""
+
 
 def list_recipes() -> dict[str, Path]:
     """Return the recipes that come with geoseg, by name."""
@@ -101,10 +104,30 @@ def read_table(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not TOML: {err}") from err
     except yaml.YAMLError as err:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    except RecursionError as err:
+        raise RecipeError(f"{path} is nested too deeply; expected tables of keys, and lists of them") from err
+    except ValueError as err:  # yaml makes dates and numbers itself
+        raise RecipeError(f"{path} has a value that cannot be read: {err}") from err
     if not isinstance(table, dict):
         raise RecipeError(f"{path} is a {type(table).__name__}; expected a table of keys")
+    _check_size(table, path)
     renamed: dict[str, Any] = us_spelling(table)
     return renamed
+
+
+def _check_size(table: Mapping[str, Any], path: Path) -> None:
+    """Refuse a table that is absurdly large or deep; in YAML, a few lines of aliases make billions of values."""
+    pending: list[tuple[int, Any]] = [(0, table)]
+    count = 0
+    while pending:
+        depth, value = pending.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        count += len(inner)
+        if depth > MOST_LEVELS or count > MOST_VALUES:
+            raise RecipeError(
+                f"{path} has more than {MOST_LEVELS} levels or {MOST_VALUES:,} values; expected a few tables of keys"
+            )
+        pending += [(depth + 1, one) for one in inner]
 
 
 def _read_text(path: Path) -> str:
@@ -179,6 +202,8 @@ def _lines(table: Mapping[str, Any], where: str) -> Iterator[str]:
     """Yield the plain keys of a table, then its tables; those of lower levels are on one line."""
     inner: dict[str, list[Mapping[str, Any]]] = {}
     for key, value in table.items():
+        if value is None:  # TOML has no word for it: a key that is missing has its default
+            continue
         tables = list(value) if isinstance(value, list | tuple) else [value]
         if not where and tables and all(isinstance(one, Mapping) for one in tables):
             inner[key] = tables

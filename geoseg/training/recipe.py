@@ -120,6 +120,8 @@ class Source:
     label_column: str = ""
     empty_ok: bool = False
     bands: tuple[int, ...] = ()
+    nodata: float | None = None
+    alpha: bool | None = None
     gsd_m: Annotated[float, within(0, 1000)] = 0.0
     colors: dict[str, str] = field(default_factory=dict)
     also: dict[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from geoseg.datasets.coding import UNKNOWN, Coding, class_indices, plan_coding
 from geoseg.datasets.labels import IGNORED, UNSURE, Labels, rasterize_areas, read_labels, read_outlines
 from geoseg.datasets.prepared import is_known, is_prepared, write_prepared
 from geoseg.datasets.splits import PARTS
-from geoseg.errors import LabelError, RecipeError
+from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.grid import Grid, Window, fit_lattice, reflect_indices
 from geoseg.io.suffixes import is_raster
 from geoseg.io.vectors import to_pixels
@@ -140,7 +140,7 @@ def quiet_scenes() -> Iterator[None]:
 def _key(part: SourcePart, recipe: Recipe) -> str:
     """Hash all that decides the prepared pixels, the files' sizes and times included."""
     network = recipe.network
-    about = {k: v for k, v in asdict(part.source).items() if k not in _ELSEWHERE}
+    about = {k: v for k, v in asdict(part.source).items() if k not in _ELSEWHERE and v is not None}
     target = {"gsd_m": recipe.gsd_m, "bands": network.bands, "stretched": _is_stretched(recipe)}
     target |= {"classes": network.classes, "target": network.target_class, "colors": network.colors}
     if network.auxiliary:
@@ -283,7 +283,11 @@ def _open(source: Source, image: Path, recipe: Recipe) -> Scene:
 
     Bands follow the rule of `geoseg.inference.choose_bands`.
     """
-    scene, wanted = open_scene(image, bands=source.bands or None), len(recipe.network.bands)
+    try:
+        scene = open_scene(image, bands=source.bands or None, nodata=source.nodata, alpha=source.alpha)
+    except UsageError as err:
+        raise RecipeError(f"sources.{source.name}.nodata cannot be used: {err}") from err
+    wanted = len(recipe.network.bands)
     found = scene.bands if source.bands or wanted <= len(scene.bands) else scene.data_bands
     if len(found) == 1:
         found *= wanted

@@ -71,7 +71,9 @@ def polygonize(
             `transform` and `crs`.
         interior: `(y, x)` float probability that a pixel lies inside a building, away from its edge and from others, as
             `predict_scene(layer="interior")` gives it: it tells buildings that touch apart.
-        transform: From pixel corners to world coordinates, as rasterio has it; pixels by default.
+        transform: From pixel corners to world coordinates, as rasterio has it. By default x = column and y = row, as
+            `imshow` draws an array. The results of a picture without georeference have y = -row instead, as GIS
+            programs show it: `Affine.scale(1, -1)`.
         crs: CRS of the world coordinates, in any form that rasterio takes; None for a plain picture.
         valid: `(y, x)` bool, True where there is data; NaN, and 255 in a mask, are never valid.
         threshold: A building has this probability or more. Probabilities are rounded to 1/254 first, as they are

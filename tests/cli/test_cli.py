@@ -2,14 +2,19 @@
 
 import ast
 import json
+import os
 import re
+import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+import rasterio
 import typer
 from typer.testing import CliRunner, Result
 
@@ -94,6 +99,7 @@ BAD_RUNS = {
         "--threshold 0.0 is not a number above 0 and below 1",
     ),
     "no threads": (["sample_data/scene.tif", "--threads", "0"], "--threads 0 is below 1"),
+    "band 0": (["sample_data/scene.tif", "--bands", "0"], "--bands 0 is not a list of band numbers, which count"),
     "no workers": (["sample_data/scene.tif", "--workers", "0"], "--workers 0 is below 1"),
     "no block": (["sample_data/scene.tif", "--block-px", "0"], "--block-px 0 is below 1"),
     "bundle that is none": (["sample_data/scene.tif", "--model", "LICENSE"], "safetensors"),
@@ -160,6 +166,30 @@ def test_what_is_misspelt_is_said_before_torch_is_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_GDAL_prints_by_itself_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "uint8", "crs": "EPSG:32630"}
+    place = rasterio.Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
+    with rasterio.open(tmp_path / "a.tif", "w", transform=place, **profile) as file:
+        file.write(np.ones((1, 8, 8), "uint8"))
+    content = (tmp_path / "a.tif").read_bytes()
+    sizes = struct.pack("<HH", 279, 4)  # of strips; without them GDAL computes them, and says so
+    assert content.count(sizes) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(sizes, struct.pack("<HH", 280, 4)))
+    read = f"import rasterio\nfile = rasterio.open({str(tmp_path / 'a.tif')!r})\nfile.read()\n"
+    start = (
+        "import sys\nfrom geoseg.cli import main\nsys.argv = ['geoseg', '--version']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+    )
+    quiet = [sys.executable, "-W", "ignore", "-c"]
+    env = {name: value for name, value in os.environ.items() if name != "CPL_LOG"}  # which other tests may have set
+    plain, ours = (
+        subprocess.run([*quiet, text], capture_output=True, text=True, check=True, env=env)
+        for text in (read, start + read)
+    )
+    assert "StripByteCounts" in plain.stderr
+    assert ours.stderr == ""
+
+
 def fail(error: BaseException) -> Callable[..., None]:
     def run_inputs(*args: object, **options: object) -> None:
         raise error
@@ -206,6 +236,29 @@ def test_an_error_of_GDAL_or_PROJ_that_nothing_expected_is_a_line_too(
     found, out, err = geoseg("run", "a.tif")
     assert (found, out) == (2, [])
     assert re.fullmatch(r"Error: (rasterio|pyproj|pyogrio) cannot work with this input: .*gdalinfo.*info.*\n", err)
+
+
+def test_a_warning_of_a_library_is_a_line(
+    geoseg: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_inputs(*args: object, **options: object) -> None:
+        warnings.simplefilter("always")
+        warnings.warn_explicit("Ring\n is open", RuntimeWarning, "/a/site-packages/pyogrio/raw.py", 200)
+        raise GeosegError("no good")
+
+    monkeypatch.setattr(run, "run_inputs", run_inputs)
+    assert geoseg("run", "a.tif")[2] == "Error: no good\n"
+    assert caplog.messages == ["pyogrio: Ring is open"]
+
+
+def test_a_message_is_one_line_of_printable_characters_however_long(
+    geoseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "a.tif\r\n has \x1b[31m no bands: " + "1, " * 5000 + "expected three."
+    monkeypatch.setattr(run, "run_inputs", fail(GeosegError(said)))
+    err = geoseg("run", "a.tif")[2]
+    assert re.fullmatch(r"Error: a\.tif has \ufffd\[31m no bands: (1, )+.*\[\.\.\.\].* expected three\.\n", err)
+    assert len(err) < 2100
 
 
 def test_an_error_of_geosegs_own_keeps_its_traceback(geoseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:

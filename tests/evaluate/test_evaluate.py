@@ -280,6 +280,24 @@ def test_the_curve_finds_the_threshold_that_was_hidden(tmp_path: Path, painted, 
     assert len(json.loads((tmp_path / "out" / "metrics.json").read_text())["curve"]) == 254
 
 
+def test_metrics_say_how_labels_footprints_and_area_came_from_another_datum(tmp_path: Path, write) -> None:
+    scene = write(tmp_path / "scene.tif", np.full((60, 80), 9))
+    for name, shape, crs in (("truth", box(5, 5, 30, 30), 2136), ("tool", box(5, 5, 30, 30), 4326)):
+        geopandas.GeoSeries([shape], crs=CRS).to_crs(crs).to_file(tmp_path / f"{name}.gpkg")
+    area = save(tmp_path / "area.gpkg", box(0, 0, 50, 70))
+    options = {"footprints": tmp_path / "tool.gpkg", "aoi": area, "out": tmp_path / "out", "pictures": False}
+    score(scene, tmp_path / "truth.gpkg", **options)
+    ((_, found),) = json.loads((tmp_path / "out" / "metrics.json").read_text())["scenes"].items()
+    shifts = {shift["what"].split()[0]: shift for shift in found["datum_shifts"]}
+    assert len(found["datum_shifts"]) == len(shifts)
+    assert {what: shift["source"] for what, shift in shifts.items()} == {
+        "labels": "EPSG:2136",
+        "footprints": "EPSG:4326",
+    }
+    assert shifts["labels"]["accuracy_m"] > 1
+    assert {shift["target"] for shift in shifts.values()} == {CRS}
+
+
 def test_metrics_are_written_and_never_replaced_unasked(tmp_path: Path, painted, model: Path, write) -> None:
     labels = write(tmp_path / "labels.tif", np.ones((150, 170)))
     out = tmp_path / "out"

@@ -128,6 +128,25 @@ def test_8_bit_pixels_are_not_what_a_model_of_another_range_knows(
         assert ("8-bit pixels, from 0 to 255; the model" in caplog.text) == is_said
 
 
+@pytest.mark.parametrize(
+    ("dtype", "pixel_max", "said"),
+    [
+        ("uint8", 255.0, "fills much of its border"),
+        ("uint16", 255.0, "decides the stretch"),
+        ("uint16", 65535.0, "fills much of its border"),
+    ],
+)
+def test_a_collar_is_said_once_whatever_the_pixels_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: str, pixel_max: float, said: str
+) -> None:
+    path = Path(scene_of(tmp_path, "rgb", dtype=dtype, size=520).paths[0])
+    with rasterio.open(path, "r+") as dst:
+        dst.write(np.full((3, 520, 80), np.iinfo(dtype).max, dtype), window=((0, 520), (0, 80)))
+    fit_scene(open_scene(path), spec_of("red", "green", "blue", pixel_max=pixel_max))
+    assert said in caplog.text
+    assert caplog.text.count("`nodata=") == 1
+
+
 @pytest.mark.parametrize(("chip", "halo"), [(64, 32), (64, -1), (32, 40), (100, 8)])
 def test_chips_that_cannot_work_are_refused_before_any_work(tmp_path: Path, chip: int, halo: int) -> None:
     bundle = Bundle(RGB, tmp_path / "none.safetensors", "")

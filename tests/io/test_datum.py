@@ -52,9 +52,13 @@ def test_a_missing_grid_is_named_with_what_it_costs_and_how_to_get_it(caplog: py
     assert "OSTN15" in shift.missing_grids[0]
 
 
-def test_a_missing_grid_counts_for_any_pixels(caplog: pytest.LogCaptureFixture) -> None:
-    check_shift("AOI", 27700, grid_at(32631, 1.3107, 52.6276, gsd_m=10.0))
-    assert "accurate to 2 m (0.2 pixels)" in caplog.text
+@pytest.mark.parametrize(("gsd_m", "said"), [(1.9, "accurate to 2 m (1.1 pixels)"), (2.1, "")])
+def test_a_missing_grid_counts_from_a_pixel_on(caplog: pytest.LogCaptureFixture, gsd_m: float, said: str) -> None:
+    shift = check_shift("AOI", 27700, grid_at(32631, 1.3107, 52.6276, gsd_m=gsd_m))
+    assert shift is not None
+    assert shift.missing_grids
+    assert said in caplog.text
+    assert bool(caplog.messages) == bool(said)
 
 
 def test_an_unknown_accuracy_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from geoseg.errors import MissingFileError, OutputError
 from geoseg.io import store as module
-from geoseg.io.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, read_range, stamp
+from geoseg.io.remote import REMOTE_ENV, open_remote
+from geoseg.io.store import LocalStore, S3Store, Store, glob, list_names, open_store, read_bytes, stamp
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +209,6 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_error(int(self.path[1:]))
         elif self.path == "/short":
             self.answer(200, b"{}", length=9)
-        elif self.path in ("/ranges", "/generous"):
-            Server.asked.append(self.headers["Range"])
-            first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
-            self.answer(206, self.body[first : last + 1 + (self.path == "/generous")])
         else:
             self.answer(200, self.body)
 
@@ -237,6 +234,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a `Server`."""
     monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setitem(REMOTE_ENV, "GDAL_HTTP_RETRY_DELAY", "0.01")
     monkeypatch.setattr(Server, "failures", 2)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -254,22 +252,16 @@ def test_a_server_that_recovers_is_asked_again(server: str, status: int) -> None
     with pytest.raises(MissingFileError, match="404"):
         read_bytes(f"{server}/missing")
     assert Server.asked == ["/missing"]  # once: it will not come
-    with pytest.raises(MissingFileError, match="IncompleteRead"):
+    with pytest.raises(MissingFileError, match=r"remaining|missing"):
         read_bytes(f"{server}/short")
-
-
-@pytest.mark.parametrize("path", ["ranges", "generous", "whole"])
-def test_a_range_holds_its_bytes_and_no_more_whatever_the_server_sends(server: str, path: str) -> None:
-    Server.asked.clear()
-    assert read_range(f"{server}/{path}", 3, 7) == b"3456"
-    assert read_range(f"{server}/{path}", 8, 12) == b"89"
-    assert Server.asked == ([] if path == "whole" else ["bytes=3-6", "bytes=8-11"])
 
 
 def test_a_range_of_an_object_in_a_bucket_holds_its_bytes_and_no_more(bucket: str) -> None:
     S3Store(f"{bucket}/range").write("a", Server.body)
-    assert read_range(f"{bucket}/range/a", 3, 7) == b"3456"
-    assert read_range(f"{bucket}/range/a", 8, 12) == b"89"
+    with open_remote(f"{bucket}/range/a") as file:
+        for start, wanted in ((3, b"3456"), (8, b"89")):
+            file.seek(start)
+            assert file.read(4) == wanted
 
 
 def test_a_bucket_says_with_412_or_409_that_another_was_faster(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

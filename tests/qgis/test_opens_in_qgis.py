@@ -99,7 +99,7 @@ def _town() -> NDArray[np.uint8]:
 def _write_picture(folder: Path) -> None:
     """Write a picture, its polygons and its mask."""
     Image.fromarray(_town()).save(folder / "town.png")
-    vectorize_raster(folder / "town.png", VectorizeSettings(out=folder / "town", outline="raw", full_scale=255))
+    vectorize_raster(folder / "town.png", VectorizeSettings(out=folder / "town", outline="raw"))
     shutil.copy(folder / "town" / "buildings.gpkg", folder / "town.gpkg")
     grid = open_scene(folder / "town.png").grid
     write_raster(mask_file(folder / "town.tif"), [(grid.window, _town() // 255)], grid)
@@ -176,6 +176,13 @@ def test_qgis_shows_picture_mask_and_polygons_at_one_place(look: Look) -> None:
     drawn = _share_of_color(polygons)  # with their borders
     assert (drawn & white).sum() > 0.9 * (drawn | white).sum()
     assert (drawn & white[::-1]).sum() < 0.6 * white.sum()
+
+
+def test_qgis_draws_the_polygons_of_a_mask_though_they_have_no_confidence(look: Look) -> None:
+    facts, inside = look.facts["town.gpkg"], _style_colors(look.pictures / "town.gpkg")
+    assert "confidence" not in facts["fields"]
+    assert set(facts["colors"]) == inside, "QGIS does not use the style in the GeoPackage"
+    assert (_share_of_color(look.picture("town.gpkg")) & (_town() > 0)).sum() > 0.9 * (_town() > 0).sum()
 
 
 def test_qgis_counts_every_footprint(look: Look) -> None:

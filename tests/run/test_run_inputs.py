@@ -107,11 +107,15 @@ def test_one_scene_becomes_a_result_several_one_each_and_a_mosaic_one_of_all(sce
 def test_what_a_manifest_says_of_a_scene_goes_before_what_the_user_says_of_all(
     scenes: Path, models: Path, rows: int
 ) -> None:
-    lines = ["path,crs,bands", "a.tif,EPSG:32631,2", "b.tif,,"][: rows + 1]
+    lines = ["path,crs,bands,nodata,alpha", "a.tif,EPSG:32631,2,0,no", "b.tif,,,,"][: rows + 1]
     (scenes / "list.csv").write_text("\n".join(lines))
-    run_inputs(["list.csv"], given(models, out="out", bands=(1,)), quiet=True)
-    reports = [json.loads(path.read_text())["scene"] for path in sorted((scenes / "out").rglob("run.json"))]
-    assert [(report["crs"], report["bands"]) for report in reports] == [("EPSG:32631", [2]), ("EPSG:32630", [1])][:rows]
+    run_inputs(["list.csv"], given(models, out="out", bands=(1,), nodata=7, alpha=True), quiet=True)
+    reports = [json.loads(path.read_text()) for path in sorted((scenes / "out").rglob("run.json"))]
+    found = [(report["scene"]["crs"], report["scene"]["bands"]) for report in reports]
+    assert found == [("EPSG:32631", [2]), ("EPSG:32630", [1])][:rows]
+    assert [(report["facts"]["nodata"], report["facts"]["alpha"]) for report in reports] == [(0, False), (7, True)][
+        :rows
+    ]
 
 
 @pytest.mark.parametrize("many", [False, True])

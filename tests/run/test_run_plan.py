@@ -117,6 +117,15 @@ def test_report_says_what_was_run(tmp_path: Path) -> None:
     assert result.paths == [str(tmp_path / "out" / name) for name in names]
 
 
+@pytest.mark.parametrize("first", [255, 0])
+def test_a_scene_without_data_is_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture, first: int) -> None:
+    valid = np.zeros((60, 60), np.uint8)
+    valid[0, 0] = first
+    result = run_fake(write_raster(tmp_path / "scene.tif", blobs(60, 60), valid=valid), tmp_path / "out")
+    assert result.report["counts"]["valid_pixels"] == (first > 0)
+    assert ("scene has no pixel with data: the result is nodata everywhere" in caplog.text) == (first == 0)
+
+
 def test_scene_without_buildings_gives_empty_layers(tmp_path: Path) -> None:
     result = run_fake(write_raster(tmp_path / "scene.tif", np.zeros((60, 60), np.uint8)), tmp_path / "out")
     _, mask, footprints = read_all(result)

@@ -21,7 +21,8 @@ import shapely
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from geoseg.errors import ExistingResultError, GeosegError, UnfinishedError
+from geoseg.errors import ExistingResultError, GeosegError, UnfinishedError, UsageError
+from geoseg.inference import InferenceOptions
 from geoseg.run import RunSettings, run_inputs
 
 SIDE = 96
@@ -154,6 +155,15 @@ def findings(out: Path) -> list[Any]:
         with rasterio.open(out / f"{name}.tif") as raster:
             found += [raster.crs.to_wkt(), raster.transform, raster.read().tobytes()]
     return [*found, geopandas.read_parquet(out / "buildings.parquet").geometry.to_wkb().tolist()]
+
+
+@pytest.mark.parametrize(
+    ("bands", "said"), [("1,2,3", "1,2,3"), ([0], "0"), ([1, -2, 3], "1,-2,3"), ([], ""), ([1.5], "1.5")]
+)
+def test_bands_that_are_no_list_of_numbers_from_1_are_refused(bands: Any, said: str) -> None:
+    for options in (RunSettings, InferenceOptions):
+        with pytest.raises(UsageError, match=f"^`bands={said}` is not a list of band numbers, which count from 1"):
+            options(bands=bands)
 
 
 def test_every_setting_is_declared_once() -> None:

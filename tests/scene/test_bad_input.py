@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
 
 from geoseg.errors import (
     BandMismatchError,
@@ -258,6 +259,45 @@ def test_a_TIFF_whose_last_strip_is_said_to_be_as_long_as_the_others_is_whole(wr
     path.write_bytes(content[:-1])
     with pytest.raises(TruncatedFileError, match="is cut short"):
         open_scene(path)
+
+
+def signed_tables(write, pixels: np.ndarray, kind: int, rows: int) -> Path:
+    """Write a TIFF whose strips have places and sizes of another type of four bytes: 9 is signed, 13 is a directory."""
+    path = write("a.tif", pixels, blockysize=rows)
+    content = bytearray(path.read_bytes())
+    for tag in (273, 279):
+        entry = next(at for usual in (3, 4) if (at := content.find(struct.pack("<HH", tag, usual))) >= 0)
+        usual, count = struct.unpack_from("<HI", content, entry + 2)
+        size = 2 if usual == 3 else 4
+        at = entry + 8 if count * size <= 4 else struct.unpack_from("<I", content, entry + 8)[0]
+        numbers = struct.unpack_from(f"<{count}{'H' if usual == 3 else 'I'}", content, at)
+        struct.pack_into("<H", content, entry + 2, kind)
+        if count == 1:
+            struct.pack_into("<I", content, entry + 8, numbers[0])
+        else:
+            struct.pack_into("<I", content, entry + 8, len(content))
+            content += struct.pack(f"<{count}I", *numbers)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(9, 20), (9, 2), (13, 20), (13, 2)])
+def test_a_TIFF_whose_tables_GDAL_does_not_read_is_refused_and_read_if_it_does(
+    write, noise, kind: int, rows: int
+) -> None:
+    pixels = noise(1, 20, 20)
+    path = signed_tables(write, pixels, kind, rows)
+    try:
+        with rasterio.Env(), rasterio.open(path) as src:
+            is_read = bool((src.read() == pixels).all())
+    except RasterioError:
+        is_read = False
+    assert is_read == (kind == 9 and rows == 20)
+    if is_read:
+        np.testing.assert_array_equal(open_scene(path).read(Window(0, 0, 20, 20)).values, pixels)
+    else:
+        with pytest.raises(NotARasterError, match="says where its pixels lie in numbers of a type that GDAL does not"):
+            open_scene(path)
 
 
 def test_a_picture_placed_by_RPCs_alone_is_named_as_such(write, noise) -> None:

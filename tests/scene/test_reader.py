@@ -4,7 +4,9 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
+from rasterio.errors import RasterioError
 
 from geoseg.scene import close_idle_readers, open_reader
 
@@ -67,3 +69,17 @@ def test_a_file_that_was_replaced_is_opened_anew(write) -> None:
     other.replace(path)
     with open_reader(str(path)) as reader:
         assert reader.read(1).shape == (40, 60)
+
+
+def test_the_error_of_a_read_that_failed_is_not_raised_again_by_the_next_call(write, noise) -> None:
+    path = write("a.tif", noise(1, 300, 300), compress="deflate", tiled=True, blockxsize=128, blockysize=128)
+    with rasterio.open(path) as src:
+        place = int(src.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[place : place + 500] = bytes(500)
+    path.write_bytes(content)
+    with pytest.raises(RasterioError), open_reader(str(path)) as reader:
+        reader.read(1)
+    with open_reader(str(path)) as again:
+        assert again is reader
+        assert again.colorinterp == (rasterio.enums.ColorInterp.gray,)

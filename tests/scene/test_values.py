@@ -44,6 +44,25 @@ def test_a_collar_that_nobody_declared_is_named_and_nodata_takes_it_out(
         np.testing.assert_array_equal(found.values[:, found.valid], expected.values[:, expected.valid])
 
 
+@pytest.mark.parametrize("value", [0, 255, 254])
+def test_a_collar_of_8_bit_pixels_is_named_and_nodata_takes_it_out(
+    write, caplog: pytest.LogCaptureFixture, value: int
+) -> None:
+    pixels = (ground("uint16", 520) % 250).astype(np.uint8)
+    pixels[:, :, :70] = value
+    undeclared, declared = write("a.tif", pixels), write("b.tif", pixels, nodata=value)
+    open_scene(undeclared).warn_of_collar()
+    assert f"a: the value {value} fills much of its border in all bands" in caplog.text
+    assert f"`nodata={value}`" in caplog.text
+    caplog.clear()
+    open_scene(undeclared, nodata=value).warn_of_collar()
+    open_scene(declared).warn_of_collar()
+    pixels[:, :, 20:70], pixels[0, :, :20] = 100, 101  # a value of the border in two bands alone; one inside in all
+    open_scene(write("c.tif", pixels)).warn_of_collar()
+    open_scene(write("small.tif", pixels[:, :300, :300] * 0)).warn_of_collar()
+    assert caplog.text == ""
+
+
 def test_what_only_looks_like_a_collar_is_left_alone(write, caplog: pytest.LogCaptureFixture) -> None:
     inside, saturated, tall = ground("uint16"), ground("uint16"), ground("uint16")
     inside[:, 40:60, 40:60] = 0  # touches no border

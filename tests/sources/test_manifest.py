@@ -36,16 +36,16 @@ def test_a_CSV_says_all_that_a_source_holds(touch: Touch, tmp_path: Path) -> Non
     touch("scenes/a.tif")
     path = write_csv(
         tmp_path / "m.csv",
-        "cloud,path,datetime,crs,name,bands",
-        '3,scenes/a.tif,2023-05-01T10:30:00Z,EPSG:32630,north,"4,3,2"',
-        "x,s3://b/k.tif,2023-05-01,32631,,",
+        "cloud,path,datetime,crs,name,bands,nodata,alpha",
+        '3,scenes/a.tif,2023-05-01T10:30:00Z,EPSG:32630,north,"4,3,2",0,no',
+        "x,s3://b/k.tif,2023-05-01,32631,,,-3.4e38,True",
         "",
-        "y,https://h/w.tif,,,,",
+        "y,https://h/w.tif,,,,,,",
     )
     day = dt.datetime(2023, 5, 1, tzinfo=dt.UTC)
     assert list_sources([path]) == [
-        SceneSource("north", (str(tmp_path / "scenes" / "a.tif"),), TAKEN, None, "EPSG:32630", (4, 3, 2)),
-        SceneSource("k", ("s3://b/k.tif",), day, None, "EPSG:32631"),
+        SceneSource("north", (str(tmp_path / "scenes" / "a.tif"),), TAKEN, None, "EPSG:32630", (4, 3, 2), 0.0, False),
+        SceneSource("k", ("s3://b/k.tif",), day, None, "EPSG:32631", None, -3.4e38, True),
         SceneSource("w", ("https://h/w.tif",)),
     ]
 
@@ -111,9 +111,11 @@ def test_whole_numbers_with_gaps_are_whole_numbers_in_a_table(tmp_path: Path) ->
         crs=[32630.0, float("nan")],
         name=[12345678.0, float("nan")],
         bands=[2.0, float("nan")],
+        nodata=[0.1234567, float("nan")],
+        alpha=[0.0, float("nan")],
     )
     assert list_sources([path]) == [
-        SceneSource("12345678", ("s3://b/k.tif",), crs="EPSG:32630", bands=(2,)),
+        SceneSource("12345678", ("s3://b/k.tif",), crs="EPSG:32630", bands=(2,), nodata=0.1234567, alpha=False),
         SceneSource("l", ("s3://b/l.tif",)),
     ]
 
@@ -128,11 +130,14 @@ def test_whole_numbers_with_gaps_are_whole_numbers_in_a_table(tmp_path: Path) ->
         ("s3://b/x.tif,,EPSG:0,", r"line 3: crs EPSG:0 is not a coordinate reference system\. Expected: EPSG:32630"),
         ("s3://b/x.tif,,,red", r"line 3: bands red is not a list of band numbers\. Expected: 1,2,3"),
         ("s3://b/x.tif,,,0", r"line 3: bands 0 counts from 0; bands are numbered from 1"),
-        ("s3://b/x.tif,,,1,2,3", r'line 3: it has 2 values more than there are columns.*bands "1,2,3"'),
+        ("s3://b/x.tif,,,1,,,2", r'line 3: it has 1 values more than there are columns.*bands "1,2,3"'),
+        ("s3://b/x.tif,,,,black,", r"line 3: nodata black is not a number\. Expected: 255"),
+        ("s3://b/x.tif,,,,inf,", r"line 3: nodata inf is not a number"),
+        ("s3://b/x.tif,,,,,maybe", r"line 3: alpha maybe is neither true nor false"),
     ],
 )
 def test_a_bad_row_is_named_with_what_was_expected(tmp_path: Path, line: str, message: str) -> None:
-    path = write_csv(tmp_path / "m.csv", "path,datetime,crs,bands", "s3://b/k.tif", line)
+    path = write_csv(tmp_path / "m.csv", "path,datetime,crs,bands,nodata,alpha", "s3://b/k.tif", line)
     with pytest.raises(ManifestError, match=rf"(?s)m\.csv: 1 of 2 rows cannot be used.*{message}"):
         list_sources([path])
 

@@ -124,6 +124,8 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         "layer": "houses",
         "instances": True,
         "elsewhere": True,
+        "nodata": 7.0,
+        "alpha": True,
         "seed": 1,
     }
     free = {"model": "given below", "aoi_where": "given below", "out": "another folder", "minutes": "a run continues"}

@@ -79,6 +79,7 @@ HELD = {
     "sources.label_column": "test_sources.py::test_a_column_names_the_class_of_each_polygon",
     "sources.empty_ok": "test_sources.py::test_polygons_of_another_place_are_refused_unless_an_empty_image_is_meant",
     "sources.bands": "test_sources.py::test_bands_are_chosen_and_counted",
+    **dict.fromkeys(("sources.nodata", "sources.alpha"), "test_sources.py::test_what_counts_as_data_may_be_said"),
     "sources.gsd_m": "test_sources.py::test_pictures_of_a_known_gsd_are_brought_to_the_recipes",
     "sources.colors": "test_sources.py::test_a_sources_colors_go_before_the_networks",
     "sources.also": "test_sources.py::test_further_colors_and_values_mean_what_the_source_says",

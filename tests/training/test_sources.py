@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import rasterio
 import shapely.affinity
 import torch
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import PreparedScene
@@ -24,6 +26,7 @@ from geoseg.scene import open_scene
 from geoseg.testing import label_raster, paint_scene
 from geoseg.third_party import allow_no_georeference
 from geoseg.training import load_recipe
+from geoseg.training.library import recipe_text
 from geoseg.training.recipe import Fit, Network, Recipe, Source
 from geoseg.training.sources import PreparedSource, prepare_source, prepare_sources
 
@@ -366,6 +369,29 @@ def test_bands_are_chosen_and_counted(world: Path, kit: SimpleNamespace) -> None
     assert np.array_equal(pixels[..., 1], image[0])
     with pytest.raises(RecipeError, match=r"has 5 bands \(1, 2, 3, 4, 5 of 5\); expected 6"):
         prepare(replace(source, bands=()), world, bands=tuple("abcdef"))
+
+
+def test_what_counts_as_data_may_be_said(world: Path, kit: SimpleNamespace) -> None:
+    image, _ = kit.squares(0)
+    image[:, :, :20] = 7
+    alpha = np.where(np.arange(160) < 80, 255, np.zeros_like(image[:1]))
+    kit.write_tif(world / "many" / "a.tif", np.concatenate([image, alpha.astype(np.uint8)]))
+    with rasterio.open(world / "many" / "a.tif", "r+") as file:
+        file.colorinterp = [*file.colorinterp[:3], ColorInterp.alpha]
+    source = whole(images="many/a.tif", labels="labels/a.tif")
+    for told, last in (({}, 80), ({"alpha": True}, 80), ({"alpha": False}, 160)):
+        for nodata, first in ((None, 0), (7.0, 20)):
+            known = truth_of(prepare(replace(source, nodata=nodata, **told), world).train[0]) <= 1
+            expected = np.tile((np.arange(160) >= first) & (np.arange(160) < last), (160, 1))
+            if nodata and told.get("alpha") is False:
+                expected[:, :20] = True  # alpha, a band like the others, has another value there
+            assert np.array_equal(known, expected), (told, nodata)
+    with pytest.raises(RecipeError, match=r"^sources\.s\.nodata cannot be used: a has pixels of type uint8"):
+        prepare(replace(source, nodata=-9999.0), world)
+    sources = (replace(source, nodata=7.0, alpha=False), replace(source, name="t"))
+    told, untold = tomllib.loads(recipe_text(target(sources=sources)))["sources"]
+    assert (told["nodata"], told["alpha"]) == (7.0, False)
+    assert not {"nodata", "alpha"} & set(untold)
 
 
 def test_16_bit_imagery_is_stretched_as_inference_does_or_kept(world: Path) -> None:

@@ -46,6 +46,15 @@ def test_threshold_and_smallest_area_choose_the_buildings(probability: np.ndarra
     assert len(polygonize(probability, threshold=0.3, min_area_m2=70)) == 2  # pixels without a CRS
 
 
+def test_an_array_lies_where_it_is_drawn_and_a_picture_where_QGIS_shows_it(probability: np.ndarray) -> None:
+    drawn, shown = polygonize(probability), polygonize(probability, transform=Affine.scale(1, -1))
+    assert drawn.geometry.geom_equals(
+        geopandas.GeoSeries([shapely.box(10, 5, 30, 15), shapely.box(50, 20, 60, 30)])
+    ).all()
+    flipped = drawn.geometry.affine_transform([1, 0, 0, -1, 0, 0])
+    assert shown.geometry.geom_equals(flipped).all()
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
 def test_a_mask_becomes_footprints_without_a_confidence(probability: np.ndarray, dtype: type) -> None:
     found = polygonize((probability > 0.5).astype(dtype), threshold=0.9)
