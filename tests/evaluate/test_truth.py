@@ -83,7 +83,7 @@ def test_the_order_of_a_file_is_not_that_of_its_buildings(
 def test_unknown_areas_win_over_houses_and_small_polygons_over_large_ones_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int]
 ) -> None:
-    shapes = [box(0, 0, 60, 40), box(10, 10, 30, 30), box(0, 20, 60, 25), box(15, 12, 18, 15)]
+    shapes = [box(0, 0, 60, 40), box(10, 10, 30, 30), box(0, 20, 60, 28), box(15, 12, 18, 15)]
     kinds = ["background", "building", "unknown", "background"]
     path = tmp_path_factory.mktemp("kinds") / "kinds.geojson"
     save(path, [shapes[n] for n in order], kind=[kinds[n] for n in order])
@@ -91,7 +91,7 @@ def test_unknown_areas_win_over_houses_and_small_polygons_over_large_ones_in_any
     expected = np.zeros(GRID.shape, np.uint8)
     expected[10:30, 10:30] = 1
     expected[15:18, 12:15] = 0
-    expected[:, 20:25] = 255
+    expected[:, 20:28] = 255
     assert np.array_equal(labels, expected)
 
 
