@@ -140,7 +140,9 @@ def run(
     it is resampled on the fly to the model's pixel size.
     Local files, /vsicurl/, https:// and s3:// are read in place.
 
-    With several scenes, each gets a result folder with its name inside --out; --mosaic combines them into one result.
+    A scene that is named itself has its result in --out. Of several scenes, and of a folder, pattern, list or catalog
+    even if it has only one, each gets a result folder with its name inside --out; --mosaic combines them into one
+    result.
 
     To continue a run that was stopped for any reason, run the same command again. With --overwrite, another
     --threshold, --min-area-m2, --fill-holes-m2, --outline, --tolerance-m or --split-depth makes the polygons of a
@@ -191,8 +193,22 @@ def run(
         memory = f"; peak memory {peak_mb:,.0f} MB" if peak_mb else ""
         buildings, mpx = plural(counts["buildings"], "building"), counts["valid_pixels"] / 1e6
         log.info("%s on %.1f Mpx; %s%s", buildings, mpx, stages, memory)
+    _report_lost(result.out.url, len(result.report.get("failed_blocks") or ()))
     for path in result.paths:
         typer.echo(path)
+
+
+def _report_lost(folder: str, count: int) -> None:
+    """Warn of a result without all of its blocks: `errors` may be `nodata`, but no one should take it for complete."""
+    if count:
+        log.warning(
+            "%s: %s could not be read and %s nodata in the result; run.json lists %s. Give the same command with "
+            "`overwrite` to compute all again.",
+            folder,
+            plural(count, "block"),
+            "is" if count == 1 else "are",
+            "it" if count == 1 else "them",
+        )
 
 
 def _report_batch(result: "BatchResult") -> None:
@@ -201,7 +217,10 @@ def _report_batch(result: "BatchResult") -> None:
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
     outside = f", {len(result.outside)} outside the AOI" if result.outside else ""
-    log.info("%s segmented, %d finished before, %d failed%s", plural(done, "scene"), skipped, failed, outside)
+    lost = f", {len(result.lost_blocks)} with blocks that are nodata" if result.lost_blocks else ""
+    log.info("%s segmented, %d finished before, %d failed%s%s", plural(done, "scene"), skipped, failed, outside, lost)
+    for folder, count in result.lost_blocks.items():
+        _report_lost(folder, count)
     for file, message in result.failed.items():
         typer.echo(f"Failed: {file}: {with_flags(message)}", err=True)
     if result.failed:

@@ -1,7 +1,6 @@
 """Score models, runs and files of other tools on scenes with labels, and report the scores."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import write_table
 from geoseg.scene import Paths, close_readers, list_files
+from geoseg.sources import Found, choose_names, identity
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +271,8 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         bundle, files = load_bundle(settings.model or DEFAULT_MODEL), list_files(paths)
         groups = [(file,) for file in files] if settings.labels.is_dir() else [tuple(files)]
         found = [(group[0], ScoredModel(group, bundle)) for group in groups]
+    first: dict[str, int] = {}
+    found = [one for i, one in enumerate(found) if first.setdefault(identity(one[0]), i) == i]  # each once
     files = [file for file, _ in found]
     labels = find_labels(files, settings.labels)
     of_labels = settings.label_settings
@@ -281,7 +283,7 @@ def plan_scenes(paths: Sequence[str | Path], settings: EvaluateSettings) -> list
         )
     return [
         ScoredScene(name, path, scored)
-        for name, path, (_, scored) in zip(_name_scenes(files), labels, found, strict=True)
+        for name, path, (_, scored) in zip(_name_scenes(found), labels, found, strict=True)
     ]
 
 
@@ -292,13 +294,11 @@ def _run_folders(path: Path) -> list[Path]:
     return sorted(inner for inner in path.iterdir() if is_run_folder(inner)) if path.is_dir() else []
 
 
-def _name_scenes(files: Sequence[str]) -> list[str]:
-    """Return the stem of every file, preceded by its folders if stems are not unique."""
-    stems = [Path(file).stem for file in files]
-    if len(set(stems)) == len(stems):
-        return stems
-    common = Path(os.path.commonpath([str(Path(file).parent.absolute()) for file in files]))
-    return ["_".join(Path(file).absolute().relative_to(common).with_suffix("").parts) for file in files]
+def _name_scenes(scored: Sequence[tuple[str, ScoredModel | ScoredRun | ScoredFiles]]) -> list[str]:
+    """Return a name for everything that is scored: the folder of a run, whatever dots it has, or the stem of a file."""
+    return choose_names(
+        [Found(file, name=Path(file).absolute().name if isinstance(one, ScoredRun) else None) for file, one in scored]
+    )
 
 
 def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[SceneScores, dict[str, Any]]:

@@ -93,9 +93,11 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
             grid.crs,
         )
     shift = check_shift(f"AOI{name}", frame.crs, grid)
-    placed = shapely.make_valid(in_crs_of(frame, grid, f"AOI{name}").geometry.values)
-    aoi = AOI(to_pixels(shapely.union_all(placed), grid), shift)
-    if not aoi.touches(grid.window):
+    with np.errstate(over="ignore", invalid="ignore"):  # of absurd coordinates, which lie outside
+        placed = shapely.make_valid(in_crs_of(frame, grid, f"AOI{name}").geometry.values)
+        aoi = AOI(to_pixels(shapely.union_all(placed), grid), shift)
+        is_here = aoi.touches(grid.window)
+    if not is_here:
         raise OutsideAOIError(
             f"The AOI{name} lies outside the scene: its bounds are {describe_bounds(frame, grid)}. Check the CRS of "
             f"both.{hint_mirrored(frame.total_bounds, grid)}"

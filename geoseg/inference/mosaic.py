@@ -17,9 +17,10 @@ from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
 from geoseg.io.datum import check_shift
+from geoseg.io.remote import vsi_path
 from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
-from geoseg.scene import Scene, open_scene, parse_crs
+from geoseg.scene import Scene, gdal_env, open_scene, parse_crs
 from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.third_party import allow_no_georeference
 
@@ -124,7 +125,8 @@ def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
     if given is None:
         return None
     try:
-        with allow_no_georeference(), rasterio.open(source.paths[0]) as src:
+        path = source.paths[0]
+        with gdal_env([path]), allow_no_georeference(), rasterio.open(vsi_path(path)) as src:
             return given if placed_crs(src.crs) is None else None
     except GDAL_ERRORS:  # a folder, or not a raster: open_scene reports it
         return given

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Integral
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from geoseg.errors import BandMismatchError, UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, Area, read_aoi
 from geoseg.mosaic import MAX_PIXELS, Composite, find_meeting
-from geoseg.scene import Paths, Scene, data_windows, open_scene
+from geoseg.scene import Paths, Scene, absolute_path, data_windows, open_scene
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,13 @@ class Plan:
     classes: tuple[str, ...] = ("building",)
     covered: tuple[Window, ...] = ()
     auxiliary: tuple[str, ...] = ()
+
+    def absolute(self) -> "Plan":
+        """Return the plan with absolute paths, for workers whose working folder is another."""
+        engine = self.engine
+        if isinstance(engine, EngineRecipe):
+            engine = replace(engine, model=absolute_path(engine.model))
+        return replace(self, scene=self.scene.absolute(), engine=engine)
 
     @property
     def has_class_raster(self) -> bool:

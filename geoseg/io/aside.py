@@ -153,6 +153,20 @@ def require_closed(path: Path) -> None:
             ) from err
 
 
+def is_whole_database(path: Path) -> bool:
+    """Return True for an SQLite database, such as a GeoPackage, whose file has as many bytes as its header says.
+
+    https://www.sqlite.org/fileformat2.html#the_database_header
+    """
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head.startswith(b"SQLite format 3\0") or len(head) < 100:
+        return False
+    page = int.from_bytes(head[16:18], "big")
+    pages = int.from_bytes(head[28:32], "big")
+    return path.stat().st_size == (65536 if page == 1 else page) * pages
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's names to the disk; Windows and some network file systems have no such call."""
     with suppress(OSError):

@@ -51,7 +51,10 @@ def is_remote(path: str) -> bool:
 
 
 def vsi_path(location: str) -> str:
-    """Return a location as GDAL's virtual file systems name it; paths are returned as they are."""
+    """Return a location as GDAL's virtual file systems name it; paths are returned as they are.
+
+    rasterio, which does the same, takes a `#` in the name of a bucket's object for the end of it.
+    """
     scheme, _, rest = location.partition("://")
     if scheme in ("http", "https"):
         return f"/vsicurl/{location}"

@@ -208,6 +208,7 @@ def _region(around: Box, crs: CRS, target: CRS) -> Box | None:
     return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of absurd coordinates, which no box holds
 def _cut(shapes: Shapes, box: Box, turn: float | None) -> Shapes:
     """Return the part of each polygon in a box, also if it is counted whole turns of the globe away."""
     left, bottom, right, top = shapely.bounds(shapes).T

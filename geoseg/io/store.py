@@ -52,6 +52,9 @@ class Store(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Return the names of all objects below a folder, sorted, those under construction left out."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes of the objects directly in this place, by name."""
+
     def has(self, name: str) -> bool:
         """Tell whether there is such an object."""
 
@@ -89,6 +92,10 @@ class LocalStore:
     def url(self) -> str:
         """The folder's path."""
         return str(self.folder)
+
+    def absolute(self) -> "LocalStore":
+        """Return the store with the absolute path of its folder."""
+        return LocalStore(self.folder.absolute())
 
     def read(self, name: str) -> bytes:
         """See `Store.read`."""
@@ -137,6 +144,12 @@ class LocalStore:
         """See `Store.names`."""
         found = (p for p in (self.folder / prefix).rglob("*") if p.is_file() and not p.name.startswith(ASIDE))
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Store.sizes`."""
+        if not self.folder.is_dir():
+            return {}
+        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
 
     def has(self, name: str) -> bool:
         """See `Store.has`."""
@@ -216,6 +229,18 @@ class S3Store:
         with _s3_errors(f"{self.url}/{prefix}"):
             keys = list_keys(root["Bucket"], below.lstrip("/"))
         return sorted(key.removeprefix(root["Key"]) for key in keys)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Store.sizes`."""
+        root = self._object("")
+        with _s3_errors(self.url):
+            pages = s3_client().get_paginator("list_objects_v2")
+            found = pages.paginate(Bucket=root["Bucket"], Prefix=root["Key"], Delimiter="/")
+            return {
+                item["Key"].removeprefix(root["Key"]): item["Size"]
+                for page in found
+                for item in page.get("Contents", [])
+            }
 
     def has(self, name: str) -> bool:
         """See `Store.has`."""

@@ -71,6 +71,11 @@ class Composite(Scene):
             yield self.counted
         yield from (p for p in self.parts if p is not self.counted and _meet(p.window, window))
 
+    def absolute(self) -> "Composite":
+        """See `Scene.absolute`."""
+        parts = tuple(replace(part, scene=part.scene.absolute()) for part in self.parts)
+        return replace(self, parts=parts, paths=tuple(path for part in parts for path in part.scene.paths))
+
     def at_gsd(self, gsd_m: float) -> "Composite":
         """Return the mosaic on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
         return self.at_shape(self.native.resampled(gsd_m).shape)

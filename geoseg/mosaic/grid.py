@@ -271,5 +271,6 @@ def find_meeting(windows: Sequence[Window], covered: Sequence[Window]) -> NDArra
 
 def _boxes(windows: Sequence[Window]) -> NDArray[np.object_]:
     """Return windows as boxes a little smaller, so that neighbors do not meet."""
-    left, top, width, height = np.array([(w.col, w.row, w.width, w.height) for w in windows], float).T
+    corners = [(w.col, w.row, w.width, w.height) for w in windows]
+    left, top, width, height = np.array(corners, float).reshape(-1, 4).T  # there may be none
     return np.asarray(shapely.box(left + 0.25, top + 0.25, left + width - 0.25, top + height - 0.25))

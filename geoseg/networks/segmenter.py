@@ -30,9 +30,9 @@ class Segmenter(nn.Module):
         self.network = network
         self.classes = len(spec.classes)
         self.auxiliary = len(spec.auxiliary)
-        std = torch.tensor(spec.std, dtype=torch.float32)[:, None, None]
-        mean = torch.tensor(spec.mean, dtype=torch.float32)[:, None, None]
-        self.register_buffer("scale", 1.0 / (std * spec.pixel_max), persistent=False)
+        std = torch.tensor(list(map(float, spec.std)), dtype=torch.float32)[:, None, None]
+        mean = torch.tensor(list(map(float, spec.mean)), dtype=torch.float32)[:, None, None]
+        self.register_buffer("scale", 1.0 / (std * float(spec.pixel_max)), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -1,13 +1,11 @@
 """Run many scenes, each with a result of its own, on one cluster; a scene that fails does not stop the others."""
 
-import hashlib
-import json
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +22,22 @@ from geoseg.errors import (
     OutsideAOIError,
 )
 from geoseg.inference import Plan, plan_inference
-from geoseg.io.store import open_store
+from geoseg.io.store import Store, open_store
 from geoseg.io.tables import plural
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.job import Job, without_cause
+from geoseg.run.lease import require_free
 from geoseg.run.ledger import (
-    BATCHES,
+    PLAN,
+    RESULTS,
     base_store,
     check_place,
     has_extras,
     is_finished,
-    remove_if_empty,
+    read_json,
     remove_leftovers,
 )
+from geoseg.run.record import BatchRecord, known_names, open_record, read_records
 from geoseg.run.report import RunSummary, Stages, track, warn_if_blank
 from geoseg.run.results import finish_run
 from geoseg.run.schedule import Outcome, Task, run_tasks
@@ -71,17 +72,19 @@ class BatchResult:
         skipped: Result folders that existed already.
         outside: Names of the scenes that do not meet the AOI.
         failed: Error messages by scene.
+        lost_blocks: Number of blocks that failed and are nodata, by result folder; see `RunSettings.errors`.
     """
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    lost_blocks: dict[str, int] = field(default_factory=dict)
 
     def in_order(self, folders: Sequence[str]) -> "BatchResult":
         """Return the same outcome with the folders in the order of the scenes."""
         done, skipped = ([f for f in folders if f in set(found)] for found in (self.done, self.skipped))
-        return BatchResult(done, skipped, self.outside, self.failed)
+        return replace(self, done=done, skipped=skipped)
 
 
 def run_each(
@@ -100,7 +103,13 @@ def run_each(
     """
     settings = settings or RunSettings()
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    return run_sources(list_sources(named, asset=settings.asset), settings, quiet=quiet)
+    return run_sources(find_sources(named, settings), settings, quiet=quiet)
+
+
+def find_sources(inputs: Sequence[str | Path], settings: RunSettings) -> list[SceneSource]:
+    """Return the scenes that a user means; those that have a result in a batch's folder keep the name that it has."""
+    records = read_records(open_store(settings.out)) if settings.out is not None else []
+    return list_sources(inputs, asset=settings.asset, known=known_names(records))
 
 
 def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet: bool = False) -> BatchResult:
@@ -108,11 +117,11 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
     limit_memory()
     bundle, result = load_bundle(settings.model), BatchResult()
     with (
-        _batch_folder(settings, [source.name for source in sources]),
+        _batch_folder(settings, sources) as record,
         _LogOnce(),
         open_client(settings, bundle) as own,
     ):
-        batch = _Batch(own, bundle, settings, result, sources)
+        batch = _Batch(own, bundle, settings, result, sources, record)
         try:
             for _ in track(batch.run(), total=len(sources), what="scene", quiet=quiet):
                 pass
@@ -143,8 +152,10 @@ class _Batch:
         settings: RunSettings,
         result: BatchResult,
         sources: Sequence[SceneSource],
+        record: BatchRecord | None,
     ) -> None:
         self.client, self.bundle, self.settings, self.result = client, bundle, settings, result
+        self.record = record
         self.dashboard = dashboard_of(client, settings)
         self.threads = computing_threads(client, settings, bundle)
         self.pool = ThreadPoolExecutor(PLANNED_AHEAD, thread_name_prefix="plan")
@@ -202,8 +213,12 @@ class _Batch:
         with self.keeping_failures(source):
             plan = planned.result()
             session = None if plan is None else open_session(plan, self.bundle, own, Stages(), self.threads)
+            if self.record is not None:
+                self.record.is_begun = True
             if session is None:
                 self.result.skipped.append(str(own.out))
+                if own.errors == "nodata":
+                    self.note_lost(str(own.out), read_json(open_store(str(own.out)), "run.json") or {})
                 self.ended += 1
             else:
                 session.dashboard = self.dashboard
@@ -228,6 +243,7 @@ class _Batch:
                 self.drop(session)
                 warn_if_blank(outcome.result)
                 self.result.done.append(session.ledger.out.url)
+                self.note_lost(session.ledger.out.url, outcome.result)
                 self.ended += 1
 
     def finish_if_complete(self, source: SceneSource, session: Session) -> None:
@@ -248,18 +264,33 @@ class _Batch:
             yield
         except OutsideAOIError:
             self.result.outside.append(source.name)
+            if self.record is not None:
+                self.record.note_outside(source.name)
         except (GeosegError, OSError) as err:
             if isinstance(err, FATAL):
                 raise
-            self.result.failed[source.paths[0]] = str(err)
+            self.fail(source, str(err))
         except Exception as err:  # a bug: log it in full, and continue with the other scenes
             log.exception("%s: geoseg failed; please report this", source.name)
-            self.result.failed[source.paths[0]] = f"{type(err).__name__}: {err}"
+            self.fail(source, f"{type(err).__name__}: {err}")
         else:
             return
         self.ended += 1
         if session is not None:
             self.drop(session)
+
+    def note_lost(self, out: str, report: dict[str, Any]) -> None:
+        """Note how many blocks of a result are nodata because they failed."""
+        lost = len(report.get("failed_blocks") or ())
+        if lost:
+            self.result.lost_blocks[out] = lost
+
+    def fail(self, source: SceneSource, message: str) -> None:
+        """Note that a scene failed."""
+        self.result.failed[source.paths[0]] = message
+        if self.record is not None:
+            report = read_json(open_store(str(own_settings(source, self.settings).out)), "run.json") or {}
+            self.record.note_failure(source.name, message, report.get("run"))
 
 
 def _plan_unless_finished(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
@@ -279,28 +310,36 @@ def finish_scene(job: Job, summary: RunSummary) -> dict[str, Any]:
 
 
 @contextmanager
-def _batch_folder(settings: RunSettings, names: Sequence[str]) -> Iterator[None]:
-    """Create the parent of the result folders with a list of the scenes; remove both at the end, if they are empty."""
+def _batch_folder(settings: RunSettings, sources: Sequence[SceneSource]) -> Iterator[BatchRecord | None]:
+    """Create the parent of the result folders, with a list of the scenes."""
     if settings.out is None:
-        yield
+        yield None
         return
     out = open_store(settings.out)
     check_place(out)
-    if out.has("run.json") and not settings.overwrite:
+    _make_way(out, overwrite=settings.overwrite)
+    with open_record(out, sources) as record:
+        yield record
+
+
+def _make_way(out: Store, *, overwrite: bool) -> None:
+    """Refuse a folder with the result of a single run, or remove that result."""
+    base = base_store(out)
+    plan = read_json(base, PLAN)
+    if plan is None and not out.has("run.json"):
+        return
+    if not overwrite:
+        found = base.url if plan is not None else "run.json"
         raise ExistingResultError(
-            f"{out.url} holds the result of a single run (run.json); the results of several scenes would be mixed with "
-            "it. Choose another folder with `out`, or put them there all the same with `overwrite=True`."
+            f"{out.url} holds a single run ({found}); the results of several scenes would be mixed with it. Choose "
+            "another folder with `out`, or replace it with `overwrite=True`."
         )
-    base, listed = base_store(out), json.dumps({"names": list(names)}).encode()
-    own = f"{BATCHES}/{hashlib.sha256(listed).hexdigest()[:8]}.json"
-    base.write(own, listed)
-    try:
-        yield
-    finally:
-        base.remove(own)
-        if not base.names(""):
-            base.remove("")
-        remove_if_empty(out)
+    require_free(base)
+    for name in RESULTS:
+        out.remove(name)
+    if plan is not None:
+        base.remove(PLAN)
+        base.remove(str(plan.get("run")))
 
 
 class _LogOnce(logging.Filter):

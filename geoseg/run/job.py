@@ -1,7 +1,8 @@
 """A run as its workers know it, and their work on a block."""
 
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
@@ -11,11 +12,16 @@ from geoseg.bundle import Bundle
 from geoseg.errors import ClusterError, GeosegError
 from geoseg.grid import Block
 from geoseg.inference import EngineRecipe, Plan, predict_block
+from geoseg.io.fingerprint import Fingerprint, fingerprint, name_changes
 from geoseg.run.cluster import collect_seldom, limit_memory, peak_memory_mb
 from geoseg.run.ledger import PLAN, Ledger, read_json
 from geoseg.run.parts import part_name, write_part
 from geoseg.run.settings import RunSettings, choose_outlines
+from geoseg.scene import is_remote
 from geoseg.vectorize import OutlineOptions
+
+SHOWN, RUNS = 3, 256
+"""Most files that an error names; most runs that a process knows to be right."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +51,7 @@ class Job:
         settings: See `RunSettings`.
         ledger: The run folder, which every worker must be able to access.
         threads: Threads of a worker's engine; those of the worker if None.
+        files: Fingerprint of the scene's local files, which workers on other machines compare.
     """
 
     plan: Plan
@@ -52,6 +59,7 @@ class Job:
     settings: RunSettings
     ledger: Ledger
     threads: int | None = None
+    files: Sequence[Sequence[Any]] = ()
 
     @property
     def outlines(self) -> OutlineOptions:
@@ -115,6 +123,8 @@ def run_block(job: Job, block: Block) -> BlockReport:
         GeosegError: If the pixels cannot be read, the engine cannot be loaded or the part cannot be written.
     """
     _check_run_folder(job.ledger)
+    if job.files:
+        _check_files(job.ledger.run, job)
     if job.ledger.work.has(part_name(block)):  # its worker died after writing it
         return BlockReport()
     prepare_process()
@@ -140,6 +150,34 @@ def prepare_process() -> None:
     limit_memory()
     collect_seldom()
     import geoseg.datasets  # noqa: F401  # torch and torchgeo
+
+
+def fingerprint_local(paths: Sequence[str]) -> Fingerprint:
+    """Return the fingerprint of a scene's local files; times to the second, as some network file systems cut them."""
+    rows = fingerprint(path for path in paths if not is_remote(path))
+    return [[*row[:2], row[2] // 1_000_000_000] if len(row) == 3 and isinstance(row[2], int) else row for row in rows]
+
+
+_checked: OrderedDict[str, None] = OrderedDict()
+"""Runs whose scene this process has compared with what the client sees."""
+
+
+def _check_files(run: str, job: Job) -> None:
+    """Raise `ClusterError` if this machine has other files than the client under the paths of the scene."""
+    if run in _checked:
+        return
+    words = ("differs", "is missing", "is not there for the client")
+    changes = name_changes([list(row) for row in job.files], fingerprint_local(job.plan.scene.paths), words)
+    if changes:
+        import socket
+
+        raise ClusterError(
+            f"The worker on {socket.gethostname()} finds other files than the client at {job.plan.scene.paths[0]}: "
+            f"{'; '.join(changes[:SHOWN])}. Put the scene into a folder that all machines share, or give it as a URL."
+        )
+    _checked[run] = None
+    while len(_checked) > RUNS:
+        _checked.popitem(last=False)
 
 
 def _check_run_folder(ledger: Ledger) -> None:

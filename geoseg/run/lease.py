@@ -22,6 +22,7 @@ from typing import Any
 
 from geoseg.errors import BusyError, GeosegError, MissingFileError
 from geoseg.io.store import Store, parse_json
+from geoseg.sources.files import RUN_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,19 @@ def is_alive(holder: dict[str, Any]) -> bool | None:
         return False
 
 
+def is_working(store: Store, holder: dict[str, Any]) -> bool:
+    """Return True if the owner of a lock is alive; for one on another machine, wait up to `LEASE_S` for a heartbeat."""
+    alive = is_alive(holder)
+    return _beats_on(store, holder) if alive is None else alive
+
+
+def require_free(store: Store) -> None:
+    """Raise `BusyError` if a client is working on what a lock is for."""
+    holder = read_holder(store)
+    if holder is not None and is_working(store, holder):
+        raise _busy(store, holder)
+
+
 def _acquire(lease: Lease) -> None:
     while not lease.store.create(LOCK, lease.payload()):
         holder = read_holder(lease.store)
@@ -173,12 +187,8 @@ def _acquire(lease: Lease) -> None:
             continue
         if holder.get("token") == lease.token:  # the bucket's response was lost, and boto3 retried
             return
-        if is_alive(holder) or (is_alive(holder) is None and _beats_on(lease.store, holder)):
-            raise BusyError(
-                f"Another client is working on {lease.store.url}: process {holder.get('pid')} of {holder.get('user')} "
-                f"on {holder.get('host')}, since {holder.get('since')}. Follow it with geoseg status, or choose "
-                "another folder with `out`."
-            )
+        if is_working(lease.store, holder):
+            raise _busy(lease.store, holder)
         _take_over(lease, holder)
 
 
@@ -246,9 +256,22 @@ def _beats_on(store: Store, holder: dict[str, Any]) -> bool:
     return False
 
 
+def _busy(store: Store, holder: dict[str, Any]) -> BusyError:
+    return BusyError(
+        f"Another client is working on {_place_of(store)}: process {holder.get('pid')} of {holder.get('user')} "
+        f"on {holder.get('host')}, since {holder.get('since')}. Follow it with geoseg status, or choose "
+        "another folder with `out`."
+    )
+
+
+def _place_of(store: Store) -> str:
+    """Return the run folder that a lock is for, as a user names it."""
+    return store.url.partition(f"/{RUN_FOLDER}")[0]
+
+
 def _taken_over(store: Store) -> BusyError:
     return BusyError(
-        f"Another client has taken over {store.url}, as this one sent no heartbeat for {LEASE_S:.0f} s. "
+        f"Another client has taken over {_place_of(store)}, as this one sent no heartbeat for {LEASE_S:.0f} s. "
         "Nothing is lost; follow the run with geoseg status."
     )
 

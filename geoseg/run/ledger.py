@@ -17,15 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from numbers import Real
+from pathlib import PurePath
 from typing import Any
 
 from geoseg._version import __version__
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError, RunFolderError
 from geoseg.grid import Block
-from geoseg.io.aside import check_folder
+from geoseg.io.aside import check_folder, is_whole_database
+from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
-from geoseg.outputs.footprints import FORMATS
+from geoseg.outputs.footprints import ALWAYS, FORMATS
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -36,8 +38,11 @@ log = logging.getLogger(__name__)
 PLAN, PROGRESS = "plan.json", "progress.json"
 FAILED = "failed"
 
+RENEWED = "renewed.json"
+"""The report of a result whose buildings are being made anew: kept while its files are replaced."""
+
 BATCHES = "batches"
-"""Folder with a file per running batch that lists its scenes; several batches may share an output folder."""
+"""Folder of the batches that have their results in a folder, see `geoseg.run.record`."""
 
 PICTURE = "preview.png"
 RESULTS = (
@@ -53,6 +58,12 @@ RESULTS = (
     "run.json",
 )
 """All files that a result may have, in the order in which they are published; `run.json` is last."""
+
+EXTRA = (PICTURE, *(f"buildings{FORMATS[name].suffix}" for name in FORMATS if name not in ALWAYS))
+"""Those of them that are made where they are asked for."""
+
+MISSING, EMPTY = "is missing", "is empty"
+"""What may be wrong with a file that can be made again without losing anything."""
 
 FORMAT = 1
 """Version of the format of parts and `plan.json`; a run with another one is not continued."""
@@ -190,8 +201,9 @@ def read_progress(base: Store) -> dict[str, Any]:
 
 
 def read_batch(base: Store, name: str) -> dict[str, Any]:
-    """Return the contents of a file in `BATCHES`; nothing if there is no readable one; raises as `read_plan`."""
-    return _read_checked(base, name, {"names": [str]}, ()) or {}
+    """Return the contents of a list in `BATCHES`; nothing if there is no readable one; raises as `read_plan`."""
+    types = {"scenes": [{"name": str, "path": str}], "failed": dict, "outside": [str]}
+    return _read_checked(base, name, types, tuple(types)) or {}
 
 
 def _read_checked(store: Store, name: str, types: Any, needed: Sequence[str]) -> dict[str, Any] | None:
@@ -287,16 +299,21 @@ def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: s
 
 
 def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
-    """Return True if a folder holds the result of a run with these facts.
+    """Return True if a folder holds the result of a run with these facts, and all of its files.
 
     Raises:
-        ExistingResultError: If it holds the result of another run or other files of these names, or a result with
-            failed blocks although `errors` is `stop`.
+        ExistingResultError: If it holds the result of another run or other files of these names, a result with failed
+            blocks although `errors` is `stop`, or one whose files have changed since.
         RunFolderError: If `run.json` is damaged.
     """
     report = read_report(out)
     if report is None:
         found = [] if base_store(out).has(PLAN) else [name for name in RESULTS if out.has(name)]
+        if found and base_store(out).has(RENEWED):
+            raise ExistingResultError(
+                f"The buildings in {out.url} were being made anew when geoseg was stopped. Run the same command again, "
+                "with `overwrite=True`, or choose another folder with `out`."
+            )
         if found:  # with a plan, they are from a client that was killed while publishing
             raise ExistingResultError(
                 f"{out.url} already holds {', '.join(found)}. "
@@ -312,7 +329,38 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
             f"The result in {out.url} was made without {plural(len(failed), 'block')} that failed. Give "
             "`errors='nodata'` to keep it, or `overwrite=True` to compute it again."
         )
-    return True
+    damage = find_damage(out, report)
+    if damage and not is_lost(damage):
+        listed = "; ".join(f"{name} {what}" for name, what in damage.items())
+        raise ExistingResultError(
+            f"The result in {out.url} has changed since it was made: {listed}. Put the file back, remove it to have it "
+            "made again, or replace the result with `overwrite=True`."
+        )
+    return not damage
+
+
+def find_damage(out: Store, report: dict[str, Any], names: Sequence[str] = RESULTS) -> dict[str, str]:
+    """Return what is wrong with the files of a finished result, by name.
+
+    Sizes are compared with those in `run.json`. Formats and pictures that were asked for besides may be removed, styles
+    and auxiliary files be rewritten, and a GeoPackage be edited, as long as it is whole.
+    """
+    written, sizes, found = report.get("files") or {}, out.sizes(), {}
+    for name in names:
+        if name not in written or PurePath(name).suffix not in (".tif", ".gpkg", ".parquet", ".fgb"):
+            continue
+        size, expected = sizes.get(name), int(written[name]["bytes"])
+        if not size:
+            if name not in EXTRA:
+                found[name] = MISSING if size is None else EMPTY
+        elif size != expected and not (isinstance(out, LocalStore) and is_whole_database(out.folder / name)):
+            found[name] = f"has {size:,} bytes instead of {expected:,}"
+    return found
+
+
+def is_lost(damage: dict[str, str]) -> bool:
+    """Return True if files are missing or empty, and none of the others has changed: nothing is lost by new ones."""
+    return bool(damage) and set(damage.values()) <= {MISSING, EMPTY}
 
 
 def has_extras(out: Store, settings: RunSettings) -> bool:
@@ -333,11 +381,8 @@ def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultErro
             found.append(f"`{name}`: {shown[0]} before, {shown[1]} now")
     old_files, new_files = before.get("files") or [], now.get("files") or []
     if old_files != new_files:
-        old, new = ({str(name): facts for name, *facts in filter(None, files)} for files in (old_files, new_files))
-        about_files = [f"{name} has changed since" for name in new if name in old and new[name] != old[name]]
-        about_files += [f"{name} is missing now" for name in old if name not in new]
-        about_files += [f"{name} is new" for name in new if name not in old]
-        found += about_files or ([] if found else ["the files are in another order"])  # settings may order them
+        changes = name_changes(old_files, new_files)
+        found += [] if found and changes == [OTHER_ORDER] else changes  # settings may order them
     is_outlining = old_files == new_files and {
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
     } <= set(OUTLINING)

@@ -1,5 +1,6 @@
 """The buildings of a finished run made anew from its probabilities: other thresholds and outlines, no network."""
 
+import json
 import logging
 import os
 import shutil
@@ -16,8 +17,19 @@ from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
-from geoseg.run.ledger import PICTURE, PLAN, base_store, read_json, read_report, remove_if_empty
-from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.ledger import (
+    PICTURE,
+    PLAN,
+    RENEWED,
+    base_store,
+    find_damage,
+    is_lost,
+    read_json,
+    read_report,
+    remove_if_empty,
+    remove_leftovers,
+)
+from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
 
@@ -28,20 +40,28 @@ KEPT = ("probability.tif", "classes.tif", "classes.tif.aux.xml", "classes.qml", 
 
 
 def can_renew(out: Store, facts: Facts) -> bool:
-    """Return True if a folder holds the result of a run that differs only in how buildings are outlined.
+    """Return True if a folder holds what the buildings of a run can be made of again, without the network.
 
-    The result of another version of geoseg, or one with failed blocks, is computed again.
+    That is the result of a run that differs only in how buildings are outlined, or of the same run if files that are
+    made of its probabilities are missing; neither of another version of geoseg, nor with failed blocks.
     """
     try:
-        report = read_report(out)
+        report, is_whole = _read_report(out), out.has("run.json")
     except RunFolderError:
         return False
-    if report is None or base_store(out).has(PLAN):
+    if not report or base_store(out).has(PLAN):
         return False
     before: Facts = report.get("facts") or {}
     differing = {name for name in before.keys() | facts.keys() if before.get(name) != facts.get(name)}
     is_same = report.get("geoseg") == __version__ and not report.get("failed_blocks")
-    return is_same and bool(differing) and differing <= set(OUTLINING) and out.has("probability.tif")
+    is_worth_it = bool(differing) or not is_whole or is_lost(find_damage(out, report))
+    is_possible = out.has("probability.tif") and not find_damage(out, report, KEPT)
+    return is_same and is_worth_it and differing <= set(OUTLINING) and is_possible
+
+
+def _read_report(out: Store) -> dict[str, Any]:
+    """Return the report of a result; that of before, if the client was killed while it replaced the files."""
+    return read_report(out) or read_json(base_store(out), RENEWED) or {}
 
 
 def renew_buildings(
@@ -50,7 +70,7 @@ def renew_buildings(
     """Make mask, footprints and picture of a finished result anew; return its report.
 
     The files are those of a new run with the same settings, byte for byte. If it fails for any reason, the old result
-    is kept.
+    is kept. If the process is killed while files are replaced, the same call makes them anew.
 
     Args:
         out: The run folder, for which `can_renew` is true.
@@ -81,7 +101,8 @@ def renew_buildings(
             if settings.picture:
                 write_preview(plan, spec, staging, staging / PICTURE)
                 stages.done("picture")
-            report = dict(read_json(out, "run.json") or {})
+            before = _read_report(out)
+            report = dict(before)
             counts = {"building_pixels": building, "buildings": footprints.count}
             report |= {
                 "facts": facts,
@@ -90,6 +111,7 @@ def renew_buildings(
                 **describe_outlines(outlines, settings.threshold or spec.threshold),
                 "counts": report["counts"] | counts | {"buildings_at_edge": footprints.at_edge},
                 "area_m2": round(footprints.area_m2, 1),
+                "files": describe_files(staging),
                 "renewed": {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "command": sys.argv,
@@ -98,7 +120,10 @@ def renew_buildings(
             }
             write_record(staging / "run.json", report)
             require_lease(base, lease.token)
+            base.write(RENEWED, json.dumps(before).encode())
             publish(staging, out)
+            base.remove(RENEWED)
+        remove_leftovers(out)
     finally:
         remove_if_empty(out)
     log.info("%s: buildings made anew from its probabilities", out.url)

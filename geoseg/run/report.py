@@ -1,12 +1,13 @@
 """Reports on a run: progress while it is running, `geoseg status` from any machine, and `run.json` at its end."""
 
+import hashlib
 import logging
 import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,9 +28,12 @@ from geoseg.mosaic import Composite
 from geoseg.run.cluster import peak_memory_mb
 from geoseg.run.job import Job
 from geoseg.run.lease import LEASE_S, is_alive, read_holder
-from geoseg.run.ledger import BATCHES, PLAN, Ledger, base_store, read_batch, read_plan, read_progress, read_report
+from geoseg.run.ledger import PLAN, RESULTS, Ledger, base_store, find_damage, read_plan, read_progress, read_report
+from geoseg.run.record import BatchRecord, read_records
 from geoseg.run.settings import Facts, RunSettings, VectorizeSettings, key_of
+from geoseg.sources import identity
 from geoseg.sources.files import RUN_FOLDER
+from geoseg.sources.location import is_local
 from geoseg.vectorize import OutlineOptions
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,7 @@ T = TypeVar("T")
 PACKAGES = ("torch", "torchgeo", "openvino", "rasterio", "geopandas", "shapely", "dask", "numpy")
 
 FINISHED, WORKING, STOPPED, WAITING = "finished", "working", "stopped", "waiting"
+INCOMPLETE, FAILED, OUTSIDE = "incomplete", "failed", "outside the AOI"
 
 LOG_EVERY_S = 10.0
 
@@ -211,6 +216,17 @@ def warn_if_blank(report: Mapping[str, Any]) -> None:
         )
 
 
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and checksum of every file of a result but its report."""
+    found = {}
+    for name in RESULTS[:-1]:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
+    return found
+
+
 def describe_settings(settings: RunSettings | VectorizeSettings) -> dict[str, Any]:
     """Return settings as plain types."""
     plain = (bool, int, float, list, tuple, type(None))
@@ -243,7 +259,7 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
         ]
     return {
         "name": scene.name,
-        "paths": list(scene.paths),
+        "paths": [identity(path) if is_local(path) else path for path in scene.paths],
         "crs": scene.grid.crs.to_string() if scene.grid.crs is not None else None,
         "native": {
             "shape": scene.native.shape,
@@ -283,13 +299,17 @@ class RunStatus:
     Attributes:
         name: Name of the scene.
         url: The run folder.
-        state: `finished`, `working`, `stopped` (the same command continues) or `waiting` (in a batch, not started).
+        state: `finished`, `incomplete` (finished, but files have gone or changed since), `working`, `stopped` (the
+            same command continues), and in a batch `waiting` (not begun), `failed` or `outside the AOI`.
         blocks: Total number of blocks.
         done: Number of finished blocks.
         failed: Errors of the blocks that failed, by name of the block.
         eta_s: Estimated seconds left; None if no client is working or the rate is not known yet.
         holder: The client that is working on it, or was last: process, host, user, since.
         dashboard: Address of the cluster's dashboard.
+        error: What a scene of a batch failed with.
+        damage: What is wrong with the files of an incomplete result.
+        is_listed: False for a result in the folder of a batch that is not one of its scenes.
     """
 
     name: str
@@ -301,6 +321,9 @@ class RunStatus:
     eta_s: float | None = None
     holder: dict[str, Any] | None = None
     dashboard: str | None = None
+    error: str | None = None
+    damage: tuple[str, ...] = ()
+    is_listed: bool = True
 
     @property
     def left(self) -> int:
@@ -324,14 +347,26 @@ def read_status(location: str | Path) -> list[RunStatus]:
     own = _status_of(out)
     if own is not None:
         return [own]
-    names = _batch_names(out)
-    if not names:
+    records, results = read_records(out), _result_names(out)
+    if not records and not results:
         raise MissingFileError(
             f"There is no run in {out.url}: neither {RUN_FOLDER}/{PLAN} nor run.json. "
             "Give the folder that was its `out`."
         )
-    stores = {name: open_store(f"{out.url}/{name}") for name in names}
-    return [_status_of(store) or RunStatus(name, store.url, WAITING) for name, store in stores.items()]
+    found = {name: _status_in(record, name, out) for record in records for name in record.paths}
+    others = {name: _status_of(open_store(f"{out.url}/{name}")) for name in results if name not in found}
+    return [*found.values(), *(replace(one, is_listed=not records) for one in others.values() if one is not None)]
+
+
+def _status_in(record: BatchRecord, name: str, out: Store) -> RunStatus:
+    """Return the status of a scene of a batch; its failure counts until another run has come of it."""
+    store = open_store(f"{out.url}/{name}")
+    found, failure = _status_of(store), record.failed.get(name)
+    if failure is not None and (found is None or found.state != WORKING):
+        report = read_report(store) or {}
+        if report.get("run") == failure.get("run"):
+            return replace(found or RunStatus(name, store.url, FAILED), state=FAILED, error=str(failure.get("error")))
+    return found or RunStatus(name, store.url, OUTSIDE if name in record.outside else WAITING)
 
 
 def _status_of(out: Store) -> RunStatus | None:
@@ -342,9 +377,15 @@ def _status_of(out: Store) -> RunStatus | None:
         if report is None or "counts" not in report:
             return None
         failed = {str(entry.get("block")): str(entry.get("error")) for entry in report.get("failed_blocks") or []}
-        blocks = int((report["counts"] or {}).get("blocks") or 0)
+        blocks, damage = int((report["counts"] or {}).get("blocks") or 0), find_damage(out, report)
         return RunStatus(
-            str((report.get("scene") or {}).get("name")), out.url, FINISHED, blocks + len(failed), blocks, failed
+            name=str((report.get("scene") or {}).get("name")),
+            url=out.url,
+            state=INCOMPLETE if damage else FINISHED,
+            blocks=blocks + len(failed),
+            done=blocks,
+            failed=failed,
+            damage=tuple(f"{name} {what}" for name, what in damage.items()),
         )
 
     ledger, now = Ledger.of(out, plan), time.time()
@@ -371,12 +412,8 @@ def _status_of(out: Store) -> RunStatus | None:
     )
 
 
-def _batch_names(out: Store) -> Sequence[str]:
-    """Return the scenes of all batches that are running in a folder; if there is none, those that have a run there."""
-    base = base_store(out)
-    batches = [read_batch(base, name) for name in base.names(BATCHES)]
-    if batches:
-        return list(dict.fromkeys(str(name) for batch in batches for name in batch.get("names") or ()))
+def _result_names(out: Store) -> Sequence[str]:
+    """Return the names of the folders in a folder that have a run."""
     wanted = ("run.json", f"{RUN_FOLDER}/{PLAN}")
     if isinstance(out, LocalStore):
         folders = sorted(out.folder.iterdir()) if out.folder.is_dir() else []

@@ -35,7 +35,7 @@ from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PICTURE, RESULTS
 from geoseg.run.parts import RasterName, part_name, read_raster, read_watch
-from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_run
+from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_files, describe_run
 from geoseg.scene import Raster, StoredRaster
 from geoseg.sources.files import RUN_FOLDER
 from geoseg.third_party import allow_no_georeference
@@ -125,6 +125,7 @@ def _write_results(
         write_preview(plan, spec, folder, folder / PICTURE)
         stages.done("picture")
     report = describe_run(job, summary, [read_watch(parts, block) for block in blocks], pixels, footprints)
+    report["files"] = describe_files(folder)
     write_record(folder / "run.json", report)
     return report
 

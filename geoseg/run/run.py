@@ -14,17 +14,18 @@ from geoseg.errors import DamagedPartError, GeosegError, OutsideAOIError, UsageE
 from geoseg.inference import EngineRecipe, Plan, open_probability, plan_inference, plan_mosaic, read_aoi_bounds
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
-from geoseg.run.batch import BatchResult, run_sources
+from geoseg.run.batch import BatchResult, find_sources, run_sources
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.job import call_on_worker, prepare_process
 from geoseg.run.ledger import RESULTS, read_json
+from geoseg.run.record import require_no_batch
 from geoseg.run.report import Stages, track, warn_if_blank
 from geoseg.run.results import IN_THREADS, finish_run
 from geoseg.run.schedule import map_tasks, run_tasks
 from geoseg.run.session import Session, open_session
 from geoseg.run.settings import RunSettings
 from geoseg.scene import Paths, close_idle_readers, close_readers
-from geoseg.sources import SceneSource, filter_sources, list_sources
+from geoseg.sources import SceneSource, filter_sources
 from geoseg.vectorize import Spread
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ class RunResult:
 
 
 def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bool = False) -> RunResult | BatchResult:
-    """Segment any inputs: one scene into the run folder, several into a folder each, or all as one mosaic.
+    """Segment any inputs: each scene into a folder of its own in `out`, or all as one mosaic.
+
+    A raster or a STAC Item that is the only input has its result in `out` itself. A folder, pattern, manifest or
+    catalog does not, even if it has one scene today: results stay where they are when it has two.
 
     Args:
         inputs: What `geoseg.sources.list_sources` takes.
@@ -84,11 +88,12 @@ def run_inputs(inputs: Sequence[str | Path], settings: RunSettings, *, quiet: bo
         GeosegError: See `run_scene` and `run_each`.
     """
     stages = Stages()
-    sources = sources_within(list_sources(inputs, asset=settings.asset), settings)
+    sources = sources_within(find_sources(inputs, settings), settings)
     if settings.mosaic is not None:
         return run_mosaic(sources, settings, stages=stages, quiet=quiet)
-    if len(sources) > 1:
-        log.info("%d scenes, each with a result of its own; `mosaic` combines them into one", len(sources))
+    if len(inputs) > 1 or not sources[0].is_direct:
+        if len(sources) > 1:
+            log.info("%d scenes, each with a result of its own; `mosaic` combines them into one", len(sources))
         return run_sources(sources, settings, quiet=quiet)
     limit_memory()
     bundle, source = load_bundle(settings.model), sources[0]
@@ -185,6 +190,7 @@ def run_plan(
         client: An existing dask client to use.
     """
     stages = stages or Stages()
+    require_no_batch(open_store(settings.folder_of(plan.scene.name)), plan.scene.name)
     with (
         ExitStack() as last,  # after the cluster, so that no task writes to a folder that was released
         nullcontext(client) if client is not None else open_client(settings, bundle) as own,
@@ -212,7 +218,7 @@ def run_plan(
                 session.drop_damaged(err)
     close_readers()
     warn_if_blank(report)
-    return RunResult(session.ledger.out, report)
+    return RunResult(open_store(settings.folder_of(plan.scene.name)), report)
 
 
 def _spread(session: Session, client: "Client") -> Spread:

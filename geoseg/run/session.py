@@ -9,11 +9,11 @@ from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
 from geoseg.inference import Plan
 from geoseg.io.aside import require_closed
-from geoseg.io.store import LocalStore, open_store
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import FORMATS, add_format
 from geoseg.run.cluster import engine_threads
-from geoseg.run.job import BlockReport, Job, outlines_of, run_block
+from geoseg.run.job import BlockReport, Job, fingerprint_local, outlines_of, run_block
 from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
@@ -22,6 +22,7 @@ from geoseg.run.ledger import (
     base_store,
     check_place,
     check_room,
+    find_damage,
     is_finished,
     open_ledger,
     read_json,
@@ -66,13 +67,12 @@ def open_session(
         OutputError: If the folder cannot be written to.
     """
     out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
+    if not settings.is_in_process:
+        plan, out = plan.absolute(), out.absolute() if isinstance(out, LocalStore) else out
     check_place(out)
     if settings.overwrite and isinstance(out, LocalStore):
         require_closed(out.folder / "buildings.gpkg")
     outlines_of(plan, bundle, settings)  # tells now what cannot be used
-    if settings.overwrite and can_renew(out, facts):
-        renew_buildings(out, plan, bundle, settings, facts, stages)
-        return None
     if not settings.overwrite and is_finished(out, facts, settings):
         log.info("%s is already finished", out.url)
         remove_leftovers(out)
@@ -82,6 +82,11 @@ def open_session(
                     add_format(out.folder / "buildings.parquet", plan.scene.grid.crs, name)
             if settings.picture and not out.has(PICTURE):
                 write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+        return None
+    if not settings.overwrite:
+        _warn_of_damage(out)
+    if can_renew(out, facts):
+        renew_buildings(out, plan, bundle, settings, facts, stages)
         return None
 
     base, stack = base_store(out), ExitStack()
@@ -108,7 +113,8 @@ def open_session(
         )
         if settings.block_px is not None and ledger.block_px != settings.block_px:
             log.info("The run continues with the block size that it was started with: `block_px=%d`", ledger.block_px)
-        job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle))
+        seen = () if settings.is_in_process else fingerprint_local(plan.scene.paths)
+        job = Job(plan, bundle, settings, ledger, engine_threads(settings, bundle), seen)
         session = Session(job, facts, stages, lease, stack)
         opened.append(session)
         session.write_progress()
@@ -117,6 +123,14 @@ def open_session(
         stack.close()
         remove_if_empty(out)
         raise
+
+
+def _warn_of_damage(out: Store) -> None:
+    """Say which files of a finished result are gone or have changed, as they are made again."""
+    damage = find_damage(out, read_json(out, "run.json") or {})
+    if damage:
+        listed = "; ".join(f"{name} {what}" for name, what in damage.items())
+        log.warning("%s was finished, but %s: it is made again.", out.url, listed)
 
 
 class Session:

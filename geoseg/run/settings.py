@@ -12,7 +12,6 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.bundle import DEFAULT_MODEL, Bundle
 from geoseg.errors import UsageError
-from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid
 from geoseg.inference import (
     BLOCK_PX,
@@ -24,9 +23,9 @@ from geoseg.inference import (
     check_options,
     stored_threshold,
 )
-from geoseg.io.store import stamp
+from geoseg.io.fingerprint import fingerprint
 from geoseg.outputs.footprints import FORMATS
-from geoseg.scene import is_remote, parse_crs
+from geoseg.scene import parse_crs
 from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.vectorize import (
     Outline,
@@ -309,21 +308,24 @@ def choose_outlines(
 def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings) -> Facts:
     """Return the facts that decide a result, as plain types; `run.json` records them.
 
-    A file is identified by its name, size and modification time, a remote one by what the server reports. The folder
-    of a local file does not count, so that a dataset can be moved.
+    Files are identified by their fingerprint, see `geoseg.io.fingerprint`. The folder of a local file does not count,
+    so that a dataset can be moved.
     """
     facts: Facts = {"model": bundle.key}
     facts |= {name: getattr(settings, name) for name in DECIDING}
     facts["aoi"] = _describe_aoi(settings.aoi)
-    facts["files"] = [stamp(part) for file in files for part in _files_behind(str(file))]
+    facts["files"] = fingerprint(files)
     plain: Facts = json.loads(json.dumps(facts, sort_keys=True, default=str))
     return plain
 
 
 def _describe_aoi(aoi: Area | None) -> list[Any] | None:
-    """Return what identifies an area: name, size and time of a file, or a hash of the shapes and their CRS."""
-    if aoi is None or isinstance(aoi, str | Path):
-        return None if aoi is None else stamp(str(aoi))
+    """Return what identifies an area: a file's row of its fingerprint and the others, or a hash of shapes and CRS."""
+    if aoi is None:
+        return None
+    if isinstance(aoi, str | Path):
+        row, *beside = fingerprint([aoi])
+        return [*row, *beside]
     shapes = [aoi] if isinstance(aoi, BaseGeometry) else list(aoi.geometry)
     digest = hashlib.sha256(b"".join(shapely.to_wkb(shape, byte_order=1) for shape in shapes)).hexdigest()
     return ["geometry", digest[:16], str(getattr(aoi, "crs", None))]
@@ -332,16 +334,3 @@ def _describe_aoi(aoi: Area | None) -> list[Any] | None:
 def key_of(facts: Facts) -> str:
     """Return a short hash of facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _files_behind(file: str) -> list[str]:
-    """Return a file, and the files that it refers to if it is a virtual raster."""
-    if not file.lower().endswith(".vrt") or is_remote(file):
-        return [file]
-    import rasterio
-
-    try:
-        with rasterio.open(file) as dataset:
-            return [str(part) for part in dataset.files]
-    except GDAL_ERRORS:
-        return [file]

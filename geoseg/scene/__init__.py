@@ -1,7 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.io.remote import REMOTE_ENV, is_remote
-from geoseg.scene.files import Paths, gdal_env, list_files
+from geoseg.scene.files import Paths, absolute_path, gdal_env, list_files, path_of, web_address
 from geoseg.scene.georeference import check_transform, exif_turn, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
@@ -17,6 +17,7 @@ __all__ = [
     "Raster",
     "Scene",
     "StoredRaster",
+    "absolute_path",
     "check_transform",
     "close_idle_readers",
     "close_readers",
@@ -28,7 +29,9 @@ __all__ = [
     "open_reader",
     "open_scene",
     "parse_crs",
+    "path_of",
     "read_grid",
     "read_window",
     "stretch",
+    "web_address",
 ]

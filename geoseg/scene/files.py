@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlparse
 
 import rasterio
 
@@ -16,11 +17,39 @@ from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
 
+BUCKETS = ("s3", "gs", "az")
+"""Schemes of objects in buckets, whose keys may contain anything."""
+
 VRT_HEAD, VRT_HEAD_BYTES = b"<VRTDataset", 1024
 """What GDAL knows a VRT by, whatever its suffix, and how far it looks for that."""
 
 NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
+
+
+def absolute_path(path: str) -> str:
+    """Return the absolute path of a local file; URLs and names that only GDAL knows as they are."""
+    return str(Path(path).absolute()) if Path(path).exists() and not is_remote(path) else path
+
+
+def web_address(url: str) -> str:
+    """Return the address of a file on a web server: what is not allowed in it is escaped, but nothing twice.
+
+    No server is ever sent what follows a `#`, so it belongs to the name of a file; nor does rasterio send a `;`.
+    """
+    path, sign, query = url.partition("?")
+    escaped = quote(path, safe="%/:=&~+!$,'@()*[]") + sign + quote(query, safe="%/:=&?~+!$,;'@()*[]")
+    return re.sub("%(?![0-9A-Fa-f]{2})", "%25", escaped)
+
+
+def path_of(location: str) -> PurePosixPath:
+    """Return the path alone: of a web URL without host, query and escapes; of a bucket's object its key."""
+    scheme, is_url, rest = location.partition("://")
+    if is_url and scheme in BUCKETS:
+        return PurePosixPath(rest.partition("/")[2])
+    if is_remote(location) and not location.startswith(tuple(f"/vsi{name}/" for name in BUCKETS)):
+        return PurePosixPath(unquote(urlparse(location).path))
+    return PurePosixPath(Path(location).as_posix())
 
 
 def list_files(paths: Paths) -> list[str]:
@@ -36,7 +65,7 @@ def list_files(paths: Paths) -> list[str]:
     files = []
     for path in map(str, named):
         if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
-            files.append(path)
+            files.append(web_address(path) if path.startswith(("http://", "https://")) else path)
             continue
         found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES and not is_beside(p))
         if not found:
@@ -90,7 +119,7 @@ def forget(files: Sequence[str]) -> None:
     """
     for source in {source for file in files for source in _sources(file) if is_remote(source)}:
         with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
-            rasterio.open(source).close()
+            rasterio.open(vsi_path(source)).close()
 
 
 @lru_cache(maxsize=256)

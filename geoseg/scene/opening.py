@@ -3,9 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import rasterio
@@ -16,9 +14,9 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
 from geoseg.grid import Grid
-from geoseg.io.remote import is_remote
+from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, list_files
+from geoseg.scene.files import Paths, check_file, gdal_env, list_files, path_of
 from geoseg.scene.georeference import exif_turn, read_grid
 from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
@@ -71,7 +69,7 @@ def open_scene(
         check_file(file)
         check_directories(file)
         check_sources(file)
-    with gdal_env(files), allow_no_georeference():
+    with gdal_env(files), rasterio.Env(), allow_no_georeference():  # without an Env, GDAL prints what it says
         source = files[0]
         if len(files) > 1:
             for file in files:
@@ -89,7 +87,7 @@ def open_scene(
 
 def _open(source: str, name: str, **options: int) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(source, **options)
+        return rasterio.open(vsi_path(source), **options)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check it with `gdalinfo`"
@@ -133,7 +131,7 @@ def _describe(
     nodata: float | None,
     alpha: bool | None,
 ) -> Scene:
-    name = Path(urlparse(files[0]).path if is_remote(files[0]) else files[0]).stem or "scene"
+    name = path_of(files[0]).stem or "scene"
     if src.count == 0:
         raise NotARasterError(
             f"{files[0]} holds {len(src.subdatasets)} subdatasets and no bands of its own. "

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import rasterio
 
 from geoseg.gdal import GDAL_ERRORS, clear_errors
-from geoseg.io.remote import is_remote
+from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.files import gdal_env
 from geoseg.third_party import allow_no_georeference
 
@@ -68,7 +68,8 @@ def open_reader(
     with cache.lock:
         if key not in cache:
             with gdal_env(files), allow_no_georeference():
-                cache[key] = rasterio.open(source) if level is None else rasterio.open(source, overview_level=level)
+                options = {} if level is None else {"overview_level": level}
+                cache[key] = rasterio.open(vsi_path(source), **options)
             while len(cache) > OPEN_READERS:
                 cache.popitem(last=False)[1].close()
         cache.move_to_end(key)

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, ReadError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
-from geoseg.scene.files import forget, gdal_env, reach_of
+from geoseg.scene.files import absolute_path, forget, gdal_env, reach_of
 from geoseg.scene.levels import Levels, border_windows, find_border_value, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
@@ -101,6 +101,11 @@ class Scene:
     given_nodata: float | None = None
     uses_alpha: bool = True
 
+    def absolute(self) -> "Scene":
+        """Return the scene with absolute paths, which a process with another working folder opens, too."""
+        whole = {path: absolute_path(path) for path in self.paths}
+        return replace(self, paths=tuple(whole.values()), source=whole.get(self.source, self.source))
+
     def at_gsd(self, gsd_m: float) -> "Scene":
         """Return the scene on the grid of the same extent nearest to `gsd_m` meters per pixel on the ground."""
         return replace(self, grid=self.native.resampled(gsd_m))._without_stale_overviews()
@@ -144,11 +149,11 @@ class Scene:
         """
         if reach_of(self.paths) is not None:
             return
-        spots = []
+        spots: list[tuple[NDArray[Any], NDArray[np.bool_] | None] | None] = []
+        read = partial(_read_small, self._read_open)
         with suppress(ReadError):  # reading the blocks will report it
-            for window in border_windows(self.native.shape):
-                read = partial(_read_small, self._read_open)
-                spots.append(self._look(window.rows, window.cols, None, read))
+            windows = border_windows(self.native.shape)
+            spots.extend(self._look(window.rows, window.cols, None, read) for window in windows)
         value = find_border_value([spot for spot in spots if spot is not None])
         if value is not None:
             log.warning(

@@ -83,7 +83,12 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
     """
     if src.driver != "VRT":
         return
-    text = src.tags(ns="xml:VRT").get("xml:VRT", "")
+    try:
+        text = src.tags(ns="xml:VRT").get("xml:VRT", "")
+    except UnicodeDecodeError as err:
+        raise NotARasterError(
+            f"{path} is a VRT with damaged text ({err}). Build it again with `gdalbuildvrt`."
+        ) from err
     _check_raw_bands(_parse(text), Path(path).resolve().parent, path)
     if "PixelFunctionLanguage" not in text:
         return
@@ -216,7 +221,7 @@ def mosaic_vrt(paths: Sequence[str], nodata: float | None = None, *, has_alpha: 
 
 def _read_header(path: str, has_alpha: bool) -> Part:
     try:
-        with rasterio.open(path) as src:
+        with rasterio.open(vsi_path(path)) as src:
             told = [flags for flags in src.mask_flag_enums if has_alpha or MaskFlags.alpha not in flags]
             masked = any(flag.name != "all_valid" for flags in told for flag in flags)
             colors = tuple(c.name for c in colors_of(src, has_alpha=has_alpha))

@@ -58,7 +58,8 @@ def list_prefix(prefix: str) -> list[str]:
             f"{prefix} is a folder on a server, which cannot list its files. Name the files, a manifest (CSV, "
             "GeoParquet) or a STAC document such as catalog.json. Folders in a bucket are listed as s3://bucket/prefix/."
         )
-    below = _objects(f"{prefix}*")
+    names = [name for name in store.list_names(prefix) if not name.endswith("/")]  # others are a console's folders
+    below = [name for name in names if "/" not in name.removeprefix(prefix)]
     rasters = [name for name in below if suffix_of(name) in SCENE_SUFFIXES and not _is_hidden(name, prefix)]
     kept = _without_results(rasters, below, prefix)
     if not kept:

@@ -1,8 +1,8 @@
 """All that a user named, as one list of scenes; the kinds of inputs there are."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +34,7 @@ def _read(location: str, asset: str | None, kinds: Sequence[Kind]) -> list[Found
 
 
 def _read_pattern(location: str, asset: str | None) -> list[Found]:
-    return [one for file in list_pattern(location) for one in _read(file, asset, FILES)]
+    return [replace(one, is_direct=False) for file in list_pattern(location) for one in _read(file, asset, FILES)]
 
 
 def _refuse_missing(location: str, asset: str | None) -> NoReturn:
@@ -51,7 +51,7 @@ FILES = (
     Kind(is_missing, _refuse_missing),
     Kind(is_manifest, read_manifest),
     Kind(is_stac, _read_stac),
-    Kind(lambda raster: True, lambda raster, _: [Found(raster)]),
+    Kind(lambda raster: True, lambda raster, _: [Found(raster, is_direct=True)]),
 )
 """What one file or URL may be; the first kind that matches reads it."""
 
@@ -64,12 +64,15 @@ KINDS = (
 """What an input may be; the first kind that matches reads it. A new kind is an entry here or in `FILES`."""
 
 
-def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> list[SceneSource]:
+def list_sources(
+    inputs: Sequence[str | Path], *, asset: str | None = None, known: Mapping[str, str] | None = None
+) -> list[SceneSource]:
     """Return the scenes that a user means, without opening a raster.
 
     Args:
         inputs: Rasters, URLs, folders, patterns, STAC documents, manifests: see `docs/sources.md`.
         asset: Key of the asset to take of STAC Items that have several.
+        known: Names that scenes had before, see `choose_names`.
 
     Returns:
         Scenes in the order of the inputs, each once, with names of their own; sorted within folders and patterns.
@@ -89,4 +92,4 @@ def list_sources(inputs: Sequence[str | Path], *, asset: str | None = None) -> l
     if repeated:
         count = plural(len(repeated), "repeated scene")
         log.warning("%s left out, such as %s: each scene is used once.", count, repeated[0])
-    return name_sources(list(first.values()))
+    return name_sources(list(first.values()), known)

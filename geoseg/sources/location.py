@@ -3,13 +3,14 @@
 import os
 import posixpath
 import re
-from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urljoin, urlparse
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
 from geoseg.errors import SourceError
+from geoseg.io.store import open_store
 from geoseg.io.suffixes import SCENE_SUFFIXES
-from geoseg.scene import is_remote
+from geoseg.scene import is_remote, path_of, web_address
 
 MAGIC = "*?["
 """Wildcards of patterns."""
@@ -34,13 +35,8 @@ def clean(text: str) -> str:
     if text.startswith("file:"):
         return url2pathname(unquote(urlparse(text).path))
     if is_web(text):
-        return _escape(text)
+        return web_address(text)
     return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - Path would drop a last slash
-
-
-def _escape(url: str) -> str:
-    """Escape what is not allowed in a URL, but nothing twice."""
-    return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
 
 
 def is_local(location: str) -> bool:
@@ -67,7 +63,12 @@ def is_pattern(location: str) -> bool:
     """Return True for a location with wildcards, unless such a file exists; a `?` in a URL begins its query."""
     if not is_local(location) and not is_s3(location):
         return "*" in location.partition("?")[0]
-    return any(sign in location for sign in MAGIC) and not (is_local(location) and is_there(location))
+    if not any(sign in location for sign in MAGIC):
+        return False
+    if is_local(location):
+        return not is_there(location)
+    folder, _, name = location.rpartition("/")
+    return "*" in location if not name else not open_store(folder).has(name)
 
 
 def is_prefix(location: str) -> bool:
@@ -98,24 +99,21 @@ def is_stac(location: str) -> bool:
     return is_web(location) and suffix not in SCENE_SUFFIXES and is_api
 
 
-def path_of(location: str) -> PurePosixPath:
-    """Return the path alone: of a web URL without host, query and escapes; of a bucket's object its key."""
-    if is_s3(location):
-        return PurePosixPath(location.removeprefix("s3://").partition("/")[2])
-    if is_remote(location):
-        return PurePosixPath(unquote(urlparse(location).path))
-    return PurePosixPath(Path(location).as_posix())
-
-
 def suffix_of(location: str) -> str:
     """Return the last suffix of the file, in lower case."""
     return path_of(location).suffix.lower()
 
 
+def folders_of(location: str) -> tuple[str, ...]:
+    """Return the names of the folders that a file lies in, the innermost last, after its bucket's or server's name."""
+    place = identity(location)
+    above = () if is_local(place) else tuple(filter(None, [urlparse(place).netloc]))
+    return *above, *(part for part in path_of(place).parent.parts if part.strip("/"))
+
+
 def parent_of(location: str) -> str:
     """Return the name of the folder that a file lies in; of a bucket's or a server's top, its own."""
-    path = PurePosixPath(Path(location).absolute().as_posix()) if is_local(location) else path_of(location)
-    return path.parent.name or urlparse(location).netloc
+    return next(reversed(folders_of(location)), "")
 
 
 def join(base: str, href: str) -> str:
@@ -124,7 +122,7 @@ def join(base: str, href: str) -> str:
     if not is_local(href) or (is_local(base) and Path(href).is_absolute()):
         return href
     if is_web(base):
-        return _escape(urljoin(base, href))
+        return web_address(urljoin(base, href))
     if is_local(base) or base.startswith("/vsi"):
         return os.path.normpath(Path(base).parent / href)
     scheme, rest = base.split("://", 1)

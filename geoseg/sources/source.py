@@ -4,8 +4,9 @@ import datetime as dt
 import hashlib
 import logging
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import SourceError
 from geoseg.io.tables import plural
-from geoseg.sources.location import parent_of, path_of
+from geoseg.scene import path_of
+from geoseg.sources.location import folders_of, identity, parent_of
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,8 @@ UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
 """What Windows, Linux or macOS refuse in a file's name."""
 
 MAX_NAME = 100
-"""Characters of a name: file systems take 255 bytes, and results add words of their own."""
+MAX_BYTES = 200
+"""Characters and bytes of a name: file systems take 255 bytes, and results add words of their own."""
 
 MARGIN = 0.01
 """Share of a footprint's size by which it may be wrong: straight in degrees is not straight on a map (0.4 % over
@@ -48,6 +51,7 @@ class SceneSource:
         bands: One-based band numbers; None leaves the choice to model and file.
         nodata: The nodata value that counts instead of the file's.
         alpha: Whether a band that is marked alpha is a mask; found out by default.
+        is_direct: See `Found`.
     """
 
     name: str
@@ -58,6 +62,7 @@ class SceneSource:
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     alpha: bool | None = None
+    is_direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Found:
         bands: See `SceneSource`.
         nodata: See `SceneSource`.
         alpha: See `SceneSource`.
+        is_direct: True for a raster or a STAC Item that was named itself: never more than one scene, whatever is added
+            to a folder, a list or a catalog.
     """
 
     path: str
@@ -87,6 +94,7 @@ class Found:
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     alpha: bool | None = None
+    is_direct: bool = False
 
 
 def pixels_with_data(source: SceneSource, nodata: float | None, alpha: bool | None) -> dict[str, Any]:
@@ -111,55 +119,96 @@ def as_utc(moment: dt.datetime | None) -> dt.datetime | None:
 
 def safe_name(text: str) -> str:
     """Return a text as the name of a file or folder that is neither hidden nor too long."""
-    safe = UNSAFE.sub("_", text).strip().rstrip(".")
+    safe = UNSAFE.sub("_", text).strip().rstrip(". ")
     safe = re.sub(r"^\.+", "_", safe) or "scene"
-    if len(safe) <= MAX_NAME:
+    if len(safe) <= MAX_NAME and len(safe.encode()) <= MAX_BYTES:
         return safe
-    return f"{safe[: MAX_NAME - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    cut = safe[: MAX_NAME - 9].encode()[: MAX_BYTES - 9].decode(errors="ignore")
+    return f"{cut}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def name_sources(found: Sequence[Found]) -> list[SceneSource]:
-    """Give every scene a name of its own: its stem or given name, unless others have the same.
+def name_sources(found: Sequence[Found], known: Mapping[str, str] | None = None) -> list[SceneSource]:
+    """Give every scene a name of its own; see `choose_names`."""
+    names = choose_names(found, known)
+    sources = []
+    for name, one in zip(names, found, strict=True):
+        facts = (one.datetime, one.footprint, one.crs, one.bands, one.nodata, one.alpha, one.is_direct)
+        sources.append(SceneSource(name, (one.path,), *facts))
+    return sources
+
+
+def choose_names(found: Sequence[Found], known: Mapping[str, str] | None = None) -> list[str]:
+    """Return a name for every scene: its stem or given name, unless others have the same.
 
     Those that clash keep their suffix; where that does not tell them apart either, their folder (or STAC Collection)
-    becomes a prefix. Letter case makes no difference, as on Windows and macOS.
+    becomes a prefix, then all folders in which they differ. Two names that one file system or another takes for the
+    same, such as those that differ in letter case alone, clash.
+
+    Args:
+        found: The scenes.
+        known: Names that scenes had before, by `identity` of their files: they keep them, so that a scene that is
+            added does not give another one a new name.
 
     Raises:
         SourceError: If two scenes would still share a name.
     """
-    choices = [_choices(one) for one in found]
-    names: list[str | None] = [None] * len(found)
+    choices = _list_choices(found)
+    names = _keep_names(found, choices, known or {})
     for level in zip(*choices, strict=True):  # names that are unique at this level and not taken at an earlier one
-        taken = {name.casefold() for name in names if name is not None}
-        wanted = Counter(choice.casefold() for name, choice in zip(names, level, strict=True) if name is None)
+        taken = {_folded(name) for name in names if name is not None}
+        wanted = Counter(_folded(choice) for name, choice in zip(names, level, strict=True) if name is None)
         for i, choice in enumerate(level):
-            if names[i] is None and wanted[choice.casefold()] == 1 and choice.casefold() not in taken:
+            if names[i] is None and wanted[_folded(choice)] == 1 and _folded(choice) not in taken:
                 names[i] = choice
-    sources = []
     for one, own, (*_, last) in zip(found, names, choices, strict=True):
         if own is None:
             other = next(
                 other.path
                 for other, name, choice in zip(found, names, choices, strict=True)
-                if other is not one and last.casefold() in ((name or "").casefold(), choice[-1].casefold())
+                if other is not one and _folded(last) in (_folded(name or ""), _folded(choice[-1]))
             )
             raise SourceError(
                 f"{one.path} and {other} would share the name {last}, and results are named after their scenes. Run "
                 "them separately, each with its own `out`, or give them names in a manifest (a CSV with columns path "
                 "and name)."
             )
-        known = (one.datetime, one.footprint, one.crs, one.bands, one.nodata, one.alpha)
-        sources.append(SceneSource(own, (one.path,), *known))
-    return sources
+    return [name for name in names if name is not None]
 
 
-def _choices(found: Found) -> tuple[str, str, str, str]:
-    """Return the names that a scene may get, the preferred one first."""
-    path = path_of(found.path)
-    name = found.name or path.stem or "scene"
-    full = f"{name}{path.suffix.replace('.', '_')}"
-    parent = found.parent or parent_of(found.path)
-    return safe_name(name), safe_name(full), safe_name(f"{parent}_{name}"), safe_name(f"{parent}_{full}")
+def _keep_names(found: Sequence[Found], choices: Sequence[Sequence[str]], known: Mapping[str, str]) -> list[str | None]:
+    """Return the names that scenes had before and may have now; None for the others, and where two would have one."""
+    kept = [known.get(identity(one.path)) for one in found]
+    kept = [name if name in own else None for name, own in zip(kept, choices, strict=True)]
+    wanted = Counter(_folded(name) for name in kept if name is not None)
+    return [name if name is not None and wanted[_folded(name)] == 1 else None for name in kept]
+
+
+def _folded(name: str) -> str:
+    """Return a text that names share if they are one file on Windows or macOS."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def _list_choices(found: Sequence[Found]) -> list[tuple[str, ...]]:
+    """Return the names that each scene may get, the preferred one first."""
+    folders = [folders_of(one.path) for one in found]
+    differing = (i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1)
+    shared = next(differing, min(map(len, folders), default=0))
+    listed = []
+    for one, folder in zip(found, folders, strict=True):
+        path = path_of(one.path)
+        name = one.name or path.stem or "scene"
+        full = f"{name}{path.suffix.replace('.', '_')}"
+        beside, below = one.parent or parent_of(one.path), folder[shared:]
+        choices = (
+            name,
+            full,
+            f"{beside}_{name}",
+            f"{beside}_{full}",
+            "_".join((*below, name)),
+            "_".join((*below, full)),
+        )
+        listed.append(tuple(map(safe_name, choices)))
+    return listed
 
 
 def filter_sources(sources: Sequence[SceneSource], aoi_bounds_4326: Bounds) -> list[SceneSource]:

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlparse
@@ -99,7 +99,7 @@ def read_stac(location: str, asset: str | None = None) -> list[Found]:
         )
     if len(scenes) > 1:
         log.info("%s: %d scenes", location, len(scenes))
-    return scenes
+    return [replace(scene, is_direct=first.kind == "Item") for scene in scenes]
 
 
 def _walk(first: Document, asset: str | None) -> Iterator[Document]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
+from rasterio.crs import CRS
 
 from geoseg.bundle import ModelSpec
 from geoseg.datasets.coding import Coding
@@ -350,9 +351,8 @@ def hide_areas(prepared: Path, areas: Path, name: str) -> None:
     A scene that does not touch them, or where they are removed already, is not changed.
     """
     scene = PreparedScene(prepared)
-    whole = open_scene(scene.about["image"]).native
-    scale = Affine.scale(whole.width / scene.scene_shape[1], whole.height / scene.scene_shape[0])
-    grid = Grid(whole.crs, whole.transform @ scale, scene.scene_shape)
+    crs, transform = scene.about["crs"], Affine(*scene.about["transform"])
+    grid = Grid(CRS.from_wkt(crs) if crs else None, transform, scene.scene_shape)
     hidden = rasterize_areas(areas, [name], grid.crop(Window(*scene.origin, *scene.window.shape)))
     stored = np.array(scene.pixels)
     planes, truth = stored[..., :-1].transpose(2, 0, 1), stored[..., -1].astype(np.uint8)

@@ -12,7 +12,7 @@ from geoseg.datasets.layouts import is_chosen
 from geoseg.errors import RecipeError, UsageError
 from geoseg.io.aside import check_folder, write_json
 from geoseg.io.tables import write_table
-from geoseg.training.folder import claim_data
+from geoseg.training.folder import check_scenes, record_scenes
 from geoseg.training.library import find_recipe, load_recipe
 from geoseg.training.recipe import Recipe, Source
 
@@ -119,6 +119,7 @@ def cross_validate(
         OutputError: The folder cannot be written.
     """
     from geoseg.training.fit import train_variant
+    from geoseg.training.source_files import fingerprint_scenes
 
     if folds < 2:
         raise UsageError(f"`folds={folds}` is not a cross-validation. Give 2 or more; 5 are usual.")
@@ -126,8 +127,10 @@ def cross_validate(
     plan = load_recipe(path, overrides, over=over)
     folder, data = Path(out or f"{plan.name}_crossval"), Path(data or "data")
     check_folder(folder)
+    scenes = fingerprint_scenes(plan, data=data, results=folder)
+    check_scenes(folder, scenes)
     cuts = [_cut(source, plan, folds, data, folder) for source in plan.sources if source.weight > 0]
-    claim_data(folder, data)
+    record_scenes(folder, scenes)
     for source in plan.sources:
         if source.weight == 0:
             log.info("sources.%s has weight 0: it is not part of the folds", source.name)
@@ -171,7 +174,7 @@ def _cut(source: Source, plan: Recipe, folds: int, data: Path, folder: Path) -> 
     from geoseg.training.source_files import find_images, find_names
     from geoseg.training.sources import coding_of
 
-    names = find_names(source, data)
+    names = find_names(source, data, folder)
     if len(names) >= folds and not (source.areas or source.validate_east or source.validate_west):
         return _Cut(source, f"{len(names)} files")
     if source.paint_seeds:
@@ -189,7 +192,7 @@ def _cut(source: Source, plan: Recipe, folds: int, data: Path, folder: Path) -> 
             layer=source.layer,
             column=source.label_column,
         )
-        for pair in find_images(source, data)
+        for pair in find_images(source, data, folder)
         if pair.labels is not None and not is_chosen(pair.name, source.test_scenes)
     ]
     crs = {scene.grid.crs for scene in scenes}

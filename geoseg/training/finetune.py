@@ -17,12 +17,13 @@ from geoseg.datasets.labels import count_outside
 from geoseg.errors import ExistingResultError, LabelError, UsageError
 from geoseg.inference import check_options
 from geoseg.io.aside import check_folder, write_json, write_text
+from geoseg.io.fingerprint import fingerprint, name_changes
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import plural, write_table
 from geoseg.scene import Paths, is_remote, list_files
 from geoseg.training.card import SCORES
-from geoseg.training.folder import claim_inputs
+from geoseg.training.folder import SHOWN, claim_inputs
 from geoseg.training.library import load_recipe, override, recipe_text
 from geoseg.training.recipe import Recipe, build_recipe, check_recipe
 
@@ -300,9 +301,10 @@ def _check_place(labeled: Sequence["LabeledScene"], layer: str) -> None:
 def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settings: FinetuneSettings) -> None:
     """Record what decides the blocks in a new folder; refuse one of other scenes, labels, areas or model."""
     given = [*scenes_and_labels, *([settings.aoi.absolute()] if settings.aoi else [])]
+    files = fingerprint(given)
     wanted = {
         "model": base.key,
-        "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in given if path.exists()],
+        "files": files,
         "where": settings.aoi_where,
         "layer": settings.layer,
         "column": settings.column,
@@ -312,11 +314,16 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "seed": settings.seed,
         **settings.scene_keys,
     }
-    refusal = ExistingResultError(
-        f"{folder} has results of other scenes, labels, areas, model or seed, or they have changed since. "
-        "Choose another folder with `out`."
-    )
-    claim_inputs(folder, wanted, refusal)
+
+    def refuse(kept: Mapping[str, Any]) -> ExistingResultError:
+        changes = name_changes(kept["files"], files) if "files" in kept else []
+        named = f" ({'; '.join(changes[:SHOWN])}{'; ...' if len(changes) > SHOWN else ''})" if changes else ""
+        return ExistingResultError(
+            f"{folder} has results of other scenes, labels, areas, model or seed, or they have changed since{named}. "
+            "Choose another folder with `out`."
+        )
+
+    claim_inputs(folder, wanted, refuse)
 
 
 def _plan(

@@ -23,12 +23,13 @@ from geoseg.networks import Segmenter, build_network, load_segmenter, network_fa
 from geoseg.third_party import ignore_warnings
 from geoseg.training.block_split import hide_areas
 from geoseg.training.card import write_card
-from geoseg.training.folder import claim_folder, is_finished, write_row
+from geoseg.training.folder import check_scenes, claim_folder, is_finished, record_scenes, write_row
 from geoseg.training.library import find_recipe, load_recipe, toml_value
 from geoseg.training.losses import LossMeans, weigh_means
 from geoseg.training.optimizer import WeightAverage, check_device, choose_precision
 from geoseg.training.pictures import collect_examples, draw_curves, draw_predictions
 from geoseg.training.recipe import Network, Recipe
+from geoseg.training.source_files import fingerprint_scenes
 from geoseg.training.sources import PreparedSource, prepare_sources
 from geoseg.training.task import MixedCrops, MixedSampler, SegmentationTask, ValidationChips
 
@@ -114,13 +115,18 @@ def train_plan(
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
     _check_batch(plan)
+    # of variants the caller keeps the scenes
+    scenes = fingerprint_scenes(plan, data=data, results=folder) if cache is None else {}
+    check_scenes(folder, scenes)
     sources = prepare_sources(plan, data=data, cache=cache or folder / "prepared")
     _check_validation(plan, sources)
     for source in sources:
         for file, area in (hidden or {}).get(source.name, ()):
             for path in source.train:
                 hide_areas(path, file, area)
-    claim_folder(plan, folder, data)
+    claim_folder(plan, folder)
+    if cache is None:
+        record_scenes(folder, scenes)
     run = _assemble(plan, sources, weights, folder)
     if run.task.run_progress.done < 1:
         _fit(run)
@@ -313,15 +319,21 @@ def _fit(run: _Run) -> None:
     keep: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     kept: list[Callback] = []
     if len(run.chips):
-        kept.append(ModelCheckpoint(run.last.parent, "best-iou", monitor="iou", mode="max", **keep))
-        kept.append(ModelCheckpoint(run.last.parent, "best-loss", monitor="validation_loss", mode="min", **keep))
+        kept.append(_Checkpoint(run.last.parent, "best-iou", monitor="iou", mode="max", **keep))
+        kept.append(_Checkpoint(run.last.parent, "best-loss", monitor="validation_loss", mode="min", **keep))
         if fit.early_stopping:
             kept.append(EarlyStopping("iou", patience=fit.early_stopping, mode="max", check_on_train_epoch_end=True))
-    kept.append(ModelCheckpoint(run.last.parent, "last", **keep))
+    kept.append(_Checkpoint(run.last.parent, "last", **keep))
 
-    sampler = MixedSampler(run.crops, window_px=fit.read_px, batch=fit.batch, batches=run.epoch)
+    sampler = MixedSampler(
+        run.crops,
+        window_px=fit.read_px,
+        batch=fit.batch,
+        batches=run.epoch,
+        seed=fit.seed,
+        progress=run.task.run_progress,
+    )
     if resumed:
-        torch.manual_seed(fit.seed + run.task.run_progress.step)
         log.info("continuing from %s, step %d", run.last, run.task.run_progress.step)
     with ignore_warnings(message=_KNOWN):
         trainer = lightning.Trainer(
@@ -349,6 +361,25 @@ def _fit(run: _Run) -> None:
 
 def _chip_loader(run: _Run) -> "DataLoader[dict[str, torch.Tensor]]":
     return DataLoader(run.chips, batch_sampler=run.chips.batches(_VALIDATION_BATCH))  # chips of one shape
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Keep the best score in a folder that was moved, too: Lightning forgets it, and replaces the best weights."""
+
+    @property
+    def state_key(self) -> str:
+        """Return the key of `ModelCheckpoint`, as checkpoints that are continued have it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the score and the files that it is of, where they are now."""
+
+        def moved(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        paths = {key: moved(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class _Table(Callback):

@@ -1,10 +1,13 @@
-"""A training folder: the recipe and data that it belongs to, and the history of its training."""
+"""A folder of results: the recipe and the data that they belong to, and the history of a training.
+
+`inputs.json` lists the scenes that the first training in the folder found, with the fingerprint of each. Whatever
+trains there later is of these scenes: a split or folds that are drawn again from the same names are the same.
+"""
 
 import csv
 import json
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,19 @@ from typing import Any
 from geoseg.bundle import us_spelling
 from geoseg.errors import GeosegError, RecipeError
 from geoseg.io.aside import write_aside, write_json
+from geoseg.io.fingerprint import Fingerprint, name_changes
+from geoseg.io.tables import name_some, plural
 from geoseg.training.recipe import Recipe
 
 __all__ = [
-    "claim_data",
+    "Scenes",
     "claim_folder",
     "claim_inputs",
+    "check_scenes",
     "is_finished",
-    "place_of",
+    "kept_scenes",
     "read_history",
+    "record_scenes",
     "write_row",
 ]
 
@@ -28,6 +35,12 @@ log = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.json"
 INPUTS_FILE = "inputs.json"
+
+Scenes = dict[str, dict[str, Fingerprint]]
+"""Of each source its scenes by name; under "" what all of them share: areas, a split."""
+
+SHOWN = 3
+"""Maximum number of changes that an error lists."""
 
 _MAY_CHANGE = {
     "fit.steps",
@@ -48,16 +61,15 @@ _MAY_CHANGE = {
 """Keys that may differ in a resumed run: its length, its device, and what is only written into the bundle."""
 
 
-def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
+def claim_folder(plan: Recipe, folder: Path) -> None:
     """Write the recipe into a new training folder, or compare it with the one that is there.
 
     Args:
         plan: The recipe.
         folder: Folder of the run.
-        data: Folder that the recipe's paths are relative to.
 
     Raises:
-        RecipeError: The folder has a run of another recipe, and the message names the differences, or of other data.
+        RecipeError: The folder has a run of another recipe, and the message names the differences.
     """
     path, now = folder / RECIPE_FILE, json.loads(json.dumps(asdict(plan)))
     is_begun = (folder / "checkpoints").is_dir()
@@ -70,9 +82,7 @@ def claim_folder(plan: Recipe, folder: Path, data: Path) -> None:
                 f"{folder} has a run of another recipe: {listed}{'; ...' if len(changed) > 3 else ''}. Continue it "
                 "with the same recipe, or choose another folder with `out`."
             )
-    if not is_begun:
-        (folder / INPUTS_FILE).unlink(missing_ok=True)
-    claim_data(folder, data)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(path, now)
 
 
@@ -84,35 +94,73 @@ def is_finished(plan: Recipe, folder: Path) -> bool:
     return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(asdict(plan))))
 
 
-def claim_data(folder: Path, data: Path) -> None:
-    """Record the data folder that the results of a folder are of, or compare it with the recorded one.
-
-    Raises:
-        RecipeError: The folder has results of other data.
-    """
-    refusal = RecipeError(
-        f"{folder} has results of another data folder than {data}, whose scores are not comparable. Continue it "
-        "with the same data (if it was moved, link its old place to it), or choose another folder with `out`."
-    )
-    claim_inputs(folder, {"data": place_of(data)}, refusal)
-
-
-def place_of(data: Path) -> str:
-    """Return the absolute path of a data folder; links are not followed."""
-    return os.path.abspath(data)  # noqa: PTH100 - resolve() would follow links
-
-
-def claim_inputs(folder: Path, inputs: dict[str, Any], refusal: GeosegError) -> None:
+def claim_inputs(folder: Path, inputs: dict[str, Any], refuse: Callable[[Mapping[str, Any]], GeosegError]) -> None:
     """Record the inputs that decide the results of a folder, made if missing, or compare them with the recorded ones.
 
     Raises:
-        GeosegError: `refusal`, if they differ.
+        GeosegError: If they differ: what `refuse` makes of the recorded ones.
     """
-    path = folder / INPUTS_FILE
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs:
-        raise refusal
+    kept = _read_inputs(folder)
+    if any(kept.get(name, value) != value for name, value in inputs.items()):
+        raise refuse(kept)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, inputs)
+    write_json(folder / INPUTS_FILE, kept | inputs)
+
+
+def record_scenes(folder: Path, scenes: Scenes) -> None:
+    """Record the scenes that the results of a folder will be of, unless its trainings have begun with others."""
+    if kept_scenes(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / INPUTS_FILE, _read_inputs(folder) | {"scenes": scenes})
+
+
+def check_scenes(folder: Path, scenes: Scenes) -> None:
+    """Compare scenes with those that the results of a folder are of, if its trainings have begun.
+
+    New ones are named, and `kept_scenes` lacks them: they would change which scenes train and which validate.
+
+    Raises:
+        RecipeError: A file of a scene has changed since, or is missing.
+    """
+    kept, changes = kept_scenes(folder), []
+    if kept is None:
+        return
+    for source, own in kept.items():
+        now = scenes.get(source, {})
+        for name, found in own.items():
+            there = f"sources.{source}: " if source else ""
+            if name in now:
+                changes += [f"{there}{change}" for change in name_changes(found, now[name])]
+            else:
+                changes.append(f"{there}{name} is missing now")
+    if changes:
+        more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        raise RecipeError(
+            f"{folder} has results of other data, whose scores are not comparable: {'; '.join(changes[:SHOWN])}{more}. "
+            "Continue it with the data of before, or choose another folder with `out`."
+        )
+    for source, own in scenes.items():
+        new = [name for name in own if name not in kept.get(source, {})]
+        if new:
+            log.warning(
+                "sources.%s: %s new since %s was begun, and left out: %s. They wait for a training in another folder.",
+                source,
+                "1 image is" if len(new) == 1 else f"{plural(len(new), 'image')} are",
+                folder,
+                name_some(new),
+            )
+
+
+def kept_scenes(folder: Path) -> Scenes | None:
+    """Return the scenes that the trainings in a folder are of; None if none of them has a checkpoint."""
+    scenes: Scenes | None = _read_inputs(folder).get("scenes")
+    signs = ("checkpoints", "*/checkpoints", "*/metrics.json")
+    return scenes if any(next(folder.glob(sign), None) is not None for sign in signs) else None
+
+
+def _read_inputs(folder: Path) -> dict[str, Any]:
+    path = folder / INPUTS_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _flatten(value: Any, where: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import GeosegError, MissingPackageError, RecipeError, TrainingError, UsageError
 from geoseg.io.aside import check_folder, write_json, write_text
 from geoseg.io.tables import write_table
-from geoseg.training.folder import claim_inputs, place_of
+from geoseg.training.folder import check_scenes, claim_inputs, record_scenes
 from geoseg.training.library import find_recipe, load_recipe, read_table, recipe_text, toml_value
 from geoseg.training.recipe import Recipe
 
@@ -261,13 +261,18 @@ def _open_study(folder: Path, data: Path, plan: Recipe, settings: SearchSettings
     """Open or create the study of a folder; trials that were cut short come first."""
     import optuna
 
+    from geoseg.training.source_files import fingerprint_scenes
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space)), "data": place_of(data)}
+    inputs = {"recipe": recipe_text(plan), "space": repr(dict(settings.space))}
     refusal = RecipeError(
-        f"{folder} has a search of another recipe, space or data folder, whose scores are not comparable. "
+        f"{folder} has a search of another recipe or space, whose scores are not comparable. "
         "Continue it with the same, or choose another folder with `out`."
     )
-    claim_inputs(folder, inputs, refusal)
+    scenes = fingerprint_scenes(plan, data=data, results=folder)
+    check_scenes(folder, scenes)
+    claim_inputs(folder, inputs, lambda _: refusal)
+    record_scenes(folder, scenes)
     storage = f"sqlite:///{(folder / 'study.db').absolute()}"
     study = optuna.create_study(storage=storage, study_name="geoseg", direction="maximize", load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=plan.fit.seed + len(study.trials))
@@ -338,7 +343,7 @@ def _retrain(folder: Path, data: Path, beside: Path, plan: Recipe, best: TrialRe
         if source.weight > 0 and source.areas:
             sources.append(replace(source, **free, train=(*source.train, *source.validate)))
         elif source.weight > 0:
-            names = find_names(source, data)
+            names = find_names(source, data, folder)
             split = split_names(source, names, data=data, results=folder, seed=fit.seed)
             held = (*source.test_scenes, *map(escape, split["test"]))
             sources.append(replace(source, **free, test_scenes=held))

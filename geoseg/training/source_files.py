@@ -9,11 +9,13 @@ from pathlib import Path
 from geoseg.datasets.layouts import LAYOUTS, Pair, Rule, find_pairs, is_chosen, is_template, match_files
 from geoseg.datasets.splits import PARTS, Split, draw_fold, draw_split, read_split, write_split
 from geoseg.errors import LabelError, RecipeError
+from geoseg.io.fingerprint import fingerprint
 from geoseg.io.pairs import find_labels
 from geoseg.io.suffixes import is_beside
-from geoseg.training.recipe import Source
+from geoseg.training.folder import Scenes, kept_scenes
+from geoseg.training.recipe import Recipe, Source
 
-__all__ = ["SourcePart", "find_images", "find_names", "find_parts", "split_names"]
+__all__ = ["SourcePart", "find_images", "find_names", "find_parts", "fingerprint_scenes", "split_names"]
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +55,14 @@ def find_parts(source: Source, *, data: Path, results: Path, seed: int) -> list[
     Args:
         source: The source.
         data: Folder that the source's paths are relative to.
-        results: Folder of the results, for a split that cannot be kept in `data`.
+        results: Folder of the results, for a split that cannot be kept in `data`, and the scenes of before.
         seed: Draws shares and folds.
 
     Raises:
         RecipeError: There is no image, none to train on, or the split cannot be used.
         LabelError: Labels are missing.
     """
-    pairs, parts = find_images(source, data), list[SourcePart]()
+    pairs, parts = find_images(source, data, results), list[SourcePart]()
     free = [pair.name for pair in pairs if _is_free(pair)]
     split = split_names(source, free, data=data, results=results, seed=seed)
     areas = data / source.areas if source.areas else None
@@ -84,8 +86,13 @@ def _is_free(pair: Pair) -> bool:
     return pair.split in ("", "train")
 
 
-def find_images(source: Source, data: Path) -> list[Pair]:
+def find_images(source: Source, data: Path, results: Path | None = None) -> list[Pair]:
     """Find a source's images and the labels of each; painted scenes have a name alone.
+
+    Args:
+        source: The source.
+        data: Folder that the source's paths are relative to.
+        results: Folder whose trainings have begun: images that came later are left out.
 
     Raises:
         RecipeError: There is no image.
@@ -104,7 +111,33 @@ def find_images(source: Source, data: Path) -> list[Pair]:
         raise RecipeError(
             f"sources.{source.name}.{what} finds nothing in {root}. Give the folder of the imagery as `data`."
         )
-    return pairs
+    kept = (kept_scenes(results) if results is not None else None) or {}
+    return [pair for pair in pairs if pair.name in kept.get(source.name, (pair.name,))]
+
+
+def fingerprint_scenes(plan: Recipe, *, data: Path, results: Path) -> Scenes:
+    """Return the fingerprint of every scene of a recipe's sources, labels included, and of what else they depend on.
+
+    A split that goes into a file is drawn. Arguments as `find_parts`.
+    """
+    network, fit = plan.network, plan.fit
+    weights = [Path(name) for name in (network.start_from, fit.distill_from) if name]
+    found: Scenes = {"": {"weights": fingerprint(path.absolute() for path in weights if path.is_file())}}
+    for source in plan.sources:
+        pairs = find_images(source, data)
+        if source.split_file and not source.areas:
+            kept = [pair.name for pair in find_images(source, data, results) if _is_free(pair)]
+            split_names(source, kept, data=data, results=results, seed=fit.seed)
+        shared = [data / source.areas] if source.areas else []
+        splits = (place / source.split_file for place in (data, results) if source.split_file)
+        shared += [path for path in splits if path.is_file()][:1]
+        own = {"": fingerprint(shared)} if shared else {}
+        for pair in pairs:
+            labels = fingerprint([pair.labels]) if pair.labels else []
+            image = [] if source.paint_seeds else fingerprint([pair.image])
+            own[pair.name] = [*image, *([f"labels {name}", *facts] for name, *facts in labels)]
+        found[source.name] = own
+    return found
 
 
 def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
@@ -128,9 +161,9 @@ def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
     return [Pair(name, image, truth) for (name, image), truth in zip(images.items(), truths, strict=True)]
 
 
-def find_names(source: Source, data: Path) -> list[str]:
+def find_names(source: Source, data: Path, results: Path | None = None) -> list[str]:
     """Return the names that are divided among a split or folds, without those held out for testing."""
-    names = [pair.name for pair in find_images(source, data) if _is_free(pair)]
+    names = [pair.name for pair in find_images(source, data, results) if _is_free(pair)]
     return [name for name in names if not is_chosen(name, source.test_scenes)]
 
 

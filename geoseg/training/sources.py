@@ -20,6 +20,7 @@ from geoseg.datasets.prepared import is_known, is_prepared, write_prepared
 from geoseg.datasets.splits import PARTS
 from geoseg.errors import LabelError, RecipeError, UsageError
 from geoseg.grid import Grid, Window, fit_lattice, reflect_indices
+from geoseg.io.fingerprint import fingerprint
 from geoseg.io.suffixes import is_raster
 from geoseg.io.vectors import to_pixels
 from geoseg.scene import Scene, open_scene
@@ -138,7 +139,7 @@ def quiet_scenes() -> Iterator[None]:
 
 
 def _key(part: SourcePart, recipe: Recipe) -> str:
-    """Hash all that decides the prepared pixels, the files' sizes and times included."""
+    """Hash all that decides the prepared pixels, the fingerprints of the files included."""
     network = recipe.network
     about = {k: v for k, v in asdict(part.source).items() if k not in _ELSEWHERE and v is not None}
     target = {"gsd_m": recipe.gsd_m, "bands": network.bands, "stretched": _is_stretched(recipe)}
@@ -149,9 +150,8 @@ def _key(part: SourcePart, recipe: Recipe) -> str:
         }
         target |= {"auxiliary": network.auxiliary, **widths}
     chips = (recipe.chip_px, recipe.halo_px, network.stride_px) if part.part == "validate" else ()
-    files = [path for path in (part.image, part.labels, part.areas) if path]
-    stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
-    text = json.dumps([_VERSION, about, part.seed, part.part, target, chips, stamps], sort_keys=True)
+    files = [fingerprint([path]) for path in (part.image, part.labels, part.areas) if path]
+    text = json.dumps([_VERSION, about, part.seed, part.part, target, chips, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -269,6 +269,7 @@ def _read(part: SourcePart, image: Path, recipe: Recipe) -> _PartPixels:
         "file_gsd_m": scene.native.gsd_m,
         "gsd_m": scene.grid.gsd_m,
         "crs": scene.grid.crs.to_wkt() if scene.grid.crs else None,
+        "transform": list(scene.grid.transform)[:6],
         "origin": [window.row, window.col],
         "scene_shape": list(scene.grid.shape),
         "shape": list(window.shape),

@@ -1,5 +1,6 @@
 """The Lightning module of a training: crops, validation chips, steps and optimizer."""
 
+import hashlib
 import itertools
 import logging
 import time
@@ -71,21 +72,35 @@ class MixedCrops(Dataset[Sample]):
 class MixedSampler(Sampler[list[Any]]):
     """Batches of `MixedCrops`: the source is drawn by weight, the position by torchgeo's `RandomGeoSampler`."""
 
-    def __init__(self, crops: MixedCrops, *, window_px: int, batch: int, batches: int) -> None:
-        """Draw `batches` batches per epoch; random numbers come from torch's global generator."""
-        self.crops, self.batch, self.batches = crops, batch, batches
+    def __init__(
+        self, crops: MixedCrops, *, window_px: int, batch: int, batches: int, seed: int, progress: Progress
+    ) -> None:
+        """Draw `batches` batches per epoch. A batch depends on `seed` and the number of its step alone.
+
+        So it does not matter how far ahead of the steps of `progress` it is drawn, for processes that read crops.
+        """
+        self.crops, self.batch, self.batches, self.seed, self.progress = crops, batch, batches, seed, progress
         self.samplers = [RandomGeoSampler(scene, size=window_px, length=_ENDLESS) for scene in crops.scenes]
 
     def __iter__(self) -> Iterator[list[Any]]:
         """Yield lists of (scene's number, query)."""
         queries = [iter(sampler) for sampler in self.samplers]
-        for _ in range(self.batches):
-            chosen = torch.multinomial(self.crops.odds, self.batch, replacement=True).tolist()
-            yield [(scene, next(queries[scene])) for scene in chosen]
+        first = self.progress.step
+        for step in range(first, first + self.batches):
+            with torch.random.fork_rng(devices=[]):  # torchgeo draws from the global generator
+                torch.default_generator.manual_seed(_seed_of("crops", self.seed, step))
+                chosen = torch.multinomial(self.crops.odds, self.batch, replacement=True).tolist()
+                batch = [(scene, next(queries[scene])) for scene in chosen]
+            yield batch
 
     def __len__(self) -> int:
         """Return batches per epoch."""
         return self.batches
+
+
+def _seed_of(what: str, seed: int, step: int) -> int:
+    """Return a seed of its own for each step, and for each of what is drawn in it."""
+    return int.from_bytes(hashlib.sha256(f"{what} {seed} {step}".encode()).digest()[:8], "little", signed=True)
 
 
 class ValidationChips(Dataset[Sample]):
@@ -245,8 +260,9 @@ class SegmentationTask(lightning.LightningModule):
         self._ended = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate."""
+        """Set the learning rate, and the seed of augmentation and dropout in this step."""
         self.seconds["data"] += time.perf_counter() - self._ended
+        torch.manual_seed(_seed_of("step", self.recipe.fit.seed, self.run_progress.step))
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["top_lr"] * self.learning_rate_factor()
 

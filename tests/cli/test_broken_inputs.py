@@ -643,7 +643,7 @@ RESULTS: dict[str, tuple[Make, str]] = {
         "is damaged",
     ),
     "a batch without names": (
-        lambda i: ["status", i.write("out/.geoseg/batches/a.json", '{"names": 7}').parents[2]],
+        lambda i: ["status", i.write("out/.geoseg/batches/a/scenes.json", '{"scenes": 7}').parents[3]],
         "is damaged",
     ),
     "progress of text": (

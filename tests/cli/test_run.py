@@ -98,3 +98,23 @@ def test_options_of_a_score_reach_the_figures(
     total = json.loads((out / "metrics.json").read_text())["total"]
     assert total["iou"] == pytest.approx((found & true).sum() / (found | true).sum())
     assert list(out.iterdir()) == [out / "metrics.json"]
+
+
+def test_blocks_that_are_lost_are_told_even_quietly(
+    geoseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from geoseg.io.store import LocalStore
+    from geoseg.run import BatchResult, RunResult
+
+    lost = {"failed_blocks": [{"block": "r0_c0", "error": "no bytes"}]}
+    one = RunResult(LocalStore(tmp_path / "out"), lost, is_new=False)
+    many = BatchResult(done=["x/a", "x/b"], lost_blocks={"x/b": 3})
+    for result, said in (
+        (one, f"{tmp_path / 'out'}: 1 block could not be read and is nodata in the result; run.json lists it."),
+        (many, "x/b: 3 blocks could not be read and are nodata in the result; run.json lists them."),
+    ):
+        caplog.clear()
+        monkeypatch.setattr("geoseg.run.run_inputs", lambda *_, result=result, **__: result)
+        code, _, _ = geoseg("run", "scene.tif", "-q", "--errors", "nodata")
+        assert code == 0
+        assert said in caplog.text

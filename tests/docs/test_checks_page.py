@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from geoseg.cli import app
-from geoseg.scene.files import REMOTE_ENV
+from geoseg.io.remote import REMOTE_ENV
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "checks.md").read_text()
 

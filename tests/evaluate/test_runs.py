@@ -164,3 +164,24 @@ def test_a_building_counts_from_one_half_in_the_area_on(tmp_path: Path, model: P
         geopandas.GeoSeries([ground], crs="EPSG:32630").to_file(tmp_path / "area.gpkg")
         counted[right] = score(*files, model=model, aoi=tmp_path / "area.gpkg").total.metrics()["buildings"]["truth"]
     assert counted == {54: 0, 55: 1, 56: 1}
+
+
+def test_scenes_that_names_with_dots_or_other_suffixes_tell_apart_are_all_scored(tmp_path: Path) -> None:
+    from geoseg.evaluate.evaluate import plan_scenes
+
+    (tmp_path / "labels").mkdir()
+    dates = ("ortho_2023.05", "ortho_2023.06")
+    for name in dates:
+        for file in (f"out/{name}/run.json", f"out/{name}/mask.tif", f"labels/{name}.gpkg"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+    settings = EvaluateSettings(labels=tmp_path / "labels")
+    found = plan_scenes([tmp_path / "out", tmp_path / "out" / dates[0]], settings)
+    assert [(scene.name, scene.labels.stem) for scene in found] == [(name, name) for name in dates]
+    for name in ("a.tif", "a.png", "a.gpkg"):
+        (tmp_path / "labels" / name).touch()
+    (tmp_path / "masks").mkdir()
+    for name in ("a.tif", "a.png"):
+        (tmp_path / "masks" / name).touch()
+    masks = EvaluateSettings(labels=tmp_path / "labels", mask=tmp_path / "masks")
+    assert sorted(scene.name for scene in plan_scenes([], masks)) == ["a_png", "a_tif"]

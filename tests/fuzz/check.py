@@ -63,7 +63,7 @@ def attempt(name: str, path: Path) -> tuple[str, str]:
     except GeosegError as err:
         text = str(err)
         lines = len(text.splitlines()) if name not in MANY_LINES else 1
-        if lines != 1 or len(text) > LONGEST_MESSAGE:
+        if lines != 1 or max(map(len, text.splitlines())) > LONGEST_MESSAGE:
             return "refused", f"{type(err).__name__} of {lines} lines and {len(text)} characters: {text[:300]!r}"
         if any(isinstance(cause, MemoryError) or "allocate memory" in str(cause) for cause in _causes(err)):
             return "refused", f"more than 2 GB: {text[:300]}"

@@ -23,6 +23,12 @@ def test_pixels_are_scaled_then_normalized() -> None:
     torch.testing.assert_close(segmenter(pixels), expected)
 
 
+def test_whole_numbers_of_any_size_scale_too() -> None:
+    scale = {"mean": (0, 1, 2**64), "std": (2**64,) * 3, "pixel_max": 2**64}
+    segmenter = Segmenter(nn.Identity(), SimpleNamespace(**scale, classes=("building",), auxiliary=()))
+    assert segmenter(torch.zeros(1, 3, 1, 1)).isfinite().all()
+
+
 def test_several_classes_share_a_probability_of_one() -> None:
     probability = Segmenter(nn.Identity(), spec(classes=3))(torch.rand(2, 3, 4, 4) * 200)
     torch.testing.assert_close(probability.sum(dim=1), torch.ones(2, 4, 4))

@@ -1,7 +1,12 @@
 """Many pictures, one result each: some fail, some were finished before, and the others are done all the same."""
 
+import hashlib
 import json
 import logging
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -13,11 +18,19 @@ from PIL import Image
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
-from geoseg.errors import ExistingResultError, OutputError, SceneMismatchError
+from geoseg.errors import (
+    BusyError,
+    DeviceError,
+    ExistingResultError,
+    OutputError,
+    ReadError,
+    SceneMismatchError,
+)
 from geoseg.grid import fit_lattice
 from geoseg.inference import Plan
-from geoseg.run import RunSettings, batch, run_each
+from geoseg.run import RunSettings, batch, run_each, run_plan
 from geoseg.run.batch import BatchResult
+from geoseg.run.report import FAILED, FINISHED, INCOMPLETE, read_status
 from geoseg.scene import open_scene
 
 SPEC = ModelSpec("fake", "none", ("gray",), 0.3, (0.0,), (1.0,), min_area_m2=0.0)
@@ -64,6 +77,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def results(folder: Path) -> list[str]:
+    """Return what a batch left, besides its list."""
+    left = [path.relative_to(folder).as_posix() for path in (folder / ".geoseg").rglob("*") if path.is_file()]
+    assert [Path(path).name for path in left] == ["scenes.json"]
+    return [name for name in names(folder) if name != ".geoseg"]
+
+
 def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path, tmp_path: Path) -> None:
     result = run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
     assert (result.skipped, result.failed) == ([], {})
@@ -75,7 +95,7 @@ def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path,
         left, bottom, right, top = geopandas.read_parquet(tmp_path / "out" / name / "buildings.parquet").total_bounds
         assert 0 <= left < right <= shape[1]
         assert -shape[0] <= bottom < top <= 0
-    assert names(tmp_path / "out") == ["a", "b", "c"]
+    assert results(tmp_path / "out") == ["a", "b", "c"]
 
 
 def test_results_are_listed_in_the_order_of_their_scenes_whichever_ended_first() -> None:
@@ -97,7 +117,7 @@ def test_a_damaged_picture_does_not_stop_the_others(runs: Runs, pictures: Path, 
     assert [Path(folder).name for folder in result.done] == ["a", "c"]
     assert list(result.failed) == [str(pictures / "b.jpg")]
     assert "cannot be opened" in result.failed[str(pictures / "b.jpg")]
-    assert names(tmp_path / "out") == ["a", "c"]
+    assert results(tmp_path / "out") == ["a", "c"]
 
 
 def test_a_defect_in_one_picture_is_told_in_full_and_does_not_stop_the_others(
@@ -184,14 +204,121 @@ def test_the_folder_of_a_single_run_takes_no_batch_unless_asked(runs: Runs, pict
         run_each(pictures, RunSettings(out=single[0]), quiet=True)
     assert names(tmp_path / "a") == before
     assert len(run_each(pictures, RunSettings(out=single[0], overwrite=True), quiet=True).done) == 3
+    assert results(tmp_path / "a") == ["a", "b", "c"]
 
 
-def test_where_all_fail_no_folder_is_left(runs: Runs, tmp_path: Path) -> None:
+def test_the_folder_of_a_batch_takes_no_single_run(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    settings = RunSettings(out=tmp_path / "out", overwrite=True)
+    run_each(pictures, settings, quiet=True)
+    with pytest.raises(ExistingResultError, match=r"a batch of 3 scenes.*such as .*out/a\."):
+        run_plan(runs.plan((str(pictures / "a.png"),), runs.bundle, settings), runs.bundle, settings, quiet=True)
+    assert results(tmp_path / "out") == ["a", "b", "c"]
+
+
+def test_two_clients_on_one_scene_are_not_let_in_together(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, refused = RunSettings(out=tmp_path / "out"), []
+
+    def plan(files: tuple[str, ...], bundle: Bundle, own: RunSettings) -> Plan:
+        monkeypatch.setattr(batch, "plan_inference", runs.plan)
+        for others in ("a.png", "b.jpg", "c.png"), ("a.png",), ("c.png", "b.jpg"):
+            with pytest.raises(BusyError, match=rf"working on {settings.out}: process {os.getpid()} ") as found:
+                run_each([pictures / name for name in others], settings, quiet=True)
+            refused.append(found)
+        return runs.plan(files, bundle, own)
+
+    monkeypatch.setattr(batch, "plan_inference", plan)
+    result = run_each(pictures, settings, quiet=True)
+    assert (len(refused), len(result.done)) == (3, 3)
+    assert results(tmp_path / "out") == ["a", "b", "c"]
+    run_each(pictures / "b.jpg", settings, quiet=True)  # its list takes the place of the older one
+    assert {one.name: one.is_listed for one in read_status(tmp_path / "out")} == {"a": False, "b": True, "c": False}
+
+
+def test_where_all_fail_nothing_but_the_list_of_them_is_left(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_text("none")
     assert len(run_each(tmp_path / "a.tif", RunSettings(out=tmp_path / "out"), quiet=True).failed) == 1
-    assert names(tmp_path) == ["a.tif"]
+    assert results(tmp_path / "out") == []
+    (found,) = read_status(tmp_path / "out")
+    assert (found.name, found.state) == ("a", FAILED)
+    assert found.error is not None
+    assert "cannot be opened" in found.error
+
+
+def test_a_batch_that_cannot_begin_leaves_nothing(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DeviceError("no such device")
+
+    monkeypatch.setattr(batch, "open_client", fail)
+    with pytest.raises(DeviceError):
+        run_each(pictures, RunSettings(out=tmp_path / "out"), quiet=True)
+    assert names(tmp_path) == ["pictures"]
+
+
+def test_a_scene_keeps_its_name_when_another_of_its_name_is_added(runs: Runs, pictures: Path, tmp_path: Path) -> None:
+    settings = RunSettings(out=tmp_path / "out")
+    run_each(pictures, settings, quiet=True)
+    Image.fromarray(values(3, (40, 40))).save(pictures / "b.png")
+    again = run_each(pictures, settings, quiet=True)
+    assert [Path(folder).name for folder in (*again.skipped, *again.done)] == ["a", "b", "c", "b_png"]
+    (pictures / "b.jpg").unlink()
+    assert len(run_each(pictures, settings, quiet=True).skipped) == 3
+    assert results(tmp_path / "out") == ["a", "b", "b_png", "c"]
+
+
+def test_a_file_that_is_gone_or_empty_is_made_again_and_a_changed_one_is_refused(
+    runs: Runs, pictures: Path, tmp_path: Path
+) -> None:
+    settings = RunSettings(out=tmp_path / "out")
+    (folder,) = map(Path, run_each(pictures / "a.png", settings, quiet=True).done)
+    made = {name: (folder / name).read_bytes() for name in ("buildings.parquet", "mask.tif", "probability.tif")}
+    assert json.loads((folder / "run.json").read_text())["files"]["mask.tif"] == {
+        "bytes": len(made["mask.tif"]),
+        "sha256": hashlib.sha256(made["mask.tif"]).hexdigest(),
+    }
+    (folder / "buildings.parquet").unlink()
+    (folder / "mask.tif").write_bytes(b"")
+    (found,) = read_status(tmp_path / "out")
+    assert (found.state, set(found.damage)) == (INCOMPLETE, {"buildings.parquet is missing", "mask.tif is empty"})
+    assert run_each(pictures / "a.png", settings, quiet=True).failed == {}
+    assert {name: (folder / name).read_bytes() for name in made} == made
+    (folder / "probability.tif").unlink()
+    assert len(run_each(pictures / "a.png", settings, quiet=True).done) == 1
+    assert {name: (folder / name).read_bytes() for name in made} == made
+    assert [one.state for one in read_status(tmp_path / "out")] == [FINISHED]
+    whole = made["mask.tif"]
+    (folder / "mask.tif").write_bytes(whole[:-7])
+    (refused,) = run_each(pictures / "a.png", settings, quiet=True).failed.values()
+    assert f"mask.tif has {len(whole) - 7:,} bytes instead of {len(whole):,}. Put the file back" in refused
+    (folder / "mask.tif").write_bytes(whole)
+    with closing(sqlite3.connect(folder / "buildings.gpkg")) as database:
+        database.execute("CREATE TABLE notes (text)")
+    assert len(run_each(pictures / "a.png", settings, quiet=True).skipped) == 1
+    (folder / "buildings.gpkg").write_bytes((folder / "buildings.gpkg").read_bytes()[:-8192])
+    assert len(run_each(pictures / "a.png", settings, quiet=True).failed) == 1
 
 
 def test_pictures_as_one_scene_are_refused_with_the_way_out(pictures: Path) -> None:
     with pytest.raises(SceneMismatchError, match="without `mosaic`"):
         open_scene(pictures)
+
+
+def test_blocks_that_are_lost_are_counted_by_result(
+    runs: Runs, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreadable(ThresholdSegmenter):
+        def predict(self, chips: np.ndarray) -> np.ndarray:
+            raise ReadError("no bytes")
+
+    def plan(files: tuple[str, ...], bundle: Bundle, own: RunSettings) -> Plan:
+        found = runs.plan(files, bundle, own)
+        return replace(found, engine=Unreadable()) if files[0].endswith("b.jpg") else found
+
+    monkeypatch.setattr(batch, "plan_inference", plan)
+    settings = RunSettings(out=tmp_path / "out", errors="nodata", block_px=256)
+    for _ in range(2):  # made, and found to be finished
+        result = run_each([pictures / "a.png", pictures / "b.jpg"], settings, quiet=True)
+        assert result.lost_blocks == {str(tmp_path / "out" / "b"): 1}

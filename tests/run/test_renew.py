@@ -1,6 +1,7 @@
 """A finished result with other outlines: made anew from its probabilities, the same as by a new run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import rasterio
 
 from geoseg.errors import ExistingResultError, OutputError, UsageError
 from geoseg.inference import stored_threshold
+from geoseg.io.store import LocalStore
 from geoseg.run import renew
 
 
@@ -102,3 +104,36 @@ def test_the_mask_is_where_the_probability_reaches_the_threshold(place: Any, tmp
     with rasterio.open(tmp_path / "out" / "mask.tif") as src:
         mask = src.read(1)
     assert ((mask == 1) == ((probability >= stored_threshold(0.3)) & (probability != 255))).all()
+
+
+def test_killed_while_its_files_are_replaced_it_is_made_anew_again_without_the_network(
+    place: Any, blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    place.run(tmp_path / "fresh", threshold=0.3)
+    place.run(tmp_path / "old")
+    uploaded = LocalStore.upload
+    for uploads in (0, 2, 5):
+        out, left = tmp_path / f"out{uploads}", [uploads]
+        shutil.copytree(tmp_path / "old", out)
+
+        def upload(self: LocalStore, path: Path, name: str, left: list[int] = left) -> None:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            uploaded(self, path, name)
+
+        with monkeypatch.context() as killed:
+            killed.setattr(LocalStore, "upload", upload)
+            with pytest.raises(Killed):
+                place.run(out, threshold=0.3, overwrite=True)
+        assert not (out / "run.json").exists()
+        with pytest.raises(ExistingResultError, match=r"being made anew when geoseg was stopped.*`overwrite=True`"):
+            place.run(out, threshold=0.3)
+        blocks.take()
+        place.run(out, threshold=0.3, overwrite=True)
+        assert blocks.take() == []
+        assert files_of(out) == files_of(tmp_path / "fresh")
+        assert not (out / ".geoseg").exists()

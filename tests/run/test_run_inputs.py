@@ -103,6 +103,31 @@ def test_one_scene_becomes_a_result_several_one_each_and_a_mosaic_one_of_all(sce
     assert {path.parent.as_posix() for path in Path().rglob("run.json")} == {"a_geoseg", "each/a", "each/b", "mosaic"}
 
 
+@pytest.mark.parametrize("how", ["imagery", "imagery/*.tif", "list.csv", "list.json"])
+def test_a_result_stays_where_it_is_when_a_second_scene_is_added(scenes: Path, models: Path, how: str) -> None:
+    (scenes / "imagery").mkdir()
+    items = []
+    for count, name in enumerate("ab", 1):
+        (scenes / f"{name}.tif").rename(scenes / "imagery" / f"{name}.tif")
+        (scenes / "list.csv").write_text("\n".join(["path", *(f"imagery/{one}.tif" for one in "ab"[:count])]))
+        assets = {"image": {"href": f"imagery/{name}.tif", "type": "image/tiff"}}
+        items.append(
+            {"type": "Feature", "stac_version": "1.0.0", "id": name, "geometry": None, "links": [], "assets": assets}
+            | {"properties": {"datetime": "2024-01-01T00:00:00Z"}}
+        )
+        (scenes / "list.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        result = run_inputs([how], given(models, out="out"), quiet=True)
+        assert isinstance(result, BatchResult)
+        assert (result.failed, len(result.done)) == ({}, 1)
+        assert [path.parent.as_posix() for path in sorted(Path().rglob("run.json"))] == ["out/a", "out/b"][:count]
+
+
+def test_the_scene_of_a_result_is_found_from_any_folder(scenes: Path, models: Path) -> None:
+    result = run_inputs(["a.tif"], given(models), quiet=True)
+    assert isinstance(result, RunResult)
+    assert result.report["scene"]["paths"] == [str(scenes / "a.tif")]
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_what_a_manifest_says_of_a_scene_goes_before_what_the_user_says_of_all(
     scenes: Path, models: Path, rows: int

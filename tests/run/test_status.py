@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from geoseg.cli import app
 from geoseg.errors import MissingFileError, OutputError, ReadError, UnfinishedError
 from geoseg.run import lease
-from geoseg.run.report import FINISHED, STOPPED, WAITING, WORKING, read_status
+from geoseg.run.report import FAILED, FINISHED, OUTSIDE, STOPPED, WAITING, WORKING, read_status
 from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
@@ -208,7 +208,8 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     begun = log.read_bytes()[position:].decode().count("begin")
     assert begun == 3 * BLOCKS - sum(map(len, before.values()))
     assert (out / "a" / "run.json").read_bytes() == report
-    assert sorted(path.name for path in out.iterdir()) == list("abcd")
+    assert sorted(path.name for path in out.iterdir()) == [RUN_FOLDER, *"abcd"]
+    assert [path.name for path in out.glob(f"{RUN_FOLDER}/batches/*/*")] == ["scenes.json"]
 
 
 def test_in_a_batch_one_scene_fails_and_the_others_are_finished(
@@ -219,13 +220,18 @@ def test_in_a_batch_one_scene_fails_and_the_others_are_finished(
     out, given = tmp_path / "out", {"scenes": scenes, "out": tmp_path / "out", "settings": {"threads": 1}}
     batch = stage.start("batch", **given)
     assert batch.wait(180) == 3, batch.story()
-    assert states(out) == dict.fromkeys("acd", FINISHED)
+    assert states(out) == {"a": FINISHED, "b": FAILED, "c": FINISHED, "d": FINISHED}
+    lines = said(out)
+    assert lines[0] == "4 scenes: 1 failed, 3 finished"
+    assert lines[-2] == "b: failed"
+    assert "b.tif" in lines[-1]
     for scene in "acd":
         place.assert_same(out / scene)
     (scenes / "b.tif").write_bytes(whole)
     again = stage.start("batch", **given)
     assert again.wait(180) == 0, again.story()
     place.assert_same(out / "b")
+    assert said(out)[0] == "4 scenes: 4 finished"
 
 
 def test_scenes_outside_the_aoi_are_counted_and_are_no_failure(
@@ -243,7 +249,8 @@ def test_scenes_outside_the_aoi_are_counted_and_are_no_failure(
     monkeypatch.setattr(batch, "plan_inference", plan)
     result = run_each(scenes, RunSettings(out=tmp_path / "out"), quiet=True)
     assert (result.outside, result.failed) == (["b", "d"], {})
-    assert states(tmp_path / "out") == dict.fromkeys("ac", FINISHED)
+    assert states(tmp_path / "out") == {"a": FINISHED, "b": OUTSIDE, "c": FINISHED, "d": OUTSIDE}
+    assert said(tmp_path / "out")[0] == "4 scenes: 2 finished, 2 outside the AOI"
 
 
 def test_a_batch_with_no_scene_in_the_aoi_is_refused_and_leaves_nothing(
@@ -297,7 +304,7 @@ def test_a_full_disk_ends_a_batch_and_keeps_what_is_done(
 def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(
     place: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is given for a and b; while it plans a, another for c and a is given and fails."""
+    """One is given for a and b; while it plans a, another for c and d is given and fails."""
     from geoseg.run import RunSettings, batch, run_each
 
     out, settings = tmp_path / "out", RunSettings(out=tmp_path / "out", threads=1)
@@ -318,10 +325,12 @@ def test_batches_that_share_a_folder_are_told_of_together_until_each_ends(
     monkeypatch.setattr(batch, "load_bundle", lambda _: place.actors.make_bundle())
     monkeypatch.setattr(batch, "plan_inference", plan)
     result = run_each([scenes / "a.tif", scenes / "b.tif"], settings, quiet=True)
-    assert told[0] == told[-1] == dict.fromkeys("ab", WAITING)
+    failed = dict.fromkeys("cd", FAILED)
+    assert told[0] == dict.fromkeys("ab", WAITING)
     assert told[1] == dict.fromkeys("abcd", WAITING)
+    assert told[-1] == dict.fromkeys("ab", WAITING) | failed
     assert [Path(folder).name for folder in result.done] == ["b"]
-    assert states(out) == {"b": FINISHED}
+    assert states(out) == {"a": FAILED, "b": FINISHED} | failed
 
 
 def test_a_disk_that_damages_every_part_ends_its_scene_of_a_batch(

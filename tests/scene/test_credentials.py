@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
@@ -36,6 +37,7 @@ def handler_of(folder: Path, log: SimpleNamespace) -> type[BaseHTTPRequestHandle
         def do_GET(self) -> None:
             log.asked.append(self.path)
             path = folder / self.path.rsplit("/", 1)[-1].partition("?")[0]
+            path = path.with_name(unquote(path.name))
             if not log.admits(self):
                 return self.answer(log.refusal, b"")
             if "list-type" in self.path:
@@ -174,6 +176,13 @@ def test_a_profile_that_does_not_exist_is_named(bucket, monkeypatch: pytest.Monk
     for ask in (open_scene, read_bytes, stamp, list_names):
         with pytest.raises(GeosegError, match=r"a\.tif cannot be .*nobodys.*credentials"):
             ask("s3://naip/a.tif")
+
+
+def test_an_object_of_any_name_is_read(bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    (tmp_path / "a b#1%20.tif").write_bytes(bucket.bytes)
+    scene = open_scene("s3://naip/a b#1%20.tif")
+    assert scene.read(Window(0, 0, 150, 150)).values.any()
 
 
 def test_a_server_that_refuses_is_said_to_and_credentials_are_the_advice(server) -> None:

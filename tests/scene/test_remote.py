@@ -31,6 +31,8 @@ from geoseg.scene.vrt import mosaic_vrt
 PLACE = Affine(0.3, 0, 500_000, 0, -0.3, 600_000)
 WINDOW = Window(300, 333, 70, 90)
 
+ODD_NAMES = ("a b.tif", "c#1.tif", "d+e.tif", "f%20g.tif", "what?.tif", "i;j&k=l.tif", "[m].tif", "Ü.tif", "50%.tif")
+
 
 def handler_of(folder: Path, log: SimpleNamespace) -> type[BaseHTTPRequestHandler]:
     """A handler that serves a folder's files by ranges and counts requests and bytes.
@@ -109,6 +111,16 @@ def test_a_web_scene_reads_as_the_local_file_does(server, cog: Path, prefix: str
     assert remote.grid == local.grid
     assert remote.overviews == local.overviews
     np.testing.assert_array_equal(remote.read(WINDOW).values, local.read(WINDOW).values)
+
+
+def test_what_an_address_must_not_contain_is_escaped_once(server, cog: Path) -> None:
+    local = open_scene(cog)
+    for name in ODD_NAMES:
+        if name not in ("f%20g.tif", "what?.tif"):  # which mean another file
+            (cog.parent / name).write_bytes(cog.read_bytes())
+            remote = open_scene(f"{server.url}/{name}")
+            assert (remote.grid, remote.name) == (local.grid, name.removesuffix(".tif"))
+            np.testing.assert_array_equal(remote.read(WINDOW).values, local.read(WINDOW).values)
 
 
 def test_only_the_ranges_that_are_needed_are_fetched(server, cog: Path) -> None:
@@ -274,6 +286,11 @@ def test_a_scene_in_a_bucket_reads_as_the_local_file_does(bucket, write, cog: Pa
         remote.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
         local.at_shape(coarse).read(Window(0, 0, 50, 50)).values,
     )
+    for name in ODD_NAMES:
+        bucket.upload_file(str(cog), "scenes", f"odd/{name}")
+        odd = open_scene(f"s3://scenes/odd/{name}")
+        assert (odd.grid, odd.name) == (local.grid, name.removesuffix(".tif"))
+        np.testing.assert_array_equal(odd.read(WINDOW).values, local.read(WINDOW).values)
     for n in (0, 1):
         sheet = write(
             f"sheet{n}.tif", np.full((1, 20, 20), n + 1, np.uint8), transform=PLACE @ Affine.translation(20 * n, 0)

@@ -11,7 +11,7 @@ import pytest
 from geoseg.errors import MissingFileError, SourceError, UsageError
 from geoseg.sources import SceneSource, inputs, list_sources
 from geoseg.sources.location import identity, join
-from geoseg.sources.source import Found
+from geoseg.sources.source import Found, safe_name
 
 Touch = Callable[..., list[Path]]
 Bucket = Callable[[dict[str, bytes]], str]
@@ -25,7 +25,7 @@ def paths(*inputs: str | Path) -> list[str]:
 
 def test_a_file_is_a_scene_and_nothing_is_known_of_it_yet(touch: Touch) -> None:
     (file,) = touch("a.tif")
-    assert list_sources([file]) == [SceneSource("a", (str(file),))]
+    assert list_sources([file]) == [SceneSource("a", (str(file),), is_direct=True)]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_file_is_a_scene_and_nothing_is_known_of_it_yet(touch: Touch) -> None:
     ],
 )
 def test_a_URL_is_a_scene_as_it_stands(url: str) -> None:
-    assert list_sources([url]) == [SceneSource("scene", (url,))]
+    assert list_sources([url]) == [SceneSource("scene", (url,), is_direct=True)]
 
 
 def test_inputs_keep_their_order_and_folders_are_sorted(touch: Touch, tmp_path: Path) -> None:
@@ -146,6 +146,15 @@ def test_a_bucket_is_listed_by_prefix_and_by_pattern(bucket: Bucket) -> None:
     assert paths(f"{url}/**") == [f"{url}/s/a.tif", f"{url}/s/b.png", f"{url}/s/t/c.tif", f"{url}/sx/e.tif"]
 
 
+def test_keys_with_any_characters_are_scenes(bucket: Bucket) -> None:
+    names = ["a b.tif", "c#1.tif", "d+e.tif", "f%20g.tif", "what?.tif", "[m].tif", "x*.tif", "xy.tif"]
+    url = bucket({f"odd [1]/{name}": b"" for name in names})
+    assert set(paths(f"{url}/odd [1]/")) == {f"{url}/odd [1]/{name}" for name in names}
+    for name in names:
+        (found,) = list_sources([f"{url}/odd [1]/{name}"])
+        assert (found.paths, found.name) == ((f"{url}/odd [1]/{name}",), safe_name(name.removesuffix(".tif")))
+
+
 def test_results_in_a_bucket_are_no_scenes(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
     names = [
         "o/a/probability.tif",
@@ -180,6 +189,7 @@ def test_what_is_named_twice_is_taken_once(
 
 def test_spaces_in_a_URL_are_escaped_once() -> None:
     assert paths("https://example.org/my%20own scene.tif") == ["https://example.org/my%20own%20scene.tif"]
+    assert paths("https://example.org/50%/c#1.tif?a=%20") == ["https://example.org/50%25/c%231.tif?a=%20"]
     assert list_sources(["https://example.org/my%20own scene.tif"])[0].name == "my own scene"
 
 

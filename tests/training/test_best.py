@@ -124,13 +124,14 @@ def crops() -> Iterator[list[Tensor]]:
 SMALL: dict[str, Any] = {"fit__crop_px": 32, "fit__window_px": 32}
 
 
-def test_a_run_in_two_halves_ends_as_one_run_but_with_other_crops(play: Play, crops: list[Tensor]) -> None:
-    play("halves", **SMALL, fit__steps=2, fit__average_decay=0.9)
-    halves = play("halves", **SMALL, fit__steps=4, fit__average_decay=0.9)
+def test_a_run_in_two_halves_sees_the_crops_of_one_run_and_ends_as_it(play: Play, crops: list[Tensor]) -> None:
+    script = {**SMALL, "fit__average_decay": 0.9, "augment": [{"step": "dihedral"}, {"step": "brightness"}]}
+    play("halves", **script, fit__steps=2)
+    halves = play("halves", **script, fit__steps=4)
     first, again = crops[:2], crops[2:]
     crops.clear()
-    whole = play("whole", **SMALL, fit__steps=4, fit__average_decay=0.9)
-    assert torch.equal(crops[0], first[0])
+    whole = play("whole", **script, fit__steps=4)
+    assert all(torch.equal(seen, wanted) for seen, wanted in zip([*first, *again], crops, strict=True))
     assert not torch.equal(again[0], first[0])
     assert read_history(halves / "history.csv")["step"] == [1, 2, 3, 4]
     for found in (halves, whole):
@@ -163,3 +164,18 @@ def test_the_time_given_is_for_all_tries_together(play: Play) -> None:
     assert more["minutes"][-1] >= 0.02
     assert more["minutes"] == sorted(more["minutes"])
     assert more["progress"][len(first["step"])] > 0.5
+
+
+def test_a_folder_that_was_moved_keeps_the_best_it_had(play: Play, tmp_path: Path) -> None:
+    (play(**UPS_AND_DOWNS | {"fit__steps": 3})).rename(tmp_path / "moved")
+    out = play("moved", **UPS_AND_DOWNS)
+    assert not (tmp_path / "out").exists()
+    for kind, step in (("", 2), (".best-loss", 3)):
+        assert int(weights(out, kind)["step"]) == step
+
+
+def test_processes_that_read_crops_change_nothing(play: Play) -> None:
+    script = {**SMALL, "fit__steps": 4, "fit__validate_every": 2, "network__options__pull": 1.0}
+    script |= {"fit__learning_rate": 0.1, "augment": [{"step": "dihedral"}, {"step": "brightness"}]}
+    alone, helped = (own_weights(play(f"{n}", **script, fit__workers=n)) for n in (0, 1))
+    assert all(torch.equal(alone[name], helped[name]) for name in alone)

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,13 +15,13 @@ from geoseg.errors import OutputError, RecipeError
 from geoseg.training import load_recipe, train_recipe
 from geoseg.training.crossval import cross_validate
 from geoseg.training.finetune import FinetuneSettings, finetune
-from geoseg.training.folder import claim_folder, read_history, write_row
+from geoseg.training.folder import check_scenes, claim_folder, read_history, record_scenes, write_row
 from geoseg.training.recipe import Recipe
 from geoseg.training.search import Choice, SearchSettings, search_recipe
+from geoseg.training.source_files import find_parts, fingerprint_scenes
 from geoseg.training.survey import survey_data
 
 WriteRecipe = Callable[..., Path]
-DATA = Path("data")
 
 
 @pytest.fixture
@@ -28,12 +30,12 @@ def plan(write_recipe: WriteRecipe) -> Recipe:
 
 
 def begin(plan: Recipe, folder: Path) -> None:
-    claim_folder(plan, folder, DATA)
+    claim_folder(plan, folder)
     (folder / "checkpoints").mkdir()
 
 
 def test_a_new_folder_keeps_every_key_of_the_recipe(plan: Recipe, tmp_path: Path) -> None:
-    claim_folder(plan, tmp_path / "out", DATA)
+    claim_folder(plan, tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert kept["fit"]["learning_rate"] == plan.fit.learning_rate
     assert kept["sources"][0]["name"] == "squares"
@@ -44,7 +46,7 @@ def test_another_recipe_is_refused_and_the_difference_named(plan: Recipe, tmp_pa
     begin(plan, tmp_path / "out")
     other = dataclasses.replace(plan, fit=dataclasses.replace(plan.fit, learning_rate=0.5))
     with pytest.raises(RecipeError, match=r"fit\.learning_rate was 0\.005 and is 0\.5.*`out`"):
-        claim_folder(other, tmp_path / "out", DATA)
+        claim_folder(other, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["fit"]["learning_rate"] == 0.005
 
 
@@ -52,34 +54,80 @@ def test_another_source_is_refused_by_its_name(plan: Recipe, tmp_path: Path) -> 
     begin(plan, tmp_path / "out")
     other = dataclasses.replace(plan, sources=(dataclasses.replace(plan.sources[0], weight=0.5),))
     with pytest.raises(RecipeError, match=r"sources\.squares\.weight was 1\.0 and is 0\.5"):
-        claim_folder(other, tmp_path / "out", DATA)
+        claim_folder(other, tmp_path / "out")
 
 
 def test_a_longer_run_on_another_device_is_the_same_run(plan: Recipe, tmp_path: Path) -> None:
     begin(plan, tmp_path / "out")
     longer = dataclasses.replace(plan.fit, steps=10**6, minutes=5.0, threads=1, device="cpu")
-    claim_folder(dataclasses.replace(plan, fit=longer, threshold=0.6), tmp_path / "out", DATA.absolute())
+    claim_folder(dataclasses.replace(plan, fit=longer, threshold=0.6), tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "recipe.json").read_text())
     assert kept["threshold"] == 0.6
     assert kept["fit"] == json.loads(json.dumps(dataclasses.asdict(longer)))
 
 
-def test_other_data_is_refused(play: Callable[..., Path], tmp_path: Path) -> None:
+def test_data_that_were_moved_are_the_same_and_changed_ones_are_refused_by_name(
+    play: Callable[..., Path], tmp_path: Path
+) -> None:
     out = play()
-    shutil.copytree(tmp_path / "data", tmp_path / "copy")
     before = (out / "recipe.json").read_text()
-    with pytest.raises(RecipeError, match=r"another data folder than .*copy.*`out`"):
-        play(data=tmp_path / "copy", threshold=0.6)
-    assert (out / "recipe.json").read_text() == before
-    play(data=tmp_path / "copy" / ".." / "data", fit__steps=2)
     (tmp_path / "data").rename(tmp_path / "moved")
-    (tmp_path / "data").symlink_to(tmp_path / "moved")
-    play(fit__steps=3)
+    prepared = {path: path.stat().st_mtime_ns for path in (out / "prepared").rglob("*.npy")}
+    play(data=tmp_path / "moved", fit__steps=2)
+    assert {path: path.stat().st_mtime_ns for path in (out / "prepared").rglob("*.npy")} == prepared
+    labels = tmp_path / "moved" / "labels" / "a.tif"
+    kept = labels.stat()
+    os.utime(labels, ns=(1, kept.st_mtime_ns + 1))
+    with pytest.raises(RecipeError, match=r"other data.*: sources\.streets: labels a\.tif has changed since\..*`out`"):
+        play(data=tmp_path / "moved", fit__steps=3)
+    os.utime(labels, ns=(1, kept.st_mtime_ns))
+    labels.with_name("a.tif.msk").write_bytes(b"mask")
+    with pytest.raises(RecipeError, match=r"a\.tif\.msk is new"):
+        play(data=tmp_path / "moved", fit__steps=3)
+    labels.with_name("a.tif.msk").unlink()
+    assert json.loads((out / "recipe.json").read_text())["fit"]["steps"] == json.loads(before)["fit"]["steps"] + 1
+
+
+def test_pictures_that_come_later_are_named_and_neither_train_nor_validate(
+    play: Callable[..., Path], tmp_path: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = play()
+    for name in ("c", "d"):
+        kit.write_tif(tmp_path / "data" / "images" / f"{name}.tif", kit.street()[0])
+        kit.write_tif(tmp_path / "data" / "labels" / f"{name}.tif", kit.street()[1][None])
+    play(fit__steps=2)
+    assert "2 images are new since" in caplog.text
+    assert "left out: c, d." in caplog.text
+    assert {path.name[:2] for path in (out / "prepared").rglob("*.npy")} == {"a-", "b-"}
+    play("other")
+    assert {path.name[:2] for path in (tmp_path / "other" / "prepared").rglob("*.npy")} == {"a-", "b-", "c-", "d-"}
+
+
+def test_a_split_is_drawn_once(write_recipe: WriteRecipe, world: Path, tmp_path: Path, kit: SimpleNamespace) -> None:
+    plan = load_recipe(write_recipe(('validate_scenes = ["c"]', "split = [0.5, 0.25, 0.25]")))
+
+    def add(*names: str) -> None:
+        for name in names:
+            for folder in ("images", "labels"):
+                shutil.copy(world / folder / "a.tif", world / folder / f"{name}.tif")
+
+    def drawn(out: Path) -> dict[tuple[str, str], bool]:
+        parts = find_parts(plan.sources[0], data=world, results=out, seed=3)
+        return {(part.part, part.name): True for part in parts}
+
+    add("d", "e", "f", "g", "h")
+    record_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
+    (tmp_path / "out" / "checkpoints").mkdir()
+    before = drawn(tmp_path / "out")
+    add("i", "j", "k", "l")
+    check_scenes(tmp_path / "out", fingerprint_scenes(plan, data=world, results=tmp_path / "out"))
+    assert drawn(tmp_path / "out") == before
+    assert len(drawn(tmp_path / "another")) == len(before) + 4
 
 
 def test_a_run_that_never_kept_a_checkpoint_may_begin_anew(plan: Recipe, tmp_path: Path) -> None:
-    claim_folder(plan, tmp_path / "out", DATA)
-    claim_folder(dataclasses.replace(plan, gsd_m=1.0), tmp_path / "out", Path("other"))
+    claim_folder(plan, tmp_path / "out")
+    claim_folder(dataclasses.replace(plan, gsd_m=1.0), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["gsd_m"] == 1.0
 
 

@@ -10,6 +10,7 @@ import torch
 from geoseg.datasets.labels import IGNORED, UNSURE
 from geoseg.datasets.prepared import write_prepared
 from geoseg.errors import RecipeError
+from geoseg.training.optimizer import Progress
 from geoseg.training.sources import PreparedSource
 from geoseg.training.task import MixedCrops, MixedSampler, ValidationChips, settle_unsure
 
@@ -24,7 +25,7 @@ def test_sources_are_drawn_by_weight_and_not_by_size(tmp_path: Path) -> None:
     big = PreparedSource("big", 1.0, tuple(scene(tmp_path, f"b{i}", 1) for i in range(3)), ())
     small = PreparedSource("small", 3.0, (scene(tmp_path, "s", 2, (64, 64)),), ())
     crops = MixedCrops([big, small], window_px=48)
-    sampler = MixedSampler(crops, window_px=48, batch=10, batches=40)
+    sampler = MixedSampler(crops, window_px=48, batch=10, batches=40, seed=0, progress=Progress(0, 1.0))
     drawn = torch.tensor([int(crops[index]["image"][0, 0, 0]) for batch in sampler for index in batch])
     assert len(drawn) == 400
     assert float((drawn == 2).float().mean()) == pytest.approx(0.75, abs=0.07)
@@ -34,7 +35,7 @@ def test_a_large_scene_of_a_source_is_drawn_more_often_than_a_tiny_one(tmp_path:
     torch.manual_seed(0)
     paths = (scene(tmp_path, "tiny", 1, (48, 48)), scene(tmp_path, "large", 2, (480, 480)))
     crops = MixedCrops([PreparedSource("s", 1.0, paths, ())], window_px=48)
-    sampler = MixedSampler(crops, window_px=48, batch=100, batches=2)
+    sampler = MixedSampler(crops, window_px=48, batch=100, batches=2, seed=0, progress=Progress(0, 1.0))
     drawn = [int(crops[index]["image"][0, 0, 0]) for batch in sampler for index in batch]
     assert drawn.count(2) > 10 * drawn.count(1)
 
