@@ -68,6 +68,13 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--no-buildings-here",
+            help="Scenes that no label polygon touches have no buildings; they are left out if omitted.",
+        ),
+    ] = False,
     nodata: Nodata = None,
     alpha: Alpha = None,
     seed: Annotated[int, typer.Option(help="Random seed for the held-out blocks and the crops.", min=0)] = 0,
@@ -96,6 +103,7 @@ def finetune(
         column=column,
         codes=label_codes,
         instances=instances,
+        elsewhere=elsewhere,
         nodata=nodata,
         alpha=alpha,
         seed=seed,

@@ -51,12 +51,14 @@ def read_labels(
     layer: str = "",
     column: str = "",
     empty_ok: bool = True,
+    counts: NDArray[np.int64] | None = None,
 ) -> Labels:
     """Read a label raster or polygons onto `grid`.
 
-    A pixel has the class of the polygon that contains its center. A raster finer than `grid` is resampled by area: in
-    two classes a pixel is the second from one half on, in several the most frequent. A coarser one is resampled to the
-    nearest pixel. A raster without georeference is matched to the image pixel for pixel.
+    A pixel has the class of the polygon that contains its center: of several it is `unknown`, else that of the
+    smallest. A raster finer than `grid` is resampled by area: in two classes a pixel is the second from one half on, in
+    several the most frequent. A coarser one is resampled to the nearest pixel. A raster without georeference is matched
+    to the image pixel for pixel.
 
     Args:
         path: Label raster, or a file of polygons.
@@ -66,6 +68,7 @@ def read_labels(
         layer: Layer of a file of polygons that has several.
         column: Attribute of the polygons that names their class; without it all are the coding's target.
         empty_ok: Accept a file without any polygon on the image.
+        counts: The pixels of a raster, by class index and `IGNORED`, are added to these, (256,).
 
     Returns:
         (y, x) uint8 class indices, and `IGNORED`.
@@ -77,7 +80,7 @@ def read_labels(
     if not path.exists():
         raise LabelError(f"no labels at {path}; expected a raster of class indices and 255, or a file of polygons")
     if is_raster(path):
-        return _read_raster(path, grid, coding, native or grid)
+        return _read_raster(path, grid, coding, native or grid, counts)
     return _burn(path, grid, coding, native or grid, layer=layer, column=column, empty_ok=empty_ok)
 
 
@@ -92,7 +95,8 @@ def read_outlines(
 ) -> NDArray[Any] | None:
     """Return the outlines of single buildings in pixels of `grid`; None for a mask, which does not tell them apart.
 
-    Those of a raster of `coding.instances` follow its own pixels, and end `_MARGIN_PX` of them beyond the grid.
+    Each part of a multipolygon is a building. Outlines of a raster of `coding.instances` follow its own pixels, and end
+    `_MARGIN_PX` of them beyond the grid.
 
     Args:
         path: Label raster, or a file of polygons.
@@ -105,12 +109,14 @@ def read_outlines(
     Raises:
         LabelError: as `read_labels`.
     """
+    import shapely
+
     if is_raster(path):
         return _read_instances(path, grid, coding, native or grid) if coding.instances else None
     frame = _read_polygons(path, grid, layer)
     if column:
         frame = frame[frame[column].map(coding.indices) == coding.target[0]]
-    return np.asarray(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid), object)
+    return np.asarray(shapely.get_parts(to_pixels(frame.geometry[~frame.is_empty].to_numpy(), grid)), object)
 
 
 def count_outside(path: Path, grids: Iterable[Grid], *, layer: str = "") -> tuple[int, int] | None:
@@ -175,7 +181,10 @@ def _burn(path: Path, grid: Grid, coding: Coding, native: Grid, *, layer: str, c
         )
     classes = [coding.indices[name] for name in frame[column]]
     around = coding.indices.get("background", other if coding.is_binary else IGNORED)
-    return _rasterize(list(zip(frame.geometry, classes, strict=True)), grid, around)
+    # Unknown areas win over buildings, and smaller polygons over larger ones, whatever their order in the file.
+    ranks = zip((index == IGNORED for index in classes), -frame.geometry.area, classes, strict=True)
+    order = [n for n, _ in sorted(enumerate(ranks), key=lambda ranked: ranked[1])]
+    return _rasterize([(frame.geometry.iloc[n], classes[n]) for n in order], grid, around)
 
 
 def _rasterize(shapes: list[tuple[Any, int]], grid: Grid, around: int) -> Labels:
@@ -197,9 +206,11 @@ def _read_polygons(path: Path, grid: Grid, layer: str = "") -> "GeoDataFrame":
     return in_crs_of(frame, grid, f"labels {path}")
 
 
-def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid) -> Labels:
+def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid, counts: NDArray[np.int64] | None) -> Labels:
     """Read the part of a label raster that the grid covers, and resample it to the grid."""
     read = _read_part(path, grid, coding, native)
+    if read is not None and counts is not None:
+        counts += np.bincount(read[0].ravel(), minlength=len(counts))
     return np.full(grid.shape, IGNORED, np.uint8) if read is None else _resample(read[0], read[2], grid, coding)
 
 
@@ -326,7 +337,7 @@ def _check_nodata(values: NDArray[Any], nodata: float | None, coding: Coding) ->
         given = ", ".join(f"{value}={name}" for value, name in list(meant.items())[:3])
         raise UnknownLabelError(
             f"has the nodata value {nodata:g}, which also stands for {meant[int(nodata or 0)]}: {count} px would be "
-            f"unknown. Say in `codes`, or in a recipe in `values`, what its values mean: {given} if the nodata value "
+            f"unknown. Say in `codes` (in a recipe: values) what its values mean: {given} if the nodata value "
             f"is a class like the others, {nodata:g}=unknown if these pixels really have no label"
         )
 

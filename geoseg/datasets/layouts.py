@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from geoseg.errors import LabelError
+from geoseg.errors import LabelError, RecipeError
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 from geoseg.io.tables import name_some
 
-__all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template"]
+__all__ = ["LAYOUTS", "Pair", "Rule", "find_pairs", "is_chosen", "is_template", "match_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,9 @@ def find_pairs(root: Path, rules: Sequence[Rule], *, exclude: Sequence[str] = ()
 
 def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:
     """Return the files of a template by the values of its words, in the order of their names."""
+    root, template = _split_root(root, template)
     pattern, found = _expression(template), dict[str, Path]()
-    for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template)), key=lambda path: _natural(str(path))):
+    for path in sorted(match_files(root, re.sub(r"\{\w+\}", "*", template)), key=lambda path: _natural(str(path))):
         words = pattern.fullmatch(path.relative_to(root).as_posix())
         if words is None or not path.is_file() or is_beside(path.relative_to(root)):
             continue
@@ -126,6 +127,25 @@ def _find(root: Path, template: str, exclude: Sequence[str]) -> dict[str, Path]:
             raise LabelError(f"{found[name]} and {path} are both named {name}; expected one file of each name")
         found[name] = path
     return found
+
+
+def match_files(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match a pattern, which is relative to a folder, or absolute.
+
+    Raises:
+        RecipeError: It is no pattern.
+    """
+    root, relative = _split_root(root, pattern)
+    try:
+        return list(root.glob(relative))
+    except (ValueError, NotImplementedError, IndexError) as err:
+        raise RecipeError(f"{pattern!r} is no pattern of paths ({err}); expected one such as city/*.tif") from err
+
+
+def _split_root(root: Path, pattern: str) -> tuple[Path, str]:
+    """Return the folder that a pattern is relative to, and the rest of it; of an absolute one, the root of the disk."""
+    path = Path(pattern)
+    return (Path(path.anchor), path.relative_to(path.anchor).as_posix()) if path.is_absolute() else (root, pattern)
 
 
 def _expression(template: str) -> re.Pattern[str]:

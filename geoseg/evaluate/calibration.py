@@ -93,8 +93,11 @@ def _newton(x: Floats, y: Floats, ridge: float) -> Floats:
 
 
 def measure_confidence(counts: BuildingCounts) -> list[Bin]:
-    """Return the reliability table of the confidence of an evaluation's buildings; an empty list if it is unknown."""
-    if counts.confidence is None:
+    """Return the reliability table of the confidence of an evaluation's buildings.
+
+    It is empty if the confidence is unknown or no probability, such as a percentage, which still ranks buildings.
+    """
+    if counts.confidence is None or (counts.confidence < 0).any() or (counts.confidence > 1).any():
         return []
     known = counts.outcome[0] != IGNORED
     return tabulate_confidence(counts.confidence[known], counts.outcome[0][known] == TP)

@@ -7,10 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, choose_colors, load_bundle
+from geoseg.datasets.coding import IGNORED
 from geoseg.engines import usable_cores
-from geoseg.errors import ExistingResultError, UsageError
+from geoseg.errors import ExistingResultError, GeosegError, LabelError, ScoredFileError, UsageError
 from geoseg.evaluate.calibration import measure_confidence
 from geoseg.evaluate.labels import open_labels, plan_labels
 from geoseg.evaluate.polygons import outline_buildings
@@ -183,6 +187,7 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
 
     Raises:
         LabelError: If labels are missing or do not fit.
+        ScoredFileError: If a mask or footprints do not fit.
         ExistingResultError: If `out` holds scores, which are not to be replaced.
         OutputError: If the scores cannot be written to `out`.
         GeosegError: If scene, model, files or AOI do not fit.
@@ -199,6 +204,7 @@ def evaluate_scenes(paths: Paths, settings: EvaluateSettings) -> Evaluation:
     for scene in plan_scenes([paths] if isinstance(paths, str | Path) else list(paths), settings):
         scores[scene.name], facts[scene.name] = _evaluate_scene(scene, settings)
     evaluation = Evaluation(scores, facts)
+    _check_ground(evaluation.total)
     if settings.curve:
         levels = evaluation.total.levels
         if levels is None:
@@ -310,7 +316,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
             prediction.colors,
             instances=label_settings.instances,
         )
-        truth, true_buildings = open_labels(
+        truth, true_buildings, label_counts = open_labels(
             scene.labels, grid, prediction.native, coding, label_settings, scratch / "truth"
         )
         area = read_aoi(settings.aoi, grid, where=settings.aoi_where) if settings.aoi is not None else None
@@ -327,6 +333,7 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
             unscored=_choose_unscored(prediction, settings.unscored),
             threads=settings.threads or usable_cores(),
             labels=str(scene.labels),
+            label_counts=label_counts,
         )
         if settings.out is not None and settings.pictures:
             _draw(stack, settings, settings.out / PICTURES)
@@ -340,6 +347,29 @@ def _evaluate_scene(scene: ScoredScene, settings: EvaluateSettings) -> tuple[Sce
         "unit": "m" if gsd_m else "px",
         "datum_shifts": [shift.describe() for shift in shifts],
     }
+
+
+def _check_ground(total: SceneScores) -> None:
+    """Refuse labels, or a mask, of which all is unknown but the target: nothing could be a false positive, or a miss.
+
+    Raises:
+        LabelError: The labels have no other class, but unknown pixels.
+        ScoredFileError: The same of a mask.
+    """
+    classes, target = total.confusion.classes, total.target
+    other = classes[1 - classes.index(target)]
+    sides: list[tuple[NDArray[np.int64] | None, str, str, str, type[GeosegError]]] = [
+        (total.label_counts, "The labels have", "codes", "precision would be 1 for any prediction", LabelError),
+        (total.mask_counts, "The mask has", "mask_codes", "recall would be 1 for any labels", ScoredFileError),
+    ]
+    for counts, what, option, result, error in sides:
+        if len(classes) == 2 and counts is not None and counts[IGNORED] and not counts[classes.index(other)]:
+            raise error(
+                f"{what} no pixel of {other}, only {counts[classes.index(target)]:,} px of {target} and "
+                f"{counts[IGNORED]:,} px that are unknown (nodata, alpha or 255): {result}. If these are {other}, say "
+                f"which value they have in `{option}`, such as 0={other}; of a file with alpha or a mask band, give a "
+                "copy without it (gdal_translate -b 1 -mask none)."
+            )
 
 
 def _choose_unscored(prediction: Prediction, asked: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
 from geoseg.datasets.labels import read_labels, read_outlines
@@ -54,7 +55,7 @@ def plan_labels(
 
 def open_labels(
     path: Path, grid: Grid, native: Grid, coding: Coding, settings: LabelSettings, scratch: Path
-) -> tuple[Scratch, BuildingPolygons | None]:
+) -> tuple[Scratch, BuildingPolygons | None, NDArray[np.int64] | None]:
     """Read a label file on a grid.
 
     Args:
@@ -66,8 +67,8 @@ def open_labels(
         scratch: Path of a temporary file for the pixels.
 
     Returns:
-        Class indices, 255 where unknown; and the buildings, if the labels are polygons without classes or a raster of
-        their numbers, else None.
+        Class indices, 255 where unknown; the buildings, if the labels are polygons without classes or a raster of
+        their numbers, else None; and the pixels of a raster by class index and 255, `(256,)`, else None.
 
     Raises:
         LabelError: If the labels are missing, cannot be read, have unknown values or do not overlap the grid.
@@ -75,22 +76,29 @@ def open_labels(
     if not path.exists():
         raise LabelError(f"There are no labels at {path}. Give a raster of class indices and 255, or polygons.")
     if is_raster(path) or settings.column:
+        counts = np.zeros(256, np.int64) if is_raster(path) else None
 
         def read(window: Window) -> Bytes:
             return read_labels(
-                path, grid.crop(window), coding=coding, native=native, layer=settings.layer, column=settings.column
+                path,
+                grid.crop(window),
+                coding=coding,
+                native=native,
+                layer=settings.layer,
+                column=settings.column,
+                counts=counts,
             )
 
         outlines = read_outlines(path, grid, coding=coding, native=native) if is_raster(path) else None
         single = None if outlines is None else BuildingPolygons(repair_polygons(outlines)[0])
-        return Scratch.fill(scratch, grid.shape, read), single
+        return Scratch.fill(scratch, grid.shape, read), single, counts
     if not coding.is_binary:
         raise LabelError(
             f"{path} contains polygons without classes, but {len(coding.indices) - 1} classes are scored. Give the "
             "column with the class, `label_settings=LabelSettings(column='NAME')`, or score a single class with "
             "`target_only=True`."
         )
-    buildings = read_buildings(path, grid, what="labels", error=LabelError, layer=settings.layer)
+    buildings = read_buildings(path, grid, what="labels", error=LabelError, layer=settings.layer, are_true=True)
     if not buildings.is_on(grid):
         message = describe_mismatch(path, grid, "labels", settings.layer)
         if not settings.elsewhere:
@@ -103,4 +111,4 @@ def open_labels(
     def burn(window: Window) -> Bytes:
         return np.where(buildings.burn(window), target, other).astype(np.uint8)
 
-    return Scratch.fill(scratch, grid.shape, burn), buildings
+    return Scratch.fill(scratch, grid.shape, burn), buildings, None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError, LabelError
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
+from geoseg.io.datum import warn_once
 from geoseg.io.reproject import areal_parts
+from geoseg.io.tables import name_some, plural
 from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.scene import Raster
 from geoseg.vectorize import Split, StoredPixels, join_seams, polygonize_block, polygonize_window
@@ -22,6 +24,9 @@ from geoseg.vectorize.generalize import Generalizer, clip_to_grid
 from geoseg.vectorize.scene import OutlineOptions, count_windows, cut_grid, in_threads
 from geoseg.vectorize.simplify import Simplify
 
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
 PolygonArray = NDArray[Any]
 """Shapely polygons and multipolygons, `(building,)`; one item is one building."""
 
@@ -29,7 +34,7 @@ SIMPLIFY_PX = 1.0
 """Simplification tolerance for outlines of rasters; otherwise pixel corners would count as vertices."""
 
 CONFIDENCE_COLUMNS = ("confidence", "score", "probability")
-"""Columns used as the confidence of footprints by default, in order of preference."""
+"""Columns used as the confidence of footprints by default, in order of preference, in upper or lower case."""
 
 
 HALF = 0.5
@@ -77,9 +82,18 @@ class BuildingPolygons:
 
 
 def read_buildings(
-    path: Path, grid: Grid, *, what: str, error: type[GeosegError], layer: str = "", confidence: str | None = None
+    path: Path,
+    grid: Grid,
+    *,
+    what: str,
+    error: type[GeosegError],
+    layer: str = "",
+    confidence: str | None = None,
+    are_true: bool = False,
 ) -> BuildingPolygons:
-    """Read the buildings of a vector file near a grid.
+    """Read the buildings of a vector file near a grid, in an order that does not depend on that of the file.
+
+    Each part of a multipolygon is a building: a dissolved layer has all buildings in one.
 
     Args:
         path: GeoPackage, GeoJSON, Shapefile, GeoParquet or whatever GDAL reads, in any CRS.
@@ -88,22 +102,61 @@ def read_buildings(
         error: Class of the error to raise.
         layer: Layer of a file that has several.
         confidence: Column with the confidence; one of `CONFIDENCE_COLUMNS` by default.
+        are_true: They are the truth, which has no confidence.
 
     Raises:
-        GeosegError: `error`, if the file cannot be read, has no CRS although the grid has one, or lacks the column.
+        GeosegError: `error`, if the file cannot be read, has no CRS although the grid has one, or lacks the column, or
+            the column has values that are no numbers.
     """
     frame = read_polygons(path, what=what, error=error, layer=layer, near=grid)
     if frame.crs is None and grid.crs is not None:
         raise error(f"The {what} {path} have no CRS, but the scene has {grid.crs}. Assign one with `ogr2ogr -a_srs`.")
-    if confidence is not None and confidence not in frame.columns:
-        raise error(f"{path} has no column {confidence!r}. It has {', '.join(map(str, frame.columns))}.")
-    usual = [column for column in CONFIDENCE_COLUMNS if column in frame.columns]
-    column = confidence or (usual[0] if usual else None)
-    read = np.asarray(to_pixels(in_crs_of(frame, grid, f"{what} {path}").geometry.to_numpy(), grid), object)
+    known = None if are_true else _read_confidence(frame, path, confidence, error)
+    features = np.asarray(to_pixels(in_crs_of(frame, grid, f"{what} {path}").geometry.to_numpy(), grid), object)
+    read, feature = shapely.get_parts(features, return_index=True)
+    count = np.bincount(feature, minlength=len(features))
+    if (count > 1).any():
+        warn_once(
+            f"The {what} {path}: {plural(int((count > 1).sum()), 'multipolygon')} with {count[count > 1].sum():,} "
+            "parts, each of which counts as a building. Where touching buildings were dissolved, they are one."
+        )
     polygons, kept = repair_polygons(read)
-    sure = None if column is None else np.asarray(frame[column], np.float64)[kept]
-    repaired = int(np.count_nonzero(~shapely.is_valid(read) & ~shapely.is_missing(read)))
-    return BuildingPolygons(polygons, sure, repaired=repaired)
+    sure = None if known is None else known[feature[kept]]
+    keys = [shapely.length(polygons), shapely.area(polygons), *shapely.bounds(polygons).T[::-1]]
+    order = np.lexsort([*([] if sure is None else [sure]), *keys])
+    repaired = int(np.count_nonzero(~shapely.is_valid(read)))
+    return BuildingPolygons(polygons[order], None if sure is None else sure[order], repaired=repaired)
+
+
+def _read_confidence(
+    frame: "GeoDataFrame", path: Path, asked: str | None, error: type[GeosegError]
+) -> NDArray[np.float64] | None:
+    """Return the confidence of each row: the column asked for, or the first of the usual ones that is not empty."""
+    import pandas
+
+    usual = [str(c) for name in CONFIDENCE_COLUMNS for c in frame.columns if str(c).lower() == name]
+    if asked is not None and asked not in frame.columns:
+        raise error(f"{path} has no column {asked!r}. It has {', '.join(map(str, frame.columns))}.")
+    for column in [asked] if asked is not None else usual:
+        given = frame[column].replace("", None)
+        if given.isna().all() and len(frame):
+            continue
+        numbers = np.asarray(pandas.to_numeric(given.astype(object), errors="coerce"), np.float64)
+        wrong = ~np.isfinite(numbers)
+        if wrong.any():
+            values = dict.fromkeys("nothing" if v is None or v != v else repr(v) for v in given[wrong])
+            raise error(
+                f"The column {column} of {path} has {name_some(list(values))} in {wrong.sum():,} of "
+                f"{plural(len(frame), 'row')}. A number is expected in each, a larger one for a surer building: fill "
+                "or convert them, or name another column with `confidence`."
+            )
+        return numbers
+    if asked is not None or usual:
+        message = f"The column {asked or usual[0]} of {path} is empty"
+        if asked is not None:
+            raise error(f"{message}. Name another one, or omit `confidence`.")
+        warn_once(f"{message}: the buildings have no confidence, and there is no AP.")
+    return None
 
 
 def describe_mismatch(path: Path, grid: Grid, what: str, layer: str = "") -> str:

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoseg.bundle import Bundle
-from geoseg.datasets.labels import read_labels
+from geoseg.datasets.labels import IGNORED, read_labels
 from geoseg.errors import GeosegError, LabelError, RunFolderError, ScoredFileError, UsageError
 from geoseg.evaluate.labels import plan_labels
 from geoseg.evaluate.polygons import BuildingPolygons, describe_mismatch, outline_buildings, read_buildings
-from geoseg.evaluate.rasters import Bytes, Chosen, Scratch, Thresholded
+from geoseg.evaluate.rasters import Bytes, Chosen, Scratch, Thresholded, strips
 from geoseg.evaluate.settings import EvaluateSettings
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Block, Grid, Window
-from geoseg.inference import InferenceOptions, plan_inference, predict_block, stored_threshold
+from geoseg.inference import NODATA, InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.store import LocalStore
 from geoseg.io.suffixes import is_raster
 from geoseg.scene import Raster, Scene, StoredRaster, open_scene, read_grid
@@ -52,6 +55,7 @@ class Prediction:
         colors: `#RRGGBB` by class name.
         unscored: Classes excluded from means.
         facts: Facts for `metrics.json`.
+        mask_counts: Pixels of another tool's mask by class index and 255, `(256,)`.
     """
 
     grid: Grid
@@ -71,6 +75,7 @@ class Prediction:
     colors: dict[str, str] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    mask_counts: NDArray[np.int64] | None = None
 
     def outline(self) -> BuildingPolygons:
         """Return the predicted buildings; without a file of them, outline them in the same way as a run."""
@@ -146,13 +151,14 @@ class ScoredModel:
         compute(*tasks, scheduler="threads", num_workers=threads)  # type: ignore[no-untyped-call]
         threshold = spec.threshold if settings.threshold is None else settings.threshold
         names = spec.classes if several else two_classes(spec.classes, spec.target)
+        target = names.index(spec.target)
         has_colors = several and len(spec.classes) > 2
         return Prediction(
             grid=plan.scene.grid,
             native=plan.scene.native,
             classes=names,
-            target=names.index(spec.target),
-            predicted=classes or Thresholded(probability, stored_threshold(threshold)),
+            target=target,
+            predicted=classes or Thresholded(probability, stored_threshold(threshold), target),
             probability=probability,
             threshold=threshold,
             limits=choose_limits(spec.min_area_m2, None),
@@ -201,7 +207,8 @@ class ScoredRun:
         model = report.get("model") or {}
         target = str(model.get("target", "building"))
         several = (folder / "classes.tif").is_file() and not settings.scores_target_only(labels)
-        names = _class_names(folder) if several else two_classes((), target)
+        names = _class_names(folder) if several else two_classes(model.get("classes", ()), target)
+        index = names.index(target)
         raster, probabilities = folder / ("classes.tif" if several else "mask.tif"), folder / "probability.tif"
         probability = StoredRaster(str(probabilities)) if probabilities.is_file() else None
         if threshold is not None and probability is None:
@@ -213,7 +220,9 @@ class ScoredRun:
         afresh = threshold is not None or not raster.is_file()
         predicted: Raster = StoredRaster(str(raster))
         if afresh and not several and probability is not None:
-            predicted = Thresholded(probability, stored_threshold(used))
+            predicted = Thresholded(probability, stored_threshold(used), index)
+        elif not several:
+            predicted = Chosen(predicted, 1, index)  # in mask.tif the target is 1
         buildings, footprints = None, folder / "buildings.gpkg"
         if not afresh and footprints.is_file():
             buildings = read_buildings(footprints, grid, what="footprints", error=ScoredFileError)
@@ -226,7 +235,7 @@ class ScoredRun:
             grid=grid,
             native=grid,
             classes=names,
-            target=names.index(target),
+            target=index,
             predicted=predicted,
             probability=probability,
             threshold=used,
@@ -327,22 +336,30 @@ class ScoredFiles:
             )
             if not buildings.is_on(grid):
                 raise ScoredFileError(describe_mismatch(footprints, grid, "footprints"))
+        counts = np.zeros(256, np.int64) if mask is not None else None
         if mask is not None:
             coding = plan_labels(names, names[index], settings.mask_codes, argument="mask_codes")
 
             def read(window: Window) -> Bytes:
-                return read_labels(mask, grid.crop(window), coding=coding, native=grid)
+                return read_labels(mask, grid.crop(window), coding=coding, native=grid, counts=counts)
 
             try:
                 pixels = Scratch.fill(scratch / "mask", grid.shape, read)
             except LabelError as err:
-                raise ScoredFileError(f"The mask cannot be scored: {err}. Explain its values in `mask_codes`.") from err
+                problem = str(err).replace("`codes` (in a recipe: values)", "`mask_codes`")
+                hint = "" if "`mask_codes`" in problem else ". Explain its values in `mask_codes`"
+                raise ScoredFileError(f"The mask cannot be scored: {problem}{hint}.") from err
         else:
             assert buildings is not None
             pixels = Scratch.fill(scratch / "mask", grid.shape, buildings.burn)
+        _leave_out_nodata(pixels, grid, image)
         predicted: Raster = pixels
         if settings.scores_target_only(labels) and len(names) > 2:
-            predicted, names, index = Chosen(pixels, index), two_classes((), names[index]), 1
+            predicted, names = Chosen(pixels, index), two_classes((), names[index])
+            if counts is not None:
+                others = counts[:IGNORED].sum() - counts[index]
+                counts = np.bincount([0, 1, IGNORED], (others, counts[index], counts[IGNORED])).astype(np.int64)
+            index = 1
         return Prediction(
             grid=grid,
             native=grid,
@@ -351,8 +368,26 @@ class ScoredFiles:
             predicted=predicted,
             buildings=buildings,
             image=image,
+            mask_counts=counts,
             facts={"mask": mask and str(mask), "footprints": footprints and str(footprints)},
         )
+
+
+def _leave_out_nodata(pixels: Scratch, grid: Grid, image: Scene | None) -> None:
+    """Set pixels to nodata where the scene has no data, so that all tools are judged on the same ground."""
+    if image is None or not image.has_mask:
+        return
+    step = max(abs(value) for value in (grid.transform.a, grid.transform.b, grid.transform.d, grid.transform.e))
+    corners = zip(grid.corners, image.native.corners, strict=True)
+    apart = max(abs(a - b) for one, other in corners for a, b in zip(one, other, strict=True))
+    if grid.crs != image.native.crs or apart > step / 2:
+        log.warning("The nodata pixels of %s are scored, as the mask has another extent.", image.name)
+        return
+    scene = image.at_shape(grid.shape)
+    for strip in strips(grid.shape):
+        found = pixels.read(strip)
+        found[~scene.read(strip).valid] = NODATA
+        pixels.write(strip, found)
 
 
 def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...], int]:
@@ -365,9 +400,8 @@ def _name_classes(classes: Sequence[str], target: str) -> tuple[tuple[str, ...],
 
 
 def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
-    """Return the names of the other class and of the target."""
-    others = [name for name in classes if name != target]
-    return (others[0] if len(others) == 1 else "background", target)
+    """Return two classes in their order, as labels number them; else the background of all others, and the target."""
+    return (classes[0], classes[1]) if len(classes) == 2 else ("background", target)
 
 
 def _open(path: Path) -> Any:

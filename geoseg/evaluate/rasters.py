@@ -53,28 +53,30 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Thresholded:
-    """Classes 0 and 1 from stored probabilities."""
+    """Classes 0 and 1 from stored probabilities of one of them, the target."""
 
     probability: Raster
     value: int
+    target: int = 1
 
     def read(self, window: Window) -> Bytes:
-        """Return 1 where the probability is at least `value`, 0 below, 255 for nodata."""
+        """Return the target where the probability is at least `value`, the other class below, 255 for nodata."""
         found = self.probability.read(window)
-        return np.where(found == NODATA, NODATA, found >= self.value).astype(np.uint8)
+        return np.where(found == NODATA, NODATA, (found >= self.value) == self.target).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One class of several, as 1, and all others, as 0."""
+    """One class of several, as 1 or `target`, and all others, as 0 or what `target` is not."""
 
     classes: Raster
     index: int
+    target: int = 1
 
     def read(self, window: Window) -> Bytes:
-        """Return 1 for pixels of the class, 0 for other classes, 255 for nodata."""
+        """Return the target for pixels of the class, the other number for other classes, 255 for nodata."""
         found = self.classes.read(window)
-        return np.where(found == NODATA, NODATA, found == self.index).astype(np.uint8)
+        return np.where(found == NODATA, NODATA, (found == self.index) == self.target).astype(np.uint8)
 
 
 def strips(shape: tuple[int, int]) -> Iterator[Window]:

@@ -25,6 +25,8 @@ from geoseg.vectorize import cut_grid
 
 log = logging.getLogger(__name__)
 
+Counts = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -72,6 +74,10 @@ class SceneScores:
         unscored: Classes left out of means.
         levels: Pixels by probability of the target, or None.
         buildings: Buildings, or None where they are not scored.
+        unlabeled: Number of pixels with a prediction, in the area to score, that have no label.
+        unpredicted: Number of pixels with a label that have no prediction.
+        label_counts: Pixels of the label rasters by class index and 255, `(256,)`; None of polygons.
+        mask_counts: The same of the masks that are scored; None otherwise.
     """
 
     confusion: Confusion
@@ -80,6 +86,10 @@ class SceneScores:
     unscored: tuple[str, ...] = ()
     levels: Levels | None = None
     buildings: BuildingCounts | None = None
+    unlabeled: int = 0
+    unpredicted: int = 0
+    label_counts: Counts | None = None
+    mask_counts: Counts | None = None
 
     def __add__(self, other: "SceneScores") -> "SceneScores":
         """Pool two areas; what one of them lacks is lost."""
@@ -90,6 +100,10 @@ class SceneScores:
             self.unscored,
             self.levels + other.levels if self.levels is not None and other.levels is not None else None,
             self.buildings + other.buildings if self.buildings is not None and other.buildings is not None else None,
+            self.unlabeled + other.unlabeled,
+            self.unpredicted + other.unpredicted,
+            _added(self.label_counts, other.label_counts),
+            _added(self.mask_counts, other.mask_counts),
         )
 
     def metrics(self) -> dict[str, Any]:
@@ -99,6 +113,7 @@ class SceneScores:
         for name, value in rims.items():
             found["classes"][name]["boundary_iou"] = value
         found["boundary_iou"] = rims[self.target]
+        found["unlabeled"], found["unpredicted"] = self.unlabeled, self.unpredicted
         found["mean_boundary_iou"] = mean([value for name, value in rims.items() if name not in self.unscored])
         if self.levels is not None:
             found["calibration_error"] = self.levels.calibration_error()
@@ -114,6 +129,10 @@ class SceneScores:
             found["buildings"] = counts.metrics() | {"c_iou_scene": c_iou} | error
             found["building_reliability"] = [row.to_dict("buildings") for row in bins]
         return found
+
+
+def _added(own: Counts | None, other: Counts | None) -> Counts | None:
+    return own + other if own is not None and other is not None else None
 
 
 def pool(scores: Sequence[SceneScores]) -> SceneScores:
@@ -138,6 +157,7 @@ def score_scene(
     unscored: tuple[str, ...] = (),
     threads: int = 1,
     labels: str = "the labels",
+    label_counts: Counts | None = None,
 ) -> SceneScores:
     """Score pixels and buildings of a scene.
 
@@ -148,6 +168,7 @@ def score_scene(
         unscored: Classes excluded from means.
         threads: CPU threads.
         labels: Name of the labels, for messages.
+        label_counts: See `SceneScores`.
 
     Raises:
         LabelError: If no pixel can be scored.
@@ -162,22 +183,46 @@ def score_scene(
     target = prediction.classes[prediction.target]
     if pixels.confusion.counts[prediction.target].sum() == 0:
         log.warning(
-            "%s: %s has no %s in the scored area. Check that it shows this place. If 255 means %s in this raster, give "
-            "255=%s in `codes`.",
-            *(stack.name, labels, target, target, target),
+            "%s: %s has no %s in the scored area. Check that it shows this place.%s",
+            *(stack.name, labels, target),
+            "" if label_counts is None else f" If 255 means {target} in this raster, give 255={target} in `codes`.",
         )
+    true, found = (pixels.confusion.counts.sum(axis=axis)[prediction.target] for axis in (1, 0))
+    log.info(
+        "%s: %s is on %.1f %% of the labels and on %.1f %% of the prediction; %.1f %% of the pixels have no label, "
+        "%.1f %% no prediction",
+        *(stack.name, target),
+        *(100 * n / pixels.confusion.pixels for n in (true, found)),
+        *(100 * n / (pixels.confusion.pixels + n) for n in (pixels.unlabeled, pixels.unpredicted)),
+    )
     counts = score_buildings(*buildings, pixels.area, prediction.grid) if buildings else None
-    return SceneScores(pixels.confusion, pixels.boundary, target, unscored, pixels.levels, counts)
+    return SceneScores(
+        pixels.confusion,
+        pixels.boundary,
+        target,
+        unscored,
+        pixels.levels,
+        counts,
+        pixels.unlabeled,
+        pixels.unpredicted,
+        label_counts,
+        prediction.mask_counts,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelScores:
-    """Counts of the pixels of an area, and the scored pixels as polygons in pixels of the grid, `(polygon,)`."""
+    """Counts of the pixels of an area, and the scored pixels as polygons in pixels of the grid, `(polygon,)`.
+
+    `unlabeled` and `unpredicted` are those of `SceneScores`.
+    """
 
     confusion: Confusion
     boundary: BoundaryCounts
     levels: Levels | None
     area: PolygonArray
+    unlabeled: int
+    unpredicted: int
 
 
 def score_pixels(stack: Stack, *, width_px: int, block_px: int = BLOCK_PX, threads: int = 1) -> PixelScores:
@@ -200,6 +245,8 @@ def score_pixels(stack: Stack, *, width_px: int, block_px: int = BLOCK_PX, threa
         sum((part.boundary for part in found), BoundaryCounts.zeros(len(classes))),
         sum((part.levels for part in found if part.levels), Levels.zeros()) if stack.prediction.probability else None,
         np.concatenate([np.zeros(0, object), *(part.area for part in found)]),
+        sum(part.unlabeled for part in found),
+        sum(part.unpredicted for part in found),
     )
 
 
@@ -214,11 +261,15 @@ def _score_window(stack: Stack, window: Window, width_px: int) -> PixelScores:
         probability = prediction.probability.read(window)
         is_counted = known[inner] & (probability != NODATA)
         levels = Levels.count(probability, truth[inner] == prediction.target, is_counted)
+    is_class = [values[inner] < len(prediction.classes) for values in (predicted, truth)]
+    here = True if stack.area is None else stack.area.mask(window)
     return PixelScores(
         Confusion.count(predicted[inner], truth[inner], prediction.classes),
         count_boundary(predicted, truth, inner, classes=len(prediction.classes), width_px=width_px),
         levels,
         outline_area(known, around, window, prediction.grid.shape),
+        unlabeled=int(np.count_nonzero(is_class[0] & ~is_class[1] & here)),
+        unpredicted=int(np.count_nonzero(is_class[1] & ~is_class[0])),
     )
 
 

@@ -131,6 +131,15 @@ class EvaluateSettings:
                 "`mask_codes` applies to `mask`, which is not given. Give both, or omit `mask_codes`.",
             ),
             (
+                not self.classes or self.has_files,
+                "`classes` names the classes of `mask`, which is not given. Give both, or omit `classes`: models and "
+                "runs have their own, and those of labels are named in `codes`.",
+            ),
+            (
+                not self.target or self.has_files,
+                "`target` chooses the class of `mask` or `footprints`; models and runs have their own. Omit `target`.",
+            ),
+            (
                 not self.target or self.mask is None or bool(self.classes) or self.names_classes,
                 "`target` chooses one of the `classes` of `mask`, which are not given. Give both, or omit `target`.",
             ),

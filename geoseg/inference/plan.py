@@ -24,6 +24,9 @@ GridChoice = Literal["model", "scene"]
 COARSE_FACTOR = 3.0
 """A scene whose pixels are this many times larger than the model's gets a warning."""
 
+RANGE_FACTOR = 4
+"""By how much the value that counts as 1 in a model may differ from 255 where pixels are 8-bit."""
+
 BLOCK_PX = 2048
 """Largest block by default: its pixels, probabilities and polygons take about 100 MB per thread."""
 
@@ -306,6 +309,8 @@ def fit_scene(
         if scene.levels:
             levels = ", ".join(f"{low:.6g}-{high:.6g}" for low, high in scene.levels)
             log.info("%s pixels are stretched to 8 bits, per band: %s", scene.dtype, levels)
+    else:
+        _warn_of_range(scene, spec)
     if not scene.levels:
         scene.warn_of_collar()
     gsd_m = scene.native.gsd_m
@@ -313,6 +318,16 @@ def fit_scene(
         message = "%s has pixels of %.2g m; the model %s was trained at %.2g m and may see too little."
         log.warning(message, scene.name, max(gsd_m), spec.name, spec.gsd_m)
     return scene.at_gsd(spec.gsd_m) if grid == "model" else scene
+
+
+def _warn_of_range(scene: Scene, spec: ModelSpec) -> None:
+    """Warn of 8-bit pixels where a model was trained on another range of values, such as that of 16 bits."""
+    if scene.dtype == "uint8" and not 1 / RANGE_FACTOR <= spec.pixel_max / 255 <= RANGE_FACTOR:
+        log.warning(
+            "%s has 8-bit pixels, from 0 to 255; the model %s was trained on values from 0 to %g and cannot work with "
+            "them. Give the imagery with the values that it was trained on, or a model for 8 bits.",
+            *(scene.name, spec.name, spec.pixel_max),
+        )
 
 
 def choose_bands(scene: Scene, spec: ModelSpec, bands: Sequence[int] | None) -> tuple[int, ...]:

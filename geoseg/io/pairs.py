@@ -1,12 +1,15 @@
 """Which label file belongs to which scene."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from geoseg.errors import LabelError
 from geoseg.io.suffixes import RASTER_SUFFIXES, SCENE_SUFFIXES, VECTOR_SUFFIXES, is_beside
-from geoseg.io.tables import name_some
+from geoseg.io.tables import name_some, plural
+
+log = logging.getLogger(__name__)
 
 LABEL_ENDINGS = ("", "_label", "_labels", "_mask")
 """What may follow a scene's name in the name of its labels."""
@@ -66,6 +69,29 @@ def find_labels(scenes: Sequence[str | Path], labels: Path) -> list[Path]:
             "Expected a raster or vector file with the name of the image there. Add it, or leave the image out."
         )
     return found
+
+
+def leave_out_labels(files: Sequence[str], where: str) -> list[str]:
+    """Return the scenes among the rasters of a folder or pattern: `a_mask.tif` beside `a.tif` holds its labels.
+
+    Args:
+        files: Paths or URLs.
+        where: What lists them, for the warning.
+    """
+    names = {os.path.splitext(file)[0] for file in files}  # noqa: PTH122 - may be URLs
+    endings = [ending for ending in LABEL_ENDINGS if ending]
+    labels = {
+        file
+        for file in files
+        for ending in endings
+        if (name := os.path.splitext(file)[0]).endswith(ending) and name.removesuffix(ending) in names  # noqa: PTH122
+    }
+    if labels:
+        log.warning(
+            "%s: %s left out, as the name is that of a scene's labels, such as %s. To use one as a scene, name it.",
+            *(where, plural(len(labels), "file"), min(labels)),
+        )
+    return [file for file in files if file not in labels]
 
 
 def _stems(scene: Path) -> list[str]:

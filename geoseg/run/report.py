@@ -169,6 +169,7 @@ def describe_run(
             "version": spec.version,
             "key": job.bundle.key,
             "license": spec.license,
+            "classes": list(spec.classes),
             "target": spec.target,
             "confidence": spec.confidence,
         },

@@ -2,7 +2,7 @@
 
 from geoseg.io.remote import REMOTE_ENV, is_remote
 from geoseg.scene.files import Paths, absolute_path, gdal_env, list_files, path_of, web_address
-from geoseg.scene.georeference import check_transform, read_grid
+from geoseg.scene.georeference import check_transform, exif_turn, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
 from geoseg.scene.reader import close_idle_readers, close_readers, open_reader
@@ -22,6 +22,7 @@ __all__ = [
     "close_idle_readers",
     "close_readers",
     "data_windows",
+    "exif_turn",
     "gdal_env",
     "is_remote",
     "list_files",

@@ -11,6 +11,7 @@ import rasterio
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS
+from geoseg.io.pairs import leave_out_labels
 from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env, vsi_path
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
@@ -52,7 +53,7 @@ def path_of(location: str) -> PurePosixPath:
 
 
 def list_files(paths: Paths) -> list[str]:
-    """Return the files that `paths` name: folders are expanded, URLs kept as they are.
+    """Return the files that `paths` name: folders are expanded to their scenes, URLs kept as they are.
 
     Raises:
         UsageError: If nothing is named.
@@ -72,7 +73,7 @@ def list_files(paths: Paths) -> list[str]:
                 f"The folder {path} holds no raster ({', '.join(SCENE_SUFFIXES)}). "
                 "Name the file itself if it has another suffix."
             )
-        files += found
+        files += leave_out_labels(found, path)
     return files
 
 

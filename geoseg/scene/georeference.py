@@ -40,6 +40,12 @@ def read_grid(src: Any, name: str, crs: CRS | None = None) -> Grid:
     return Grid.of_raster(crs or placed_crs(src.crs), src.transform, src.shape)
 
 
+def exif_turn(src: Any) -> str:
+    """Return the EXIF orientation of a picture that viewers turn or mirror, which geoseg does not; "" of all others."""
+    found = str(src.tags().get("EXIF_Orientation", "1")).strip()
+    return found if found in tuple("2345678") and src.crs is None else ""
+
+
 def check_transform(transform: Affine, shape: tuple[int, int], name: str) -> None:
     """Check that a transform gives pixels a place and an area.
 

@@ -17,7 +17,7 @@ from geoseg.grid import Grid
 from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, is_mask, order_bands
 from geoseg.scene.files import Paths, check_file, gdal_env, list_files, path_of
-from geoseg.scene.georeference import read_grid
+from geoseg.scene.georeference import exif_turn, read_grid
 from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
 from geoseg.scene.tiff import check_complete, check_directories, check_mask, has_unusual_tables
@@ -139,6 +139,12 @@ def _describe(
         )
     _check_complete(src, files[0])
     check_bands(src, files[0])
+    if turn := exif_turn(src):
+        log.warning(
+            "%s has the EXIF orientation %s, by which viewers turn it. Its pixels are read as they are stored, so "
+            "masks that were drawn on the turned picture do not fit. Turn the pixels first: mogrify -auto-orient FILE.",
+            *(name, turn),
+        )
     grid = _grid_of(src, name, crs)
     alpha = _has_alpha(src, name, alpha)
     data_bands = _data_bands(src, name, has_alpha=alpha is not False)

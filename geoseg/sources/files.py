@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from geoseg.errors import MissingFileError, SourceError
 from geoseg.io import store
+from geoseg.io.pairs import leave_out_labels
 from geoseg.io.suffixes import MAC_FOLDER, SCENE_SUFFIXES, is_beside
 from geoseg.io.tables import name_some, plural
 from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
@@ -104,7 +105,7 @@ def list_pattern(pattern: str) -> list[str]:
 
 
 def _leave_out_results(files: Sequence[str], names_beside: Callable[[str], frozenset[str]], where: str) -> list[str]:
-    """Return the files that are not results of geoseg, finished or not, and log how many are.
+    """Return the files that are neither results of geoseg, finished or not, nor labels; log how many are.
 
     Args:
         files: Paths or URLs.
@@ -121,7 +122,7 @@ def _leave_out_results(files: Sequence[str], names_beside: Callable[[str], froze
         count = plural(len(results), "result")
         log.warning("%s: %s of geoseg left out, such as %s.", where, count, results[0])
     left_out = set(results)
-    return [file for file in files if file not in left_out]
+    return leave_out_labels([file for file in files if file not in left_out], where)
 
 
 def _local_names() -> Callable[[str], frozenset[str]]:

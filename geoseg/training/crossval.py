@@ -60,8 +60,7 @@ class CrossValidation:
         rows += [[what, *(spread[key][what] for key in keys)] for what in ("mean", "std")]
         folds = write_table(("", *(key.replace("_", " ") for key in keys)), rows)
         per_class = [
-            [name, *(f"{found[key]['mean']:.4f} ± {found[key]['std']:.4f}" for key in CLASS_FIGURES)]
-            for name, found in self.class_spread().items()
+            [name, *(_plus_minus(found[key]) for key in CLASS_FIGURES)] for name, found in self.class_spread().items()
         ]
         return f"{folds}\n\n{write_table(('class, mean ± std', *CLASS_FIGURES), per_class)}"
 
@@ -75,6 +74,13 @@ class CrossValidation:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _plus_minus(found: Mapping[str, float]) -> str:
+    """Return mean and spread; a class that only one fold has is not spread."""
+    if math.isnan(found["mean"]):
+        return "-"
+    return f"{found['mean']:.4f}" + ("" if math.isnan(found["std"]) else f" ± {found['std']:.4f}")
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float]:

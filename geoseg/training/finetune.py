@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geoseg._version import __version__
 from geoseg.bundle import DEFAULT_MODEL, Bundle, ModelSpec, list_models, load_bundle, save_bundle
 from geoseg.datasets.coding import IGNORED, UNKNOWN, Coding, plan_coding
@@ -32,11 +34,11 @@ __all__ = ["FinetuneSettings", "Finetuning", "finetune"]
 
 log = logging.getLogger(__name__)
 
-LEAST_THRESHOLD_GAIN = 0.005
-"""Gain in IoU that another threshold needs to replace the old one."""
+LEAST_GAIN = 0.005
+"""Gain in IoU that a new model needs to replace the old one, and another threshold; less is noise of the blocks."""
 
 FEW_STEPS = 50
-"""Fewer steps than this hardly change a network."""
+"""Fewer steps than this hardly change a network; the old threshold is kept, as another one alone is no training."""
 
 SMALL_SHARE = 0.5
 """Share of a scene's rows times that of its columns: fewer with labels suggest that only a part is labeled."""
@@ -67,6 +69,7 @@ class FinetuneSettings:
         column: Attribute of the polygons that names their class.
         codes: Number or `#RRGGBB` of a label raster, and its class or `unknown`.
         instances: Numbers of label rasters are those of single buildings.
+        elsewhere: Scenes without any polygon have no buildings; they are left out by default, as unknown.
         nodata: Nodata value that counts instead of that of the scenes.
         alpha: True if a band marked alpha is a mask, False if it is an image; found out by default.
         seed: Random seed of the held-out blocks and the crops.
@@ -84,6 +87,7 @@ class FinetuneSettings:
     column: str = ""
     codes: tuple[tuple[str, str], ...] = ()
     instances: bool = False
+    elsewhere: bool = False
     nodata: float | None = None
     alpha: bool | None = None
     seed: int = 0
@@ -152,7 +156,8 @@ class Finetuning:
         where = f"on {self.blocks['held']} held-out blocks ({self.blocks['held_px'] / 1e6:.2f} Mpx)"
         if self.bundle is not None:
             return f"{self.new['model']} is better by {self.gain:.4f} {what} {where}."
-        return f"{self.old['model']} is kept: the new weights are not better {where}, {what} {self.gain:+.4f}."
+        gain = f"{what} {self.gain:+.4f}; {LEAST_GAIN:+g} or more counts"
+        return f"{self.old['model']} is kept: the new weights are not better {where}, {gain}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `finetune.json`."""
@@ -199,6 +204,7 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     labeled = [_label_scene(*pair, spec, settings, coding) for pair in zip(files, labels, strict=True)]
     if not any((scene.truth == coding.target[0]).any() for scene in labeled):
         _check_place(labeled, settings.layer)
+    labeled = _leave_out_unlabeled(labeled, settings, coding.target[0], spec.target)
     split = split_blocks(labeled, spec, coding.target[0], settings.seed)
 
     table = _plan(name, base, settings, split, split.paths(folder))
@@ -215,8 +221,8 @@ def finetune(scenes: Paths, settings: FinetuneSettings) -> Finetuning:
     old, new = (_score(bundle, held, settings) for bundle in (base, candidate))
     blocks["held_px"] = new["pixels"]
     result = Finetuning(folder, None, old, new, "mean_iou" if len(spec.classes) > 2 else "iou", blocks)
-    if result.gain > 0:
-        path = _write_bundle(result, base, candidate, files, settings)
+    if result.gain >= LEAST_GAIN:
+        path = _write_bundle(result, base, candidate, [scene.image for scene in labeled], settings)
         result = replace(result, bundle=path, new={**new, "key": load_bundle(path).key})
     write_json(folder / "finetune.json", result.to_dict())
     return result
@@ -239,7 +245,6 @@ def _label_scene(
         column=settings.column,
         **settings.scene_keys,
     )
-    log.info("%s: %.2f Mpx with labels at %g m", scene.name, scene.known_px / 1e6, spec.gsd_m)
     marked = scene.truth == coding.target[0]
     share = float(marked.any(axis=0).mean() * marked.any(axis=1).mean())
     if settings.aoi is None and 0 < share < SMALL_SHARE:
@@ -250,6 +255,36 @@ def _label_scene(
             100 * share,
         )
     return scene
+
+
+def _leave_out_unlabeled(
+    labeled: Sequence["LabeledScene"], settings: FinetuneSettings, target: int, name: str
+) -> list["LabeledScene"]:
+    """Leave out scenes that no polygon touches: nobody said that their ground has no buildings; say what is labeled."""
+    kept = []
+    for scene in labeled:
+        is_told = settings.elsewhere or settings.aoi is not None or (scene.truth == target).any()
+        counted = None if is_told else count_outside(scene.labels, [scene.grid], layer=settings.layer)
+        if counted is None or counted[0] > counted[1]:
+            kept.append(scene)
+            log.info(
+                "%s: %.2f Mpx with labels, %.1f %% of them %s%s",
+                *(scene.name, scene.known_px / 1e6),
+                *(100 * np.count_nonzero(scene.truth == target) / max(1, scene.known_px), name),
+                "" if is_raster(scene.labels) else "; what no polygon covers has none",
+            )
+        else:
+            log.warning(
+                "%s: no polygon of %s touches it, so its ground is unknown, and it is left out. If it has no "
+                "buildings, give `elsewhere=True`; if only a part is labeled, give that as `aoi`.",
+                *(scene.name, scene.labels),
+            )
+    if not kept:
+        raise LabelError(
+            f"No polygon of {settings.labels} touches any of {plural(len(labeled), 'scene')}. Check that they show the "
+            "same place; if there are no buildings, give `elsewhere=True`."
+        )
+    return kept
 
 
 def _check_place(labeled: Sequence["LabeledScene"], layer: str) -> None:
@@ -275,6 +310,7 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "column": settings.column,
         "codes": [list(code) for code in settings.codes],
         "instances": settings.instances,
+        **({"elsewhere": True} if settings.elsewhere else {}),
         "seed": settings.seed,
         **settings.scene_keys,
     }
@@ -362,7 +398,7 @@ def _train(plan: Recipe, folder: Path, split: "BlockSplit", areas: Sequence[Path
         log.warning(message, plural(metrics["steps"], "step"), plan.fit.minutes)
     bundle = load_bundle(folder / "training" / f"{plan.name}.safetensors")
     threshold, best = bundle.spec.threshold, metrics.get("iou_at_best_threshold")
-    if best and _mean(best) - _mean(metrics["iou"]) > LEAST_THRESHOLD_GAIN:
+    if best and metrics["steps"] >= FEW_STEPS and _mean(best) - _mean(metrics["iou"]) > LEAST_GAIN:
         threshold = metrics["best_threshold"]
     path = bundle.path.with_name(f"{plan.name}.candidate.safetensors")
     return load_bundle(save_bundle(path, replace(bundle.spec, threshold=threshold), bundle.weights()))

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def train_plan(
     """
     check_device(plan.fit.device)
     weights = _find_weights(plan.network.encoder_weights, (data, beside, Path()))
+    _check_batch(plan)
     # of variants the caller keeps the scenes
     scenes = fingerprint_scenes(plan, data=data, results=folder) if cache is None else {}
     check_scenes(folder, scenes)
@@ -173,6 +175,27 @@ def _check_validation(plan: Recipe, sources: Sequence[PreparedSource]) -> None:
                     "train / validate; expected at least one in each: change the key, or remove it to train without "
                     "validation"
                 )
+
+
+def _check_batch(plan: Recipe) -> None:
+    """Refuse a network that normalizes what it pools over a crop, in batches of one crop: a pass of shapes alone.
+
+    Raises:
+        RecipeError: It is one.
+    """
+    spec, side = plan.network, plan.fit.crop_px
+    if plan.fit.batch > 1 or plan.fit.fixed_normalization:
+        return
+    network = build_network(spec.name, bands=len(spec.bands), classes=len(spec.channels), **spec.builder_options)
+    try:
+        with suppress(NotImplementedError, RuntimeError):  # a network of one's own that needs values
+            network.to("meta").train()(torch.empty(1, len(spec.bands), side, side, device="meta"))
+    except ValueError as err:
+        raise RecipeError(
+            f"fit.batch = 1: {spec.name} normalizes values that it pools over a crop, which takes two crops or more "
+            f"({err}). Set fit.batch = 2, with a smaller fit.crop_px if memory is short, or fit.fixed_normalization = "
+            "true for weights that are trained already"
+        ) from err
 
 
 def _find_weights(name: str, folders: Sequence[Path]) -> str | None:

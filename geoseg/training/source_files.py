@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geoseg.datasets.layouts import LAYOUTS, Pair, Rule, find_pairs, is_chosen, is_template
+from geoseg.datasets.layouts import LAYOUTS, Pair, Rule, find_pairs, is_chosen, is_template, match_files
 from geoseg.datasets.splits import PARTS, Split, draw_fold, draw_split, read_split, write_split
 from geoseg.errors import LabelError, RecipeError
 from geoseg.io.fingerprint import fingerprint
@@ -146,7 +146,7 @@ def _find_images_of_pattern(source: Source, root: Path) -> list[Pair]:
     Images are named by their stems, or by their folders too where stems repeat.
     """
     labels = root / source.labels
-    paths = sorted(path for path in root.glob(source.images) if not is_beside(path.relative_to(root)))
+    paths = sorted(path for path in match_files(root, source.images) if not is_beside(path))
     stems = Counter(path.stem for path in paths)
     images: dict[str, Path] = {}
     for path in paths:

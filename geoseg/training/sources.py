@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.datasets.auxiliary import Widths, draw_auxiliary, outline_components
-from geoseg.datasets.coding import Coding, class_indices, plan_coding
+from geoseg.datasets.coding import UNKNOWN, Coding, class_indices, plan_coding
 from geoseg.datasets.labels import IGNORED, UNSURE, Labels, rasterize_areas, read_labels, read_outlines
 from geoseg.datasets.prepared import is_known, is_prepared, write_prepared
 from geoseg.datasets.splits import PARTS
@@ -24,6 +24,7 @@ from geoseg.io.fingerprint import fingerprint
 from geoseg.io.suffixes import is_raster
 from geoseg.io.vectors import to_pixels
 from geoseg.scene import Scene, open_scene
+from geoseg.training.places import check_places
 from geoseg.training.recipe import Recipe, Source
 from geoseg.training.source_files import SourcePart, find_parts
 
@@ -99,6 +100,7 @@ def prepare_source(source: Source, recipe: Recipe, *, data: Path, cache: Path, t
     coding_of(recipe, source)
     parts = find_parts(source, data=data, results=cache.parent, seed=recipe.fit.seed)
     parts = [part for part in parts if part.part != "test" or (test and part.labels)]
+    check_places(source, parts)
     files: dict[str, list[Path]] = {part: [] for part in PARTS}
     faults: list[LabelError] = []
     with quiet_scenes():
@@ -375,6 +377,8 @@ def _paint(part: SourcePart, recipe: Recipe) -> _PartPixels:
 
 def _check_classes(sources: Sequence[PreparedSource], recipe: Recipe) -> None:
     """Refuse training labels that lack a class that the network should learn; warn if validation lacks one."""
+    for source in sources:
+        _check_ground(source, _total(iter(source.train)), recipe)
     trained = _total(path for source in sources if source.weight > 0 for path in source.train)
     pixels = max(1, sum(trained.values()))
     shares = ", ".join(f"{name} {100 * count / pixels:.1f} %" for name, count in trained.items() if count)
@@ -396,6 +400,19 @@ def _check_classes(sources: Sequence[PreparedSource], recipe: Recipe) -> None:
     absent = [name for name in recipe.network.classes if not validated[name] and name not in recipe.fit.unscored]
     if absent and any(source.validate for source in sources):
         log.warning("the class %s is not in the validation data: it cannot be scored", absent[0])
+
+
+def _check_ground(source: PreparedSource, counts: Mapping[str, int], recipe: Recipe) -> None:
+    """Refuse labels of one class or two of which all is unknown but the target: everything would become a building."""
+    target = recipe.network.target_class
+    others = [name for name in class_indices(recipe.network.classes) if name not in (target, UNKNOWN)]
+    if len(others) == 1 and counts["unknown"] and not counts["unsure"] and not counts[others[0]]:
+        raise LabelError(
+            f"sources.{source.name}: the labels have no {others[0]}, only {counts[target]:,} px of {target} and "
+            f"{counts['unknown']:,} px that are unknown (nodata, alpha or 255). If these are {others[0]}, say which "
+            f'value they have: values = {{"0" = "{others[0]}"}}; give masks with alpha or a mask band without it '
+            "(gdal_translate -b 1 -mask none)"
+        )
 
 
 def _total(paths: Iterator[Path]) -> Counter[str]:

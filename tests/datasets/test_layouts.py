@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from geoseg.datasets.layouts import LAYOUTS, Rule, find_pairs
-from geoseg.errors import LabelError
+from geoseg.datasets.layouts import LAYOUTS, Rule, find_pairs, match_files
+from geoseg.errors import LabelError, RecipeError
 
 
 def touch(root: Path, *names: str) -> None:
@@ -72,6 +72,17 @@ def test_a_template_of_ones_own_may_repeat_a_word(tmp_path: Path) -> None:
     touch(tmp_path, "x/a/a_rgb.tif", "x/b/c_rgb.tif", "y/a.tif")
     pairs = find_pairs(tmp_path, [Rule("x/{name}/{name}_rgb.tif", ("y/{name}.tif",))])
     assert [(p.name, p.image.name) for p in pairs] == [("a", "a_rgb.tif")]
+
+
+def test_templates_and_patterns_may_be_absolute(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "masks/a.tif")
+    rule = Rule(str(tmp_path / "images/{n}.tif"), (str(tmp_path / "masks/{n}.tif"),))
+    for root in (tmp_path, tmp_path / "elsewhere"):
+        (pair,) = find_pairs(root, [rule])
+        assert (pair.name, pair.image, pair.labels) == ("a", tmp_path / "images/a.tif", tmp_path / "masks/a.tif")
+        assert match_files(root, str(tmp_path / "images/*.tif")) == [tmp_path / "images/a.tif"]
+    with pytest.raises(RecipeError, match=r"'a\*\*/b' is no pattern of paths"):
+        match_files(tmp_path, "a**/b")
 
 
 def test_images_without_masks_are_named_and_counted(tmp_path: Path) -> None:

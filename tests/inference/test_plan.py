@@ -119,6 +119,15 @@ def test_16_bit_pixels_are_stretched_for_a_model_of_bytes_only(
     assert fit_scene(scene, spec_of("red", "green", "blue", pixel_max=3000.0)).levels is None
 
 
+def test_8_bit_pixels_are_not_what_a_model_of_another_range_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for dtype, pixel_max, is_said in (("uint8", 255, False), ("uint8", 10000, True), ("uint16", 10000, False)):
+        caplog.clear()
+        fit_scene(scene_of(tmp_path, "rgb", dtype=dtype), spec_of("red", "green", "blue", pixel_max=float(pixel_max)))
+        assert ("8-bit pixels, from 0 to 255; the model" in caplog.text) == is_said
+
+
 @pytest.mark.parametrize(
     ("dtype", "pixel_max", "said"),
     [

@@ -4,6 +4,8 @@ import pytest
 
 from geoseg.errors import LabelError
 from geoseg.io.pairs import find_labels
+from geoseg.scene import list_files
+from geoseg.sources.files import list_folder, list_pattern
 
 
 def make(folder: Path, *names: str) -> None:
@@ -22,6 +24,15 @@ def test_one_file_holds_the_labels_of_all_scenes(tmp_path):
     make(tmp_path, "all.gpkg")
     assert find_labels(["a.tif", "b.tif"], tmp_path / "all.gpkg") == [tmp_path / "all.gpkg"] * 2
     assert find_labels(["a.tif"], tmp_path / "gone.tif") == [tmp_path / "gone.tif"]  # said by who opens it
+
+
+def test_labels_beside_their_scenes_are_no_scenes(tmp_path, caplog):
+    make(tmp_path, "a.tif", "a_mask.tif", "b.png", "b_labels.tif", "c_mask.tif")
+    scenes = [str(tmp_path / name) for name in ("a.tif", "b.png", "c_mask.tif")]
+    assert list_files(tmp_path) == list_folder(str(tmp_path)) == list_pattern(str(tmp_path / "*")) == scenes
+    assert "2 files left out, as the name is that of a scene's labels, such as" in caplog.text
+    assert list_files(tmp_path / "a_mask.tif") == [str(tmp_path / "a_mask.tif")]
+    assert find_labels(scenes[:2], tmp_path) == [tmp_path / "a_mask.tif", tmp_path / "b_labels.tif"]
 
 
 @pytest.mark.parametrize("ending", ["", "_label", "_labels", "_mask"])

@@ -165,10 +165,12 @@ def play(tmp_path: Path, write_script: Callable[..., Path]) -> Callable[..., Pat
     return train
 
 
-def write_tif(path: Path, values: NDArray[Any], *, nodata: int | None = None, gsd_m: float = 0.5) -> Path:
-    """Write (band, y, x) pixels as a GeoTIFF whose corner is (500 km, 1000 km)."""
+def write_tif(
+    path: Path, values: NDArray[Any], *, nodata: int | None = None, gsd_m: float = 0.5, east_m: float = 0
+) -> Path:
+    """Write (band, y, x) pixels as a GeoTIFF whose corner is (500 km, 1000 km), or east of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    transform = Affine(gsd_m, 0, 500_000, 0, -gsd_m, 1_000_000)
+    transform = Affine(gsd_m, 0, 500_000 + east_m, 0, -gsd_m, 1_000_000)
     count, height, width = values.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype}
     with rasterio.open(path, "w", crs=CRS, transform=transform, nodata=nodata, **profile) as file:
@@ -202,11 +204,11 @@ def module_kit() -> SimpleNamespace:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """A data folder of three scenes, `a`, `b`, `c`, with label rasters of the same names."""
+    """A data folder of three scenes side by side, `a`, `b`, `c`, with label rasters of the same names."""
     for seed, name in enumerate("abc"):
         image, truth = squares(seed)
-        write_tif(tmp_path / "data" / "images" / f"{name}.tif", image)
-        write_tif(tmp_path / "data" / "labels" / f"{name}.tif", truth[None], nodata=255)
+        write_tif(tmp_path / "data" / "images" / f"{name}.tif", image, east_m=100 * seed)
+        write_tif(tmp_path / "data" / "labels" / f"{name}.tif", truth[None], nodata=255, east_m=100 * seed)
     return tmp_path / "data"
 
 

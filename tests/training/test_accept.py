@@ -31,6 +31,7 @@ def tune(tmp_path: Path, scripted: None, kit: SimpleNamespace, monkeypatch: pyte
     Buildings begin at a brightness of 130 / 255 = 0.51, but for one pixel in 500 of 0.486.
     """
     monkeypatch.setenv("GEOSEG_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("geoseg.training.finetune.FEW_STEPS", 1)
     for number, name in enumerate(("p", "q")):
         image, truth = (np.tile(part, (4, 4)) for part in (kit.street()[0][0], kit.street()[1]))
         image[10::64, 30::64] = image[11::64, 30::64] = image[10::64, 31::64] = image[11::64, 31::64] = 124
@@ -80,6 +81,16 @@ def test_the_threshold_moves_for_a_clear_gain_alone(tune: Tune, tmp_path: Path) 
     assert load_bundle(clear.bundle).spec.threshold == clear.new["threshold"]
 
 
+def test_few_steps_and_little_gain_are_no_better_model(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.training.finetune.LEAST_GAIN", 0.9)
+    assert tune(0.7, 0.52, out=tmp_path / "little").bundle is None
+    monkeypatch.setattr("geoseg.training.finetune.LEAST_GAIN", 0.005)
+    monkeypatch.setattr("geoseg.training.finetune.FEW_STEPS", 50)
+    assert tune(0.9, 0.56, out=tmp_path / "few").new["threshold"] == 0.5  # moves after more steps, see above
+
+
 def test_held_out_blocks_are_scored_without_their_strip_and_pooled_over_scenes(tune: Tune, tmp_path: Path) -> None:
     result = tune(0.8, 0.65, "pq")
     inset_m = 0.5 * result.blocks["inset_px"]
@@ -112,6 +123,9 @@ def test_a_folder_of_other_settings_is_refused(tune: Tune, tmp_path: Path, kit: 
         "column": "use",
         "layer": "houses",
         "instances": True,
+        "elsewhere": True,
+        "nodata": 7.0,
+        "alpha": True,
         "seed": 1,
     }
     free = {"model": "given below", "aoi_where": "given below", "out": "another folder", "minutes": "a run continues"}

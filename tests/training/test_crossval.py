@@ -49,6 +49,26 @@ def test_every_file_validates_in_one_fold_and_scenes_are_prepared_once(write_scr
     assert found.table().count("| fold ") == 3
 
 
+def test_a_class_that_one_fold_alone_has_is_not_spread(tmp_path: Path) -> None:
+    figures = dict.fromkeys(("iou", "dice", "precision", "recall"), 0.5)
+    classes = [
+        {"road": figures, "lake": dict.fromkeys(figures)},
+        {"road": dict.fromkeys(figures), "lake": dict.fromkeys(figures)},
+    ]
+    table = CrossValidation(tmp_path, [{"iou": 0.5}, {"iou": 0.7}], classes, {}).table()
+    assert "| road | 0.5000 | 0.5000 |" in table
+    assert "| lake | - | - |" in table
+    assert "nan" not in table
+
+
+def test_folds_of_images_that_overlap_are_refused(write_script: WriteScript, world: Path, kit: SimpleNamespace) -> None:
+    for name in "abc":
+        kit.write_tif(world / "images" / f"{name}.tif", kit.squares(0)[0])
+        kit.write_tif(world / "labels" / f"{name}.tif", kit.squares(0)[1][None])
+    with pytest.raises(RecipeError, match=r"100 % of the ground of 1 validation image .* fold = \[0, 3\]"):
+        run(write_script(), world, 3)
+
+
 def test_a_finished_fold_is_not_trained_again_and_an_unfinished_one_is(write_script: WriteScript, world: Path) -> None:
     first = run(write_script(), world, 2)
     folder = world.parent / "cv"

@@ -167,6 +167,23 @@ def test_polygons_are_truth_only_in_the_areas_asked_for(scene: Path, base: Path,
     assert areas.total_bounds[0] == pytest.approx(500_000, abs=0.5)
 
 
+def test_a_scene_without_any_polygon_is_left_out_unless_it_has_no_buildings(
+    scene: Path, base: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    shapes = [kit.box_of(slice(r, r + 24), slice(c, c + 24)) for r in range(8, 270, 48) for c in range(8, 270, 48)]
+    polygons = kit.write_polygons(scene.parent / "houses.geojson", shapes)
+    bare = kit.write_tif(scene.parent / "bare.tif", kit.squares(8, size=288)[0], east_m=1000)
+    used = []
+    for elsewhere in (False, True):
+        out = scene.parent / f"out-{elsewhere}"
+        told = FinetuneSettings(labels=polygons, model=base, out=out, overrides=FEW, elsewhere=elsewhere)
+        finetune([scene, bare], told)
+        used.append([source.name for source in load_recipe(out / "recipe.toml").sources])
+    assert used == [["town"], ["town", "bare"]]
+    assert "bare: no polygon of" in caplog.text
+    assert "is left out. If it has no buildings, give `elsewhere=True`" in caplog.text
+
+
 def test_too_few_labels_say_how_much_is_needed(
     scene: Path, base: Path, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,19 @@ def test_a_split_that_leaves_nothing_to_validate_on_is_refused(
         train(write_recipe(('validate_scenes = ["c"]', key)), world)
 
 
+def test_a_batch_of_one_is_refused_where_the_network_normalizes_what_it_pools(
+    write_recipe: WriteRecipe, world: Path
+) -> None:
+    network = (
+        'name = "unet"\nencoder = "mobilenet_v2"',
+        'name = "deeplabv3plus"\nencoder = "resnet18"',
+    )
+    options = ("options = { encoder_depth = 3, decoder_channels = [32, 16, 8] }", "")
+    with pytest.raises(RecipeError, match=r"fit\.batch = 1: deeplabv3plus normalizes .* Set fit\.batch = 2"):
+        train(write_recipe(network, options, ("batch = 4", "batch = 1")), world)
+    assert not (world.parent / "out" / "prepared").exists()
+
+
 def test_a_recipe_without_any_split_trains_without_validation(
     write_script: WriteRecipe, world: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

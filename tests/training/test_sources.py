@@ -421,11 +421,23 @@ def test_a_class_that_no_training_scene_holds_is_named(
     assert "the class water is not in the training data; it is in fit.unscored" in caplog.text
 
 
+def test_a_source_whose_ground_is_unknown_is_refused(
+    world: Path, write_recipe: Callable[..., Path], kit: SimpleNamespace
+) -> None:
+    for seed, name in enumerate("abc"):
+        labels = np.where(kit.squares(seed)[1] == 1, 1, 255).astype(np.uint8)
+        kit.write_tif(world / "labels" / f"{name}.tif", labels[None], nodata=255, east_m=100 * seed)
+    with pytest.raises(LabelError, match=r"sources\.squares: the labels have no background, only .* values = "):
+        prepare_sources(load_recipe(write_recipe()), data=world, cache=world / "cache")
+    said = ('labels = "labels"', 'labels = "labels"\nvalues = { 255 = "background", 1 = "building" }')
+    assert prepare_sources(load_recipe(write_recipe(said)), data=world, cache=world / "cache")
+
+
 def test_masks_of_255_alone_say_how_to_read_them(
     world: Path, write_recipe: Callable[..., Path], kit: SimpleNamespace
 ) -> None:
     for seed, name in enumerate("abc"):
-        kit.write_tif(world / "labels" / f"{name}.tif", 255 * kit.squares(seed)[1][None])
+        kit.write_tif(world / "labels" / f"{name}.tif", 255 * kit.squares(seed)[1][None], east_m=100 * seed)
     with pytest.raises(
         LabelError,
         match=r'building is not in .*masks of 0 and 255 need values = \{"255" = "building"\}',
