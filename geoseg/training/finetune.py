@@ -310,9 +310,10 @@ def _claim(folder: Path, base: Bundle, scenes_and_labels: Sequence[Path], settin
         "column": settings.column,
         "codes": [list(code) for code in settings.codes],
         "instances": settings.instances,
-        **({"elsewhere": True} if settings.elsewhere else {}),
+        "elsewhere": settings.elsewhere,
         "seed": settings.seed,
-        **settings.scene_keys,
+        "nodata": settings.nodata,
+        "alpha": settings.alpha,
     }
 
     def refuse(kept: Mapping[str, Any]) -> ExistingResultError:
