@@ -1,4 +1,4 @@
-"""GDAL and PROJ as geoseg calls them: their errors, whether PROJ finds its data, and CRSs that place nothing."""
+"""GDAL and PROJ as geoseg calls them: errors, sources of VRTs that failed, PROJ's data, CRSs that place nothing."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, Structure, c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,10 @@ GDAL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "CPLPopErrorHandler": (None, []),
     "CPLPushErrorHandler": (None, [c_void_p]),
     "CSLDestroy": (None, [POINTER(c_char_p)]),
+    "GDALClose": (c_int, [c_void_p]),
+    "GDALGetRasterBand": (c_void_p, [c_void_p, c_int]),
+    "GDALOpen": (c_void_p, [c_char_p, c_int]),
+    "GDALRasterIO": (c_int, [c_void_p, *[c_int] * 5, c_void_p, *[c_int] * 5]),
     "VSIErrorReset": (None, []),
     "VSIFCloseL": (c_int, [c_void_p]),
     "VSIFOpenExL": (c_void_p, [c_char_p, c_char_p, c_int]),
@@ -66,6 +71,11 @@ GDAL_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "VSIGetLastErrorMsg": (c_char_p, []),
 }
 """Functions of GDAL's C API that rasterio does not offer, with the types of what they return and take."""
+
+POOL_SIZES = (1, 128, 256, 512, 1024)
+"""Sources of VRTs that GDAL may keep: none while no VRT is read, 100 by default (`GDAL_MAX_DATASET_POOL_SIZE`)."""
+
+GDT_BYTE = 1
 
 PROJ_FOLDERS = ("PROJ_DATA", "PROJ_LIB")
 """Environment variables that name the folder of PROJ's data."""
@@ -150,6 +160,51 @@ def clear_errors() -> None:
     gdal = _load_gdal()
     gdal.CPLErrorReset()
     gdal.VSIErrorReset()
+
+
+_absent = count()
+"""Numbers of sources that do not exist, none of which was used before."""
+
+
+def forget_failed_sources() -> None:
+    """Make GDAL forget the sources of VRTs that it could not open: it would not try again, and would not say so.
+
+    GDAL keeps the sources of all VRTs that are being read in one pool (`gcore/gdalproxypool.cpp`), also those that it
+    could not open, each under its name, the thread and the address of its VRT in memory. Where it finds such a one,
+    even for another VRT that was opened at that address, it fails without an error, and rasterio returns 0 or nodata.
+    No function clears the pool, but it drops what was used longest ago: it is filled with sources that do not exist,
+    until it has forgotten the first of them.
+    """
+    with calling_gdal() as gdal:
+        for size in POOL_SIZES:
+            absent = gdal.GDALOpen(_vrt_of_absent(size), 0)
+            try:
+                for column in range(size):
+                    _says_why_it_fails(gdal, absent, column)
+                if _says_why_it_fails(gdal, absent, 0):
+                    return
+            finally:
+                gdal.GDALClose(absent)
+
+
+def _vrt_of_absent(size: int) -> bytes:
+    """Return a VRT with as many sources that do not exist, each for a pixel of its only row."""
+    rect = 'yOff="0" xSize="1" ySize="1"'
+    sources = "".join(
+        f"<SimpleSource><SourceFilename>/vsimem/geoseg/absent/{next(_absent)}</SourceFilename><SourceBand>1</SourceBand>"
+        f'<SrcRect xOff="0" {rect}/><DstRect xOff="{column}" {rect}/></SimpleSource>'
+        for column in range(size)
+    )
+    band = f'<VRTRasterBand dataType="Byte" band="1">{sources}</VRTRasterBand>'
+    return f'<VRTDataset rasterXSize="{size}" rasterYSize="1">{band}</VRTDataset>'.encode()
+
+
+def _says_why_it_fails(gdal: Any, dataset: Any, column: int) -> bool:
+    """Read a pixel of the first row, which cannot be read; return True if GDAL says so."""
+    gdal.CPLErrorReset()
+    pixel = ctypes.create_string_buffer(1)
+    gdal.GDALRasterIO(gdal.GDALGetRasterBand(dataset, 1), 0, column, 0, 1, 1, pixel, 1, 1, GDT_BYTE, 0, 0)
+    return bool(gdal.CPLGetLastErrorMsg())
 
 
 @cache

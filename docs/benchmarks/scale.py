@@ -101,17 +101,22 @@ def run(scene: Path, work: Path, *, cpus: int = CPUS, **options: object) -> tupl
 
 
 def speed(data: Path, work: Path, side: int) -> None:
-    """Seconds per gigapixel with rasters and polygons written, and where they go."""
-    piece = write_piece(data, work / "piece.tif")
-    report, took = run(write_repeated(piece, work / "scene.vrt", side), work)
-    pixels, stages = side * side / 1e9, report["seconds"]
-    work_s = report["thread_seconds_in_blocks"]
-    print("| what | value |\n| --- | --- |")
-    print(f"| scene | {pixels:.2f} Gpx, {report['counts']['buildings']:,} buildings, {CPUS} cores |")
-    print(f"| wall, the whole process | {took.seconds:.1f} s, {took.seconds / pixels:.1f} s per Gpx |")
-    print(f"| both cores' time | {took.cpu_s:.1f} s, {took.cpu_s / pixels:.1f} s per Gpx |")
-    print("| stages, s per Gpx | " + ", ".join(f"{name} {value / pixels:.1f}" for name, value in stages.items()) + " |")
-    print("| in blocks, thread s per Gpx | " + ", ".join(f"{n} {v / pixels:.1f}" for n, v in work_s.items()) + " |")
+    """Seconds per gigapixel with rasters and polygons written, and where they go: with threads, and with workers."""
+    scene, pixels = write_repeated(write_piece(data, work / "piece.tif"), work / "scene.vrt", side), side * side / 1e9
+    found = {"one process, 2 threads": run(scene, work), "2 workers": run(scene, work, workers=2, threads=1)}
+    report, _ = found["2 workers"]
+    print(f"{pixels:.2f} Gpx, {report['counts']['buildings']:,} buildings, {CPUS} cores; seconds per Gpx:\n")
+    print("| what | " + " | ".join(found) + " |\n| --- | --- | --- |")
+    rows = {
+        "wall, the whole process": [took.seconds for _, took in found.values()],
+        "both cores' time": [took.cpu_s for _, took in found.values()],
+    }
+    stages = [report["seconds"] for report, _ in found.values()]
+    rows |= {f"stage: {name}": [one.get(name, 0.0) for one in stages] for name in stages[0]}
+    shares = [report["thread_seconds_in_blocks"] for report, _ in found.values()]
+    rows |= {f"in blocks, thread seconds: {name}": [one.get(name, 0.0) for one in shares] for name in shares[0]}
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{value / pixels:.1f}" for value in values) + " |")
 
 
 def memory(data: Path, work: Path, sides: Sequence[int], *, worker_sides: Sequence[int]) -> None:

@@ -22,7 +22,7 @@ from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
 from geoseg.io.vectors import describe_bounds, format_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
-from geoseg.scene import read_grid
+from geoseg.scene import gdal_env, open_raster, read_grid
 from geoseg.third_party import allow_no_georeference
 
 if TYPE_CHECKING:
@@ -243,14 +243,12 @@ def _read_part(path: Path, grid: Grid, coding: Coding, native: Grid) -> tuple[La
         Class indices (y, x), the numbers of the first band (y, x), and their grid; None if the raster covers only other
         parts of the image.
     """
-    import rasterio
-
     try:
         with allow_no_georeference():
-            opened = rasterio.open(path)
+            opened = open_raster(str(path))
     except GDAL_ERRORS as err:
         raise LabelError(f"the labels {path} cannot be opened ({err}); copy or download them again") from err
-    with opened as source:
+    with gdal_env([str(path)]), opened as source:
         own = _own_grid(path, source, grid, native)
         window = _part(own, grid)
         if window is None and _part(own, native) is not None:

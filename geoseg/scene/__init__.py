@@ -1,7 +1,7 @@
 """Scenes: georeferenced images, opened by their headers and read lazily on the grid that a model wants."""
 
 from geoseg.io.remote import REMOTE_ENV, is_remote
-from geoseg.scene.files import Paths, absolute_path, gdal_env, list_files, path_of, web_address
+from geoseg.scene.files import Paths, absolute_path, gdal_env, list_files, open_raster, path_of, web_address
 from geoseg.scene.georeference import check_transform, exif_turn, read_grid
 from geoseg.scene.levels import Levels, stretch
 from geoseg.scene.opening import open_scene, parse_crs
@@ -26,6 +26,7 @@ __all__ = [
     "gdal_env",
     "is_remote",
     "list_files",
+    "open_raster",
     "open_reader",
     "open_scene",
     "parse_crs",

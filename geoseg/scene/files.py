@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlparse
@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlparse
 import rasterio
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
-from geoseg.gdal import GDAL_ERRORS
+from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
 from geoseg.io.pairs import leave_out_labels
 from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env, vsi_path
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
@@ -25,6 +25,9 @@ VRT_HEAD, VRT_HEAD_BYTES = b"<VRTDataset", 1024
 
 NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """What is fetched of a file that is opened under this is thrown away when it is closed, for all threads."""
+
+ALONE = {"VRT_NUM_THREADS": "1"}
+"""GDAL's own threads read the sources of a VRT (from 3.10 on), and what fails in them is no error in rasterio's."""
 
 
 def absolute_path(path: str) -> str:
@@ -94,13 +97,21 @@ def check_file(path: str) -> None:
 
 @contextmanager
 def gdal_env(files: Sequence[str]) -> Iterator[None]:
-    """Set GDAL's options for remote files, when opening and at every read: they apply to the calling thread only."""
+    """Set GDAL's options for files, when opening and at every read: they apply to the calling thread only."""
     reach = reach_of(tuple(files))
-    if reach is None:
+    remote: AbstractContextManager[None] = nullcontext()
+    if reach is not None:
+        remote = remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach)
+    with remote, rasterio.Env(**ALONE):
         yield
-        return
-    with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach):
-        yield
+
+
+def open_raster(source: str, **options: int) -> rasterio.DatasetReader:
+    """Open a path, a URL or a VRT; sources of a VRT that could not be opened before are tried again."""
+    reader = rasterio.open(vsi_path(source), **options)
+    if reader.driver == "VRT":
+        forget_failed_sources()
+    return reader
 
 
 def is_vrt(path: str) -> bool:

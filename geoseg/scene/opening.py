@@ -14,9 +14,9 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, MissingCRSError, MissingFileError, NotARasterError, UsageError
 from geoseg.gdal import GDAL_ERRORS, check_proj, clear_errors, name_crs, placed_crs
 from geoseg.grid import Grid
-from geoseg.io.remote import is_remote, vsi_path
+from geoseg.io.remote import is_remote
 from geoseg.scene.bands import colors_of, is_mask, order_bands
-from geoseg.scene.files import Paths, check_file, gdal_env, list_files, path_of
+from geoseg.scene.files import Paths, check_file, gdal_env, list_files, open_raster, path_of
 from geoseg.scene.georeference import exif_turn, read_grid
 from geoseg.scene.pictures import check_picture
 from geoseg.scene.scene import NO_OVERVIEW, Scene
@@ -87,7 +87,7 @@ def open_scene(
 
 def _open(source: str, name: str, **options: int) -> rasterio.DatasetReader:
     try:
-        return rasterio.open(vsi_path(source), **options)
+        return open_raster(source, **options)
     except GDAL_ERRORS as err:
         kind = MissingFileError if is_remote(name) else NotARasterError
         next_step = "Check it with `gdalinfo`"

@@ -10,9 +10,9 @@ from weakref import WeakSet
 
 import rasterio
 
-from geoseg.gdal import GDAL_ERRORS, clear_errors
-from geoseg.io.remote import is_remote, vsi_path
-from geoseg.scene.files import gdal_env
+from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
+from geoseg.io.remote import is_remote
+from geoseg.scene.files import gdal_env, open_raster
 from geoseg.third_party import allow_no_georeference
 
 OPEN_READERS = 8
@@ -57,6 +57,8 @@ def open_reader(
 ) -> Iterator[rasterio.DatasetReader]:
     """Yield an open raster: opened once per thread, reopened if its file was replaced; the last few stay open.
 
+    What failed in it is forgotten, so that it is tried again, and fails again with an error.
+
     Args:
         source: Path, URL or VRT.
         level: Overview to read instead of the full resolution, from 0.
@@ -65,18 +67,17 @@ def open_reader(
     cache = _own_cache()
     files = files or (source,)
     key = (source, level, *_stamps(tuple(files)))
-    with cache.lock:
-        if key not in cache:
-            with gdal_env(files), allow_no_georeference():
-                options = {} if level is None else {"overview_level": level}
-                cache[key] = rasterio.open(vsi_path(source), **options)
-            while len(cache) > OPEN_READERS:
-                cache.popitem(last=False)[1].close()
-        cache.move_to_end(key)
+    with cache.lock, gdal_env(files):
         try:
+            if key not in cache:
+                with allow_no_georeference():
+                    cache[key] = open_raster(source, **({} if level is None else {"overview_level": level}))
+                while len(cache) > OPEN_READERS:
+                    cache.popitem(last=False)[1].close()
+            cache.move_to_end(key)
             yield cache[key]
         except GDAL_ERRORS:
-            clear_errors()
+            forget_failed_sources()  # with the error that GDAL left behind, which rasterio would raise at the next call
             raise
 
 

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from geoseg.errors import BandMismatchError, ReadError
 from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid, Window
-from geoseg.scene.files import absolute_path, forget, gdal_env, reach_of
+from geoseg.scene.files import absolute_path, forget, reach_of
 from geoseg.scene.levels import Levels, border_windows, find_border_value, find_collar, measure_levels, stretch
 from geoseg.scene.mask import data_boxes, is_blank, read_valid, tiles_under
 from geoseg.scene.overviews import FEWEST_SAMPLES, sample_windows, show_the_same
@@ -267,7 +267,7 @@ class Scene:
         is_remote = reach_of(self.paths) is not None
         for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
             try:
-                with gdal_env(self.paths), open_reader(self.source, level, files=self.paths) as reader:
+                with open_reader(self.source, level, files=self.paths) as reader:
                     if self.file_has_mask and all(flags == [MaskFlags.all_valid] for flags in reader.mask_flag_enums):
                         raise OSError("its mask could not be read")  # GDAL does not say so if a server withholds it
                     under = tiles_under(reader, window) if is_remote else ()
@@ -278,7 +278,8 @@ class Scene:
                 place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
                 failure = ReadError(
                     f"{self.name}: pixels of rows {rows.start}-{rows.stop} and columns {cols.start}-{cols.stop} cannot "
-                    f"be read from {place} ({err}). The file may be damaged or cut short; copy or download it again."
+                    f"be read from {place} ({err.__cause__ or err}). The file may be damaged or cut "
+                    "short; copy or download it again."
                 )
                 failure.__cause__ = err
             if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
@@ -406,7 +407,7 @@ def data_windows(scene: Scene) -> tuple[Window, ...]:
     if not scene.has_mask or not scene.follows_file or scene.reads_overview or reach_of(scene.paths) is not None:
         return ()
     try:
-        with gdal_env(scene.paths), open_reader(scene.source, files=scene.paths) as reader:
+        with open_reader(scene.source, files=scene.paths) as reader:
             boxes = data_boxes(reader, scene.data_bands)
     except (*GDAL_ERRORS, OSError):  # reading the blocks will report it
         return ()

@@ -1,8 +1,9 @@
 """GDAL virtual rasters: several rasters of one grid as one, built in memory; whether all sources of a given one exist.
 
-GDAL opens a VRT without its sources, and fails at every read of them. It runs no Python of a pixel function unless the
-user allows it (`GDAL_VRT_ENABLE_PYTHON`). A `VRTRawRasterBand` reads the bytes of any file as pixels, also /etc/passwd:
-from 3.12 on GDAL restricts it to the folder of the VRT, unless `GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE` says otherwise
+GDAL opens a VRT without its sources, and fails at every read of them; `open_raster` (`files`) sees to it that it always
+says so. It runs no Python of a pixel function unless the user allows it (`GDAL_VRT_ENABLE_PYTHON`). A
+`VRTRawRasterBand` reads the bytes of any file as pixels, also /etc/passwd: from 3.12 on GDAL restricts it to the folder
+of the VRT, unless `GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE` says otherwise
 (https://gdal.org/en/stable/drivers/raster/vrt.html). geoseg holds to the same rule with every GDAL.
 """
 

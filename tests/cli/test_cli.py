@@ -294,6 +294,8 @@ import os, signal, sys, time
 from geoseg.cli import main
 from geoseg.run import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore it
+
 def interrupted():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)

@@ -449,3 +449,32 @@ def test_only_single_buildings_have_outlines(tmp_path: Path) -> None:
     beside = Grid(UTM, Affine(1, 0, 500_100, 0, -1, 1_000_000), GRID.shape)
     wide = Grid(UTM, GRID.transform, (6, 200))
     assert bounds_of(path, beside, coding=INSTANCES, native=wide) == []
+
+
+def test_a_file_of_labels_that_a_VRT_cannot_open_is_an_error_and_not_background(tmp_path: Path) -> None:
+    files = [write_labels(tmp_path / f"{n}.tif", np.ones((1100, 1000), np.uint8), 1.0) for n in (0, 1)]
+    placed = [
+        f"<ComplexSource><SourceFilename>{file}</SourceFilename><SourceBand>1</SourceBand>"
+        '<SrcRect xOff="0" yOff="0" xSize="1000" ySize="1100"/>'
+        f'<DstRect xOff="{1000 * n}" yOff="0" xSize="1000" ySize="1100"/></ComplexSource>'
+        for n, file in enumerate(files)
+    ]
+    with rasterio.open(files[0]) as src:
+        head = (
+            f"<SRS>{src.crs.to_wkt()}</SRS><GeoTransform>{', '.join(map(str, src.transform.to_gdal()))}</GeoTransform>"
+        )
+
+    def write_vrt(name: str, *sources: str) -> Path:
+        band = f'<VRTRasterBand dataType="Byte" band="1">{"".join(sources)}</VRTRasterBand>'
+        path = tmp_path / name
+        path.write_text(f'<VRTDataset rasterXSize="2000" rasterYSize="1100">{head}{band}</VRTDataset>')
+        return path
+
+    path, grid = write_vrt("l.vrt", *placed), Grid(UTM, GRID.transform, (1100, 2000))
+    with rasterio.Env(), rasterio.open(write_vrt("other.vrt", placed[0])) as in_use:
+        in_use.read(window=((0, 1), (0, 1)))  # as by another thread: GDAL keeps what it knows of sources
+        assert read_labels(path, grid).all()
+        files[1].unlink()
+        for _ in range(3):
+            with pytest.raises(LabelError, match=r"l\.vrt cannot be read"):
+                read_labels(path, grid)

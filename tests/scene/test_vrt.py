@@ -2,10 +2,13 @@
 
 import logging
 import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 
 from geoseg.errors import (
@@ -18,6 +21,7 @@ from geoseg.errors import (
 )
 from geoseg.grid import Window
 from geoseg.scene import close_readers, open_scene
+from geoseg.scene.vrt import mosaic_vrt
 
 
 def at(col: float, row: float, gsd: float = 0.3) -> Affine:
@@ -314,3 +318,103 @@ def test_a_VRT_neither_reads_raw_files_of_other_folders_nor_runs_Python(
     with pytest.raises(NotARasterError, match=r"python.vrt computes its pixels by a function that GDAL does not run"):
         open_scene(folder / "python.vrt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def in_use(write, noise, tmp_path: Path) -> Iterator[None]:
+    """Another VRT that is being read, as by another thread: GDAL keeps what it knows of sources."""
+    write("in_use.tif", noise(1, 20, 20))
+    with rasterio.Env(), rasterio.open(write_vrt(tmp_path / "in_use.vrt", "in_use.tif")) as reader:
+        reader.read()
+        yield
+
+
+@pytest.mark.parametrize("how", ["named", "given as files", "within a VRT", "mask"])
+def test_a_source_that_cannot_be_opened_is_an_error_at_every_read(
+    write, noise, tmp_path: Path, in_use: None, how: str
+) -> None:
+    files = [write(f"{n}.tif", noise(1, 20, 20, seed=n), transform=at(20 * n, 0)) for n in (1, 2)]
+    named = tmp_path / "named.vrt"
+    named.write_text(mosaic_vrt([str(file) for file in files]))
+    if how == "mask":
+        mask = write("mask.tif", np.full((1, 20, 40), 255, np.uint8), transform=at(20, 0))
+        text = named.read_text().partition("<MaskBand>")[0]
+        source = f"<SimpleSource><SourceFilename>{mask}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        band = f'<MaskBand><VRTRasterBand dataType="Byte">{source}</VRTRasterBand></MaskBand></VRTDataset>'
+        named.write_text(text + band)
+    paths = {"given as files": files, "within a VRT": tmp_path / "outer.vrt"}.get(how, named)
+    (tmp_path / "outer.vrt").write_text(mosaic_vrt([str(named)]))
+    scene = open_scene(paths)
+    expected = scene.read(scene.grid.window)
+    close_readers()
+    gone = mask if how == "mask" else files[0]
+    away = gone.rename(tmp_path / "away")
+    for again in (False, False, True, False, True):
+        if again:
+            close_readers()
+        with pytest.raises(ReadError, match=rf"{gone.name}: No such file"):
+            scene.read(Window(3, 3, 8, 30))
+        if how != "mask":
+            np.testing.assert_array_equal(scene.read(Window(0, 20, 20, 20)).values, expected.values[:, :, 20:])
+    away.rename(gone)
+    found = scene.read(scene.grid.window)
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert found.valid.all()
+
+
+def test_a_source_that_is_there_again_is_read_from_its_overview(write, tmp_path: Path, in_use: None) -> None:
+    pixels = np.tile(np.arange(128, dtype=np.uint8), (1, 512, 4))
+    file = write("a.tif", pixels, overviews=(2, 4), tiled=True, blockxsize=128, blockysize=128)
+    named = tmp_path / "named.vrt"
+    named.write_text(mosaic_vrt([str(file)]).partition("<MaskBand>")[0] + "</VRTDataset>")
+    scene = open_scene(named).at_shape((100, 100))
+    assert scene.reads_overview
+    expected = scene.read(scene.grid.window)
+    close_readers()
+    away = file.rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(ReadError):
+            scene.read(scene.grid.window)
+    away.rename(file)
+    np.testing.assert_array_equal(scene.read(scene.grid.window).values, expected.values)
+
+
+def test_a_source_that_cannot_be_opened_is_an_error_in_a_large_window(write) -> None:
+    files = [write(f"{n}.tif", np.full((1, 1100, 1000), 7, np.uint8), transform=at(1000 * n, 0)) for n in (0, 1)]
+    scene = open_scene(files)  # a window of more than a million pixels: threads of GDAL read the sources
+    files[1].unlink()
+    for _ in range(2):
+        with pytest.raises(ReadError, match=r"1\.tif: No such file"):
+            scene.read(scene.grid.window)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_source_that_is_cut_short_later_is_an_error(write, noise, in_use: None, first: bool) -> None:
+    files = [write(f"{n}.tif", noise(1, 200, 100), transform=at(100 * n, 0)) for n in (0, 1)]
+    scene = open_scene(files)
+    if first:
+        scene.read(Window(0, 0, 5, 200))
+    with files[1].open("r+b") as file:
+        file.truncate(5000)
+    for _ in range(3):
+        with pytest.raises(ReadError, match="cannot be read from"):
+            scene.read(Window(150, 0, 40, 200))
+
+
+def test_a_source_that_disappears_after_it_was_read_is_never_nodata(write, noise, tmp_path: Path, in_use: None) -> None:
+    pixels = noise(1, 200, 200)
+    files = [write(f"{n}.tif", pixels[:, :, 100 * n :][:, :, :100], transform=at(100 * n, 0)) for n in (0, 1)]
+    named = tmp_path / "named.vrt"
+    named.write_text(mosaic_vrt([str(file) for file in files]))
+    scenes = [open_scene(named), open_scene(files)]
+    for scene in scenes:
+        scene.read(Window(0, 0, 5, 200))
+    files[1].unlink()
+    window = Window(150, 0, 40, 200)
+    for scene in scenes * 2:
+        with suppress(ReadError):  # while GDAL has it open, it is there
+            np.testing.assert_array_equal(scene.read(window).values, pixels[:, *window.slices])
+    close_readers()
+    for scene in scenes * 2:
+        with pytest.raises(ReadError, match=r"1\.tif: No such file"):
+            scene.read(window)

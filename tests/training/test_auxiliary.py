@@ -455,7 +455,7 @@ def test_a_small_network_learns_where_houses_touch(village: Path, write_recipe: 
         file.write(pixels)
     source = {"name": "village", "images": "village.tif", "labels": "houses.geojson", "validate_east": 0.3}
     keys = {"network.auxiliary": ["contact"], "auxiliary.contact_m": 2.0, "sources": [source]}
-    keys |= {"fit.steps": 60, "fit.validate_every": 30, "fit.schedule": "constant"}
+    keys |= {"fit.steps": 90, "fit.validate_every": 45, "fit.schedule": "constant"}
     path = train_recipe(write_recipe(), data=village.parent, out=village.parent / "out", overrides=keys)
     history = read_history(path.parent / "history.csv")
     assert history["contact_iou"][-1] > 0.6

@@ -64,7 +64,7 @@ def test_training_uses_what_the_survey_prepared(world: Path, write_recipe: Calla
 def test_polygons_on_no_image_are_counted(world: Path, write_recipe: Callable[..., Path], kit: SimpleNamespace) -> None:
     here, there = kit.box_of(slice(10, 40), slice(10, 40)), kit.box_of(slice(1000, 1040), slice(10, 40))
     kit.write_polygons(world / "b.geojson", [here, there, there])
-    survey = survey_data(write_recipe(('labels = "labels"', 'labels = "b.geojson"')), data=world, out=world / "out")
+    survey = survey_data(write_recipe(('labels = "labels"', 'labels = "b.geojson"\nempty_ok = true')), data=world, out=world / "out")
     assert survey.facts["sources"][0]["polygons"] == {"all": 3, "outside": 2}
     assert "2 of 3" in survey.table()
 
