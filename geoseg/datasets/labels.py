@@ -17,7 +17,7 @@ from geoseg.datasets.coding import BINARY, IGNORED, UNSURE, Coding
 from geoseg.errors import LabelError, UnknownLabelError
 from geoseg.gdal import GDAL_ERRORS, transforming
 from geoseg.grid import Grid, Window
-from geoseg.io.datum import check_shift
+from geoseg.io.datum import check_shift, warn_once
 from geoseg.io.reproject import reproject
 from geoseg.io.suffixes import is_raster
 from geoseg.io.tables import name_some, plural
@@ -34,6 +34,9 @@ Labels = NDArray[np.uint8]
 
 _MARGIN_PX = 2
 """Pixels of a label raster that are read beyond the grid, for resampling."""
+
+_BESIDE_PX = 0.25
+"""Pixels of the same size that lie further beside each other than this get a warning."""
 
 _FLAT = "EPSG:3857"
 """Any projected CRS, for two grids that have none."""
@@ -211,7 +214,10 @@ def _read_raster(path: Path, grid: Grid, coding: Coding, native: Grid, counts: N
     read = _read_part(path, grid, coding, native)
     if read is not None and counts is not None:
         counts += np.bincount(read[0].ravel(), minlength=len(counts))
-    return np.full(grid.shape, IGNORED, np.uint8) if read is None else _resample(read[0], read[2], grid, coding)
+    if read is None:
+        return np.full(grid.shape, IGNORED, np.uint8)
+    _check_lattice(path, read[2], grid)
+    return _resample(read[0], read[2], grid, coding)
 
 
 def _read_instances(path: Path, grid: Grid, coding: Coding, native: Grid) -> NDArray[Any]:
@@ -337,6 +343,21 @@ def _check_nodata(values: NDArray[Any], nodata: float | None, coding: Coding) ->
             f"has the nodata value {nodata:g}, which also stands for {meant[int(nodata or 0)]}: {count} px would be "
             f"unknown. Say in `codes` (in a recipe: values) what its values mean: {given} if the nodata value "
             f"is a class like the others, {nodata:g}=unknown if these pixels really have no label"
+        )
+
+
+def _check_lattice(path: Path, own: Grid, grid: Grid) -> None:
+    """Warn of pixels as large as the grid's that lie beside them: all outlines are moved alike."""
+    if own.crs != grid.crs:
+        return
+    corners = np.array([(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)], float)
+    placed = np.column_stack(~own.transform @ grid.transform @ (corners[:, 0], corners[:, 1]))
+    offsets = placed - corners
+    beside = float(np.abs(offsets[0] - np.round(offsets[0])).max())
+    if beside > _BESIDE_PX and np.ptp(offsets, axis=0).max() < _BESIDE_PX:
+        warn_once(
+            f"labels {path}: their pixels are as large as the scene's but lie {beside:.1f} px beside them, and so will "
+            "all outlines. Give labels on the scene's grid, or polygons."
         )
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from geoseg.datasets.labels import IGNORED
 from geoseg.errors import RecipeError
+from geoseg.io.tables import plural
 
 if TYPE_CHECKING:
     from geoseg.training.recipe import Augmentation
@@ -86,15 +87,15 @@ def augment_batch(
     return image.clamp_(0, 1), mask
 
 
-def check_augmentations(steps: Sequence["Augmentation"]) -> None:
-    """Check the names and options of steps.
+def check_augmentations(steps: Sequence["Augmentation"], *, crop_px: int = 64, bands: int = 3) -> None:
+    """Check the names and options of steps; those of kornia are tried on crops of `crop_px` with this many bands.
 
     Raises:
         RecipeError: Names the key, its value and what is allowed.
     """
     for step in steps:
         if step.step.startswith(KORNIA):
-            kornia_step(step.step, step.probability, step.options)
+            _try_kornia(step, crop_px, bands)
             continue
         if step.step not in STEPS:
             raise RecipeError(
@@ -113,6 +114,23 @@ def check_augmentations(steps: Sequence["Augmentation"]) -> None:
                 raise RecipeError(f"{key}; expected {'[low, high]' if pair else 'a number of at least 0'}")
             if pair and not 0 < numbers[0] <= numbers[1]:
                 raise RecipeError(f"{key}; expected [low, high] above 0")
+
+
+def _try_kornia(step: "Augmentation", crop_px: int, bands: int) -> None:
+    """Refuse a step of kornia that fails, or changes the size of crops; torch's random numbers go on as before."""
+    kornia_step(step.step, step.probability, step.options)
+    with torch.random.fork_rng(devices=[]):
+        image, mask = torch.rand(2, bands, crop_px, crop_px), torch.zeros(2, crop_px, crop_px, dtype=torch.uint8)
+        try:
+            kornia_step(step.step, 1.0, step.options)(image, mask)
+        except RecipeError:
+            raise
+        except Exception as err:  # kornia and torch raise errors of many kinds
+            cause = (str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+            raise RecipeError(
+                f"augment.{step.step} fails on crops of {crop_px} px with {plural(bands, 'band')}: {cause}. Change its "
+                "options, or leave it out"
+            ) from err
 
 
 def _chosen(n: int, step: "Augmentation") -> Tensor:
@@ -289,6 +307,11 @@ def _open_kornia(name: str, probability: float, options: str) -> Callable[[Tenso
         sequence = AugmentationSequential(augmentation, data_keys=["input", "mask"], extra_args=nearest)
         planes = mask.view(len(mask), -1, *mask.shape[-2:])
         changed, moved = sequence(image, planes.float() - IGNORED)
+        if changed.shape != image.shape:
+            raise RecipeError(
+                f"augment.{KORNIA}{name}.options = {given} makes crops of {changed.shape[-1]} x {changed.shape[-2]} px "
+                f"of those of {image.shape[-1]} x {image.shape[-2]}; expected a step that keeps their size, fit.crop_px"
+            )
         return changed, (moved + IGNORED).round().to(mask.dtype).view_as(mask)
 
     return apply

@@ -300,7 +300,7 @@ def check_recipe(recipe: Recipe) -> None:
         channels = ", ".join(recipe.network.auxiliary) or "there is none"
         raise RecipeError(f"unknown key auxiliary.weights.{name}; expected channels of network.auxiliary: {channels}")
     check_losses(recipe.loss, classes)
-    check_augmentations(recipe.augment)
+    check_augmentations(recipe.augment, crop_px=fit.crop_px, bands=len(recipe.network.bands))
 
 
 def _check_network(network: Network) -> None:

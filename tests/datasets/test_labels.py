@@ -57,6 +57,17 @@ def test_coarser_labels_repeat(tmp_path: Path) -> None:
     assert np.array_equal(labels, coarse.repeat(2, axis=0).repeat(2, axis=1))
 
 
+@pytest.mark.parametrize(
+    ("offset_px", "gsd_m", "warns"), [(0.5, 1, True), (-0.3, 1, True), (0.1, 1, False), (0.5, 0.2, False)]
+)
+def test_labels_of_the_grids_pixel_size_that_lie_beside_it_get_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, offset_px: float, gsd_m: float, warns: bool
+) -> None:
+    path = write_labels(tmp_path / "l.tif", np.ones((60, 60), np.uint8), gsd_m)
+    read_labels(path, Grid(UTM, GRID.transform @ Affine.translation(1 + offset_px, 1), GRID.shape))
+    assert ("lie" in caplog.text and "px beside" in caplog.text) is warns
+
+
 def test_labels_of_a_part_are_those_of_its_pixels_wherever_it_begins(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 2, (60, 70)).astype(np.uint8)
     path = write_labels(tmp_path / "l.tif", values, 1.17)

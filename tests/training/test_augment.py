@@ -186,6 +186,25 @@ def test_a_mistake_is_named_before_training(step: str, options: dict[str, int], 
         check_augmentations([Augmentation(step=step, options=options)])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "bands", "said"),
+    [
+        (step("kornia:CenterCrop", size=[24, 24]), 3, r"CenterCrop.* makes crops of 24 x 24 px of those of 32 x 32"),
+        (step("kornia:RandomHue", probability=0.1), 4, r"RandomHue fails on crops of 32 px with 4 bands: "),
+    ],
+)
+def test_a_step_of_kornia_that_does_not_fit_the_crops_is_refused_before_training(
+    wrong: Augmentation, bands: int, said: str
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    with pytest.raises(RecipeError, match=said):
+        check_augmentations([wrong], crop_px=32, bands=bands)
+    check_augmentations([step("kornia:CenterCrop", size=[32, 32])], crop_px=32, bands=bands)
+    assert torch.rand(1) == expected
+
+
 @pytest.mark.parametrize("steps", [[step("dihedral"), step("affine")], [step("kornia:RandomAffine", degrees=90.0)]])
 def test_planes_of_labels_move_together_and_keep_their_values(steps: list[Augmentation]) -> None:
     image = noise(n=6)
