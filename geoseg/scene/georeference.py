@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.env import get_gdal_config
 
 from geoseg.errors import GeoreferenceError
 from geoseg.gdal import check_proj, placed_crs
 from geoseg.grid import Grid
+from geoseg.io.datum import warn_once
 
 PLAUSIBLE_STEP = (1e-9, 1e9)
 """Length of a pixel's sides, in units of the coordinates, outside which nothing can be meant by it."""
@@ -37,6 +39,12 @@ def read_grid(src: Any, name: str, crs: CRS | None = None) -> Grid:
     """
     check_proj()
     check_transform(src.transform, src.shape, name)
+    ignored = str(get_gdal_config("GTIFF_POINT_GEO_IGNORE")).upper() in ("YES", "TRUE", "ON", "1")
+    if ignored and src.tags().get("AREA_OR_POINT") == "Point":
+        warn_once(
+            f"{name}: its coordinates are those of pixel centers, but GTIFF_POINT_GEO_IGNORE in the environment makes "
+            "GDAL take them for corners: everything lies half a pixel to the lower right. Unset it."
+        )
     return Grid.of_raster(crs or placed_crs(src.crs), src.transform, src.shape)
 
 

@@ -167,3 +167,17 @@ def test_labels_in_the_CRS_that_stands_for_none_in_GeoPackage_are_one_line(write
     with pytest.raises(LabelError, match="no coordinate reference system"):
         read_labels(tmp_path / "a.gpkg", grid)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("interpretation", ["Point", "Area"])
+@pytest.mark.parametrize("ignored", ["TRUE", "NO"])
+def test_a_switch_of_GDAL_that_moves_pixels_by_half_of_one_is_named(
+    write, noise, caplog: pytest.LogCaptureFixture, interpretation: str, ignored: str
+) -> None:
+    path = write("a.tif", noise(3, 20, 20), crs="EPSG:32631", transform=PLACE)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(AREA_OR_POINT=interpretation)
+    with rasterio.Env(GTIFF_POINT_GEO_IGNORE=ignored):
+        moved = open_scene(path).native.transform.c != PLACE.c
+    assert moved is (interpretation == "Point" and ignored == "TRUE")
+    assert ("GTIFF_POINT_GEO_IGNORE" in caplog.text) is moved
