@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlparse
@@ -99,11 +99,12 @@ def check_file(path: str) -> None:
 def gdal_env(files: Sequence[str]) -> Iterator[None]:
     """Set GDAL's options for files, when opening and at every read: they apply to the calling thread only."""
     reach = reach_of(tuple(files))
-    remote: AbstractContextManager[None] = nullcontext()
-    if reach is not None:
-        remote = remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach)
-    with remote, rasterio.Env(**ALONE):
-        yield
+    if reach is None:
+        with rasterio.Env(**ALONE):
+            yield
+    else:
+        with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach, **ALONE):
+            yield
 
 
 def open_raster(source: str, **options: int) -> rasterio.DatasetReader:

@@ -4,13 +4,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from weakref import WeakSet
 
 import rasterio
 
-from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
+from geoseg.gdal import GDAL_ERRORS, clear_errors, forget_failed_sources
 from geoseg.io.remote import is_remote
 from geoseg.scene.files import gdal_env, open_raster
 from geoseg.third_party import allow_no_georeference
@@ -67,17 +67,22 @@ def open_reader(
     cache = _own_cache()
     files = files or (source,)
     key = (source, level, *_stamps(tuple(files)))
-    with cache.lock, gdal_env(files):
+    with cache.lock:
         try:
             if key not in cache:
-                with allow_no_georeference():
+                with gdal_env(files), allow_no_georeference():
                     cache[key] = open_raster(source, **({} if level is None else {"overview_level": level}))
                 while len(cache) > OPEN_READERS:
                     cache.popitem(last=False)[1].close()
             cache.move_to_end(key)
-            yield cache[key]
+            with gdal_env(files) if cache[key].driver == "VRT" else nullcontext():  # it opens its sources when read
+                yield cache[key]
         except GDAL_ERRORS:
-            forget_failed_sources()  # with the error that GDAL left behind, which rasterio would raise at the next call
+            # With the error that GDAL left behind, which rasterio would raise at the next call.
+            if key in cache and cache[key].driver == "VRT":
+                forget_failed_sources()
+            else:
+                clear_errors()
             raise
 
 
