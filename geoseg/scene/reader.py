@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import rasterio
 
-from geoseg.gdal import GDAL_ERRORS, clear_errors, forget_failed_sources
+from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
 from geoseg.io.remote import is_remote
 from geoseg.scene.files import gdal_env, open_raster
 from geoseg.third_party import allow_no_georeference
@@ -78,11 +78,7 @@ def open_reader(
             with gdal_env(files) if cache[key].driver == "VRT" else nullcontext():  # it opens its sources when read
                 yield cache[key]
         except GDAL_ERRORS:
-            # With the error that GDAL left behind, which rasterio would raise at the next call.
-            if key in cache and cache[key].driver == "VRT":
-                forget_failed_sources()
-            else:
-                clear_errors()
+            forget_failed_sources()  # with the error that GDAL left behind, which rasterio would raise at the next call
             raise
 
 
