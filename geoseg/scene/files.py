@@ -96,14 +96,19 @@ def check_file(path: str) -> None:
 
 
 @contextmanager
-def gdal_env(files: Sequence[str]) -> Iterator[None]:
-    """Set GDAL's options for files, when opening and at every read: they apply to the calling thread only."""
+def gdal_env(files: Sequence[str], **options: str) -> Iterator[None]:
+    """Set GDAL's options for files, when opening and at every read: they apply to the calling thread only.
+
+    Args:
+        files: The files.
+        options: Further options.
+    """
     reach = reach_of(tuple(files))
     if reach is None:
-        with rasterio.Env(**ALONE):
+        with rasterio.Env(**ALONE, **options):
             yield
     else:
-        with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach, **ALONE):
+        with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach, **ALONE, **options):
             yield
 
 
@@ -130,7 +135,7 @@ def forget(files: Sequence[str]) -> None:
     It keeps what came before a connection broke off as if it were all, so a read that failed would fail again.
     """
     for source in {source for file in files for source in _sources(file) if is_remote(source)}:
-        with gdal_env([source]), rasterio.Env(**NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
+        with gdal_env([source], **NOT_KEPT), suppress(*GDAL_ERRORS, OSError):
             rasterio.open(vsi_path(source)).close()
 
 

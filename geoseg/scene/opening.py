@@ -69,7 +69,7 @@ def open_scene(
         check_file(file)
         check_directories(file)
         check_sources(file)
-    with gdal_env(files), rasterio.Env(), allow_no_georeference():  # without an Env, GDAL prints what it says
+    with gdal_env(files), allow_no_georeference():
         source = files[0]
         if len(files) > 1:
             for file in files:
@@ -295,8 +295,7 @@ def _check_complete(src: rasterio.DatasetReader, name: str) -> None:
 def _check_readable(src: rasterio.DatasetReader, name: str) -> None:
     """Refuse a raster of which GDAL cannot read the last pixel."""
     try:
-        with rasterio.Env():
-            src.read(1, window=RasterWindow(src.width - 1, src.height - 1, 1, 1))
+        src.read(1, window=RasterWindow(src.width - 1, src.height - 1, 1, 1))
     except GDAL_ERRORS as err:
         clear_errors()
         raise NotARasterError(

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakSet
 
@@ -67,16 +67,15 @@ def open_reader(
     cache = _own_cache()
     files = files or (source,)
     key = (source, level, *_stamps(tuple(files)))
-    with cache.lock:
+    with cache.lock, gdal_env(files):
         try:
             if key not in cache:
-                with gdal_env(files), allow_no_georeference():
+                with allow_no_georeference():
                     cache[key] = open_raster(source, **({} if level is None else {"overview_level": level}))
                 while len(cache) > OPEN_READERS:
                     cache.popitem(last=False)[1].close()
             cache.move_to_end(key)
-            with gdal_env(files) if cache[key].driver == "VRT" else nullcontext():  # it opens its sources when read
-                yield cache[key]
+            yield cache[key]
         except GDAL_ERRORS:
             forget_failed_sources()  # with the error that GDAL left behind, which rasterio would raise at the next call
             raise

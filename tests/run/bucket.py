@@ -3,33 +3,43 @@
 import http.client
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from urllib.parse import parse_qs, urlparse
 
 
 class Line:
-    """A connection to a server that can be told to fail: every n-th request with 503, or cut in the answer."""
+    """A connection to a server that can be told to fail: every n-th request with 503, or cut in the answer.
+
+    After n - 1, n and n + 1 requests in turn: in step with a client that asks n times in each attempt, the same request
+    would fail in all of them.
+    """
 
     def __init__(self, host: str, port: int) -> None:
-        self.server_at, self.busy_every, self.cut_every = (host, port), 0, 0
-        self.count = self.failed = 0
+        self.server_at, self.failed = (host, port), 0
+        self.gaps: dict[str, Iterator[int]] = {}
+        self.left: dict[str, int] = {}
         self.only = ""
         self.lock = threading.Lock()
 
     def obey(self, orders: dict[str, list[str]]) -> bytes:
         """Fail from now on as told; return how many requests have failed so far."""
         with self.lock:
-            self.busy_every, self.cut_every = int(orders["busy"][0]), int(orders["cut"][0])
+            told = {fate: int(orders[fate][0]) for fate in ("busy", "cut")}
+            self.gaps = {fate: cycle((n - 1, n, n + 1) if n > 1 else (n,)) for fate, n in told.items() if n}
+            self.left = {fate: next(gaps) for fate, gaps in self.gaps.items()}
             self.only = orders.get("only", [""])[0]
-            told, self.failed = str(self.failed), 0
-            return told.encode()
+            failed, self.failed = str(self.failed), 0
+            return failed.encode()
 
     def fate(self, path: str) -> str:
         """Say what becomes of a request."""
         with self.lock:
-            self.count += self.only in path
-            for fate, every in (("busy", self.busy_every), ("cut", self.cut_every)):
-                if every and self.only in path and self.count % every == 0:
+            for fate in self.left if self.only in path else ():
+                self.left[fate] -= 1
+                if not self.left[fate]:
+                    self.left[fate] = next(self.gaps[fate])
                     self.failed += 1
                     return fate
             return "passed on"
