@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Literal
 
-import rasterio
 import shapely
+from rasterio.crs import CRS
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.errors import MissingDatetimeError, SceneMismatchError, UsageError
@@ -17,10 +17,9 @@ from geoseg.grid import Grid, Window
 from geoseg.inference.aoi import AOI, read_aoi
 from geoseg.inference.plan import InferenceOptions, Plan, check_chips, fit_scene, lay_chips
 from geoseg.io.datum import check_shift
-from geoseg.io.remote import vsi_path
 from geoseg.io.tables import name_some
 from geoseg.mosaic import check_size, choose_grid, compose, crop_grid, overlap, shares_lattice, sheet_windows
-from geoseg.scene import Scene, gdal_env, open_scene, parse_crs
+from geoseg.scene import Scene, gdal_env, open_raster, open_scene, parse_crs
 from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.third_party import allow_no_georeference
 
@@ -126,7 +125,7 @@ def _missing_crs(source: SceneSource, crs: str | None) -> str | None:
         return None
     try:
         path = source.paths[0]
-        with gdal_env([path]), allow_no_georeference(), rasterio.open(vsi_path(path)) as src:
+        with gdal_env([path]), allow_no_georeference(), open_raster(path) as src:
             return given if placed_crs(src.crs) is None else None
     except GDAL_ERRORS:  # a folder, or not a raster: open_scene reports it
         return given
@@ -138,7 +137,7 @@ def _as_one(
     spec: ModelSpec,
     rule: Rule,
     options: InferenceOptions,
-    target_crs: rasterio.crs.CRS | None,
+    target_crs: CRS | None,
 ) -> Scene | None:
     """Return sheets of one grid as one scene; None if they are not sheets of one grid."""
     first, grids, crs = sources[0], [scene.native for scene in scenes], options.crs

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlparse
 
 import rasterio
+from rasterio.session import DummySession
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
@@ -105,7 +106,7 @@ def gdal_env(files: Sequence[str], **options: str) -> Iterator[None]:
     """
     reach = reach_of(tuple(files))
     if reach is None:
-        with rasterio.Env(**ALONE, **options):
+        with rasterio.Env(DummySession(), **ALONE, **options):  # else boto3 is asked for credentials, at every read
             yield
     else:
         with remote_env(_one_of_each(tuple(files)), GDAL_DISABLE_READDIR_ON_OPEN=reach, **ALONE, **options):

@@ -5,7 +5,8 @@ from pathlib import Path
 from geoseg.errors import TruncatedFileError
 from geoseg.io.remote import is_remote
 
-PNG_END = b"IEND"
+PNG_END, TAIL_BYTES = b"IEND", 4096
+"""The last chunk of a PNG, and how near its end it is looked for."""
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 """Markers that begin the pixels and end the picture: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1."""
 
@@ -18,8 +19,12 @@ def check_picture(path: str, driver: str) -> None:
     """
     if driver not in ("PNG", "JPEG") or is_remote(path) or not Path(path).is_file():
         return
-    content = Path(path).read_bytes()
-    if PNG_END not in content[-4096:] if driver == "PNG" else JPEG_END not in content[_first_scan(content) :]:
+    with Path(path).open("rb") as file:
+        if driver == "PNG":
+            file.seek(max(0, Path(path).stat().st_size - TAIL_BYTES))
+        content = file.read()
+    is_whole = PNG_END in content if driver == "PNG" else JPEG_END in content[_first_scan(content) :]
+    if not is_whole:
         raise TruncatedFileError(f"{path} is cut short: the mark of its end is missing. Copy or download it again.")
 
 

@@ -25,7 +25,7 @@ from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError,
 from geoseg.gdal import GDAL_ERRORS, placed_crs
 from geoseg.io.remote import is_remote, vsi_path
 from geoseg.scene.bands import colors_of, order_bands
-from geoseg.scene.files import is_vrt
+from geoseg.scene.files import is_vrt, open_raster
 from geoseg.scene.georeference import check_transform
 
 GDAL_TYPES = {dtype: typename_fwd[code] for dtype, code in dtype_rev.items() if dtype and "complex" not in dtype}
@@ -222,7 +222,7 @@ def mosaic_vrt(paths: Sequence[str], nodata: float | None = None, *, has_alpha: 
 
 def _read_header(path: str, has_alpha: bool) -> Part:
     try:
-        with rasterio.open(vsi_path(path)) as src:
+        with open_raster(path) as src:
             told = [flags for flags in src.mask_flag_enums if has_alpha or MaskFlags.alpha not in flags]
             masked = any(flag.name != "all_valid" for flags in told for flag in flags)
             colors = tuple(c.name for c in colors_of(src, has_alpha=has_alpha))
