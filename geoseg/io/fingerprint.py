@@ -79,11 +79,6 @@ def fingerprint(locations: Iterable[str | Path]) -> Fingerprint:
     return [row for row in rows if row]
 
 
-def short_key(found: Fingerprint) -> str:
-    """Return a short hash of a fingerprint."""
-    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
-
-
 CHANGES = ("has changed since", "is missing now", "is new")
 
 
