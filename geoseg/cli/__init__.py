@@ -10,11 +10,11 @@ from pathlib import Path
 
 import typer
 
-from geoseg.cli import evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
+from geoseg.cli import compare, evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
+__all__ = ["app", "compare", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; after 3 the same command continues from what is done."""

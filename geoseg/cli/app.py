@@ -26,6 +26,7 @@ ORDER = (
     "vectorize",
     "status",
     "evaluate",
+    "compare",
     "finetune",
     "train",
     "crossval",
