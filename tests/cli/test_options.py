@@ -249,6 +249,8 @@ NEEDED = {
 
 PRINTED = {
     ("status", "every"),
+    ("status", "as_json"),
+    ("status", "as_csv"),
     ("info", "as_json"),
     ("models list", "as_json"),
     ("models show", "as_json"),
