@@ -406,7 +406,7 @@ BUNDLES: dict[str, tuple[Make, str]] = {
     "an unknown network": (lambda i: i.model_of(i.bundle(network="unet-marvelous")), "unet-marvelous"),
     "an unknown option": (lambda i: i.model_of(i.bundle(network_options={"wings": 2})), "wings"),
     "options that are a list": (lambda i: i.model_of(i.bundle(network_options=[1])), "expected a table"),
-    "a depth of a million": (lambda i: i.model_of(i.bundle(network_options={"depth": 10**6})), "at most 64"),
+    "a depth of a million": (lambda i: i.model_of(i.bundle(network_options={"depth": 10**6})), "expected 0 to 64"),
     "a depth below zero": (lambda i: i.model_of(i.bundle(network_options={"depth": -1})), "expected 0 to 64"),
     "filters of text": (
         lambda i: i.model_of(i.bundle(network_options={"filters": "x"})),
