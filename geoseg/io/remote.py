@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse, urlsplit, urlunsplit
 
 from geoseg.errors import MissingFileError
 
@@ -51,14 +50,6 @@ def is_remote(path: str) -> bool:
     )
 
 
-def is_there(path: str | Path) -> bool:
-    """Return True if a local path exists; names that no file can have, such as endless ones, do not."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
-
-
 def vsi_path(location: str) -> str:
     """Return a location as GDAL's virtual file systems name it; paths are returned as they are.
 
@@ -68,6 +59,20 @@ def vsi_path(location: str) -> str:
     if scheme in ("http", "https"):
         return f"/vsicurl/{location}"
     return f"/vsi{scheme}/{rest}" if scheme in ("s3", "gs", "az") else location
+
+
+def public_url(location: str) -> str:
+    """Return a location without what may be secret: user and password, and the query, in which signatures stand.
+
+    Of GDAL's own form `/vsicurl?...&url=...` the URL is left; keys of buckets may hold any character, and stay.
+    """
+    if location.startswith("/vsicurl?"):
+        location = "/vsicurl/" + next(iter(parse_qs(location.partition("?")[2]).get("url", ())), "")
+    prefix, url = ("/vsicurl/", location.removeprefix("/vsicurl/")) if location.startswith("/vsi") else ("", location)
+    if not url.startswith(("http://", "https://")):
+        return location
+    parts = urlsplit(url)
+    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from geoseg.io.aside import reported, write_aside, write_text
 from geoseg.outputs.cog import Entry, read_entries, write_cog
 from geoseg.outputs.overviews import halve_average, halve_majority
 from geoseg.outputs.pyramid import Derivation, Layer, Pyramid
-from geoseg.outputs.styles import category_xml, class_qml
+from geoseg.outputs.styles import category_xml, class_qml, mask_qml, probability_qml
 from geoseg.third_party import allow_no_georeference
 
 Blocks = Iterable[tuple[Window, NDArray[np.uint8]]]
@@ -59,17 +59,19 @@ class RasterFile:
 
 
 def probability_file(path: str | Path, *, description: str = "building probability") -> RasterFile:
-    """Describe a raster of probabilities: values 0 to 254 with scale 1/254 in the file, averaged overviews."""
-    return RasterFile(Path(path), Layer(halve_average, predict=True), description, scale=1 / PROBABILITY_ONE)
+    """Describe a raster of probabilities: values 0 to 254, scale 1/254, averaged overviews, a QGIS style beside it."""
+    path = Path(path)
+    beside = {path.with_suffix(".qml"): probability_qml(description.removesuffix(" probability"))}
+    return RasterFile(path, Layer(halve_average, predict=True), description, scale=1 / PROBABILITY_ONE, beside=beside)
 
 
 def mask_file(path: str | Path, *, names: Sequence[str] = MASK_NAMES) -> RasterFile:
     """Describe a mask: 0 and 1 by name, with a color table, overviews by majority and a QGIS style beside it.
 
-    Without the style QGIS would list all 256 colors of the table.
+    Without the style QGIS would list all 256 colors of the table, and hide the image below the background.
     """
     path, description = Path(path), f"{names[1]} mask: 0 {names[0]}, 1 {names[1]}"
-    beside = {path.with_suffix(".qml"): class_qml(names, MASK_COLORS)}
+    beside = {path.with_suffix(".qml"): mask_qml(names, MASK_COLORS)}
     return RasterFile(path, Layer(halve_majority, predict=False), description, colors=MASK_COLORS, beside=beside)
 
 

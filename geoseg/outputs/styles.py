@@ -1,6 +1,6 @@
-"""How QGIS draws footprints (by their confidence, dashed where the scene cuts a building off) and class rasters."""
+"""How QGIS draws footprints (by confidence, dashed where the scene cuts a building off), probabilities and classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 CLASSES = (
@@ -15,6 +15,16 @@ PLAIN = "0,200,255"
 
 FILL_ALPHA, OUTLINE_ALPHA = 60, 255
 """The image shows through the fill; outlines stay crisp."""
+
+
+RAMP = (
+    (0.0, "#ffe45c", 0, "0: no {}"),
+    (0.25, "#ffc83c", 70, "0.25"),
+    (0.5, "#ff8c1e", 110, "0.5: as likely as not"),
+    (0.75, "#e6411e", 130, "0.75"),
+    (1.0, "#96003c", 150, "1: surely {}"),
+)
+"""Probability, color, alpha from 0 to 255, label; the target's name is put into the labels."""
 
 
 def footprint_qml(*, has_confidence: bool = True) -> str:
@@ -43,38 +53,48 @@ def footprint_qml(*, has_confidence: bool = True) -> str:
     )
 
 
-def category_qml(column: str, categories: Mapping[str, tuple[str, str]]) -> str:
-    """Return the QML document that QGIS applies to polygons of a few kinds (QGIS 3.22 and later).
+def class_qml(names: Sequence[str], colors: Sequence[str], *, clear: int | None = None) -> str:
+    """Return the QML document that QGIS applies to a raster of class indices: its classes alone, with their names.
 
     Args:
-        column: The column with the kind.
-        categories: Color as `red,green,blue` and label of every kind.
+        names: Name of every class.
+        colors: `#RRGGBB` of every class.
+        clear: A class that is not drawn, so that what lies below shows.
     """
-    listed = "".join(
-        f'<category value={quoteattr(value)} symbol="{i}" label={quoteattr(label)} render="true"/>'
-        for i, (value, (_, label)) in enumerate(categories.items())
-    )
-    symbols = "".join(_symbol(str(i), color, is_dashed=False) for i, (color, _) in enumerate(categories.values()))
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology">'
-        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(column)} enableorderby="0" forceraster="0" '
-        f'symbollevels="0"><categories>{listed}</categories><symbols>{symbols}</symbols></renderer-v2>'
-        "<layerGeometryType>2</layerGeometryType></qgis>"
-    )
-
-
-def class_qml(names: Sequence[str], colors: Sequence[str]) -> str:
-    """Return the QML document that QGIS applies to a raster of class indices: its classes alone, with their names."""
     entries = "".join(
-        f'<paletteEntry value="{index}" color={quoteattr(color.lower())} alpha="255" label={quoteattr(name)}/>'
+        f'<paletteEntry value="{index}" color={quoteattr(color.lower())} alpha="{0 if index == clear else 255}" '
+        f"label={quoteattr(name)}/>"
         for index, (name, color) in enumerate(zip(names, colors, strict=True))
     )
+    return _raster_qml(
+        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
+        f"<colorPalette>{entries}</colorPalette></rasterrenderer>"
+    )
+
+
+def mask_qml(names: Sequence[str], colors: Sequence[str]) -> str:
+    """Return the QML document of a mask, whose first class is not drawn: the image shows through."""
+    return class_qml(names, colors, clear=0)
+
+
+def probability_qml(target: str) -> str:
+    """Return the QML document that QGIS applies to a raster of probabilities: clear at 0, and red at 1."""
+    entries = "".join(
+        f'<item value="{value}" color="{color}" alpha="{alpha}" label={quoteattr(label.format(target))}/>'
+        for value, color, alpha, label in RAMP
+    )
+    return _raster_qml(
+        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
+        'classificationMin="0" classificationMax="1"><rastershader><colorrampshader colorRampType="INTERPOLATED" '
+        f'classificationMode="1" clip="0" minimumValue="0" maximumValue="1">{entries}'
+        '<rampLegendSettings useContinuousLegend="0"/></colorrampshader></rastershader></rasterrenderer>'
+    )
+
+
+def _raster_qml(renderer: str) -> str:
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology"><pipe>'
-        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
-        f"<colorPalette>{entries}</colorPalette></rasterrenderer></pipe><blendMode>0</blendMode></qgis>\n"
+        f'<qgis version="3.22.0" styleCategories="Symbology"><pipe>{renderer}</pipe><blendMode>0</blendMode></qgis>\n'
     )
 
 
@@ -85,8 +105,8 @@ def category_xml(names: Sequence[str]) -> str:
     return f"<PAMDataset>{band}</PAMDataset>\n"
 
 
-def _symbol(name: str, color: str, *, is_dashed: bool = True) -> str:
-    """Return a fill symbol: a light fill below a crisp outline, which may be dashed where `edge` is true."""
+def _symbol(name: str, color: str) -> str:
+    """Return a fill symbol: a light fill below a crisp outline, which is dashed where `edge` is true."""
     options = {
         "color": f"{color},{FILL_ALPHA}",
         "style": "solid",
@@ -97,11 +117,10 @@ def _symbol(name: str, color: str, *, is_dashed: bool = True) -> str:
         "joinstyle": "miter",
     }
     shown = "".join(f'<Option type="QString" name="{key}" value="{value}"/>' for key, value in options.items())
-    dashes = _DASHED_AT_THE_EDGE if is_dashed else ""
     return (
         f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
         f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{shown}</Option>'
-        f"<data_defined_properties>{dashes}</data_defined_properties></layer></symbol>"
+        f"<data_defined_properties>{_DASHED_AT_THE_EDGE}</data_defined_properties></layer></symbol>"
     )
 
 

@@ -28,6 +28,7 @@ from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import ALWAYS, FORMATS
+from geoseg.outputs.project import PROJECT
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -47,14 +48,17 @@ BATCHES = "batches"
 PICTURE = "preview.png"
 RESULTS = (
     "probability.tif",
+    "probability.qml",
     "mask.tif",
     "mask.qml",
     "classes.tif",
     "classes.tif.aux.xml",
     "classes.qml",
     "interior.tif",
+    "interior.qml",
     *(f"buildings{writer.suffix}" for writer in FORMATS.values()),
     PICTURE,
+    PROJECT,
     "run.json",
 )
 """All files that a result may have, in the order in which they are published; `run.json` is last."""

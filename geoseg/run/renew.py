@@ -13,7 +13,6 @@ from geoseg._version import __version__
 from geoseg.bundle import Bundle
 from geoseg.errors import RunFolderError
 from geoseg.inference import Plan
-from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
@@ -29,13 +28,29 @@ from geoseg.run.ledger import (
     remove_if_empty,
     remove_leftovers,
 )
-from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
-from geoseg.run.results import open_staging, publish, stored_pixels, write_footprints, write_mask, write_preview
+from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.results import (
+    complete,
+    open_staging,
+    publish,
+    stored_pixels,
+    write_footprints,
+    write_mask,
+    write_preview,
+)
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
 
 log = logging.getLogger(__name__)
 
-KEPT = ("probability.tif", "classes.tif", "classes.tif.aux.xml", "classes.qml", "interior.tif")
+KEPT = (
+    "probability.tif",
+    "probability.qml",
+    "classes.tif",
+    "classes.tif.aux.xml",
+    "classes.qml",
+    "interior.tif",
+    "interior.qml",
+)
 """Files of a result that do not depend on how buildings are outlined."""
 
 
@@ -111,14 +126,13 @@ def renew_buildings(
                 **describe_outlines(outlines, settings.threshold or spec.threshold),
                 "counts": report["counts"] | counts | {"buildings_at_edge": footprints.at_edge},
                 "area_m2": round(footprints.area_m2, 1),
-                "files": describe_files(staging),
                 "renewed": {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "command": sys.argv,
                     "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
                 },
             }
-            write_record(staging / "run.json", report)
+            complete(report, staging, out)
             require_lease(base, lease.token)
             base.write(RENEWED, json.dumps(before).encode())
             publish(staging, out)

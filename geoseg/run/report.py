@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 
 from geoseg._version import __version__
 from geoseg.bundle import ModelSpec
 from geoseg.errors import MissingFileError
+from geoseg.gdal import GDAL_ERRORS
 from geoseg.grid import Grid
 from geoseg.inference import Plan, Stopwatch
 from geoseg.io.datum import check_shift
@@ -31,9 +33,11 @@ from geoseg.run.lease import LEASE_S, is_alive, read_holder
 from geoseg.run.ledger import PLAN, RESULTS, Ledger, base_store, find_damage, read_plan, read_progress, read_report
 from geoseg.run.record import BatchRecord, read_records
 from geoseg.run.settings import Facts, RunSettings, VectorizeSettings, key_of
+from geoseg.scene import Scene, gdal_env, open_raster
 from geoseg.sources import identity
 from geoseg.sources.files import RUN_FOLDER
 from geoseg.sources.location import is_local
+from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import OutlineOptions
 
 log = logging.getLogger(__name__)
@@ -170,6 +174,7 @@ def describe_run(
             "key": job.bundle.key,
             "license": spec.license,
             "classes": list(spec.classes),
+            "class_colors": list(spec.class_colors),
             "target": spec.target,
             "confidence": spec.confidence,
         },
@@ -250,16 +255,20 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
         parts = [
             {
                 "name": part.scene.name,
+                "paths": _describe_paths(part.scene),
                 "crs": part.scene.native.crs.to_string() if part.scene.native.crs is not None else None,
                 "gsd_m": part.scene.native.gsd_m,
                 "bands": part.scene.bands,
+                "band_count": part.scene.band_count,
                 "levels": part.scene.levels,
+                "alpha_bands": _alpha_bands(part.scene),
+                "nodata": part.scene.given_nodata,
             }
             for part in scene.parts
         ]
     return {
         "name": scene.name,
-        "paths": [identity(path) if is_local(path) else path for path in scene.paths],
+        "paths": _describe_paths(scene),
         "crs": scene.grid.crs.to_string() if scene.grid.crs is not None else None,
         "native": {
             "shape": scene.native.shape,
@@ -270,8 +279,32 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
         "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
         "bands": scene.bands,
         "levels": scene.levels,
+        "alpha_bands": _alpha_bands(scene),
         "mosaic": parts,
     }
+
+
+def _describe_paths(scene: Scene) -> list[str]:
+    """Return the files of a scene, with absolute paths."""
+    return [identity(path) if is_local(path) else path for path in scene.paths]
+
+
+def _alpha_bands(scene: Scene) -> list[int | None]:
+    """Return for each file of a scene which band is alpha; a mask in a file is one more than its bands, as in QGIS."""
+    alpha = set(range(1, scene.band_count + 1)) - set(scene.data_bands)
+    if alpha or not scene.file_has_mask or scene.nodata is not None:
+        return [min(alpha, default=None) for _ in scene.paths]
+    is_alone = len(scene.paths) == 1
+    return [scene.band_count + 1 if is_alone or _has_mask(path) else None for path in scene.paths]
+
+
+def _has_mask(path: str) -> bool:
+    """Return True if a file has a mask in it; False also if it can no longer be opened."""
+    try:
+        with gdal_env([path]), allow_no_georeference(), open_raster(path) as src:
+            return MaskFlags.per_dataset in src.mask_flag_enums[0]
+    except GDAL_ERRORS:
+        return False
 
 
 def _describe_shifts(plan: Plan) -> list[dict[str, Any]]:
@@ -310,9 +343,6 @@ class RunStatus:
         error: What a scene of a batch failed with.
         damage: What is wrong with the files of an incomplete result.
         is_listed: False for a result in the folder of a batch that is not one of its scenes.
-        buildings: Number of footprints of a finished run.
-        area_m2: Their area in square meters; in pixels without a CRS.
-        seconds: Wall time of a finished run, of its last session.
     """
 
     name: str
@@ -327,31 +357,6 @@ class RunStatus:
     error: str | None = None
     damage: tuple[str, ...] = ()
     is_listed: bool = True
-    buildings: int | None = None
-    area_m2: float | None = None
-    seconds: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is known for other programs, as `geoseg status --json` prints it."""
-        return {
-            "scene": self.name,
-            "state": self.state,
-            "url": self.url,
-            "blocks": self.blocks,
-            "done": self.done,
-            "failed": len(self.failed),
-            "left": self.left,
-            "eta_s": self.eta_s,
-            "buildings": self.buildings,
-            "area_m2": self.area_m2,
-            "seconds": self.seconds,
-            "error": self.error,
-            "damage": list(self.damage),
-            "failed_blocks": self.failed,
-            "client": self.holder if self.state == WORKING else None,
-            "dashboard": self.dashboard,
-            "in_batch": self.is_listed,
-        }
 
     @property
     def left(self) -> int:
@@ -414,9 +419,6 @@ def _status_of(out: Store) -> RunStatus | None:
             done=blocks,
             failed=failed,
             damage=tuple(f"{name} {what}" for name, what in damage.items()),
-            buildings=(report["counts"] or {}).get("buildings"),
-            area_m2=report.get("area_m2"),
-            seconds=(report.get("seconds") or {}).get("total"),
         )
 
     ledger, now = Ledger.of(out, plan), time.time()

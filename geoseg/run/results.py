@@ -28,6 +28,7 @@ from geoseg.io.aside import require_closed, write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.mosaic import find_meeting
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
+from geoseg.outputs.project import write_project
 from geoseg.outputs.rasters import RasterFile, class_file, mask_file, open_rasters, probability_file, rgb
 from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.cluster import release_memory
@@ -125,9 +126,25 @@ def _write_results(
         write_preview(plan, spec, folder, folder / PICTURE)
         stages.done("picture")
     report = describe_run(job, summary, [read_watch(parts, block) for block in blocks], pixels, footprints)
+    complete(report, folder, job.ledger.out)
+    return report
+
+
+def complete(report: dict[str, Any], folder: Path, out: Store) -> None:
+    """Write what is made of a report: the QGIS project of a local result, and `run.json` with the list of all files.
+
+    Args:
+        report: The report, to which the list is added.
+        folder: Local folder with the files of the result.
+        out: Where they will lie.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    if isinstance(out, LocalStore):
+        write_project(report, folder, out.folder)
     report["files"] = describe_files(folder)
     write_record(folder / "run.json", report)
-    return report
 
 
 @contextmanager

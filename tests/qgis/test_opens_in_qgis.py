@@ -1,11 +1,8 @@
 """Real QGIS (Debian's python3-qgis) opens, styles and draws what geoseg writes."""
 
-import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,7 @@ from geoseg.grid import Grid, Window
 from geoseg.outputs import class_file, mask_file, probability_file, write_geopackage, write_raster
 from geoseg.scene import open_scene
 
-QGIS_PYTHON = "/usr/bin/python3"
-LOOK = Path(__file__).with_name("look.py")
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")
-
+WHITE = (255, 255, 255)
 GRID = Grid(CRS.from_epsg(32630), Affine(0.5, 0, 500_000, 0, -0.5, 600_000), (600, 800))
 RASTERS = ("probability.tif", "mask.tif", "classes.tif", "unstyled.tif")
 NAMES, COLORS = ("bare & open", "building", "<road>", "water"), ("#c9a66b", "#ff7a1a", "#b4b4be", "#2f7fd6")
@@ -51,21 +45,7 @@ class Look:
 
 
 @pytest.fixture(scope="module")
-def qgis() -> str:
-    """A Python that has QGIS; the gate requires one, a laptop may do without."""
-    found = subprocess.run(
-        [QGIS_PYTHON, "-c", "import qgis.core"], capture_output=True, env=_environment(), check=False
-    )
-    if found.returncode == 0:
-        return QGIS_PYTHON
-    missing = f"{QGIS_PYTHON} has no QGIS: apt-get install python3-qgis qgis-providers"
-    if os.environ.get("GEOSEG_REQUIRE_QGIS") == "1":
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
-@pytest.fixture(scope="module")
-def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
+def look(ask_qgis: Any, tmp_path_factory: pytest.TempPathFactory) -> Look:
     folder = tmp_path_factory.mktemp("qgis")
     write_geopackage(_footprints(), folder / "buildings.gpkg")
     write_geopackage(_footprints().iloc[:0], folder / "empty.gpkg")
@@ -77,16 +57,11 @@ def look(qgis: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
     _write_picture(folder)
     request = {
         "vectors": [str(folder / name) for name in ("buildings.gpkg", "empty.gpkg", "town.gpkg")],
-        "rasters": [str(folder / name) for name in (*RASTERS, "town.png", "town.tif")],
+        "rasters": [str(folder / name) for name in (*RASTERS, "town.png", "town_mask.tif")],
         "over": {str(folder / "town.gpkg"): str(folder / "town.png")},
         "pictures": str(folder),
     }
-    (folder / "request.json").write_text(json.dumps(request))
-    command = [qgis, str(LOOK), str(folder / "request.json"), str(folder / "facts.json")]
-    env = _environment() | {"QT_QPA_PLATFORM": "offscreen", "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=180)
-    assert done.returncode == 0, done.stderr
-    return Look(json.loads((folder / "facts.json").read_text()), folder)
+    return Look(ask_qgis("look.py", request, folder), folder)
 
 
 def _town() -> NDArray[np.uint8]:
@@ -102,12 +77,7 @@ def _write_picture(folder: Path) -> None:
     vectorize_raster(folder / "town.png", VectorizeSettings(out=folder / "town", outline="raw"))
     shutil.copy(folder / "town" / "buildings.gpkg", folder / "town.gpkg")
     grid = open_scene(folder / "town.png").grid
-    write_raster(mask_file(folder / "town.tif"), [(grid.window, _town() // 255)], grid)
-
-
-def _environment() -> dict[str, str]:
-    """Leave nothing of our own Python, GDAL or PROJ for Debian's to stumble over."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    write_raster(mask_file(folder / "town_mask.tif"), [(grid.window, _town() // 255)], grid)
 
 
 def _footprints() -> gpd.GeoDataFrame:
@@ -167,10 +137,10 @@ def _share_of_color(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def test_qgis_shows_picture_mask_and_polygons_at_one_place(look: Look) -> None:
-    for name in ("town.png", "town.tif"):
+    for name in ("town.png", "town_mask.tif"):
         assert look.facts[name]["extent"] == [0, -200, 200, 0], name
     white = _town() > 0
-    picture, mask, polygons = (look.picture(name) for name in ("town.png", "town.tif", "town.gpkg"))
+    picture, mask, polygons = (look.picture(name) for name in ("town.png", "town_mask.tif", "town.gpkg"))
     np.testing.assert_array_equal(picture[0] > 128, white)
     np.testing.assert_array_equal(_share_of_color(mask), white)
     drawn = _share_of_color(polygons)  # with their borders
@@ -254,15 +224,22 @@ def test_qgis_reads_probabilities_between_0_and_1(look: Look) -> None:
     assert facts["first_row"][700:] == [None] * 100
 
 
-def test_qgis_draws_the_mask_with_its_color_table(look: Look) -> None:
+def test_qgis_draws_the_buildings_of_the_mask_in_its_color_table_and_lets_the_ground_show(look: Look) -> None:
     facts = look.facts["mask.tif"]
     assert facts["renderer"] == "paletted"
     picture = look.picture("mask.tif")
     with rasterio.open(look.pictures / "mask.tif") as source:
         table = source.colormap(1)
-    for fraction, value in ((0.25, 0), (0.75, 1)):
-        drawn = picture[:, 100, round(200 * fraction)]
-        assert tuple(drawn) == table[value][:3], f"value {value}"
+    for fraction, color in ((0.25, WHITE), (0.75, table[1][:3])):
+        assert tuple(picture[:, 100, round(200 * fraction)]) == color
+
+
+def test_qgis_lets_the_ground_show_where_the_probability_is_0(look: Look) -> None:
+    assert look.facts["probability.tif"]["renderer"] == "singlebandpseudocolor"
+    picture = look.picture("probability.tif")[:, 100].astype(int)
+    assert picture[:, 0].min() > 250
+    assert picture[:, 100].min() < 150  # 254 of 254
+    assert (np.diff(picture[1, :63]) <= 0).all()  # more of the ramp the surer
 
 
 def test_qgis_lists_background_and_building_alone(look: Look) -> None:

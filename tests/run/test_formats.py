@@ -19,7 +19,8 @@ def test_a_further_format_holds_the_same_footprints_and_can_be_asked_for_later(
 ) -> None:
     asked, later = tmp_path / "asked", tmp_path / "later"
     names = [Path(path).name for path in place.run(asked, also=("fgb",)).paths]
-    assert names == ["probability.tif", "mask.tif", "mask.qml", *(f"buildings.{n}" for n in FORMATS), "run.json"]
+    rasters = ["probability.tif", "probability.qml", "mask.tif", "mask.qml"]
+    assert names == [*rasters, *(f"buildings.{n}" for n in FORMATS), "project.qgz", "run.json"]
     place.run(later)
     assert not (later / "buildings.fgb").exists()
     blocks.take()

@@ -88,7 +88,12 @@ def test_rasters_are_the_parts_and_their_mask_and_counts_are_counted(tmp_path, m
     np.testing.assert_array_equal(read(tmp_path / "a" / "mask.tif"), mask)
     assert counts.valid == (values != NODATA).sum()
     assert counts.building == (mask == 1).sum()
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["mask.qml", "mask.tif", "probability.tif"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "mask.qml",
+        "mask.tif",
+        "probability.qml",
+        "probability.tif",
+    ]
 
 
 def test_descriptions_name_the_target(tmp_path, monkeypatch, scene) -> None:

@@ -22,7 +22,8 @@ from geoseg.run.report import FINISHED, STOPPED, read_status
 from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
-RESULTS = ("probability.tif", "mask.tif", "mask.qml", "buildings.gpkg", "buildings.parquet", "run.json")
+RASTERS = ("probability.tif", "probability.qml", "mask.tif", "mask.qml")
+RESULTS = (*RASTERS, "buildings.gpkg", "buildings.parquet", "project.qgz", "run.json")
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_killed_between_any_two_files_of_a_result_the_older_one_is_not_taken_for
         )
         assert client.wait(180) == -9, client.story()
         assert not (out / "run.json").exists()
-        for number, name in enumerate(("probability.tif", "mask.tif", "mask.qml")):
+        for number, name in enumerate(RASTERS):
             assert (out / name).read_bytes() == (new if number < uploads else before)[name]
         assert read_status(out)[0].state == STOPPED
         with pytest.raises(ExistingResultError, match=r"`threshold`: the model's before, 0\.4 now"):

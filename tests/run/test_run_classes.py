@@ -153,7 +153,9 @@ def test_overwriting_with_fewer_files_leaves_none_of_the_older_result(tmp_path: 
         "buildings.parquet",
         "mask.qml",
         "mask.tif",
+        "probability.qml",
         "probability.tif",
+        "project.qgz",
         "run.json",
     ]
 
