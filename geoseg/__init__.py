@@ -7,7 +7,7 @@ from geoseg._version import __version__
 
 if TYPE_CHECKING:
     from geoseg.bundle import load_bundle as load_model
-    from geoseg.evaluate import EvaluateSettings, evaluate_scenes
+    from geoseg.evaluate import CompareSettings, EvaluateSettings, compare_with_map, evaluate_scenes
     from geoseg.inference import predict_scene
     from geoseg.run import RunSettings, VectorizeSettings, run_each, run_inputs, run_mosaic, run_scene, vectorize_raster
     from geoseg.scene import open_scene
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from geoseg.vectorize import Simplify, polygonize
 
 __all__ = [
+    "CompareSettings",
     "EvaluateSettings",
     "FinetuneSettings",
     "RunSettings",
     "Simplify",
     "VectorizeSettings",
     "__version__",
+    "compare_with_map",
     "evaluate_scenes",
     "finetune",
     "load_model",
@@ -35,11 +37,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CompareSettings": "geoseg.evaluate",
     "EvaluateSettings": "geoseg.evaluate",
     "FinetuneSettings": "geoseg.training.finetune",
     "RunSettings": "geoseg.run",
     "Simplify": "geoseg.vectorize",
     "VectorizeSettings": "geoseg.run",
+    "compare_with_map": "geoseg.evaluate",
     "evaluate_scenes": "geoseg.evaluate",
     "finetune": "geoseg.training.finetune",
     "load_model": "geoseg.bundle",

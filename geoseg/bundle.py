@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import BundleError, UnknownModelError
 from geoseg.io.aside import write_aside
+from geoseg.io.remote import is_there
 from geoseg.io.store import parse_json
 from geoseg.model_file import SPEC_KEY, ModelFormat, file_sha256, read_metadata, recognize
 
@@ -172,7 +173,7 @@ class ModelSpec:
                 f"at most {MAX_CHIP_PX:,} pixels",
                 f"chip_px is {self.chip_px}",
             ),
-            _fits_options(self.network_options),
+            fits_options(self.network_options),
             (self.halo_px >= 0, "0 or more", f"halo_px is {self.halo_px}"),
             (core > 0, "a chip larger than two halos", f"chip_px {self.chip_px} with halo_px {self.halo_px}"),
             (self.stride_px > 0, "a number above 0", f"stride_px is {self.stride_px}"),
@@ -280,7 +281,7 @@ def _are(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda values: isinstance(values, list | tuple) and all(map(is_one, values))
 
 
-def _fits_options(options: Mapping[str, Any]) -> tuple[bool, str, str]:
+def fits_options(options: Mapping[str, Any]) -> tuple[bool, str, str]:
     """Return whether a network can be built with options in reasonable time, what is expected, and what was found."""
     pending, read = list(options.items()), 0
     while pending:
@@ -291,9 +292,9 @@ def _fits_options(options: Mapping[str, Any]) -> tuple[bool, str, str]:
         elif isinstance(value, list | tuple):
             pending += [(key, one) for one in value]
         elif isinstance(value, Real):
-            most = MAX_STEPS if str(key).endswith(STEPS) else MAX_OPTION
-            if not abs(float(value)) <= most:
-                return False, f"at most {most:,}", f"the network's option {key} is {value}"
+            least, most = (0, MAX_STEPS) if str(key).endswith(STEPS) else (-MAX_OPTION, MAX_OPTION)
+            if not value <= most or value < least:
+                return False, f"{least:,} to {most:,}", f"the network's option {key} is {str(value)[:NAME_LENGTH]}"
         if len(pending) > MAX_ITEMS or read > MAX_ITEMS:
             return False, f"at most {MAX_ITEMS}", "the network has too many options"
     return True, "", ""
@@ -448,7 +449,7 @@ def load_bundle(model: str | Path = DEFAULT_MODEL) -> Bundle:
         BundleError: If the file is not a bundle, or its specification does not fit.
     """
     path = ZOO / f"{model}.safetensors" if str(model) in list_models() else Path(model)
-    if not path.is_file():
+    if not is_there(path) or not path.is_file():
         known = ", ".join(list_models()) or "none is shipped"
         raise UnknownModelError(
             f"There is no model {str(model)!r}: neither a file nor a shipped model. Shipped: {known}. "

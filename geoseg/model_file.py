@@ -154,6 +154,5 @@ def file_sha256(path: Path, model_format: ModelFormat) -> str:
     digest = hashlib.sha256()
     for part in model_files(path, model_format):
         with part.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

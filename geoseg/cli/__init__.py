@@ -1,5 +1,6 @@
 """The command line: parse, make one public call, print the paths. Commands import heavy packages only when run."""
 
+import errno
 import os
 import signal
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import typer
 
-from geoseg.cli import evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
+from geoseg.cli import compare, evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = ["app", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
+__all__ = ["app", "compare", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+
+SHOWN_OF_NAME = 100
+"""Characters of an endless name in a message."""
 """Exit codes; after 3 the same command continues from what is done."""
 
 DATA_LIBRARIES = ("rasterio", "pyproj", "pyogrio")
@@ -35,6 +39,12 @@ def errors_as_messages() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt):
         typer.echo("Interrupted. Run the same command again: it continues if it can.", err=True)
         sys.exit(INTERRUPTED)
+    except OSError as err:
+        if err.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(err.filename)[:SHOWN_OF_NAME]
+        typer.echo(f"Error: The name {name}... is longer than a file's may be. Check the command.", err=True)
+        sys.exit(INPUT_REFUSED)
     except Exception as err:
         library = type(err).__module__.partition(".")[0]
         if library not in DATA_LIBRARIES:

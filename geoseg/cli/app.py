@@ -26,6 +26,7 @@ ORDER = (
     "vectorize",
     "status",
     "evaluate",
+    "compare",
     "finetune",
     "train",
     "crossval",
@@ -70,6 +71,7 @@ app = typer.Typer(
     cls=Commands,
     help="Building footprints from georeferenced imagery: scenes in, rasters and polygons out.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -88,6 +90,7 @@ Device = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Total number of CPU threads; all cores by default.", show_default=False)
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")]
 CRS = Annotated[
     str | None, typer.Option("--crs", help="CRS for a scene that has none, such as EPSG:32630.", show_default=False)

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from geoseg.bundle import DEFAULT_MODEL
-from geoseg.cli.app import Overwrite, Quiet, app, log_to_stderr
+from geoseg.cli.app import AsJson, Overwrite, Quiet, app, log_to_stderr
 
 models_app = typer.Typer(help="List, show and export models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
 ModelArgument = Annotated[str, typer.Argument(help="Name of a shipped model, or path to a bundle or an exported file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 @models_app.command("list")

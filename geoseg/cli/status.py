@@ -1,11 +1,15 @@
 """`geoseg status`."""
 
+import csv
+import io
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geoseg.cli.app import app, with_flags
+from geoseg.cli.app import AsJson, app, with_flags
+from geoseg.errors import UsageError
 from geoseg.io.tables import name_some, plural
 
 if TYPE_CHECKING:
@@ -13,6 +17,22 @@ if TYPE_CHECKING:
 
 MOST = 20
 """Maximum number of scenes or blocks that are listed."""
+
+COLUMNS = (
+    "scene",
+    "state",
+    "buildings",
+    "area_m2",
+    "seconds",
+    "blocks",
+    "done",
+    "failed",
+    "left",
+    "eta_s",
+    "error",
+    "url",
+)
+"""Columns of the CSV table."""
 
 
 @app.command("status", no_args_is_help=True)
@@ -22,6 +42,8 @@ def status(
         typer.Argument(help="Run folder, or the parent folder of a batch: the value of --out, which may be on s3://."),
     ],
     every: Annotated[bool, typer.Option("--all", help="List every scene and every failed block.")] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table of all scenes as CSV.")] = False,
 ) -> None:
     """Show the progress of a run: blocks done, failed and left, and the time left.
 
@@ -31,7 +53,15 @@ def status(
     """
     from geoseg.run import read_status
 
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are alternatives. Give one of them.")
     listed = read_status(run)
+    if as_json:
+        typer.echo(json.dumps([each.to_dict() for each in listed], indent=2, ensure_ascii=False))
+        return
+    if as_csv:
+        typer.echo(_as_csv(listed), nl=False)
+        return
     found = [each for each in listed if each.is_listed]
     most = len(found) + sum(len(each.failed) for each in found) if every else MOST
     if len(found) == 1:
@@ -41,6 +71,16 @@ def status(
     others = [each.name for each in listed if not each.is_listed]
     if others:
         typer.echo(f"Also here, but not in the list of the batch: {name_some(others, most=most)}")
+
+
+def _as_csv(found: "list[RunStatus]") -> str:
+    """Return a table with a row per scene, those of the batch first."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for each in sorted(found, key=lambda one: not one.is_listed):
+        writer.writerow(each.to_dict() | {"error": each.error or "; ".join((*each.damage, *each.failed.values()))})
+    return table.getvalue()
 
 
 def _print_one(found: "RunStatus", most: int) -> None:

@@ -254,16 +254,18 @@ class Clipped:
         share: Share of their area that lies inside, 0 to 1, `(building,)`.
         confidence: From 0 to 1, `(building,)`; None if unknown.
         evidence: What a confidence can be made of; None if unknown.
+        row: Index of each building among those that were clipped, `(building,)`; None if they were not.
     """
 
     polygons: PolygonArray
     share: NDArray[np.float64]
     confidence: NDArray[np.float64] | None = None
     evidence: Evidence | None = None
+    row: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check that all columns have the same length."""
-        columns = (self.polygons, self.share, self.confidence, self.evidence)
+        columns = (self.polygons, self.share, self.confidence, self.evidence, self.row)
         sizes = {len(column) for column in columns if column is not None}
         if len(sizes) > 1:
             raise ValueError(f"columns must have the same length, got {sorted(sizes)}")
@@ -281,7 +283,8 @@ class Clipped:
         """Select buildings by indices or a boolean array."""
         confidence = None if self.confidence is None else self.confidence[index]
         evidence = None if self.evidence is None else self.evidence.take(index)
-        return type(self)(self.polygons[index], self.share[index], confidence, evidence)
+        row = None if self.row is None else self.row[index]
+        return type(self)(self.polygons[index], self.share[index], confidence, evidence, row)
 
     @property
     def counts(self) -> NDArray[np.bool_]:
@@ -333,4 +336,4 @@ def clip_to_area(
     first, stop = np.searchsorted(which, crossing, side="left"), np.searchsorted(which, crossing, side="right")
     parts = polygons.copy()
     parts[crossing] = [shapely.union_all(areal_parts(common[i:j])) for i, j in zip(first, stop, strict=True)]
-    return Clipped(parts, share, confidence, evidence).take(share > 0)
+    return Clipped(parts, share, confidence, evidence, np.arange(len(parts))).take(share > 0)

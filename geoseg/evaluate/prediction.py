@@ -22,7 +22,7 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.store import LocalStore
 from geoseg.io.suffixes import is_raster
-from geoseg.scene import Raster, Scene, StoredRaster, open_scene, read_grid
+from geoseg.scene import Raster, Scene, StoredRaster, open_raster, open_scene, read_grid
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Generalizer, Limits, Simplify, choose_depth, choose_generalizer, choose_limits
 
@@ -405,11 +405,9 @@ def two_classes(classes: Sequence[str], target: str) -> tuple[str, str]:
 
 
 def _open(path: Path) -> Any:
-    import rasterio
-
     try:
         with allow_no_georeference():
-            return rasterio.open(path)
+            return open_raster(str(path))
     except GDAL_ERRORS as err:
         raise ScoredFileError(f"{path} cannot be opened as a raster ({err}). Check it with `gdalinfo`.") from err
 

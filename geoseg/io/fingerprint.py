@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from geoseg.errors import GeosegError
 from geoseg.gdal import GDAL_ERRORS
-from geoseg.io.remote import is_remote
+from geoseg.io.remote import is_remote, is_there
 from geoseg.io.store import read_bytes, stamp
 from geoseg.io.suffixes import RASTER_SUFFIXES, VECTOR_SUFFIXES
 from geoseg.third_party import allow_no_georeference
@@ -127,9 +127,14 @@ def files_of(location: str | Path) -> list[tuple[str, str]]:
             continue
         else:
             found[key] = place, name or PurePath(place).name
-            more = [*_beside(Path(place)), *_named_in(_read_head(Path(place)), place)]
+            more = [*_beside(Path(place)), *named_by(place)]
         pending += [(each, "") for each in more[::-1]]
     return list(found.values())
+
+
+def named_by(path: str) -> list[str]:
+    """Return the files that a local VRT names: where each is, as URL if it is remote; nothing of any other file."""
+    return [*_named_in(_read_head(Path(path)), path)]
 
 
 def _local_row(place: str, name: str) -> list[Any]:
@@ -185,10 +190,7 @@ def _place_of(name: str) -> str:
 
 
 def _exists(name: str) -> bool:
-    try:
-        return bool(name.strip()) and Path(name).exists()
-    except (OSError, ValueError):  # too long, or with a null byte
-        return False
+    return bool(name.strip()) and is_there(name)
 
 
 def _read_head(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse, urlsplit, urlunsplit
 
@@ -48,6 +49,14 @@ def is_remote(path: str) -> bool:
     return urlparse(path).scheme in ("http", "https", "s3", "gs", "az") or path.startswith(
         ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
     )
+
+
+def is_there(path: str | Path) -> bool:
+    """Return True if a local path exists; names that no file can have, such as endless ones, do not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def vsi_path(location: str) -> str:

@@ -43,6 +43,12 @@ MOST_PARTS = 10_000
 LATTICE = 33
 """Points along each axis at which the surroundings are taken to another CRS."""
 
+EARTH_RADIUS_M = 6_378_137
+
+RETURN_M = 1000
+"""Meters by which a corner on Earth comes back at most from another CRS, beside a hundredth of all polygons' size: the
+ways there and back may be of different accuracy."""
+
 TURNS = (-2, -1, 0, 1, 2)
 """Whole turns of the globe by which two ways to count longitude may differ: each is at most one off."""
 
@@ -73,6 +79,8 @@ def reproject(shapes: Shapes, crs: CRS, grid: Grid) -> Shapes:
     region = _region(around, crs, target)
     if region is not None:
         shapes = _cut(shapes, region, _turn_of(crs))
+    else:
+        _check_return(shapes, crs, target)
     area = region if region is not None else tuple(shapely.total_bounds(shapes))
     longest = _longest_side(forward, area, TOLERANCE_PX * _pixel(grid), turn)
     left, bottom, right, top = shapely.bounds(shapes).T
@@ -81,11 +89,33 @@ def reproject(shapes: Shapes, crs: CRS, grid: Grid) -> Shapes:
     shapes[long] = shapely.segmentize(shapes[long], longest)
     moved = shapely.transform(shapes, lambda xy: np.column_stack(forward.transform(xy[:, 0], xy[:, 1])))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise MissingCRSError(
-            f"Polygons in {crs.name} reach beyond what can be transformed to {target.name}. Cut them to the ground "
-            "that the scene shows, or assign the CRS that they are really in."
-        )
+        raise _beyond(crs, target)
     return moved if turn is None else _cut(_unroll(moved, around, turn, target), around, turn)
+
+
+def _check_return(shapes: Shapes, crs: CRS, target: CRS) -> None:
+    """Refuse polygons with corners that do not come back from another CRS: there are no such places on Earth.
+
+    Raises:
+        MissingCRSError: If there is one.
+    """
+    xy, turn = shapely.get_coordinates(shapes), _turn_of(crs)
+    there = _transformer(crs, target).transform(*xy.T)
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.column_stack(_transformer(target, crs).transform(*there)) - xy
+        if turn is not None:
+            off[:, 0] -= turn * np.round(off[:, 0] / turn)
+        unit = crs.axis_info[0].unit_conversion_factor * (EARTH_RADIUS_M if crs.is_geographic else 1)
+        nearly = RETURN_M / unit + np.hypot(*np.ptp(xy, axis=0)) / 100 if len(xy) else 0.0
+        if not (np.hypot(*off.T) <= nearly).all():  # of NaN and infinity, too
+            raise _beyond(crs, target)
+
+
+def _beyond(crs: CRS, target: CRS) -> MissingCRSError:
+    return MissingCRSError(
+        f"Polygons in {crs.name} reach beyond what can be transformed to {target.name}. Cut them to the ground "
+        "that the scene shows, or assign the CRS that they are really in."
+    )
 
 
 def in_degrees(shapes: Shapes, crs: CRS) -> Shapes:

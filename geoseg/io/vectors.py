@@ -15,6 +15,7 @@ from geoseg.errors import GeosegError
 from geoseg.gdal import check_proj, name_crs, placed_crs
 from geoseg.grid import Grid
 from geoseg.io.datum import check_shift, warn_once
+from geoseg.io.remote import is_there
 from geoseg.io.reproject import areal_parts, bounds_in, reproject, turns_of
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES, PARQUET_SUFFIXES
 from geoseg.io.tables import name_some, plural
@@ -66,7 +67,7 @@ def read_polygons(
     check_proj()
     name = str(path)
     is_local = not name.startswith("/vsi") and "://" not in name
-    if is_local and not Path(name).exists():
+    if is_local and not is_there(name):
         raise error(f"There is no {what} file {name}. Check the path; the working folder is {Path.cwd()}.")
     try:
         if is_parquet(path) if is_local else name.lower().endswith(PARQUET_SUFFIXES):

@@ -1,15 +1,20 @@
 """Networks by name, as recipes and bundles have it; each registers itself with its stride."""
 
+import collections.abc
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from types import GenericAlias
+from typing import Any, TypeVar, get_args, get_origin
 
 import segmentation_models_pytorch as smp
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
+from geoseg.bundle import fits_options
 from geoseg.errors import EncoderWeightsError, UnknownNetworkError
 from geoseg.networks.encoder import check_encoder, load_encoder_weights, move_strides
 from geoseg.networks.pooling import replace_pools
@@ -25,12 +30,14 @@ class Architecture:
     Attributes:
         build: Builds it from `bands`, `classes` and options; the network has a `stride_px`.
         defaults: The options' default values by name; `encoder_name` among them if it has an encoder.
+        types: The options' types by name.
         stride_px: Returns the stride for given options; None if only the built network knows it.
         hint: Added to the message if it cannot be built.
     """
 
     build: Callable[..., nn.Module]
     defaults: Mapping[str, Any]
+    types: Mapping[str, Any]
     stride_px: Stride | None = None
     hint: str = ""
 
@@ -41,6 +48,15 @@ _NOT_OPTIONS = {"encoder_name", "encoder_weights", "in_channels", "bands", "clas
 
 FROM_ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 """Arguments with which timm would download weights, or unpickle a file."""
+
+ENCODER_TYPES = {"encoder_options": dict[str, Any] | None, "encoder_stride_at": str}
+"""Options that every network with an encoder has, whether or not its class names them."""
+
+UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What networks raise that cannot be built from their options."""
+
+MESSAGE_LENGTH = 300
+"""Characters of a value, or of what a library says, in a message."""
 
 
 def register_network(name: str, *, stride_px: Stride | None = None) -> Callable[[Build], Build]:
@@ -57,7 +73,7 @@ def register_network(name: str, *, stride_px: Stride | None = None) -> Callable[
     """
 
     def register(build: Build) -> Build:
-        NETWORKS[name] = Architecture(build, _defaults(build), stride_px)
+        NETWORKS[name] = Architecture(build, *_options_of(build), stride_px)
         return build
 
     return register
@@ -84,11 +100,14 @@ def _register_smp(name: str, build_smp: Callable[..., nn.Module], *, pools: int 
     is_vit = name == "dpt"  # a vision transformer's patch, which only the model itself knows
     stride_px = None if is_vit else lambda options: encoder_stride_px(options) * 2**pools
     hint = "; dpt takes timm's plain vision transformers, such as 'tu-vit_small_patch16_224'" if is_vit else ""
-    NETWORKS[name] = Architecture(build, _defaults(build_smp), stride_px, hint)
+    NETWORKS[name] = Architecture(build, *_options_of(build_smp), stride_px, hint)
 
 
-def _defaults(build: Callable[..., nn.Module]) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
+def _options_of(build: Callable[..., nn.Module]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the default values and the types of what a network is built from."""
+    parameters = inspect.signature(build).parameters
+    types = ENCODER_TYPES | {name: parameter.annotation for name, parameter in parameters.items()}
+    return {name: parameter.default for name, parameter in parameters.items()}, types
 
 
 _register_smp("unet", smp.Unet)
@@ -155,9 +174,10 @@ def build_network(
         replace_pools(network)
         if stride_at is not None:
             move_strides(network.get_submodule("encoder"), stride_at)
-    except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as err:
+    except UNBUILDABLE as err:
         raise UnknownNetworkError(
-            f"cannot build {name!r} with encoder {encoder!r} and {options}: {err}{architecture.hint}"
+            f"cannot build {name!r} with encoder {encoder!r} and {_shorten(str(options))}: "
+            f"{_shorten(str(err)) or type(err).__name__}{architecture.hint}"
         ) from err
     if encoder_weights is not None:
         if encoder is None:
@@ -201,22 +221,49 @@ def _find(name: str) -> Architecture:
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> Architecture:
-    """Return the architecture if it has these options."""
+    """Return the architecture if it has these options, and they have values of its types."""
     architecture = _find(name)
     allowed = set(architecture.defaults) - {"kwargs"} - _NOT_OPTIONS
     if "encoder_name" in architecture.defaults:
         allowed |= {"encoder_options", "encoder_stride_at"}
+    unknown = sorted(set(options) - allowed)
+    if unknown:
+        near = get_close_matches(unknown[0], allowed, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UnknownNetworkError(
+            f"network {name!r} has no option {_shorten(repr(unknown[0]))}{meant}; expected among "
+            f"{', '.join(sorted(allowed))}"
+        )
+    for option, value in options.items():
+        try:
+            _checker(architecture.types[option]).validate_python(value)
+        except ValidationError as err:
+            allowed_values = " or ".join(dict.fromkeys(one["msg"].replace("Input", "it") for one in err.errors()))
+            raise UnknownNetworkError(
+                f"network {name!r} has the option {option!r} {_shorten(repr(value))}; {allowed_values} (by default "
+                f"{architecture.defaults.get(option)!r})"
+            ) from None
+    fits, expected, found = fits_options(options)
+    if not fits:
+        raise UnknownNetworkError(f"{found}; expected {expected}")
     from_elsewhere = sorted(FROM_ELSEWHERE & set(options.get("encoder_options") or {}))
     if from_elsewhere:
         raise UnknownNetworkError(
             f"`encoder_options` has {from_elsewhere[0]!r}, with which the encoder would fetch or unpickle weights; "
             "omit it, and choose pretrained weights with `encoder_weights`"
         )
-    unknown = sorted(set(options) - allowed)
-    if unknown:
-        near = get_close_matches(unknown[0], allowed, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownNetworkError(
-            f"network {name!r} has no option {unknown[0]!r}{meant}; expected among {', '.join(sorted(allowed))}"
-        )
     return architecture
+
+
+@cache
+def _checker(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks values of a type, of which nothing is guessed: neither numbers in texts, nor 1 as True."""
+    if get_origin(kind) is collections.abc.Iterable:  # pydantic would look into these only when they are read
+        kind = GenericAlias(Sequence, get_args(kind))
+    return TypeAdapter(kind, config=ConfigDict(strict=True))
+
+
+def _shorten(text: str) -> str:
+    """Return a text of one line, and not of many."""
+    line = " ".join(text.split())
+    return line if len(line) <= MESSAGE_LENGTH else f"{line[:MESSAGE_LENGTH]}..."

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.io.aside import output_error, reported
 from geoseg.outputs.styles import footprint_qml
+from geoseg.third_party import ignore_warnings
 from geoseg.vectorize.ground import official_crs
 
 if TYPE_CHECKING:
     import pyarrow
+    from geopandas import GeoDataFrame
 
 LAYER = "buildings"
 """Name of the layer of footprints."""
@@ -43,10 +45,6 @@ class GeoPackage:
 
     def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
         """Write footprints and their style."""
-        from pandas import DataFrame
-        from pyogrio import write_dataframe
-        from pyogrio.errors import DataLayerError, DataSourceError
-
         options = {"GEOMETRY_NAME": "geom", "DESCRIPTION": DESCRIPTION}
         if crs is None:
             options["SRID"] = str(UNDEFINED_CARTESIAN_SRID)
@@ -54,24 +52,96 @@ class GeoPackage:
         count = write_layer(
             batches, schema, crs, path, "GPKG", layer=self.layer, dataset_options=version, layer_options=options
         )
-        has_confidence = "confidence" in schema.names
-        style = {
-            "f_table_catalog": "",
-            "f_table_schema": "",
-            "f_table_name": self.layer,
-            "f_geometry_column": "geom",
-            "styleName": "geoseg buildings",
-            "styleQML": footprint_qml(has_confidence=has_confidence),
-            "styleSLD": "",
-            "useAsDefault": True,
-            "description": "Confidence by color, if there is one; dashed outline at the edge of the data",
-            "owner": "",
-            "ui": "",
-            "update_time": datetime.now(UTC).replace(microsecond=0),
-        }
-        with reported(path, DataLayerError, DataSourceError):
-            write_dataframe(DataFrame([style]), path, layer=STYLE_TABLE, append=True, layer_options={"FID": "id"})
+        add_style(
+            path,
+            self.layer,
+            footprint_qml(has_confidence="confidence" in schema.names),
+            "Confidence by color, if there is one; dashed outline at the edge of the data",
+        )
         return count
+
+
+def add_style(path: Path, layer: str, qml: str, description: str) -> None:
+    """Store the style of a layer in its GeoPackage, from where QGIS takes it.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    from pandas import DataFrame
+    from pyogrio import write_dataframe
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    style = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": layer,
+        "f_geometry_column": "geom",
+        "styleName": f"geoseg {layer}",
+        "styleQML": qml,
+        "styleSLD": "",
+        "useAsDefault": True,
+        "description": description,
+        "owner": "",
+        "ui": "",
+        "update_time": datetime.now(UTC).replace(microsecond=0),
+    }
+    with reported(path, DataLayerError, DataSourceError):
+        write_dataframe(DataFrame([style]), path, layer=STYLE_TABLE, append=True, layer_options={"FID": "id"})
+
+
+def write_layers(path: Path, layers: Mapping[str, "GeoDataFrame"], styles: Mapping[str, str]) -> None:
+    """Write several layers of polygons into one GeoPackage, each with the style that QGIS draws it in.
+
+    Values that a table cannot hold, such as lists, become text.
+
+    Args:
+        path: A path where nothing lies yet.
+        layers: Polygons with their attributes by name of the layer; may be empty and may be without a CRS.
+        styles: QML of each layer by its name.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    from pyogrio import write_dataframe
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    with reported(path, DataLayerError, DataSourceError), ignore_warnings(UserWarning, "'crs' was not provided"):
+        for name, frame in layers.items():
+            options = {"GEOMETRY_NAME": "geom", "FID": "feature"}
+            if frame.crs is None:
+                options["SRID"] = str(UNDEFINED_CARTESIAN_SRID)
+            write_dataframe(
+                _as_table(frame),
+                path,
+                layer=name,
+                driver="GPKG",
+                geometry_type="MultiPolygon",
+                promote_to_multi=True,
+                append=path.exists(),
+                dataset_options={} if path.exists() else {"VERSION": VERSION},
+                layer_options=options,
+            )
+    for name, qml in styles.items():
+        add_style(path, name, qml, "Color by kind")
+
+
+def _as_table(frame: "GeoDataFrame") -> "GeoDataFrame":
+    """Return a frame whose columns fit a table: their names differ in more than case, values are scalars."""
+    names, taken = {}, {"feature", "geom"}
+    for column in frame.columns:
+        if column == frame.geometry.name:
+            continue
+        name, n = str(column), 1
+        while name.lower() in taken:
+            n += 1
+            name = f"{column}_{n}"
+        taken.add(name.lower())
+        names[column] = name
+    table = frame[[*names, frame.geometry.name]].rename(columns=names)
+    for name in names.values():
+        if table[name].dtype == object:
+            table[name] = [value if value is None or isinstance(value, str) else str(value) for value in table[name]]
+    return table
 
 
 class FlatGeobuf:

@@ -1,6 +1,6 @@
 """How QGIS draws footprints (by confidence, dashed where the scene cuts a building off), probabilities and classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 CLASSES = (
@@ -50,6 +50,27 @@ def footprint_qml(*, has_confidence: bool = True) -> str:
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
         f'<qgis version="3.22.0" styleCategories="Symbology">{renderer}<layerGeometryType>2</layerGeometryType></qgis>'
+    )
+
+
+def category_qml(column: str, categories: Mapping[str, tuple[str, str]]) -> str:
+    """Return the QML document that QGIS applies to polygons of a few kinds (QGIS 3.22 and later).
+
+    Args:
+        column: The column with the kind.
+        categories: Color as `red,green,blue` and label of every kind.
+    """
+    listed = "".join(
+        f'<category value={quoteattr(value)} symbol="{i}" label={quoteattr(label)} render="true"/>'
+        for i, (value, (_, label)) in enumerate(categories.items())
+    )
+    symbols = "".join(_symbol(str(i), color, is_dashed=False) for i, (color, _) in enumerate(categories.values()))
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+        '<qgis version="3.22.0" styleCategories="Symbology">'
+        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(column)} enableorderby="0" forceraster="0" '
+        f'symbollevels="0"><categories>{listed}</categories><symbols>{symbols}</symbols></renderer-v2>'
+        "<layerGeometryType>2</layerGeometryType></qgis>"
     )
 
 
@@ -105,8 +126,8 @@ def category_xml(names: Sequence[str]) -> str:
     return f"<PAMDataset>{band}</PAMDataset>\n"
 
 
-def _symbol(name: str, color: str) -> str:
-    """Return a fill symbol: a light fill below a crisp outline, which is dashed where `edge` is true."""
+def _symbol(name: str, color: str, *, is_dashed: bool = True) -> str:
+    """Return a fill symbol: a light fill below a crisp outline, which may be dashed where `edge` is true."""
     options = {
         "color": f"{color},{FILL_ALPHA}",
         "style": "solid",
@@ -117,10 +138,11 @@ def _symbol(name: str, color: str) -> str:
         "joinstyle": "miter",
     }
     shown = "".join(f'<Option type="QString" name="{key}" value="{value}"/>' for key, value in options.items())
+    dashes = _DASHED_AT_THE_EDGE if is_dashed else ""
     return (
         f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
         f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{shown}</Option>'
-        f"<data_defined_properties>{_DASHED_AT_THE_EDGE}</data_defined_properties></layer></symbol>"
+        f"<data_defined_properties>{dashes}</data_defined_properties></layer></symbol>"
     )
 
 

@@ -343,6 +343,9 @@ class RunStatus:
         error: What a scene of a batch failed with.
         damage: What is wrong with the files of an incomplete result.
         is_listed: False for a result in the folder of a batch that is not one of its scenes.
+        buildings: Number of footprints of a finished run.
+        area_m2: Their area in square meters; in pixels without a CRS.
+        seconds: Wall time of a finished run, of its last session.
     """
 
     name: str
@@ -357,6 +360,31 @@ class RunStatus:
     error: str | None = None
     damage: tuple[str, ...] = ()
     is_listed: bool = True
+    buildings: int | None = None
+    area_m2: float | None = None
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known for other programs, as `geoseg status --json` prints it."""
+        return {
+            "scene": self.name,
+            "state": self.state,
+            "url": self.url,
+            "blocks": self.blocks,
+            "done": self.done,
+            "failed": len(self.failed),
+            "left": self.left,
+            "eta_s": self.eta_s,
+            "buildings": self.buildings,
+            "area_m2": self.area_m2,
+            "seconds": self.seconds,
+            "error": self.error,
+            "damage": list(self.damage),
+            "failed_blocks": self.failed,
+            "client": self.holder if self.state == WORKING else None,
+            "dashboard": self.dashboard,
+            "in_batch": self.is_listed,
+        }
 
     @property
     def left(self) -> int:
@@ -419,6 +447,9 @@ def _status_of(out: Store) -> RunStatus | None:
             done=blocks,
             failed=failed,
             damage=tuple(f"{name} {what}" for name, what in damage.items()),
+            buildings=(report["counts"] or {}).get("buildings"),
+            area_m2=report.get("area_m2"),
+            seconds=(report.get("seconds") or {}).get("total"),
         )
 
     ledger, now = Ledger.of(out, plan), time.time()

@@ -12,8 +12,9 @@ from rasterio.session import DummySession
 
 from geoseg.errors import MissingFileError, TruncatedFileError, UsageError
 from geoseg.gdal import GDAL_ERRORS, forget_failed_sources
+from geoseg.io.fingerprint import named_by
 from geoseg.io.pairs import leave_out_labels
-from geoseg.io.remote import REMOTE_ENV, is_remote, remote_env, vsi_path
+from geoseg.io.remote import REMOTE_ENV, is_remote, is_there, remote_env, vsi_path
 from geoseg.io.suffixes import SCENE_SUFFIXES, is_beside
 
 Paths = str | Path | Sequence[str | Path]
@@ -33,7 +34,7 @@ ALONE = {"VRT_NUM_THREADS": "1"}
 
 def absolute_path(path: str) -> str:
     """Return the absolute path of a local file; URLs and names that only GDAL knows as they are."""
-    return str(Path(path).absolute()) if Path(path).exists() and not is_remote(path) else path
+    return str(Path(path).absolute()) if not is_remote(path) and is_there(path) else path
 
 
 def web_address(url: str) -> str:
@@ -68,7 +69,7 @@ def list_files(paths: Paths) -> list[str]:
         raise UsageError("No scene was named. Name a raster file, a URL or a folder of rasters.")
     files = []
     for path in map(str, named):
-        if is_remote(path) or path.startswith("/vsi") or not Path(path).is_dir():
+        if is_remote(path) or path.startswith("/vsi") or not (is_there(path) and Path(path).is_dir()):
             files.append(web_address(path) if path.startswith(("http://", "https://")) else path)
             continue
         found = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in SCENE_SUFFIXES and not is_beside(p))
@@ -90,7 +91,7 @@ def check_file(path: str) -> None:
     """
     if is_remote(path) or path.startswith("/vsi"):
         return
-    if not Path(path).exists():
+    if not is_there(path):
         raise MissingFileError(f"There is no file {path}. Check the path; the working folder is {Path.cwd()}.")
     if Path(path).stat().st_size == 0:
         raise TruncatedFileError(f"The file {path} is empty. Copy or download it again.")
@@ -162,10 +163,4 @@ def _one_of_each(files: tuple[str, ...]) -> tuple[str, ...]:
 
 def _sources(file: str) -> list[str]:
     """Return the files that a local VRT names; of any other file, itself."""
-    if is_remote(file) or not file.lower().endswith(".vrt"):
-        return [file]
-    try:
-        text = Path(file).read_text(errors="replace")
-    except OSError:
-        return [file]
-    return re.findall(r"<Source(?:Filename|Dataset)[^>]*>\s*([^<]+?)\s*<", text) or [file]
+    return [file] if is_remote(file) else named_by(file) or [file]

@@ -5,6 +5,7 @@ mask's directory, and does not say so.
 """
 
 import logging
+import os
 import struct
 import sys
 from collections import deque
@@ -143,7 +144,9 @@ def promised_size(path: str | Path) -> int:
         ends, tables = [HEAD_BYTES], 0
         tiff = Tiff.of(file)
         for end, fields in tiff.directories(size):
-            ends.append(end)
+            ends += end, *(field.end for tag, field in fields.items() if tag in IMAGE_TAGS)
+            if max(ends) > size:
+                break
             for places, counts in zip(OFFSETS, BYTE_COUNTS, strict=True):
                 if places in fields and counts in fields:
                     most = tiff.strip_bytes(fields)
@@ -178,12 +181,18 @@ class Field:
         """The type of its values."""
         return np.dtype(TYPES.get(self.type, "u4"))
 
+    @property
+    def end(self) -> int:
+        """Where in the file its values end."""
+        return self.place + self.count * self.dtype.itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class Tiff:
-    """An open TIFF: its byte order, whether it is a BigTIFF, where its first directory lies."""
+    """An open TIFF: its size, its byte order, whether it is a BigTIFF, where its first directory lies."""
 
     file: BinaryIO
+    size: int
     order: Literal["<", ">"]
     is_big: bool
     first: int
@@ -195,13 +204,14 @@ class Tiff:
         Raises:
             ValueError: If it is not a TIFF.
         """
+        size = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(HEAD_BYTES)
         if head[:2] not in (b"II", b"MM") or len(head) < HEAD_BYTES:
             raise ValueError("not a TIFF")
         order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
         is_big = struct.unpack(f"{order}H", head[2:4]) == (43,)
-        return cls(file, order, is_big, struct.unpack_from(f"{order}8xQ" if is_big else f"{order}4xI", head)[0])
+        return cls(file, size, order, is_big, struct.unpack_from(f"{order}8xQ" if is_big else f"{order}4xI", head)[0])
 
     def directories(self, size: int) -> Iterator[tuple[int, dict[int, Field]]]:
         """Yield the end of each directory and its fields by tag; one that ends beyond `size` is the last, unread.
@@ -251,7 +261,7 @@ class Tiff:
         Raises:
             ValueError: If there are more or fewer sizes than offsets.
         """
-        table_end = max(field.place + field.count * field.dtype.itemsize for field in (places, counts))
+        table_end = max(places.end, counts.end)
         if table_end > size:
             return table_end
         starts, lengths = self.values(places), self.values(counts)
@@ -278,7 +288,13 @@ class Tiff:
         return np.tile(each * row_bytes, samples if planes == SEPARATE else 1)
 
     def values(self, field: Field) -> NDArray[np.int64]:
-        """Read the values of a field."""
+        """Read the values of a field.
+
+        Raises:
+            ValueError: If they reach beyond the end of the file.
+        """
         dtype = field.dtype.newbyteorder(self.order)
+        if field.end > self.size:
+            raise ValueError(f"a field of {field.count:,} values reaches beyond the end of the file")
         self.file.seek(field.place)
         return np.frombuffer(self.file.read(field.count * dtype.itemsize), dtype).astype(np.int64)

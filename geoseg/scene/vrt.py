@@ -23,7 +23,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geoseg.errors import MissingFileError, NotARasterError, SceneMismatchError, UsageError
 from geoseg.gdal import GDAL_ERRORS, placed_crs
-from geoseg.io.remote import is_remote, vsi_path
+from geoseg.io.remote import is_remote, is_there, vsi_path
 from geoseg.scene.bands import colors_of, order_bands
 from geoseg.scene.files import is_vrt, open_raster
 from geoseg.scene.georeference import check_transform
@@ -56,10 +56,10 @@ def check_sources(path: str) -> None:
     known = {first}
     while pending:
         vrt, way = pending.pop()
-        root = _parse(_read_text(vrt))
+        root = _parse(_read_text(vrt), str(vrt))
         _check_raw_bands(root, vrt.parent, str(vrt))
         for source in _local_sources(root, vrt.parent):
-            if not source.exists():
+            if not is_there(source):
                 raise MissingFileError(
                     f"{vrt} has the source {source}, which does not exist. Copy it there, or build the VRT again with "
                     "`gdalbuildvrt`."
@@ -90,7 +90,7 @@ def check_bands(src: rasterio.DatasetReader, path: str) -> None:
         raise NotARasterError(
             f"{path} is a VRT with damaged text ({err}). Build it again with `gdalbuildvrt`."
         ) from err
-    _check_raw_bands(_parse(text), Path(path).resolve().parent, path)
+    _check_raw_bands(_parse(text, path), Path(path).resolve().parent, path)
     if "PixelFunctionLanguage" not in text:
         return
     try:
@@ -113,11 +113,19 @@ def _read_text(vrt: Path) -> str:
         ) from err
 
 
-def _parse(text: str) -> ElementTree.Element:
-    """Return the root of a VRT; an empty one if it is not XML, which GDAL reports."""
+def _parse(text: str, path: str) -> ElementTree.Element:
+    """Return the root of a VRT; an empty one if it is not XML, which GDAL reports.
+
+    Raises:
+        NotARasterError: If it is not XML and not ASCII: GDAL would cut what it quotes of it within a character.
+    """
     try:
         return ElementTree.fromstring(text)
-    except ElementTree.ParseError:
+    except ElementTree.ParseError as err:
+        if not text.isascii():
+            raise NotARasterError(
+                f"{path} is a VRT that is not well-formed XML ({err}). Build it again with `gdalbuildvrt`."
+            ) from err
         return ElementTree.Element("VRTDataset")
 
 

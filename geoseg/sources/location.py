@@ -8,6 +8,7 @@ from urllib.parse import unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
 from geoseg.errors import SourceError
+from geoseg.io.remote import is_there
 from geoseg.io.store import open_store
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.scene import is_remote, path_of, web_address
@@ -79,14 +80,6 @@ def is_prefix(location: str) -> bool:
 def is_missing(location: str) -> bool:
     """Return True for a local file that does not exist."""
     return is_local(location) and not (is_there(location) and Path(location).is_file())
-
-
-def is_there(path: str) -> bool:
-    """Return True if a local path exists; names that no file can have, such as endless ones, do not."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def is_stac(location: str) -> bool:

@@ -19,10 +19,11 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AssetError, CatalogError, MissingFileError
+from geoseg.io.remote import is_there
 from geoseg.io.store import read_bytes
 from geoseg.io.suffixes import SCENE_SUFFIXES
 from geoseg.io.tables import plural
-from geoseg.sources.location import API_SEARCH, identity, is_local, is_there, is_web, join, suffix_of
+from geoseg.sources.location import API_SEARCH, identity, is_local, is_web, join, suffix_of
 from geoseg.sources.source import Found, as_utc, is_footprint
 from geoseg.third_party import ignore_warnings
 

@@ -87,6 +87,16 @@ class Inputs:
         path.write_bytes(content)
         return path
 
+    def second_directory(self, *entries: tuple[int, int, int, int]) -> Path:
+        """A TIFF with another directory, of entries of tag, type, count and value."""
+        path = self.tif()
+        content = bytearray(path.read_bytes())
+        first = struct.unpack_from("<I", content, 4)[0]
+        struct.pack_into("<I", content, first + 2 + 12 * struct.unpack_from("<H", content, first)[0], len(content))
+        content += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        path.write_bytes(content + bytes(4))
+        return path
+
     def bundle(
         self, *, name: str = "a.safetensors", drop: tuple[str, ...] = (), sign: bool = True, **changes: Any
     ) -> Path:
@@ -203,6 +213,9 @@ def chained(count: int) -> bytes:
     return b"II*\0\x08\0\0\0" + b"".join(struct.pack("<HHHIII", 1, 256, 4, 1, 64, link) for link in links) + bytes(18)
 
 
+LONG = 300 * "x"
+"""A name that no file system takes."""
+
 BOX = shapely.box(500_000, 599_980, 500_030, 600_000)
 LINE = shapely.LineString([(500_000, 600_000), (500_020, 599_980)])
 NAN = float("nan")
@@ -216,6 +229,10 @@ SCENES: dict[str, tuple[Make, str]] = {
     "a broken URL": (lambda i: i.run("http://[/a.tif"), "not a URL"),
     "another kind of URL": (lambda i: i.run("ftp://127.0.0.1:1/a.tif"), "ftp"),
     "an empty file": (lambda i: i.run(i.write("a.tif", b"")), "is empty"),
+    "a TIFF with the bits of four billion samples": (
+        lambda i: i.run(i.second_directory((257, 3, 1, 8), (258, 3, 2**32 - 1, 1), (273, 4, 1, 8), (279, 4, 1, 8))),
+        "reach to byte 8,589,934,591",
+    ),
     "a text called .tif": (lambda i: i.run(i.write("a.tif", "I am a text\n" * 50)), "cannot be opened as a raster"),
     "a web page called .tif": (lambda i: i.run(i.write("a.tif", "<html>Log in</html>" * 9)), "cannot be opened"),
     "a pointer of Git LFS": (
@@ -310,6 +327,14 @@ SCENES: dict[str, tuple[Make, str]] = {
         lambda i: i.run(i.write("a.vrt", f"<VRTDataset {GEO}<VRTRasterBand")),
         "cannot be opened",
     ),
+    "a VRT of a file with an endless name": (
+        lambda i: i.run(i.vrt(BAND.format("", SOURCE.format(LONG)))),
+        "has the source .*, which does not exist",
+    ),
+    "a VRT that is not XML, with letters of more than one byte": (
+        lambda i: i.run(i.write("a.vrt", f"<VRTDataset {GEO}<VRTRasterBand{'é' * 3000}")),
+        "not well-formed XML",
+    ),
     "a VRT that is not text": (lambda i: i.run(i.write("a.vrt", f"<VRTDataset {GEO}".encode() + b"\xff\xfe")), "UTF-8"),
     "a VRT of the password file": (
         lambda i: i.run(
@@ -381,7 +406,25 @@ BUNDLES: dict[str, tuple[Make, str]] = {
     "an unknown network": (lambda i: i.model_of(i.bundle(network="unet-marvelous")), "unet-marvelous"),
     "an unknown option": (lambda i: i.model_of(i.bundle(network_options={"wings": 2})), "wings"),
     "options that are a list": (lambda i: i.model_of(i.bundle(network_options=[1])), "expected a table"),
-    "a depth of a million": (lambda i: i.model_of(i.bundle(network_options={"depth": 10**6})), "at most 64"),
+    "a depth of a million": (lambda i: i.model_of(i.bundle(network_options={"depth": 10**6})), "expected 0 to 64"),
+    "a depth below zero": (lambda i: i.model_of(i.bundle(network_options={"depth": -1})), "expected 0 to 64"),
+    "filters of text": (
+        lambda i: i.model_of(i.bundle(network_options={"filters": "x"})),
+        "'filters' 'x'; it should be",
+    ),
+    "true as a number of filters": (
+        lambda i: i.model_of(i.bundle(network_options={"filters": True})),
+        "'filters' True",
+    ),
+    "options of an encoder that are a number": (
+        lambda i: i.model_of(i.bundle(network="unet", network_options={"encoder_options": 3})),
+        "'encoder_options' 3",
+    ),
+    "a network that is divided by zero": (
+        lambda i: i.model_of(i.bundle(network="unet-atrous", network_options={"squeeze": 0})),
+        "cannot build 'unet-atrous'",
+    ),
+    "a model with an endless name": (lambda i: i.model_of(f"{LONG}.safetensors"), "There is no model"),
     "a network that needs more memory than there is": (
         lambda i: i.model_of(i.bundle(network_options={"depth": 8, "filters": 4096}, stride_px=256, chip_px=1024)),
         "do not fit",
@@ -437,6 +480,16 @@ RECIPES: dict[str, tuple[Make, str]] = {
     "a recipe without sources": (lambda i: ["train", i.recipe(), "--set", "sources=[]"], "sources is empty"),
     "a recipe with chips off the stride": (lambda i: ["train", i.recipe(), "--set", "chip_px=1001"], "chip_px"),
     "a recipe with an unknown loss": (lambda i: ["train", i.recipe(), "--set", "loss={wings=1}"], "wings"),
+    "a recipe with filters of text": (
+        lambda i: [
+            "train",
+            i.recipe(),
+            *("--set", "network.name=unet-plain", "--set", "network.encoder="),
+            *("--set", "network.options={filters=['a']}"),
+        ],
+        "'filters' ",
+    ),
+    "a recipe with an endless name": (lambda i: ["train", f"{LONG}.toml"], "is longer than a file's may be"),
     "a recipe whose imagery is not there": (
         lambda i: ["train", i.recipe(), "--data", i.folder, "-o", i.folder / "out"],
         "finds nothing in",
@@ -485,6 +538,11 @@ SOURCES: dict[str, tuple[Make, str]] = {
 
 AREAS: dict[str, tuple[Make, str]] = {
     "an area that is not there": (lambda i: i.aoi(i.folder / "a.gpkg"), "no AOI file"),
+    "an area with an endless name": (lambda i: i.aoi(f"{LONG}.gpkg"), "no AOI file"),
+    "an area with a corner a million kilometers away": (
+        lambda i: i.aoi(i.area(shapely.Polygon([(500_000, 599_980), (500_000, 1e9), (500_030, 600_000)]))),
+        "reach beyond what can be transformed",
+    ),
     "an empty area": (lambda i: i.aoi(i.write("a.geojson", "")), "cannot be read"),
     "half of a GeoJSON": (lambda i: i.aoi(i.write("a.geojson", geojson(None)[:40])), "cannot be read"),
     "a text as area": (lambda i: i.aoi(i.write("a.gpkg", "I am a text")), "cannot be read"),
@@ -541,6 +599,7 @@ def two_layers(inputs: Inputs) -> Path:
 
 LABELS: dict[str, tuple[Make, str]] = {
     "labels that are not there": (lambda i: i.labels(i.folder / "a.tif"), "a.tif"),
+    "labels with an endless name": (lambda i: i.labels(f"{LONG}.tif"), "is longer than a file's may be"),
     "an empty label raster": (lambda i: i.labels(i.write("a.tif", b"")), "a.tif"),
     "a text as labels": (lambda i: i.labels(i.write("a.gpkg", "I am a text")), "cannot be read"),
     "half of a label raster": (lambda i: i.labels(i.cut(0.5, count=1)), "a.tif"),
@@ -579,6 +638,10 @@ SETTINGS: dict[str, tuple[Make, str]] = {
 }
 
 RESULTS: dict[str, tuple[Make, str]] = {
+    "a run folder with an endless name": (
+        lambda i: ["run", i.scene, "-m", i.model, "-o", LONG],
+        "is longer than a file's may be",
+    ),
     "no run": (lambda i: ["status", i.folder], "There is no run in"),
     "a run folder that is a file": (lambda i: ["run", i.scene, "-m", i.model, "-o", i.write("out", "")], "out"),
     "a run folder below a file": (

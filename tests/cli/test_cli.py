@@ -1,6 +1,8 @@
 """The command line as a person meets it: help, errors, exit codes, what goes to which stream."""
 
 import ast
+import csv
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -426,6 +429,42 @@ def test_status_of_many_sums_up_and_lists_all_when_asked(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "read_status", lambda location: [one(failed=failed)])
     assert "and 10 more failed blocks: --all lists them" in invoke("status", "out").output
     assert invoke("status", "out", "--all").output.count("no light") == 30
+
+
+def test_status_for_programs_is_the_same_in_JSON_and_CSV(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = one(0, state="finished", done=9, failed={}, buildings=1693, area_m2=105799.6, seconds=29.75)
+    broken = run.RunStatus("a,b", "out/a,b", "failed", error='no "light"')
+    other = replace(one(2), is_listed=False)
+    monkeypatch.setattr(run, "read_status", lambda location: [other, done, broken])
+    found = json.loads(invoke("status", "out", "--json").output)
+    assert [each["scene"] for each in found] == ["scene2", "scene0", "a,b"]
+    assert found[0] == other.to_dict()
+    assert (found[0]["failed"], found[0]["failed_blocks"], found[0]["in_batch"]) == (1, {"b2": "no light"}, False)
+    assert (found[1]["buildings"], found[1]["area_m2"], found[1]["seconds"]) == (1693, 105799.6, 29.75)
+    rows = list(csv.DictReader(io.StringIO(invoke("status", "out", "--csv").output)))
+    assert [row["scene"] for row in rows] == ["scene0", "a,b", "scene2"]
+    assert rows[0] | {"scene": "", "url": ""} == {
+        "scene": "",
+        "url": "",
+        "state": "finished",
+        "buildings": "1693",
+        "area_m2": "105799.6",
+        "seconds": "29.75",
+        "blocks": "9",
+        "done": "9",
+        "failed": "0",
+        "left": "0",
+        "eta_s": "",
+        "error": "",
+    }
+    assert [row["error"] for row in rows[1:]] == ['no "light"', "no light"]
+    refused = invoke("status", "out", "--csv", "--json")
+    assert "--json and --csv are alternatives" in str(refused.exception)
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("models", "show"), ("recipes",)])
+def test_h_is_help(command: tuple[str, ...]) -> None:
+    assert invoke(*command, "-h").output == invoke(*command, "--help").output
 
 
 @pytest.mark.parametrize(

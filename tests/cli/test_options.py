@@ -40,6 +40,9 @@ COMMANDS = {
     "run": Command("a.tif", "geoseg.run", "run_inputs", {"inputs": ("a.tif",), "quiet": False}),
     "vectorize": Command("p.tif", "geoseg.run", "vectorize_raster", {"source": "p.tif"}),
     "evaluate": Command("-l t.tif", "geoseg.evaluate", "evaluate_scenes", {"paths": (), "labels": Path("t.tif")}),
+    "compare": Command(
+        "out map.gpkg", "geoseg.evaluate", "compare_with_map", {"run": "out", "map_file": Path("map.gpkg")}
+    ),
     "finetune": Command(
         "a.tif -l t.gpkg", "geoseg.training.finetune", "finetune", {"scenes": ("a.tif",), "labels": Path("t.gpkg")}
     ),
@@ -178,6 +181,15 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("threads", "--threads 3", {"threads": 3}),
         ("overwrite", "--overwrite", {"overwrite": True}),
     ),
+    "compare": (
+        ("out", "--out o", {"out": Path("o")}),
+        ("layer", "--layer houses", {"layer": "houses"}),
+        ("map_id", "--map-id name", {"map_id": "name"}),
+        ("iou", "--iou 0.75", {"iou": 0.75}),
+        ("shift", "--no-shift", {"shift": False}),
+        ("overwrite", "--overwrite", {"overwrite": True}),
+        ("quiet", "--quiet", {"says": False}),
+    ),
     "finetune": (
         *LABELS,
         ("scene", "b.tif", {"scenes": ("a.tif", "b.tif")}),
@@ -232,11 +244,13 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
 
 NEEDED = {
     (command, name) for command in ("train", "crossval", "search", "data show", "recipes show") for name in ("recipe",)
-} | {("models export", "model"), ("status", "run")}
+} | {("models export", "model"), ("status", "run"), ("compare", "run"), ("compare", "map_file")}
 """Arguments that every case of their command gives."""
 
 PRINTED = {
     ("status", "every"),
+    ("status", "as_json"),
+    ("status", "as_csv"),
     ("info", "as_json"),
     ("models list", "as_json"),
     ("models show", "as_json"),

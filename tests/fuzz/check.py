@@ -5,10 +5,10 @@
     python tests/fuzz/check.py --first 12345 --count 1 tiff   # one input again
     python tests/fuzz/check.py --read KEPT/tiff/12345 tiff    # the folder of a kept one
 
-Input number n of a reader depends on the seed alone. A fault is any other exception or warning, an error of more than
-one line or of thousands of characters, more than 2 GB, more than ten seconds of CPU, and the end of the process. Each
-kind of fault is printed once, with a folder that holds the changed file and what lies beside it. Exit code 1 if there
-is any.
+Input number n of a reader depends on the seed alone. A fault is any other exception or warning, whatever is printed (as
+Python prints exceptions that it ignores, and libtiff its errors), an error of more than one line or of thousands of
+characters, more than 2 GB, more than ten seconds of CPU, and the end of the process. Each kind of fault is printed
+once, with a folder that holds the changed file and what lies beside it. Exit code 1 if there is any.
 """
 
 import argparse
@@ -40,6 +40,9 @@ HANGS_AFTER_S = 120
 """Seconds on the clock after which a process that waits for something is ended."""
 
 LONGEST_MESSAGE = 3000
+KIND_LENGTH = 40
+"""Characters of what is printed that tell one kind from another."""
+
 MANY_LINES = ("manifest",)
 """Readers that list what is wrong with each row."""
 
@@ -109,6 +112,8 @@ def prepare_process() -> None:
 def fuzz(name: str, seeds: list[Seed], numbers: range, until: float, seed: int, state: Path) -> None:
     """Try inputs until the time is over; write the state after each, and what was found into `state/faults`."""
     prepare_process()
+    printed = (state / "printed").open("w+b", buffering=0)
+    os.dup2(printed.fileno(), 2)
     counts: Counter[str] = Counter(json.loads((state / "counts").read_text()))
     for number in numbers:
         if time.monotonic() > until:
@@ -118,6 +123,10 @@ def fuzz(name: str, seeds: list[Seed], numbers: range, until: float, seed: int, 
         faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
         outcome, fault = attempt(name, changed.entry)
         faulthandler.cancel_dump_traceback_later()
+        if said := " ".join((state / "printed").read_text(errors="replace").split()):
+            fault = fault or f"printed {said[:KIND_LENGTH]!r}: {said[:LONGEST_MESSAGE]}"
+            printed.seek(0)
+            printed.truncate()
         counts[outcome] += 1
         (state / "counts").write_text(json.dumps(counts))
         if fault:
@@ -164,7 +173,8 @@ def check(name: str, reader: Reader, minutes: float, first: int, count: int | No
                 break
             at = int((state / "number").read_text())
             changed = next((p.parent for p, whole in originals.items() if p.read_bytes() != whole), Path(folder))
-            report(name, at, f"exit code {process.exitcode}: the process ended", changed, state)
+            said = (state / "printed").read_text(errors="replace")[-LONGEST_MESSAGE:]
+            report(name, at, f"exit code {process.exitcode}: the process ended {said}", changed, state)
             for path, whole in originals.items():
                 path.write_bytes(whole)
             at += 1
@@ -192,6 +202,7 @@ def main() -> int:
         parser.error(f"there is no reader {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
     names = args.readers or list(READERS)
     logging.disable(logging.CRITICAL)
+    os.environ.setdefault("CPL_LOG", os.devnull)  # as the command line does
     if args.read:
         READERS[names[0]].read(args.read)
         return 0
