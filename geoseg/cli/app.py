@@ -153,12 +153,16 @@ SplitDepth = Annotated[
         show_default=False,
     ),
 ]
-Also = Annotated[
-    list[str] | None,
+Formats = Annotated[
+    str | None,
     typer.Option(
-        "--also", help="Also write footprints in this format: fgb for FlatGeobuf. Repeatable.", show_default=False
+        "--format",
+        help="Formats of the footprints: gpkg (GeoPackage), parquet (GeoParquet, always written), fgb (FlatGeobuf), "
+        "geojson (longitude and latitude). Separated by commas; gpkg,parquet by default.",
+        show_default=False,
     ),
 ]
+Also = Annotated[list[str] | None, typer.Option("--also", hidden=True)]
 LabelLayer = Annotated[
     str, typer.Option("--layer", help="Layer of the labels, if the file has several.", show_default=False)
 ]
@@ -207,6 +211,16 @@ def renamed(value: Any, old_value: Any, *, name: str, old_name: str) -> Any:
         raise UsageError(f"{name} and {old_name} were given; {old_name} is the old name of {name}. Give {name} only.")
     logging.getLogger(__name__).warning("%s is now called %s; the old name will be removed.", old_name, name)
     return old_value
+
+
+def parse_formats(text: str | None, also: list[str] | None) -> tuple[str, ...]:
+    """Return the formats of --format; those of its old name --also are added to the usual ones."""
+    from geoseg.outputs.footprints import DEFAULT_FORMATS
+
+    given = tuple(name.strip() for name in text.split(",")) if text is not None else None
+    older = (*DEFAULT_FORMATS, *also) if also else None
+    formats: tuple[str, ...] | None = renamed(given, older, name="--format", old_name="--also")
+    return DEFAULT_FORMATS if formats is None else formats
 
 
 CODE = "a code. Give a number or a color and a class: 255=building."

@@ -14,6 +14,7 @@ from geoseg.cli.app import (
     AOIWhere,
     Device,
     FillHoles,
+    Formats,
     Model,
     Nodata,
     OutlineKind,
@@ -25,6 +26,7 @@ from geoseg.cli.app import (
     Tolerance,
     app,
     log_to_stderr,
+    parse_formats,
     parse_numbers,
     with_flags,
 )
@@ -126,6 +128,7 @@ def run(
             help="If blocks still cannot be read after several attempts: stop without a result, or make them nodata."
         ),
     ] = "stop",
+    formats: Formats = None,
     also: Also = None,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
@@ -135,10 +138,10 @@ def run(
 ) -> None:
     """Map the buildings of scenes: rasters, polygons and a report.
 
-    Writes probability.tif, mask.tif, buildings.gpkg, buildings.parquet and run.json; classes.tif for models of more
-    than two classes; interior.tif for models with a channel edge or contact. A scene may have any CRS and pixel size:
-    it is resampled on the fly to the model's pixel size.
-    Local files, /vsicurl/, https:// and s3:// are read in place.
+    Writes probability.tif, mask.tif, buildings.gpkg, buildings.parquet (other formats with --format) and run.json;
+    classes.tif for models of more than two classes; interior.tif for models with a channel edge or contact. A scene
+    may have any CRS and pixel size: it is resampled on the fly to the model's pixel size. Local files, /vsicurl/,
+    https:// and s3:// are read in place.
 
     A scene that is named itself has its result in --out. Of several scenes, and of a folder, pattern, list or catalog
     even if it has only one, each gets a result folder with its name inside --out; --mosaic combines them into one
@@ -174,7 +177,7 @@ def run(
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,
-        also=tuple(also or ()),
+        formats=parse_formats(formats, also),
         picture=picture,
         mosaic=mosaic,
         target_crs=target_crs,

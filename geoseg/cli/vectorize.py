@@ -9,6 +9,7 @@ from geoseg.cli.app import (
     CRS,
     Also,
     FillHoles,
+    Formats,
     OutlineKind,
     Overwrite,
     Quiet,
@@ -16,6 +17,7 @@ from geoseg.cli.app import (
     Tolerance,
     app,
     log_to_stderr,
+    parse_formats,
     parse_numbers,
 )
 from geoseg.io.tables import plural
@@ -70,6 +72,7 @@ def vectorize(
         typer.Option(help="Pixel values of buildings in a raster of classes, such as 2 or 2,3.", show_default=False),
     ] = None,
     crs: CRS = None,
+    formats: Formats = None,
     also: Also = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -97,7 +100,7 @@ def vectorize(
         full_scale=full_scale,
         values=tuple(parse_numbers(values, "--values", "pixel values", "2,3") or ()),
         crs=crs,
-        also=tuple(also or ()),
+        formats=parse_formats(formats, also),
         overwrite=overwrite,
     )
     result = vectorize_raster(raster, settings)

@@ -22,6 +22,7 @@ from geoseg.grid import Block, Grid, Window
 from geoseg.inference import NODATA, InferenceOptions, plan_inference, predict_block, stored_threshold
 from geoseg.io.store import LocalStore
 from geoseg.io.suffixes import is_raster
+from geoseg.outputs.footprints import DEFAULT_FORMATS, files_of
 from geoseg.scene import Raster, Scene, StoredRaster, open_raster, open_scene, read_grid
 from geoseg.third_party import allow_no_georeference
 from geoseg.vectorize import Generalizer, Limits, Simplify, choose_depth, choose_generalizer, choose_limits
@@ -223,8 +224,9 @@ class ScoredRun:
             predicted = Thresholded(probability, stored_threshold(used), index)
         elif not several:
             predicted = Chosen(predicted, 1, index)  # in mask.tif the target is 1
-        buildings, footprints = None, folder / "buildings.gpkg"
-        if not afresh and footprints.is_file():
+        files = [folder / name for name in files_of(DEFAULT_FORMATS)]  # of a GeoPackage, someone may have edited it
+        buildings, footprints = None, next((file for file in files if file.is_file()), None)
+        if not afresh and footprints is not None:
             buildings = read_buildings(footprints, grid, what="footprints", error=ScoredFileError)
         colors = {}
         if several:

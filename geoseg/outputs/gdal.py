@@ -1,6 +1,6 @@
-"""Vector formats that GDAL writes: GeoPackage, with the style that QGIS draws it in, and FlatGeobuf."""
+"""Vector formats that GDAL writes: GeoPackage, with the style that QGIS draws it in, FlatGeobuf and GeoJSON."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,9 @@ STYLE_TABLE = "layer_styles"
 VERSION = "1.2"
 """GDAL before 3.7, which QGIS 3.22 ships with, warns at newer versions."""
 
+DEGREE_DIGITS = 8
+"""Decimals of degrees in GeoJSON: a millimeter."""
+
 UNDEFINED_CARTESIAN_SRID = -1
 """The GeoPackage standard's own number for coordinates without a CRS (OGC 12-128r18, requirement 11)."""
 
@@ -42,6 +45,7 @@ class GeoPackage:
 
     layer: str = LAYER
     suffix: ClassVar[str] = ".gpkg"
+    needs_crs: ClassVar[bool] = False
 
     def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
         """Write footprints and their style."""
@@ -148,10 +152,39 @@ class FlatGeobuf:
     """For the web and for reading parts over HTTP: see `geoseg.outputs.footprints.FootprintWriter`."""
 
     suffix = ".fgb"
+    needs_crs = False
 
     def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
         """Write footprints with a packed Hilbert R-tree: GDAL sorts them along a space-filling curve."""
         return write_layer(batches, schema, crs, path, "FlatGeobuf", layer_options={"SPATIAL_INDEX": "YES"})
+
+
+class GeoJSON:
+    """For web maps and anything that reads text (RFC 7946): see `geoseg.outputs.footprints.FootprintWriter`."""
+
+    suffix = ".geojson"
+    needs_crs = True
+
+    def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
+        """Write footprints in longitude and latitude, cut at the antimeridian, a line for each."""
+        options = {"RFC7946": "YES", "WRITE_NAME": "NO", "COORDINATE_PRECISION": str(DEGREE_DIGITS)}
+        return write_layer(batches, schema, crs, path, "GeoJSON", layer_options=options, count=_count_lines)
+
+
+def _count_lines(path: Path, layer: str) -> int:
+    """Return the number of features of a GeoJSON file that GDAL wrote; -1 if it does not end as one."""
+    count, line = 0, b""
+    with path.open("rb") as file:
+        for line in file:
+            count += line.startswith(b'{ "type": "Feature",')
+    return count if line.rstrip() == b"}" else -1
+
+
+def _count_features(path: Path, layer: str) -> int:
+    """Return the number of features of a layer."""
+    from pyogrio import read_info
+
+    return int(read_info(path, layer=layer, force_feature_count=True)["features"])
 
 
 def write_layer(
@@ -164,8 +197,20 @@ def write_layer(
     layer: str = LAYER,
     dataset_options: Mapping[str, str] | None = None,
     layer_options: Mapping[str, str] | None = None,
+    count: Callable[[Path, str], int] = _count_features,
 ) -> int:
     """Write footprints as the one layer of a file, boxes left out: GDAL's formats have indices of their own.
+
+    Args:
+        batches: See `geoseg.outputs.footprints.FootprintWriter`.
+        schema: See there.
+        crs: See there.
+        path: See there.
+        driver: GDAL's name of the format.
+        layer: Name of the layer.
+        dataset_options: Of the driver.
+        layer_options: Of the driver.
+        count: Counts the features of a layer that was written.
 
     Returns:
         The number of footprints, which is what the file holds.
@@ -174,7 +219,7 @@ def write_layer(
         OutputError: If the file cannot be written, or lacks some of them.
     """
     import pyarrow as pa
-    from pyogrio import read_info, write_arrow
+    from pyogrio import write_arrow
     from pyogrio.errors import DataLayerError, DataSourceError
 
     known, name = official_crs(crs), None
@@ -200,9 +245,9 @@ def write_layer(
             if stream.failure is not None:
                 raise stream.failure from None
             raise
-        written = read_info(path, layer=layer, force_feature_count=True)["features"]
+        written = count(path, layer)
     if written != stream.count:
-        raise output_error(path, f"{written} of {stream.count} footprints after writing")
+        raise output_error(path, f"{max(written, 0)} of {stream.count} footprints after writing")
     return stream.count
 
 

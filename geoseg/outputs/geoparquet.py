@@ -20,6 +20,7 @@ class GeoParquet:
     """See `geoseg.outputs.footprints.FootprintWriter`."""
 
     suffix = ".parquet"
+    needs_crs = False
 
     def write(self, batches: Iterable["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
         """Write batches as row groups, with a covering box for each footprint."""

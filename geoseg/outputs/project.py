@@ -10,7 +10,7 @@ long, and WKT is enough for a CRS, of which it finds the code itself.
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -64,12 +64,13 @@ class _Layer:
     nodata: tuple[int, float] | None = None
 
 
-def write_project(report: Mapping[str, Any], folder: Path, out: Path) -> Path:
+def write_project(report: Mapping[str, Any], names: Collection[str], folder: Path, out: Path) -> Path:
     """Write `project.qgz` for a result.
 
     Args:
         report: The contents of `run.json`.
-        folder: The folder with the files of the result, where the project is written.
+        names: The files of the result.
+        folder: Where the project is written.
         out: The folder where they will lie, from which the scene is linked.
 
     Returns:
@@ -79,7 +80,7 @@ def write_project(report: Mapping[str, Any], folder: Path, out: Path) -> Path:
         OutputError: If the file cannot be written.
     """
     scene = report["scene"]
-    found, shown = list(_result_layers(report, folder)), list(_scene_layers(report, out))
+    found, shown = list(_result_layers(report, names)), list(_scene_layers(report, out))
     scenes = "Scene" if len(shown) == 1 else "Scenes"
     count = len(scene.get("mosaic") or scene["paths"])
     if count > len(shown):
@@ -107,13 +108,19 @@ def link_to(location: str, out: Path) -> str:
     return relative if relative.startswith("../") else f"./{relative}"
 
 
-def _result_layers(report: Mapping[str, Any], folder: Path) -> Iterator[_Layer]:
+def outlines_in(files: Collection[str]) -> str | None:
+    """Return the file of footprints that a project shows, if there is one; QGIS 3.22 reads no GeoParquet."""
+    return next((name for name in ("buildings.gpkg", "buildings.fgb") if name in files), None)
+
+
+def _result_layers(report: Mapping[str, Any], files: Collection[str]) -> Iterator[_Layer]:
     """Yield the files of a result, the topmost first."""
     model, crs = report["model"], report["scene"]["crs"]
     target = str(model["target"])
     names = ("background" if target == "building" else "other", target)
-    if (folder / "buildings.gpkg").exists():
-        title, source = f"{target} outlines by confidence".capitalize(), f"./buildings.gpkg|layername={LAYER}"
+    outlines = outlines_in(files)
+    if outlines is not None:
+        title, source = f"{target} outlines by confidence".capitalize(), f"./{outlines}|layername={LAYER}"
         yield _Layer("geoseg_outlines_layer", title, source, crs, _style(footprint_qml()), is_vector=True)
     rasters = [
         ("probability", f"Probability of {target}", probability_qml(target), True),
@@ -122,7 +129,7 @@ def _result_layers(report: Mapping[str, Any], folder: Path) -> Iterator[_Layer]:
         ("interior", f"Probability of {target} interior", probability_qml(f"{target} interior"), False),
     ]
     for stem, title, qml, is_visible in rasters:
-        if (folder / f"{stem}.tif").exists():
+        if f"{stem}.tif" in files:
             yield _Layer(
                 f"geoseg_{stem}_layer", title, f"./{stem}.tif", crs, _style(qml) if qml else (), is_visible=is_visible
             )

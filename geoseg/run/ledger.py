@@ -27,7 +27,7 @@ from geoseg.io.aside import check_folder, is_whole_database
 from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
-from geoseg.outputs.footprints import ALWAYS, FORMATS
+from geoseg.outputs.footprints import DEFAULT_FORMATS, FORMATS, files_of
 from geoseg.outputs.project import PROJECT
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
@@ -56,14 +56,14 @@ RESULTS = (
     "classes.qml",
     "interior.tif",
     "interior.qml",
-    *(f"buildings{writer.suffix}" for writer in FORMATS.values()),
+    *files_of(FORMATS),
     PICTURE,
     PROJECT,
     "run.json",
 )
 """All files that a result may have, in the order in which they are published; `run.json` is last."""
 
-EXTRA = (PICTURE, *(f"buildings{FORMATS[name].suffix}" for name in FORMATS if name not in ALWAYS))
+EXTRA = (PICTURE, *(name for name in files_of(FORMATS) if name not in files_of(DEFAULT_FORMATS)))
 """Those of them that are made where they are asked for."""
 
 MISSING, EMPTY = "is missing", "is empty"
@@ -351,7 +351,7 @@ def find_damage(out: Store, report: dict[str, Any], names: Sequence[str] = RESUL
     """
     written, sizes, found = report.get("files") or {}, out.sizes(), {}
     for name in names:
-        if name not in written or PurePath(name).suffix not in (".tif", ".gpkg", ".parquet", ".fgb"):
+        if name not in written or PurePath(name).suffix not in (".tif", *(one.suffix for one in FORMATS.values())):
             continue
         size, expected = sizes.get(name), int(written[name]["bytes"])
         if not size:
@@ -369,8 +369,7 @@ def is_lost(damage: dict[str, str]) -> bool:
 
 def has_extras(out: Store, settings: RunSettings) -> bool:
     """Return True if a finished result has the picture and the formats that are asked for."""
-    wanted = [f"buildings{FORMATS[name].suffix}" for name in settings.also] + [PICTURE] * settings.picture
-    return all(out.has(name) for name in wanted)
+    return all(out.has(name) for name in files_of(settings.formats) + [PICTURE] * settings.picture)
 
 
 def refuse_other(location: str, before: Facts, now: Facts) -> ExistingResultError:

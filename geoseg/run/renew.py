@@ -1,5 +1,6 @@
-"""The buildings of a finished run made anew from its probabilities: other thresholds and outlines, no network."""
+"""What a finished run gets without the network: other buildings from its probabilities, other formats of them."""
 
+import hashlib
 import json
 import logging
 import os
@@ -11,24 +12,30 @@ from typing import Any
 
 from geoseg._version import __version__
 from geoseg.bundle import Bundle
-from geoseg.errors import RunFolderError
+from geoseg.errors import OutputError, RunFolderError
 from geoseg.inference import Plan
+from geoseg.io.aside import write_record
 from geoseg.io.store import LocalStore, Store
+from geoseg.outputs.footprints import ALWAYS, add_format, file_of
+from geoseg.outputs.project import PROJECT, outlines_in, write_project
 from geoseg.run.job import outlines_of
 from geoseg.run.lease import hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
     PLAN,
     RENEWED,
+    REPORT_FILE,
     base_store,
     find_damage,
+    has_extras,
+    is_finished,
     is_lost,
     read_json,
     read_report,
     remove_if_empty,
     remove_leftovers,
 )
-from geoseg.run.report import Stages, describe_outlines, describe_settings
+from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
 from geoseg.run.results import (
     complete,
     open_staging,
@@ -52,6 +59,9 @@ KEPT = (
     "interior.qml",
 )
 """Files of a result that do not depend on how buildings are outlined."""
+
+FOOTPRINTS = file_of(ALWAYS)
+"""The footprints of every result."""
 
 
 def can_renew(out: Store, facts: Facts) -> bool:
@@ -111,7 +121,7 @@ def renew_buildings(
             assert pixels.probability is not None
             building = write_mask(spec, outlines.threshold, pixels.probability, grid, staging)
             stages.done("mask")
-            footprints = write_footprints(pixels, staging, [grid.window], outlines, also=settings.also)
+            footprints = write_footprints(pixels, staging, [grid.window], outlines, formats=settings.formats)
             stages.done("polygons")
             if settings.picture:
                 write_preview(plan, spec, staging, staging / PICTURE)
@@ -142,6 +152,59 @@ def renew_buildings(
         remove_if_empty(out)
     log.info("%s: buildings made anew from its probabilities", out.url)
     return report
+
+
+def add_extras(out: Store, plan: Plan, bundle: Bundle, settings: RunSettings, facts: Facts) -> None:
+    """Make the formats and the picture of a finished result that are asked for and not there; list them in `run.json`.
+
+    Args:
+        out: The run folder, for which `is_finished` is true.
+        plan: The plan of the run.
+        bundle: The model.
+        settings: See `RunSettings`.
+        facts: The facts that decide the result.
+
+    Raises:
+        BusyError: If another client is working on the folder.
+        OutputError: If there is not enough space, or no permission.
+    """
+    if has_extras(out, settings):
+        return
+    base, formats = base_store(out), [name for name in settings.formats if not out.has(file_of(name))]
+    has_picture = not settings.picture or out.has(PICTURE)
+    try:
+        with hold_lease(base, lambda: None) as lease, open_staging(out) as staging:
+            if not is_finished(out, facts, settings):
+                raise OutputError(f"{out.url} was removed while files were added. Run the same command again.")
+            for name in formats:
+                _copy(out, FOOTPRINTS, staging / FOOTPRINTS)
+                add_format(staging / FOOTPRINTS, plan.scene.grid.crs, name)
+                (staging / FOOTPRINTS).unlink()
+            if not has_picture:
+                raster = "classes.tif" if plan.has_class_raster else "mask.tif"
+                _copy(out, raster, staging / raster)
+                write_preview(plan, bundle.spec, staging, staging / PICTURE)
+                (staging / raster).unlink()
+            report = read_report(out) or {}
+            before = set(out.sizes())
+            names = before | {path.name for path in staging.iterdir()}
+            is_outdated = outlines_in(names) != outlines_in(before)
+            if isinstance(out, LocalStore) and is_outdated and _is_as_written(out, PROJECT, report):
+                write_project(report, names, staging, out.folder)
+            added = describe_files(staging)
+            write_record(staging / REPORT_FILE, report | {"files": (report.get("files") or {}) | added})
+            require_lease(base, lease.token)
+            for name in (REPORT_FILE, *added):  # files that are listed and missing are made again
+                out.upload(staging / name, name)
+        remove_leftovers(out)
+    finally:
+        remove_if_empty(out)
+
+
+def _is_as_written(out: Store, name: str, report: dict[str, Any]) -> bool:
+    """Return True if a file of a result is there, and nobody has saved anything in it."""
+    expected = ((report.get("files") or {}).get(name) or {}).get("sha256")
+    return out.has(name) and hashlib.sha256(out.read(name)).hexdigest() == expected
 
 
 def _copy(out: Store, name: str, path: Path) -> None:

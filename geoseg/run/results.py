@@ -27,6 +27,8 @@ from geoseg.inference import NODATA, Plan
 from geoseg.io.aside import require_closed, write_record
 from geoseg.io.store import LocalStore, Store
 from geoseg.mosaic import find_meeting
+from geoseg.outputs.batches import BATCH, ROW_GROUP, rebatch, sort_along_curve, to_batch
+from geoseg.outputs.footprints import DEFAULT_FORMATS, write_footprint_files
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
 from geoseg.outputs.project import write_project
 from geoseg.outputs.rasters import RasterFile, class_file, mask_file, open_rasters, probability_file, rgb
@@ -118,7 +120,7 @@ def _write_results(
         folder,
         [block.window for block in blocks],
         job.outlines,
-        also=job.settings.also,
+        formats=job.settings.formats,
         spread=spread,
     )
     stages.done("polygons")
@@ -142,7 +144,7 @@ def complete(report: dict[str, Any], folder: Path, out: Store) -> None:
         OutputError: If a file cannot be written.
     """
     if isinstance(out, LocalStore):
-        write_project(report, folder, out.folder)
+        write_project(report, [path.name for path in folder.iterdir()], folder, out.folder)
     report["files"] = describe_files(folder)
     write_record(folder / "run.json", report)
 
@@ -337,29 +339,26 @@ def write_footprints(
     windows: Sequence[Window],
     options: OutlineOptions,
     *,
-    also: Sequence[str] = (),
+    formats: Sequence[str] = DEFAULT_FORMATS,
     omit: Sequence[str] = (),
     spread: Spread = IN_THREADS,
 ) -> FootprintCounts:
-    """Outline the buildings of a scene and write `buildings.gpkg`, `buildings.parquet` and other formats.
+    """Outline the buildings of a scene and write `buildings.parquet` and other formats.
 
-    Footprints are sorted by row and column of their first pixel, independently of the windows.
+    Footprints are sorted along a space-filling curve, independently of the windows.
 
     Args:
         pixels: The rasters.
         folder: Local folder for the files.
         windows: Disjoint windows that hold all data.
         options: See `OutlineOptions`.
-        also: Other formats, keys of `geoseg.outputs.footprints.FORMATS`.
+        formats: Keys of `geoseg.outputs.footprints.FORMATS`; GeoParquet is written in any case.
         omit: Columns that are not written.
         spread: Where buildings are outlined.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    from geoseg.outputs.batches import rebatch, to_batch
-    from geoseg.outputs.footprints import ALWAYS, write_footprint_files
-
     counts, grid = FootprintCounts(), pixels.grid
     cells = list(cut_grid(grid.shape, WINDOW_PX))
     parts = [cell for cell, is_met in zip(cells, find_meeting(cells, windows), strict=True) if is_met]
@@ -368,16 +367,18 @@ def write_footprints(
         made = to_batch(found)
         return made.drop_columns(list(omit)) if omit else made
 
-    def counted() -> "Iterator[pyarrow.RecordBatch]":
+    def counted(scratch: Path) -> "Iterator[pyarrow.RecordBatch]":
         yield batch(Footprints.empty())
-        with tempfile.TemporaryDirectory(prefix="polygons-", dir=folder) as scratch:
-            for found in outline_scene(pixels, options, scratch=Path(scratch), windows=parts, spread=spread):
-                counts.count += len(found)
-                counts.at_edge += int(found.edge.sum())
-                counts.area_m2 += float(found.area_m2.sum())
-                yield batch(found)
+        for found in outline_scene(pixels, options, scratch=scratch, windows=parts, spread=spread):
+            counts.count += len(found)
+            counts.at_edge += int(found.edge.sum())
+            counts.area_m2 += float(found.area_m2.sum())
+            yield batch(found)
 
-    write_footprint_files(rebatch(counted()), grid.crs, folder / "buildings", (*ALWAYS, *also))
+    with tempfile.TemporaryDirectory(prefix="polygons-", dir=folder) as name:
+        scratch = Path(name)
+        found = sort_along_curve(rebatch(counted(scratch), BATCH), grid.bounds, scratch / "unsorted.arrow")
+        write_footprint_files(rebatch(found, ROW_GROUP), grid.crs, folder / "buildings", formats)
     return counts
 
 

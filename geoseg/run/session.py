@@ -11,12 +11,11 @@ from geoseg.inference import Plan
 from geoseg.io.aside import require_closed
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
-from geoseg.outputs.footprints import FORMATS, add_format
+from geoseg.outputs.footprints import check_crs
 from geoseg.run.cluster import engine_threads
 from geoseg.run.job import BlockReport, Job, fingerprint_local, outlines_of, run_block
 from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
-    PICTURE,
     PLAN,
     PROGRESS,
     base_store,
@@ -30,9 +29,8 @@ from geoseg.run.ledger import (
     remove_leftovers,
 )
 from geoseg.run.parts import is_intact, part_name
-from geoseg.run.renew import can_renew, renew_buildings
+from geoseg.run.renew import add_extras, can_renew, renew_buildings
 from geoseg.run.report import RunSummary, Stages
-from geoseg.run.results import write_preview
 from geoseg.run.schedule import Outcome, Task
 from geoseg.run.settings import Facts, RunSettings, run_facts
 
@@ -50,7 +48,7 @@ def open_session(
 ) -> "Session | None":
     """Start or continue the run of a plan; None if its result exists already.
 
-    A finished local result gets the picture and other formats that are now asked for; nothing is computed again. Of
+    A finished result gets the picture and other formats that are now asked for; nothing is computed again. Of
     one that is to be overwritten, and differs only in how buildings are outlined, they are made anew from its
     probabilities.
 
@@ -73,15 +71,11 @@ def open_session(
     if settings.overwrite and isinstance(out, LocalStore):
         require_closed(out.folder / "buildings.gpkg")
     outlines_of(plan, bundle, settings)  # tells now what cannot be used
+    check_crs(settings.formats, plan.scene.grid.crs, plan.scene.name)
     if not settings.overwrite and is_finished(out, facts, settings):
         log.info("%s is already finished", out.url)
         remove_leftovers(out)
-        if isinstance(out, LocalStore):
-            for name in settings.also:
-                if not out.has(f"buildings{FORMATS[name].suffix}"):
-                    add_format(out.folder / "buildings.parquet", plan.scene.grid.crs, name)
-            if settings.picture and not out.has(PICTURE):
-                write_preview(plan, bundle.spec, out.folder, out.folder / PICTURE)
+        add_extras(out, plan, bundle, settings, facts)
         return None
     if not settings.overwrite:
         _warn_of_damage(out)

@@ -24,7 +24,7 @@ from geoseg.inference import (
     stored_threshold,
 )
 from geoseg.io.fingerprint import fingerprint
-from geoseg.outputs.footprints import FORMATS
+from geoseg.outputs.footprints import DEFAULT_FORMATS, check_names
 from geoseg.scene import parse_crs
 from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.vectorize import (
@@ -89,7 +89,7 @@ class RunSettings(InferenceOptions):
             `geoseg.vectorize.choose_depth`. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
-        also: Vector formats to write in addition to GeoPackage and GeoParquet, such as `fgb`.
+        formats: Vector formats of the footprints: `gpkg`, `parquet` (in any case), `fgb`, `geojson`.
         picture: Also write `preview.png`: image and prediction side by side.
         mosaic: Rule for overlaps in one mosaic of all scenes; None makes one result per scene.
         target_crs: CRS of the mosaic; the first scene's by default.
@@ -109,7 +109,7 @@ class RunSettings(InferenceOptions):
     split_depth: float | None = None
     block_px: int | None = None
     overwrite: bool = False
-    also: Sequence[str] = ()
+    formats: Sequence[str] = DEFAULT_FORMATS
     picture: bool = False
     mosaic: Rule | None = None
     target_crs: str | None = None
@@ -148,6 +148,7 @@ class RunSettings(InferenceOptions):
             ),
         ]
         _refuse_first(checks)
+        check_names(self.formats)
         for name in ("crs", "target_crs"):
             if getattr(self, name) is not None:
                 parse_crs(getattr(self, name), name)
@@ -189,7 +190,7 @@ class VectorizeSettings:
         full_scale: Pixel value that stands for probability 1, such as 1, 100 or 255; by default what the file says.
         values: Pixel values of buildings, in a raster of classes or a mask.
         crs: CRS of a raster that has none.
-        also: See `RunSettings`.
+        formats: See `RunSettings`.
         overwrite: Replace an existing result.
     """
 
@@ -204,7 +205,7 @@ class VectorizeSettings:
     full_scale: float | None = None
     values: Sequence[int] = ()
     crs: str | None = None
-    also: Sequence[str] = ()
+    formats: Sequence[str] = DEFAULT_FORMATS
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -227,6 +228,7 @@ class VectorizeSettings:
             ),
         ]
         _refuse_first(checks)
+        check_names(self.formats)
         if self.crs is not None:
             parse_crs(self.crs, "crs")
 
@@ -261,10 +263,6 @@ def check_outlining(settings: RunSettings | VectorizeSettings) -> list[tuple[boo
             settings.split_depth is None or 0 < settings.split_depth <= 1,
             f"`split_depth={settings.split_depth}` is not a number above 0 and up to 1. Give a difference of "
             "probabilities, such as 0.05, or 1 to leave buildings that touch together.",
-        ),
-        (
-            set(settings.also) <= FORMATS.keys(),
-            f"`also={', '.join(settings.also)}` is not a known format. Choose from {', '.join(FORMATS)}.",
         ),
     ]
 

@@ -17,7 +17,7 @@ from geoseg.inference import NODATA, PROBABILITY_ONE
 from geoseg.io.aside import require_closed, write_record
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import name_some
-from geoseg.outputs.footprints import FORMATS
+from geoseg.outputs.footprints import FORMATS, check_crs, files_of
 from geoseg.run.ledger import check_place, read_report, remove_if_empty
 from geoseg.run.report import Stages, describe_outlines, describe_settings
 from geoseg.run.results import open_staging, stored_pixels, write_footprints
@@ -29,7 +29,7 @@ from geoseg.vectorize import StoredPixels, cut_grid
 log = logging.getLogger(__name__)
 
 REPORT = "vectorize.json"
-FILES = (*(f"buildings{writer.suffix}" for writer in FORMATS.values()), REPORT)
+FILES = (*files_of(FORMATS), REPORT)
 """All files that a result may have, the report last."""
 
 THRESHOLD = 0.5
@@ -140,7 +140,7 @@ def vectorize_raster(source: str | Path, settings: VectorizeSettings | None = No
     """Turn a raster into building footprints: `buildings.gpkg`, `buildings.parquet` and `vectorize.json`.
 
     The raster is read window by window, so memory does not grow with it. The footprints are those of a run on the same
-    probabilities, and of `geoseg.polygonize`.
+    probabilities and, in another order, of `geoseg.polygonize`.
 
     Args:
         source: A raster of probabilities, a mask or classes; or the folder of a finished run, for other outlines of it.
@@ -170,11 +170,14 @@ def vectorize_raster(source: str | Path, settings: VectorizeSettings | None = No
         split_depth=found.split_depth,
         coefficients=found.coefficients,
     )
+    check_crs(settings.formats, pixels.grid.crs, found.name)
     stages.done("open")
     try:
         with open_staging(out) as staging:
             omit = ("confidence", "confidence_min") if found.is_mask else ()
-            counts = write_footprints(pixels, staging, [pixels.grid.window], options, also=settings.also, omit=omit)
+            counts = write_footprints(
+                pixels, staging, [pixels.grid.window], options, formats=settings.formats, omit=omit
+            )
             stages.done("polygons")
             report = {
                 "geoseg": __version__,

@@ -17,7 +17,10 @@ from geoseg.sources.location import MAGIC, is_local, is_s3, suffix_of
 log = logging.getLogger(__name__)
 
 RESULT_NAMES = frozenset(
-    ("buildings.parquet", "classes.tif", "interior.tif", "mask.tif", "preview.png", "probability.tif", "run.json"),
+    (
+        *("buildings.geojson", "buildings.parquet", "classes.tif", "interior.tif", "mask.tif", "preview.png"),
+        *("probability.tif", "run.json"),
+    )
 )
 """Files of a result folder that could be taken for a scene, a manifest or a catalog."""
 

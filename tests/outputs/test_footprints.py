@@ -15,8 +15,8 @@ from geopandas.testing import assert_geodataframe_equal
 
 from geoseg.errors import OutputError
 from geoseg.outputs import batches, write_geopackage, write_geoparquet
-from geoseg.outputs.footprints import FORMATS, write_footprint_files, write_footprints
-from geoseg.outputs.gdal import FlatGeobuf
+from geoseg.outputs.footprints import write_footprint_files, write_footprints
+from geoseg.outputs.gdal import FlatGeobuf, GeoJSON
 
 QGIS_COLUMNS = [
     *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
@@ -52,6 +52,10 @@ def frame(request):
 
 def write_flatgeobuf(frame, path):
     return write_footprints(frame, path, FlatGeobuf())
+
+
+def write_geojson(frame, path):
+    return write_footprints(frame, path, GeoJSON())
 
 
 def rows(path, query):
@@ -125,7 +129,7 @@ def test_geoparquet_reads_only_what_a_box_asks_for(tmp_path):
 
 @pytest.mark.parametrize("is_reversed", [False, True])
 def test_the_box_of_a_file_holds_the_footprints_of_all_row_groups(tmp_path, is_reversed):
-    frame = footprints(50_010)
+    frame = footprints(10_010)
     frame = frame.iloc[::-1] if is_reversed else frame
     path = write_geoparquet(frame, tmp_path / "a.parquet")
     metadata = pyarrow.parquet.read_metadata(path)
@@ -153,7 +157,11 @@ def test_older_result_is_replaced_and_not_added_to(tmp_path):
 
 @pytest.mark.parametrize("limit", [100, 20_000, 200_000])
 @pytest.mark.parametrize(
-    ("write", "name"), [(write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet"), (write_flatgeobuf, "a.fgb")]
+    ("write", "name"),
+    [
+        *((write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet")),
+        *((write_flatgeobuf, "a.fgb"), (write_geojson, "a.geojson")),
+    ],
 )
 def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, write, name, limit):
     frame = footprints(20_000)
@@ -163,10 +171,9 @@ def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, write, na
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_result_in_every_format_holds_the_same_in_one_pass(tmp_path, frame, monkeypatch):
-    monkeypatch.setattr(batches, "BATCH", 3)
-    stream = batches.rebatch([batches.frame_batch(frame)])
-    paths = write_footprint_files(stream, frame.crs, tmp_path / "houses", list(FORMATS))
+def test_a_result_in_every_format_without_loss_holds_the_same_in_one_pass(tmp_path, frame):
+    stream = batches.rebatch([batches.frame_batch(frame)], 3)
+    paths = write_footprint_files(stream, frame.crs, tmp_path / "houses", ["gpkg", "parquet", "fgb"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["houses.fgb", "houses.gpkg", "houses.parquet"]
     for path in paths:
         layer = {"layer": "buildings"} if path.suffix == ".gpkg" else {}
@@ -184,3 +191,57 @@ def test_flatgeobuf_reads_only_what_a_box_asks_for(tmp_path):
     assert (info["driver"], info["geometry_type"], info["features"]) == ("FlatGeobuf", "Polygon", 200)
     assert info["capabilities"]["fast_spatial_filter"]
     assert len(geopandas.read_file(path, bbox=(500_000, 0, 500_017, 8))) == 2
+
+
+@pytest.mark.parametrize("name", ["with CRS", "degrees", "own CRS", "empty"])
+def test_geojson_is_rfc_7946(tmp_path, name):
+    frame = CASES[name]
+    if name == "degrees":
+        frame = frame.set_geometry(frame.scale(1e-5, 1e-5, origin=(0, 0)))
+    path = write_geojson(frame, tmp_path / "a.geojson")
+    document = json.loads(path.read_text())
+    assert document["type"] == "FeatureCollection"
+    assert document.keys() <= {"type", "features", "xy_coordinate_resolution"}  # no crs, no name
+    found = [feature["properties"] for feature in document["features"]]
+    assert found == frame.drop(columns="geometry").to_dict("records")
+    shapes = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in document["features"]])
+    assert shapely.is_valid(shapes).all()
+    assert all(shape.exterior.is_ccw for shape in shapes)
+    expected = frame.to_crs("OGC:CRS84").geometry.array
+    assert shapely.hausdorff_distance(shapes, expected).max(initial=0) < 1e-8
+    with path.open() as lines:
+        assert sum(1 for line in lines if '"Feature"' in line) == len(frame)
+    assert path.read_bytes() == write_geojson(frame, tmp_path / "b.geojson").read_bytes()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32660", "EPSG:32601", "EPSG:3832", "EPSG:4326"])
+def test_geojson_cuts_what_crosses_the_antimeridian(tmp_path, crs):
+    x, y = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(179.99999, 9.0)
+    size = 1e-4 if crs == "EPSG:4326" else 20
+    yard = shapely.box(x + size / 8, y + size / 4, x + size / 4, y + size / 2)
+    shape = shapely.box(x, y, x + size, y + size) - yard
+    path = write_geojson(geopandas.GeoDataFrame({"a": [1]}, geometry=[shape], crs=crs), tmp_path / "a.geojson")
+    (feature,) = json.loads(path.read_text())["features"]
+    found = shapely.from_geojson(json.dumps(feature["geometry"]))
+    assert (found.geom_type, len(found.geoms)) == ("MultiPolygon", 2)
+    assert found.is_valid
+    east, west = sorted(found.geoms, key=lambda part: part.bounds[0], reverse=True)
+    assert 179 < east.bounds[0] < east.bounds[2] == 180
+    assert -180 == west.bounds[0] < west.bounds[2] < -179
+    geod = pyproj.Geod(ellps="WGS84")
+    area = geopandas.GeoSeries([shape], crs=crs)
+    expected = area.area[0] if crs != "EPSG:4326" else abs(geod.geometry_area_perimeter(shape)[0])
+    factor = pyproj.Proj(crs).get_factors(180, 9).areal_scale if crs != "EPSG:4326" else 1
+    assert abs(geod.geometry_area_perimeter(found)[0]) == pytest.approx(expected / factor, rel=1e-3)
+
+
+def test_a_geojson_file_that_is_cut_short_is_an_error(tmp_path, monkeypatch):
+    def write_half(*args, **kwargs):
+        real(*args, **kwargs)
+        args[1].write_bytes(args[1].read_bytes()[:-200])
+
+    real = pyogrio.write_arrow
+    monkeypatch.setattr(pyogrio, "write_arrow", write_half)
+    with pytest.raises(OutputError, match=r"a\.geojson cannot be written \(0 of 5 footprints after writing"):
+        write_geojson(footprints(), tmp_path / "a.geojson")
+    assert list(tmp_path.iterdir()) == []

@@ -291,7 +291,7 @@ def test_local_scenes_are_linked_relatively(tmp_path: Path) -> None:
 def test_of_a_mosaic_of_very_many_scenes_some_become_layers_and_the_group_says_so(tmp_path: Path) -> None:
     report = run(write(tmp_path / "west.tif", paint()), tmp_path / "out").report
     report["scene"]["paths"] *= MOST_SCENES * 2
-    write_project(report, tmp_path, tmp_path)
+    write_project(report, ["mask.tif"], tmp_path, tmp_path)
     with zipfile.ZipFile(tmp_path / "project.qgz") as file:
         text = file.read("project.qgs").decode()
     assert 'name="Scenes (the first 100 of 200)"' in text

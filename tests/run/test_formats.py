@@ -1,44 +1,136 @@
 """Further vector formats of a result, and areas that are shapes instead of files."""
 
+import hashlib
+import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 
-from geoseg.errors import ExistingResultError, UsageError
+from geoseg.errors import ExistingResultError, MissingCRSError, UsageError
 from geoseg.inference import read_aoi
 from geoseg.outputs.footprints import FORMATS
 from geoseg.run import RunSettings
 
 
-def test_a_further_format_holds_the_same_footprints_and_can_be_asked_for_later(
+def contents(folder: Path) -> dict[str, Any]:
+    """Return what the files of a result but its report hold: bytes, of a GeoPackage the rows."""
+    found: dict[str, Any] = {}
+    for path in folder.iterdir():
+        if path.suffix == ".gpkg":
+            found[path.name] = geopandas.read_file(path, layer="buildings").to_json()
+        elif path.name != "run.json":
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def project_of(folder: Path) -> str:
+    """Return the QGIS project of a result."""
+    with zipfile.ZipFile(folder / "project.qgz") as file:
+        return file.read("project.qgs").decode()
+
+
+def test_every_format_holds_the_same_footprints_and_can_be_asked_for_later(
     place: Any, blocks: Any, tmp_path: Path
 ) -> None:
     asked, later = tmp_path / "asked", tmp_path / "later"
-    names = [Path(path).name for path in place.run(asked, also=("fgb",)).paths]
+    result = place.run(asked, formats=tuple(FORMATS), picture=True)
+    names = [Path(path).name for path in result.paths]
     rasters = ["probability.tif", "probability.qml", "mask.tif", "mask.qml"]
-    assert names == [*rasters, *(f"buildings.{n}" for n in FORMATS), "project.qgz", "run.json"]
-    place.run(later)
-    assert not (later / "buildings.fgb").exists()
+    assert names == [*rasters, *(f"buildings.{name}" for name in FORMATS), "preview.png", "project.qgz", "run.json"]
+    place.run(later, formats=("parquet",))
+    assert [path.name for path in later.glob("buildings.*")] == ["buildings.parquet"]
     blocks.take()
-    assert not place.run(later, also=("fgb",)).is_new
+    assert project_of(later).count("outlines by confidence") == 0
+    added = place.run(later, formats=tuple(FORMATS), picture=True)
+    assert not added.is_new
     assert blocks.take() == []
-    for out in (asked, later):
-        place.assert_same(out)
-        found = geopandas.read_file(out / "buildings.fgb")
-        expected = geopandas.read_parquet(out / "buildings.parquet")
+    assert contents(later) == contents(asked)
+    expected = geopandas.read_parquet(asked / "buildings.parquet")
+    for name in ("gpkg", "fgb"):
+        found = geopandas.read_file(asked / f"buildings.{name}", layer="buildings")
         assert found.crs == expected.crs is not None
         assert sorted(found.geometry.to_wkb()) == sorted(expected.geometry.to_wkb())
-    place.run(asked, threshold=0.3, overwrite=True)
-    assert not (asked / "buildings.fgb").exists(), "of an older result nothing stays"
+    found = geopandas.read_file(asked / "buildings.geojson").set_index("id").loc[expected["id"]]
+    moved = found.to_crs(expected.crs).geometry
+    assert found.is_valid.all()
+    assert set(found.geom_type) == {"Polygon"}
+    assert shapely.hausdorff_distance(moved.array, expected.geometry.array).max() < 0.01  # spikes thinner than 1 mm go
+    assert moved.area.to_numpy() == pytest.approx(expected.area.to_numpy(), abs=0.02)
 
 
-def test_a_format_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"`also=dxf` is not a known format\. Choose from gpkg, parquet, fgb"):
-        RunSettings(also=("dxf",))
+def test_the_report_lists_formats_that_were_added_with_their_checksums(place: Any, tmp_path: Path) -> None:
+    place.run(tmp_path / "out")
+    place.run(tmp_path / "out", formats=("fgb", "geojson"))
+    files = json.loads((tmp_path / "out" / "run.json").read_text())["files"]
+    on_disk = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files.keys() == on_disk - {"run.json"} >= {f"buildings.{name}" for name in FORMATS}
+    for name, facts in files.items():
+        data = (tmp_path / "out" / name).read_bytes()
+        assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_a_format_that_was_removed_is_written_again_and_one_of_an_older_result_does_not_stay(
+    place: Any, blocks: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    place.run(out, formats=("gpkg", "fgb", "geojson"))
+    before = contents(out)
+    (out / "buildings.fgb").unlink()
+    (out / "buildings.gpkg").unlink()
+    blocks.take()
+    assert not place.run(out, formats=("gpkg", "fgb", "geojson")).is_new
+    assert blocks.take() == []
+    assert contents(out) == before
+    place.run(out, threshold=0.3, overwrite=True)
+    assert sorted(path.name for path in out.glob("buildings.*")) == ["buildings.gpkg", "buildings.parquet"]
+
+
+def write_scene(path: Path) -> Path:
+    """Write a scene without a CRS."""
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 90, "width": 100}
+    with rasterio.open(path, "w", transform=Affine(0.3, 0, 0, 0, -0.3, 0), **profile) as file:
+        file.write(np.full((1, 90, 100), 200, np.uint8))
+    return path
+
+
+def test_the_project_shows_the_format_that_there_is_and_keeps_what_was_saved_in_it(place: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place.run(out, formats=("fgb",))
+    assert "./buildings.fgb|layername=buildings" in project_of(out)
+    place.run(out)
+    assert "./buildings.gpkg|layername=buildings" in project_of(out)
+    place.run(out, formats=("fgb",), overwrite=True)
+    (out / "project.qgz").write_bytes(b"saved in QGIS")
+    place.run(out)
+    assert (out / "buildings.gpkg").exists()
+    assert (out / "project.qgz").read_bytes() == b"saved in QGIS"
+
+
+@pytest.mark.parametrize("given", ["dxf", ""])
+def test_a_format_that_there_is_not_is_refused(given: str) -> None:
+    with pytest.raises(UsageError, match=rf"`formats={given}` is not a known format\. Choose from gpkg, parquet, fgb"):
+        RunSettings(formats=("gpkg", given))
+
+
+def test_longitude_and_latitude_without_a_CRS_are_refused_before_any_work(
+    place: Any, blocks: Any, tmp_path: Path
+) -> None:
+    plan = place.plan(write_scene(tmp_path / "picture.tif"))
+    with pytest.raises(MissingCRSError, match=r"^picture has no CRS .* `formats=geojson` is in longitude.*`crs`"):
+        place.run(tmp_path / "out", plan=plan, formats=("fgb", "geojson"))
+    assert blocks.take() == []
+    assert not (tmp_path / "out").exists()
+    place.run(tmp_path / "out", plan=plan, formats=("fgb",))
+    with pytest.raises(MissingCRSError, match="`formats=geojson`"):
+        place.run(tmp_path / "out", plan=plan, formats=("geojson",))
 
 
 def test_a_result_gives_its_footprints_and_probabilities(place: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ CHANGES: list[dict[str, Any]] = [
     {"outline": "simple"},
     {"tolerance_m": 2.0},
     {"split_depth": 1.0},
-    {"threshold": 0.3, "outline": "raw", "picture": True, "also": ("fgb",)},
+    {"threshold": 0.3, "outline": "raw", "picture": True, "formats": ("gpkg", "fgb", "geojson")},
 ]
 
 

@@ -14,7 +14,6 @@ from rasterio.crs import CRS
 from geoseg.errors import OutputError
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA
-from geoseg.outputs import batches as batches_module
 from geoseg.outputs.rasters import open_rasters, probability_file
 from geoseg.run import results
 from geoseg.run.report import FootprintCounts
@@ -50,7 +49,8 @@ def run_polygons(
 
 @pytest.mark.parametrize("crs", ["EPSG:32630", None])
 def test_files_do_not_depend_on_the_windows(tmp_path: Path, crs: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches_module, "BATCH", 17)
+    monkeypatch.setattr(results, "BATCH", 17)
+    monkeypatch.setattr(results, "ROW_GROUP", 13)
     probability = roofs((150, 130))
     counts = run_polygons(tmp_path / "one", probability, crs=crs)
     table = geopandas.read_file(tmp_path / "one" / "buildings.gpkg", layer="buildings")
@@ -74,16 +74,17 @@ def test_both_files_hold_the_same_and_the_counts_say_what(tmp_path: Path) -> Non
     assert 0 < counts.at_edge < counts.count
 
 
-def test_footprints_are_in_reading_order_and_row_groups_of_fixed_size(
+def test_footprints_lie_along_a_curve_in_row_groups_of_fixed_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches_module, "BATCH", 50)
+    monkeypatch.setattr(results, "BATCH", 70)
+    monkeypatch.setattr(results, "ROW_GROUP", 50)
     monkeypatch.setattr(results, "WINDOW_PX", 16)
     probability = np.kron(roofs((80, 20))[60:] >= 127, np.pad(np.full((3, 3), 200), (0, 3))).astype(np.uint8)
     counts = run_polygons(tmp_path, probability)
     shapes = geopandas.read_parquet(tmp_path / "buildings.parquet").geometry
-    corners = [((600_000 - top) / 0.3, (left - 500_000) / 0.3) for left, _, _, top in shapes.bounds.to_numpy()]
-    assert [(round(row), round(col)) for row, col in corners] == sorted((round(r), round(c)) for r, c in corners)
+    bounds = Grid(None, TRANSFORM, probability.shape).bounds
+    assert shapes.hilbert_distance(total_bounds=bounds).is_monotonic_increasing
     found = pyarrow.parquet.read_metadata(tmp_path / "buildings.parquet")
     sizes = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
     assert sizes[:-1] == [50] * (counts.count // 50)

@@ -1,5 +1,6 @@
 """Runs in a bucket: the same bytes as on a disk, through a connection that fails and recovers, and gone on from."""
 
+import json
 import subprocess
 import sys
 import urllib.request
@@ -69,6 +70,24 @@ def line(_line: Line) -> Iterator[Line]:
 @pytest.fixture
 def bucket(line: Line, tmp_path: Path) -> str:
     return f"s3://runs/{tmp_path.name}"
+
+
+def test_formats_and_the_picture_are_added_to_a_result_in_a_bucket(
+    place: Any, blocks: Any, bucket: str, tmp_path: Path
+) -> None:
+    place.run(bucket)
+    blocks.take()
+    for _ in range(2):
+        assert not place.run(bucket, formats=("gpkg", "fgb", "geojson"), picture=True).is_new
+    assert blocks.take() == []
+    place.run(tmp_path / "out", formats=("gpkg", "fgb", "geojson"), picture=True)
+    store = open_store(bucket)
+    for name in ("buildings.fgb", "buildings.geojson", "preview.png"):
+        assert store.read(name) == (tmp_path / "out" / name).read_bytes()
+    files = [json.loads(folder.read("run.json"))["files"] for folder in (store, open_store(tmp_path / "out"))]
+    for one in files:
+        one.pop("buildings.gpkg")  # says when it was written
+    assert files[0] == files[1]
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ NOT_DECIDING: dict[str, Any] = {
     "device": "cpu",
     "threads": 1,
     "block_px": 60,
-    "also": ("fgb",),
+    "formats": ("gpkg", "fgb"),
     "picture": True,
     "asset": "visual",
     "scheduler": "tcp://127.0.0.1:9",
