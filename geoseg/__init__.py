@@ -7,7 +7,15 @@ from geoseg._version import __version__
 
 if TYPE_CHECKING:
     from geoseg.bundle import load_bundle as load_model
-    from geoseg.evaluate import CompareSettings, EvaluateSettings, compare_with_map, evaluate_scenes
+    from geoseg.evaluate import (
+        CompareSettings,
+        EvaluateSettings,
+        ReviewSettings,
+        compare_with_map,
+        count_answers,
+        evaluate_scenes,
+        review_run,
+    )
     from geoseg.inference import predict_scene
     from geoseg.run import RunSettings, VectorizeSettings, run_each, run_inputs, run_mosaic, run_scene, vectorize_raster
     from geoseg.scene import open_scene
@@ -18,17 +26,20 @@ __all__ = [
     "CompareSettings",
     "EvaluateSettings",
     "FinetuneSettings",
+    "ReviewSettings",
     "RunSettings",
     "Simplify",
     "VectorizeSettings",
     "__version__",
     "compare_with_map",
+    "count_answers",
     "evaluate_scenes",
     "finetune",
     "load_model",
     "open_scene",
     "polygonize",
     "predict_scene",
+    "review_run",
     "run_each",
     "run_inputs",
     "run_mosaic",
@@ -40,16 +51,19 @@ _HOMES = {
     "CompareSettings": "geoseg.evaluate",
     "EvaluateSettings": "geoseg.evaluate",
     "FinetuneSettings": "geoseg.training.finetune",
+    "ReviewSettings": "geoseg.evaluate",
     "RunSettings": "geoseg.run",
     "Simplify": "geoseg.vectorize",
     "VectorizeSettings": "geoseg.run",
     "compare_with_map": "geoseg.evaluate",
+    "count_answers": "geoseg.evaluate",
     "evaluate_scenes": "geoseg.evaluate",
     "finetune": "geoseg.training.finetune",
     "load_model": "geoseg.bundle",
     "open_scene": "geoseg.scene",
     "polygonize": "geoseg.vectorize",
     "predict_scene": "geoseg.inference",
+    "review_run": "geoseg.evaluate",
     "run_each": "geoseg.run",
     "run_inputs": "geoseg.run",
     "run_mosaic": "geoseg.run",

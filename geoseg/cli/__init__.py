@@ -11,11 +11,21 @@ from pathlib import Path
 
 import typer
 
-from geoseg.cli import compare, evaluate, finetune, models, run, status, train, vectorize  # each registers its commands
+from geoseg.cli import (  # each registers its commands
+    compare,
+    evaluate,
+    finetune,
+    models,
+    review,
+    run,
+    status,
+    train,
+    vectorize,
+)
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = ["app", "compare", "evaluate", "finetune", "main", "models", "run", "status", "train", "vectorize"]
+__all__ = ["app", "compare", "evaluate", "finetune", "main", "models", "review", "run", "status", "train", "vectorize"]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 

@@ -26,6 +26,7 @@ ORDER = (
     "vectorize",
     "status",
     "evaluate",
+    "review",
     "compare",
     "finetune",
     "train",

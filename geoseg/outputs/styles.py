@@ -33,23 +33,17 @@ def footprint_qml(*, has_confidence: bool = True) -> str:
     Args:
         has_confidence: Whether the layer has the column `confidence`; QGIS draws nothing by a column that is missing.
     """
-    drawing = 'enableorderby="0" forceraster="0" symbollevels="0"'
-    if has_confidence:
-        ranges = "".join(
-            f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
-            for i, (low, high, _, label) in enumerate(CLASSES)
-        )
-        symbols = "".join(_symbol(str(i), color) for i, (_, _, color, _) in enumerate(CLASSES))
-        renderer = (
-            f'<renderer-v2 type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor" {drawing}>'
-            f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols></renderer-v2>"
-        )
-    else:
-        symbols = _symbol("0", PLAIN)
-        renderer = f'<renderer-v2 type="singleSymbol" {drawing}><symbols>{symbols}</symbols></renderer-v2>'
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        f'<qgis version="3.22.0" styleCategories="Symbology">{renderer}<layerGeometryType>2</layerGeometryType></qgis>'
+    if not has_confidence:
+        return _document(_single(PLAIN, is_dashed=True), "Symbology")
+    ranges = "".join(
+        f'<range lower="{low:.15f}" upper="{high:.15f}" symbol="{i}" label={quoteattr(label)} render="true"/>'
+        for i, (low, high, _, label) in enumerate(CLASSES)
+    )
+    symbols = "".join(_symbol(str(i), color) for i, (_, _, color, _) in enumerate(CLASSES))
+    return _document(
+        f'<renderer-v2 type="graduatedSymbol" attr="confidence" graduatedMethod="GraduatedColor" {_DRAWING}>'
+        f"<ranges>{ranges}</ranges><symbols>{symbols}</symbols></renderer-v2>",
+        "Symbology",
     )
 
 
@@ -65,11 +59,49 @@ def category_qml(column: str, categories: Mapping[str, tuple[str, str]]) -> str:
         for i, (value, (_, label)) in enumerate(categories.items())
     )
     symbols = "".join(_symbol(str(i), color, is_dashed=False) for i, (color, _) in enumerate(categories.values()))
+    return _document(
+        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(column)} {_DRAWING}>'
+        f"<categories>{listed}</categories><symbols>{symbols}</symbols></renderer-v2>",
+        "Symbology",
+    )
+
+
+def plain_qml(color: str) -> str:
+    """Return the QML document that QGIS applies to polygons of one kind: an outline and a light fill."""
+    return _document(_single(color), "Symbology")
+
+
+def form_qml(color: str, column: str, choices: Mapping[str, str]) -> str:
+    """Return the QML document of polygons that a person judges: the form offers the choices for a column.
+
+    Args:
+        color: `red,green,blue`.
+        column: The column to fill in.
+        choices: Stored value by label.
+    """
+    listed = "".join(
+        f'<Option type="Map"><Option type="QString" name={quoteattr(label)} value={quoteattr(value)}/></Option>'
+        for label, value in choices.items()
+    )
+    form = (
+        f'<fieldConfiguration><field name={quoteattr(column)} configurationFlags="None"><editWidget type="ValueMap">'
+        f'<config><Option type="Map"><Option type="List" name="map">{listed}</Option></Option></config>'
+        "</editWidget></field></fieldConfiguration>"
+    )
+    return _document(_single(color) + form, "Symbology|Fields|Forms")
+
+
+def _single(color: str, *, is_dashed: bool = False) -> str:
+    """Return a renderer of one symbol."""
+    symbol = _symbol("0", color, is_dashed=is_dashed)
+    return f'<renderer-v2 type="singleSymbol" {_DRAWING}><symbols>{symbol}</symbols></renderer-v2>'
+
+
+def _document(content: str, categories: str) -> str:
+    """Return a QML document of polygons."""
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-        '<qgis version="3.22.0" styleCategories="Symbology">'
-        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(column)} enableorderby="0" forceraster="0" '
-        f'symbollevels="0"><categories>{listed}</categories><symbols>{symbols}</symbols></renderer-v2>'
+        f'<qgis version="3.22.0" styleCategories="{categories}">{content}'
         "<layerGeometryType>2</layerGeometryType></qgis>"
     )
 
@@ -146,6 +178,7 @@ def _symbol(name: str, color: str, *, is_dashed: bool = True) -> str:
     )
 
 
+_DRAWING = 'enableorderby="0" forceraster="0" symbollevels="0"'
 _EXPRESSION = quoteattr("if(\"edge\", 'dash', 'solid')")
 _DASHED_AT_THE_EDGE = (
     '<Option type="Map"><Option type="QString" name="name" value=""/><Option type="Map" name="properties">'

@@ -40,6 +40,7 @@ COMMANDS = {
     "run": Command("a.tif", "geoseg.run", "run_inputs", {"inputs": ("a.tif",), "quiet": False}),
     "vectorize": Command("p.tif", "geoseg.run", "vectorize_raster", {"source": "p.tif"}),
     "evaluate": Command("-l t.tif", "geoseg.evaluate", "evaluate_scenes", {"paths": (), "labels": Path("t.tif")}),
+    "review": Command("out", "geoseg.evaluate", "review_run", {"run": "out"}),
     "compare": Command(
         "out map.gpkg", "geoseg.evaluate", "compare_with_map", {"run": "out", "map_file": Path("map.gpkg")}
     ),
@@ -183,6 +184,15 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("threads", "--threads 3", {"threads": 3}),
         ("overwrite", "--overwrite", {"overwrite": True}),
     ),
+    "review": (
+        ("out", "--out o", {"out": Path("o")}),
+        ("cell_m", "--cell-m 2.5", {"cell_m": 2.5}),
+        ("most", "--most 7", {"most": 7}),
+        ("sample", "--sample 50", {"sample": 50}),
+        ("seed", "--seed 7", {"seed": 7}),
+        ("overwrite", "--overwrite", {"overwrite": True}),
+        ("quiet", "--quiet", {"says": False}),
+    ),
     "compare": (
         ("out", "--out o", {"out": Path("o")}),
         ("layer", "--layer houses", {"layer": "houses"}),
@@ -246,13 +256,14 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
 
 NEEDED = {
     (command, name) for command in ("train", "crossval", "search", "data show", "recipes show") for name in ("recipe",)
-} | {("models export", "model"), ("status", "run"), ("compare", "run"), ("compare", "map_file")}
+} | {("models export", "model"), ("status", "run"), ("review", "run"), ("compare", "run"), ("compare", "map_file")}
 """Arguments that every case of their command gives."""
 
 PRINTED = {
     ("status", "every"),
     ("status", "as_json"),
     ("status", "as_csv"),
+    ("review", "answers"),
     ("info", "as_json"),
     ("models list", "as_json"),
     ("models show", "as_json"),
