@@ -13,7 +13,7 @@ from geoseg.errors import GeosegError, LabelError
 from geoseg.evaluate.rasters import BLOCK_PX, Bytes
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import warn_once
-from geoseg.io.reproject import areal_parts
+from geoseg.io.reproject import areal_parts, repaired
 from geoseg.io.tables import name_some, plural
 from geoseg.io.vectors import describe_bounds, hint_mirrored, in_crs_of, read_polygons, to_pixels
 from geoseg.scene import Raster
@@ -176,7 +176,7 @@ def repair_polygons(geometry: PolygonArray) -> tuple[PolygonArray, NDArray[np.in
         Polygons and multipolygons, and the index of each in `geometry`.
     """
     present = np.flatnonzero(~(shapely.is_missing(geometry) | shapely.is_empty(geometry)))
-    valid = shapely.make_valid(shapely.force_2d(geometry[present]))
+    valid = repaired(shapely.force_2d(geometry[present]))
     mixed = np.flatnonzero(shapely.get_type_id(valid) == shapely.GeometryType.GEOMETRYCOLLECTION)
     valid[mixed] = [shapely.union_all(areal_parts(collection)) for collection in valid[mixed]]
     kept = shapely.area(valid) > 0

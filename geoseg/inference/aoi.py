@@ -1,6 +1,8 @@
 """The area a user asked for, in the scene's pixels."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -9,13 +11,14 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import AOIError, OutsideAOIError
 from geoseg.gdal import name_crs
 from geoseg.grid import Grid, Window
 from geoseg.io.datum import DatumShift, check_shift
-from geoseg.io.reproject import areal_parts, in_degrees
+from geoseg.io.reproject import areal_parts, in_degrees, repaired
 from geoseg.io.vectors import (
     describe_bounds,
     format_bounds,
@@ -85,6 +88,12 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
         OutsideAOIError: If the polygons lie outside the scene.
     """
     frame, name = _read_area(area, where)
+    with _overlaying(name):
+        return _place(frame, name, area, grid)
+
+
+def _place(frame: "GeoDataFrame", name: str, area: "Area", grid: Grid) -> AOI:
+    """Bring the polygons of an area to the pixels of a scene; see `read_aoi`."""
     if frame.crs is None and grid.crs is not None and not isinstance(area, BaseGeometry):
         log.warning(
             "The AOI%s has no CRS: its coordinates are taken to be in the scene's, %s. "
@@ -94,7 +103,7 @@ def read_aoi(area: "Area", grid: Grid, *, where: str | None = None) -> AOI:
         )
     shift = check_shift(f"AOI{name}", frame.crs, grid)
     with np.errstate(over="ignore", invalid="ignore"):  # of absurd coordinates, which lie outside
-        placed = shapely.make_valid(in_crs_of(frame, grid, f"AOI{name}").geometry.values)
+        placed = repaired(in_crs_of(frame, grid, f"AOI{name}").geometry.to_numpy())
         aoi = AOI(to_pixels(shapely.union_all(placed), grid), shift)
         is_here = aoi.touches(grid.window)
     if not is_here:
@@ -117,7 +126,8 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
     frame, name = _read_area(area, where)
     if frame.crs is None:
         return None
-    parts = areal_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
+    with _overlaying(name):
+        parts = areal_parts(in_degrees(frame.geometry.to_numpy(), frame.crs))
     if not len(parts):
         raise AOIError(
             f"The AOI{name} covers no ground: its bounds are {format_bounds(frame.total_bounds)} in "
@@ -130,6 +140,19 @@ def read_aoi_bounds(area: "Area", *, where: str | None = None) -> tuple[float, f
     if to_360 > 180 > to_360 - 180 and to_360 - from_0 < east - west:
         west, east = from_0, to_360 - 360
     return west, south, east, north
+
+
+@contextmanager
+def _overlaying(name: str) -> Iterator[None]:
+    """Turn the errors of GEOS into geoseg's.
+
+    Raises:
+        AOIError: If GEOS cannot cut or join the polygons.
+    """
+    try:
+        yield
+    except GEOSException as err:
+        raise AOIError(f"The AOI{name} has polygons that cannot be used ({err}). Repair or draw them again.") from err
 
 
 def _read_area(area: "Area", where: str | None) -> "tuple[GeoDataFrame, str]":

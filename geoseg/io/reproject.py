@@ -18,12 +18,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
+from shapely.errors import GEOSException
 
 from geoseg.errors import MissingCRSError
 from geoseg.gdal import transforming
 from geoseg.grid import Grid
 
-__all__ = ["areal_parts", "bounds_in", "in_degrees", "reproject", "turns_of"]
+__all__ = ["areal_parts", "bounds_in", "in_degrees", "repaired", "reproject", "turns_of"]
 
 Shapes = NDArray[Any]
 """Shapely polygons and multipolygons, `(n,)`."""
@@ -86,7 +87,7 @@ def reproject(shapes: Shapes, crs: CRS, grid: Grid) -> Shapes:
     left, bottom, right, top = shapely.bounds(shapes).T
     long = np.hypot(right - left, top - bottom) > longest
     shapes = shapes.copy()
-    shapes[long] = shapely.segmentize(shapes[long], longest)
+    shapes[long] = _divided(shapes[long], longest)
     moved = shapely.transform(shapes, lambda xy: np.column_stack(forward.transform(xy[:, 0], xy[:, 1])))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise _beyond(crs, target)
@@ -186,13 +187,14 @@ def _turn_of(crs: CRS) -> float | None:
     """
     if crs.is_geographic:
         return float(2 * pi / crs.axis_info[0].unit_conversion_factor)
-    if not crs.is_projected or crs.geodetic_crs is None:
-        return None
     try:
-        forward = Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+        base = crs.geodetic_crs  # not every CRS of a damaged file has one that can be read
+        if not crs.is_projected or base is None:
+            return None
+        forward = Transformer.from_crs(base, crs, always_xy=True)
     except ProjError:
         return None
-    circle = 2 * pi / crs.geodetic_crs.axis_info[0].unit_conversion_factor
+    circle = 2 * pi / base.axis_info[0].unit_conversion_factor
     lon = np.tile(np.linspace(-circle / 2, circle / 2, 361), (2, 1))
     x, y = forward.transform(lon, np.array([[0.0], [circle / 9]]) + 0 * lon)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -245,7 +247,7 @@ def _cut(shapes: Shapes, box: Box, turn: float | None) -> Shapes:
     reaching = ~((left >= box[0]) & (bottom >= box[1]) & (right <= box[2]) & (top <= box[3]))
     if not reaching.any():
         return shapes
-    valid = shapely.make_valid(shapes[reaching])
+    valid = repaired(shapes[reaching])
     parts = np.full((len(valid), len(TURNS)), shapely.Polygon(), object)
     for column, n in enumerate(TURNS if turn is not None else (0,)):
         shift = n * (turn or 0.0)
@@ -262,6 +264,30 @@ def areal_parts(geometry: Any) -> Shapes:
     while (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
         parts = shapely.get_parts(parts)
     return np.asarray(parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)], object)
+
+
+def repaired(shapes: Shapes) -> Shapes:
+    """Return valid geometries, some of them collections; an empty polygon where GEOS knows no way to repair one."""
+    try:
+        return np.asarray(shapely.make_valid(shapes))
+    except GEOSException:
+        return np.array([_repaired_or_empty(shape) for shape in shapes], object)
+
+
+def _repaired_or_empty(shape: Any) -> Any:
+    try:
+        return shapely.make_valid(shape)
+    except GEOSException:
+        return shapely.Polygon()
+
+
+def _divided(shapes: Shapes, longest: float) -> Shapes:
+    """Return polygons whose sides are divided into shorter ones."""
+    try:
+        return np.asarray(shapely.segmentize(shapes, longest))
+    except GEOSException:  # of rings that are a single point
+        areas = [shapely.union_all(areal_parts(shape)) for shape in repaired(shapes)]
+        return np.asarray(shapely.segmentize(areas, longest))
 
 
 def _longest_side(forward: Transformer, area: Box, tolerance: float, turn: float | None) -> float:
@@ -320,7 +346,7 @@ def _open_at_pole(polygon: shapely.Polygon, turn: float, crs: CRS) -> shapely.Po
             pole = np.sign(xy[:, 1].mean()) * turn / 4
             xy = np.vstack([xy, [xy[-1, 0], pole], [xy[0, 0], pole], xy[0]])
         rings.append(xy)
-    return shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))
+    return repaired(np.array([shapely.Polygon(rings[0], rings[1:])]))[0]
 
 
 def _without_jumps(x: NDArray[np.float64], turn: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from geoseg.gdal import check_proj, name_crs, placed_crs
 from geoseg.grid import Grid
 from geoseg.io.datum import check_shift, warn_once
 from geoseg.io.remote import is_there
-from geoseg.io.reproject import areal_parts, bounds_in, reproject, turns_of
+from geoseg.io.reproject import areal_parts, bounds_in, repaired, reproject, turns_of
 from geoseg.io.suffixes import ONE_LAYER_SUFFIXES, PARQUET_SUFFIXES
 from geoseg.io.tables import name_some, plural
 
@@ -152,7 +152,7 @@ def _areas(frame: Any) -> NDArray[np.bool_]:
     with np.errstate(all="ignore"):
         area = shapely.area(shapes)
         crossed = (area == 0) & (shapely.get_dimensions(shapes) == 2)  # a bow tie's two halves may add up to nothing
-        area[crossed] = shapely.area(shapely.make_valid(shapes[crossed]))
+        area[crossed] = shapely.area(repaired(shapes[crossed]))
     return np.asarray((area > 0) & np.isfinite(area))
 
 

@@ -219,6 +219,12 @@ LONG = 300 * "x"
 BOX = shapely.box(500_000, 599_980, 500_030, 600_000)
 LINE = shapely.LineString([(500_000, 600_000), (500_020, 599_980)])
 NAN = float("nan")
+TINY = [
+    [[3.53747733146476e-310, 3.53828148549714e-310], [3.5374768133994e-310, 3.53828167977166e-310]],
+    [[3.5374769299641e-310, 3.5382815502553e-310], [3.53747687815756e-310, 3.5382816214893e-310]],
+]
+TINY = [[[a, b], [c, b], [c, d], [a, d], [a, b]] for (a, b), (c, d) in TINY]
+"""Two boxes of which GEOS cannot tell how they lie to each other."""
 
 Make = Callable[[Inputs], list[object]]
 
@@ -566,6 +572,10 @@ AREAS: dict[str, tuple[Make, str]] = {
     "coordinates that are not numbers": (
         lambda i: i.aoi(i.write("a.geojson", geojson({"type": "Polygon", "coordinates": [[[NAN, NAN]] * 4]}))),
         "a.geojson",
+    ),
+    "coordinates that are next to nothing": (
+        lambda i: i.aoi(i.write("a.geojson", geojson({"type": "MultiPolygon", "coordinates": [[TINY[0]], [TINY[1]]]}))),
+        "without a finite area",
     ),
     "coordinates that are text": (
         lambda i: i.aoi(i.write("a.geojson", geojson({"type": "Polygon", "coordinates": [[["a", "b"]] * 4]}))),

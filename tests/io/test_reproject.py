@@ -150,3 +150,19 @@ def test_an_area_at_the_antimeridian_has_both_halves_on_the_scene() -> None:
     east = read_aoi(halves[1:], SEAM).mask(SEAM.window)
     assert east[:, 520:].all()
     assert not east[:, :480].any()
+
+
+def test_a_hole_or_part_that_is_a_single_point_is_left_out() -> None:
+    box = shapely.box(500_000, 500_000, 500_040, 600_000)
+    point = [(500_009, 599_980)] * 4
+    shapes = np.array([shapely.MultiPolygon([box, shapely.Polygon(point)]), shapely.Polygon(box.exterior, [point])])
+    for found in in_degrees(shapes, CRS.from_epsg(32630)):
+        assert found.bounds == pytest.approx(in_degrees(np.array([box]), CRS.from_epsg(32630))[0].bounds)
+
+
+def test_a_CRS_whose_own_degrees_cannot_be_read_brings_polygons_to_a_scene_nevertheless() -> None:
+    parts = CRS.from_epsg(32630).to_json_dict()
+    del parts["base_crs"]["coordinate_system"]["axis"][1]["unit"]
+    shapes = np.array([shapely.box(500_000, 599_970, 500_040, 600_000)])
+    found = in_degrees(shapes, CRS.from_json_dict(parts))
+    assert found[0].bounds == pytest.approx(in_degrees(shapes, CRS.from_epsg(32630))[0].bounds, abs=1e-6)
