@@ -6,7 +6,7 @@ from typing import Any
 
 from geoseg._version import __version__
 from geoseg.bundle import list_models, load_bundle
-from geoseg.engines import usable_cores
+from geoseg.engines import native_precisions, usable_cores
 from geoseg.run.report import package_versions
 
 
@@ -15,7 +15,8 @@ def describe_installation() -> dict[str, Any]:
     import rasterio
     import torch
 
-    devices = {"cpu": f"{usable_cores()} cores, {'OpenVINO' if importlib.util.find_spec('openvino') else 'torch'}"}
+    library = "OpenVINO" if importlib.util.find_spec("openvino") else "torch"
+    devices = {"cpu": f"{usable_cores()} cores, {library}, {' and '.join(native_precisions())}"}
     if torch.cuda.is_available():
         devices["cuda"] = torch.cuda.get_device_name()
     if torch.backends.mps.is_available():

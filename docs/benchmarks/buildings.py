@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for results, metrics and pictures")
     given = parser.parse_args()
     logging.getLogger("geoseg").setLevel(logging.ERROR)  # three chips of Vegas have no building, as warnings would say
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"precision": "f32"}  # the same on every processor
     for name, value in (pair.split("=", 1) for pair in given.set):
         try:
             options[name] = ast.literal_eval(value)

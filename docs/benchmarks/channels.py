@@ -80,7 +80,7 @@ def main() -> None:
         place = Affine(bundle.spec.gsd_m, 0, 5e5, 0, -bundle.spec.gsd_m, 6e5)
         with rasterio.open(folder / "scene.tif", "w", transform=place, **profile) as dst:
             dst.write(pixels)
-        options = InferenceOptions(chip_px=side, device="cpu", threads=cores)
+        options = InferenceOptions(chip_px=side, device="cpu", precision="f32", threads=cores)
         plans = [plan_inference(str(folder / "scene.tif"), one, options) for one in pair]
 
         def block(number: int) -> None:

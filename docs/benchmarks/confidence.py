@@ -63,7 +63,7 @@ def evaluate_area(area: Area, model: str | Path) -> BuildingCounts:
             left, right = (round(share * grid.width) for share in area.columns)
             corners = [grid.transform @ xy for xy in ((left, 0), (right, 0), (right, grid.height), (left, grid.height))]
             geopandas.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=grid.crs.to_wkt()).to_file(aoi)
-        asked = EvaluateSettings(labels=area.labels, model=model, aoi=aoi, aoi_where=where)
+        asked = EvaluateSettings(labels=area.labels, model=model, aoi=aoi, aoi_where=where, precision="f32")
         found = evaluate_scenes(area.image, asked).total.buildings
     assert found is not None
     return found

@@ -67,7 +67,7 @@ def pool(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def jobs(bundle: Bundle, area: str, data: Path) -> Iterator[tuple[list[Path], EvaluateSettings]]:
     """Yield the files and settings of each evaluation."""
-    common: dict[str, Any] = {"model": bundle.path}
+    common: dict[str, Any] = {"model": bundle.path, "precision": "f32"}
     if area == "dubai":
         codes = (*((color, name) for name, color in bundle.spec.colors.items()), ("#000000", "unlabelled"))
         for tile in (7, 8):

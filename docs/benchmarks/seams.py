@@ -83,7 +83,9 @@ def plan_for(
     import shapely
 
     bundle = load_bundle(model)
-    base = plan_inference([scene], bundle, InferenceOptions(chip_px=chip_px, halo_px=halo_px, blend=blend))
+    base = plan_inference(
+        [scene], bundle, InferenceOptions(chip_px=chip_px, halo_px=halo_px, blend=blend, precision="f32")
+    )
     lattice = fit_lattice(base.scene.grid.shape, chip_px=chip_px, halo_px=halo_px, multiple_px=bundle.spec.stride_px)
     area = AOI(shapely.box(window.cols.start, window.rows.start, window.cols.stop, window.rows.stop))
     return Plan(base.scene, lattice, engine or base.engine, base.channel, area, blend, base.classes)

@@ -19,6 +19,7 @@ from geoseg.cli.app import (
     Nodata,
     OutlineKind,
     Overwrite,
+    Precision,
     Quiet,
     SplitDepth,
     Threads,
@@ -99,10 +100,7 @@ def run(
         bool, typer.Option("--blend", help="Blend neighboring chips, for networks that pool over the whole chip.")
     ] = False,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["f32", "bf16", "f16"],
-        typer.Option(help="Precision; bf16 and f16 are faster on a GPU, with slightly different results."),
-    ] = "f32",
+    precision: Precision = "auto",
     threads: Threads = None,
     workers: Annotated[
         int | None,

@@ -1,17 +1,21 @@
 """Engines run a network: pixel values in, probabilities out."""
 
 from geoseg.engines.onnx import ONNX_CACHE_ENV
+from geoseg.engines.openvino import native_precisions
 from geoseg.engines.protocol import ClassSegmenter, Engine, IdentitySegmenter, ThresholdSegmenter, usable_cores
-from geoseg.engines.registry import choose_device, load_engine, worker_threads
+from geoseg.engines.registry import PRECISIONS, choose_device, choose_precision, load_engine, worker_threads
 
 __all__ = [
     "ONNX_CACHE_ENV",
     "ClassSegmenter",
     "Engine",
     "IdentitySegmenter",
+    "PRECISIONS",
     "ThresholdSegmenter",
     "choose_device",
+    "choose_precision",
     "load_engine",
+    "native_precisions",
     "usable_cores",
     "worker_threads",
 ]

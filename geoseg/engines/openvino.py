@@ -1,6 +1,7 @@
-"""The CPU engine: OpenVINO in full float precision."""
+"""The CPU engine: OpenVINO in float32, and in bfloat16 on processors that have it."""
 
 import importlib.util
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,25 +21,32 @@ class OpenVINOEngine:
     """One compiled model with one inference stream per core; each calling thread has a request of its own.
 
     Streams of one thread each gave more chips per second than one stream of all cores (`docs/benchmarks.md`), and
-    every stream computes a chip alone, so results never depend on batches or on the number of threads. Precision is
-    pinned to float32: on processors with bfloat16 units OpenVINO would otherwise round to 8 bits of mantissa.
+    every stream computes a chip alone, so results never depend on batches or on the number of threads. The precision
+    is always given: OpenVINO would otherwise take bfloat16, with 8 bits of mantissa, on processors that have it.
     """
 
     batch_size = 1
 
-    def __init__(self, compiled: "CompiledModel", streams: int) -> None:
+    def __init__(self, compiled: "CompiledModel", streams: int, precision: str = "f32") -> None:
         """Wrap a compiled model; see `load`."""
         from queue import SimpleQueue
 
         self.threads = streams
-        self.name = f"OpenVINO {import_openvino().__version__.split('-')[0]} CPU"
+        version, rounded = import_openvino().__version__.split("-")[0], f" {precision}" if precision != "f32" else ""
+        self.name = f"OpenVINO {version} CPU{rounded}"
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
     @classmethod
     def load(
-        cls, bundle: Bundle, *, chip_shape: tuple[int, int], threads: int | None = None, streams: int | None = None
+        cls,
+        bundle: Bundle,
+        *,
+        chip_shape: tuple[int, int],
+        threads: int | None = None,
+        streams: int | None = None,
+        precision: str = "f32",
     ) -> "OpenVINOEngine":
         """Compile a bundle for `(1, band, *chip_shape)` chips.
 
@@ -47,9 +55,10 @@ class OpenVINOEngine:
             chip_shape: Height and width of a chip, pixels.
             threads: CPU threads in all; every usable core by default.
             streams: Chips computed at a time, sharing the threads; one per thread by default.
+            precision: `f32`, or `bf16` on a processor that has it; see `native_precisions`.
 
         Raises:
-            DeviceError: If OpenVINO is not installed.
+            DeviceError: If OpenVINO is not installed, or would compute in another precision.
             NetworkExportError: If the network cannot be expressed in ONNX.
             BundleError: If an exported network does not fit its specification.
         """
@@ -67,13 +76,17 @@ class OpenVINOEngine:
         is_8bit = bundle.spec.pixel_max == 255
         steps.input().tensor().set_element_type(openvino.Type.u8 if is_8bit else openvino.Type.f32)
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": str(streams or threads),
             "ENABLE_CPU_PINNING": "NO",
         }
         openvino.Type.u8.to_dtype()  # its first use is not thread-safe: two first inferences at once can deadlock
-        return cls(core.compile_model(steps.build(), "CPU", settings), streams or threads)
+        compiled = core.compile_model(steps.build(), "CPU", settings)
+        found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if found != precision:  # that of a processor without the one that is asked for
+            raise DeviceError(f"OpenVINO would compute in {found}, not in {precision}. Use `precision={found!r}`.")
+        return cls(compiled, streams or threads, precision)
 
     def predict(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return `(n, channel, y, x)` probabilities of `(n, band, y, x)` pixel values."""
@@ -83,6 +96,18 @@ class OpenVINOEngine:
         finally:
             self._requests.put(request)
         return np.concatenate(results)
+
+
+@lru_cache(maxsize=1)
+def native_precisions() -> tuple[str, ...]:
+    """Return the precisions that this machine's processor has instructions for; `f32` alone without OpenVINO.
+
+    Where there are none for bfloat16, OpenVINO emulates them (AVX-512) or computes in f32 without a word (AVX2).
+    """
+    if importlib.util.find_spec("openvino") is None:
+        return ("f32",)
+    found = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("f32", "bf16") if "BF16" in found else ("f32",)
 
 
 def _check_network(model: "Model", bundle: Bundle) -> None:

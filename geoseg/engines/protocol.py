@@ -2,8 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,7 +64,7 @@ class Support:
         formats: Formats of models.
         devices: Where it runs them, the preferred ones first.
         load: Loads a bundle; raises an error that says what to do if the library or a device cannot be used.
-        precisions: What it computes in on a GPU.
+        precisions: What it computes in, by device; `f32` alone on those that are not named.
         is_parallel: True if one thread per core should call it on the CPU; False if it uses the cores by itself.
         has_gpu: Returns True if a device other than the CPU is present; called only with one of `devices`.
         no_gpu: Error message if such a device was requested and is absent, with `{device}` to fill in.
@@ -75,7 +75,7 @@ class Support:
     formats: tuple[ModelFormat, ...]
     devices: tuple[str, ...]
     load: Callable[[Bundle, EngineOptions], Engine]
-    precisions: tuple[str, ...] = ("f32",)
+    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_parallel: bool = False
     has_gpu: Callable[[str], bool] = lambda device: False
     no_gpu: str = ""
@@ -83,6 +83,10 @@ class Support:
     def supports(self, model_format: ModelFormat, device: str) -> bool:
         """Return True if the engine runs this format on this device."""
         return model_format in self.formats and device in self.devices
+
+    def precisions_on(self, device: str) -> tuple[str, ...]:
+        """Return what it computes in on one of its devices."""
+        return self.precisions.get(device, ("f32",))
 
     def is_installed(self) -> bool:
         """Return True if its library can be imported."""

@@ -2,11 +2,12 @@
 
 import logging
 import platform
+import socket
 from pathlib import Path
 
 from geoseg.bundle import Bundle
 from geoseg.engines.onnxruntime import OnnxRuntimeEngine, has_cuda
-from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.openvino import OpenVINOEngine, native_precisions
 from geoseg.engines.protocol import Engine, EngineOptions, Support, usable_cores
 from geoseg.errors import DeviceError, NetworkExportError
 from geoseg.model_file import ModelFormat
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("f32", "bf16", "f16")
+"""What `choose_precision` makes of `auto` is one of them."""
+
 GPU_FEEDERS = 8
 """Most threads that read for one GPU; each holds a block."""
 
@@ -38,7 +41,10 @@ OPENVINO = Support(
     package="openvino",
     formats=(ModelFormat.SAFETENSORS, ModelFormat.ONNX, ModelFormat.OPENVINO),
     devices=("cpu",),
-    load=lambda bundle, options: OpenVINOEngine.load(bundle, chip_shape=options.chip_shape, threads=options.threads),
+    load=lambda bundle, options: OpenVINOEngine.load(
+        bundle, chip_shape=options.chip_shape, threads=options.threads, precision=options.precision
+    ),
+    precisions={"cpu": ("f32", "bf16")},
     is_parallel=True,
 )
 ONNX_RUNTIME = Support(
@@ -57,7 +63,7 @@ TORCH = Support(
     formats=(ModelFormat.SAFETENSORS, ModelFormat.PT2),
     devices=("cuda", "mps", "cpu"),
     load=_load_torch,
-    precisions=PRECISIONS,
+    precisions={"cuda": PRECISIONS, "mps": PRECISIONS, "cpu": ("f32", "bf16")},
     has_gpu=_torch_has_gpu,
     no_gpu="`device='{device}'` needs a GPU that torch can use, and torch finds none on this machine. Use "
     "`device='cpu'` or `device='auto'`.",
@@ -103,8 +109,62 @@ def worker_threads(device: str, threads: int | None = None, model_format: ModelF
     """Return how many threads should feed the engine of a device; see `docs/benchmarks.md` for the measurement."""
     if choose_device(device, model_format) != "cpu":
         return max(2, min(threads or usable_cores(), GPU_FEEDERS))
-    installed = [engine for engine in ENGINES if engine.supports(model_format, "cpu") and engine.is_installed()]
-    return (threads or usable_cores()) if installed and installed[0].is_parallel else 1
+    return (threads or usable_cores()) if _serving(model_format, "cpu").is_parallel else 1
+
+
+def _serving(model_format: ModelFormat, device: str) -> Support:
+    """Return the engine that is used: the first one that is installed, else the last one, which says what to do."""
+    engines = [engine for engine in ENGINES if engine.supports(model_format, device)]
+    return next((engine for engine in engines if engine.is_installed()), engines[-1])
+
+
+def choose_precision(
+    precision: str = "auto",
+    *,
+    device: str = "auto",
+    model_format: ModelFormat = ModelFormat.SAFETENSORS,
+    is_8bit: bool = True,
+) -> str:
+    """Return the precision to compute in, once for all workers of a run.
+
+    Args:
+        precision: `auto` takes bf16 for 8-bit pixels where OpenVINO runs the model on a processor that has it, and
+            f32 otherwise; see `docs/benchmarks.md` for what it gains and loses.
+        device: See `choose_device`.
+        model_format: Format of the model.
+        is_8bit: True if the pixels of the scene and of the model have 8 bits.
+
+    Raises:
+        DeviceError: If there is no such precision.
+    """
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise DeviceError(f"There is no precision {precision!r}. Choose one of auto, {', '.join(PRECISIONS)}.")
+    if not is_8bit or device not in ("auto", "cpu") or _serving(model_format, "cpu") is not OPENVINO:
+        return "f32"
+    is_quick = choose_device(device, model_format) == "cpu" and "bf16" in native_precisions()
+    return "bf16" if is_quick else "f32"
+
+
+def _check_precision(precision: str, device: str, model_format: ModelFormat) -> None:
+    """Refuse a precision that the engine or the processor does not have: results would be others, or take long.
+
+    Raises:
+        DeviceError: If it is refused.
+    """
+    engine = _serving(model_format, device)
+    if precision not in (known := engine.precisions_on(device)):
+        raise DeviceError(
+            f"`precision={precision!r}` is not for {engine.name} on {device!r}, which computes in "
+            f"{' or '.join(known)}. Omit `precision`."
+        )
+    if device == "cpu" and precision not in native_precisions():
+        raise DeviceError(
+            f"The processor of {socket.gethostname()} has no instructions for {precision} (AMX, AVX-512 BF16) and "
+            "would be slow or give other results. Use `precision='f32'`, with `overwrite=True` for a run begun "
+            f"in {precision}, or continue that run on machines that have them."
+        )
 
 
 def load_engine(
@@ -122,22 +182,16 @@ def load_engine(
         chip_shape: Height and width of the chips, pixels.
         device: See `choose_device`.
         threads: CPU threads in all; every core by default.
-        precision: `f32`; or `bf16` or `f16`, faster and less exact, where torch runs the network on a GPU.
+        precision: `f32`; or `bf16`, faster and less exact, on processors and GPUs that have it; or `f16` on a GPU.
 
     Raises:
         DeviceError: If the device is absent, or cannot do what is asked for.
         BundleError: If the weights do not fit the network.
     """
-    options = EngineOptions(chip_shape, choose_device(device, bundle.format), threads, precision)
     if precision not in PRECISIONS:
         raise DeviceError(f"There is no precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
-    on_gpu = [engine for engine in ENGINES if bundle.format in engine.formats and engine.devices != ("cpu",)]
-    lacking = [engine.name for engine in on_gpu if precision not in engine.precisions]
-    if precision != "f32" and (options.device == "cpu" or lacking):
-        where = lacking[0] if lacking else "the CPU"
-        raise DeviceError(
-            f"`precision={precision!r}` is for torch on a GPU; {where} computes in f32. Omit `precision`."
-        )
+    options = EngineOptions(chip_shape, choose_device(device, bundle.format), threads, precision)
+    _check_precision(precision, options.device, bundle.format)
     *preferred, last = (engine for engine in ENGINES if engine.supports(bundle.format, options.device))
     for engine in preferred:
         if engine.is_installed():

@@ -125,6 +125,7 @@ class ScoredModel:
             aoi_where=settings.aoi_where,
             blend=settings.blend,
             device=settings.device,
+            precision=settings.precision,
             threads=settings.threads,
             crs=settings.crs,
             nodata=settings.nodata,
@@ -170,7 +171,12 @@ class ScoredModel:
             image=plan.scene,
             colors=dict(zip(spec.classes, spec.class_colors, strict=True)) if has_colors else {},
             unscored=tuple(spec.training.get("fit", {}).get("unscored", ())),
-            facts={"model": spec.name, "key": self.bundle.key, "threshold": threshold},
+            facts={
+                "model": spec.name,
+                "key": self.bundle.key,
+                "inference_precision": plan.precision,
+                "threshold": threshold,
+            },
         )
 
 
@@ -253,6 +259,7 @@ class ScoredRun:
                 "run": str(folder),
                 "model": model.get("name"),
                 "key": model.get("key"),
+                "inference_precision": (report.get("facts") or {}).get("precision"),
                 "threshold": used,
             },
         )

@@ -61,7 +61,8 @@ class EvaluateSettings:
         pictures: Also draw pictures.
         overwrite: Replace existing results.
 
-    `blend`, `device`, `threads`, `crs`, `nodata`, `alpha`, `chip_px` and `halo_px` are those of `InferenceOptions`.
+    `blend`, `device`, `precision`, `threads`, `crs`, `nodata`, `alpha`, `chip_px` and `halo_px` are those of
+    `InferenceOptions`.
     """
 
     labels: Path
@@ -86,6 +87,7 @@ class EvaluateSettings:
     pictures: bool = True
     blend: bool = False
     device: str = "auto"
+    precision: str = "auto"
     threads: int | None = None
     overwrite: bool = False
     crs: str | None = None

@@ -44,7 +44,7 @@ def predict_scene(
     aoi_where: str | None = None,
     blend: bool = False,
     device: str = "auto",
-    precision: str = "f32",
+    precision: str = "auto",
     threads: int | None = None,
     chip_px: int | None = None,
     halo_px: int | None = None,
@@ -68,7 +68,7 @@ def predict_scene(
         aoi_where: OGR attribute filter on a file.
         blend: Blend chips over their halos.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `f32`, or `bf16` or `f16` on a GPU.
+        precision: `auto`, `f32`, `bf16` or `f16`.
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.

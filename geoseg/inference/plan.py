@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
-from geoseg.engines import Engine, load_engine
+from geoseg.engines import Engine, choose_precision, load_engine
 from geoseg.errors import BandMismatchError, UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, Area, read_aoi
@@ -101,6 +101,17 @@ class Plan:
         return replace(self, scene=self.scene.absolute(), engine=engine)
 
     @property
+    def precision(self) -> str:
+        """What the engine computes in."""
+        return self.engine.precision if isinstance(self.engine, EngineRecipe) else "f32"
+
+    def in_precision(self, precision: str) -> "Plan":
+        """Return the plan with an engine that computes in another precision."""
+        if not isinstance(self.engine, EngineRecipe) or precision == self.precision:
+            return self
+        return replace(self, engine=replace(self.engine, precision=precision))
+
+    @property
     def has_class_raster(self) -> bool:
         """True where the likeliest class is kept: one class or two are told apart by the target's probability."""
         return len(self.classes) > 2
@@ -166,7 +177,7 @@ class InferenceOptions:
         aoi_where: OGR attribute filter on a file, such as `split = 'test'`.
         blend: Blend chips over their halos.
         device: `auto`, `cpu`, `cuda` or `mps`; see `geoseg.engines.choose_device`.
-        precision: `f32`, or `bf16` or `f16` on a GPU; see `geoseg.engines.load_engine`.
+        precision: `auto`, `f32`, `bf16` or `f16`; see `geoseg.engines.choose_precision` and `load_engine`.
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
@@ -181,7 +192,7 @@ class InferenceOptions:
     aoi_where: str | None = None
     blend: bool = False
     device: str = "auto"
-    precision: str = "f32"
+    precision: str = "auto"
     threads: int | None = None
     chip_px: int | None = None
     halo_px: int | None = None
@@ -280,9 +291,21 @@ def lay_chips(scene: Scene, area: AOI | None, bundle: Bundle, options: Inference
     """Lay a model's chips over a scene that fits it."""
     spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, options)
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
-    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, options.device, options.threads, options.precision)
+    device, precision = _choose_computing(scene, bundle, options)
+    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, options.threads, precision)
     covered = () if isinstance(scene, Composite) else data_windows(scene)
     return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered, spec.auxiliary)
+
+
+def _choose_computing(scene: Scene, bundle: Bundle, options: InferenceOptions) -> tuple[str, str]:
+    """Return device and precision; with bf16 that was chosen for this processor, no worker uses a GPU instead."""
+    pixels = {part.scene.dtype for part in scene.parts} if isinstance(scene, Composite) else {scene.dtype}
+    is_8bit = pixels == {"uint8"} and bundle.spec.pixel_max == 255
+    precision = choose_precision(options.precision, device=options.device, model_format=bundle.format, is_8bit=is_8bit)
+    if options.precision != "auto" or precision == "f32":
+        return options.device, precision
+    log.info("Computing in %s on the CPU; `precision='f32'` is slower and a little more exact", precision)
+    return "cpu", precision
 
 
 def fit_scene(

@@ -35,6 +35,7 @@ from geoseg.run.ledger import (
     has_extras,
     is_finished,
     read_json,
+    recorded_precision,
     remove_leftovers,
 )
 from geoseg.run.record import BatchRecord, known_names, open_record, read_records
@@ -296,7 +297,9 @@ class _Batch:
 
 def _plan_unless_finished(source: SceneSource, bundle: Bundle, settings: RunSettings) -> Plan | None:
     """Plan one scene; None if its result exists, which is checked without opening the scene."""
-    facts, out = run_facts(source.paths, bundle, settings), open_store(str(settings.out))
+    out = open_store(str(settings.out))
+    recorded = recorded_precision(out) if settings.precision == "auto" else None
+    facts = run_facts(source.paths, bundle, replace(settings, precision=recorded or settings.precision))
     if not settings.overwrite and is_finished(out, facts, settings) and has_extras(out, settings):
         remove_leftovers(out)
         return None

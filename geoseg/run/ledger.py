@@ -21,6 +21,7 @@ from pathlib import PurePath
 from typing import Any
 
 from geoseg._version import __version__
+from geoseg.engines import PRECISIONS
 from geoseg.errors import ExistingResultError, MissingFileError, OutputError, RunFolderError
 from geoseg.grid import Block
 from geoseg.io.aside import check_folder, is_whole_database
@@ -245,6 +246,16 @@ def _damaged(store: Store, name: str, why: str) -> RunFolderError:
         f"{store.url}/{name} is damaged: {why}. Copy the folder again, or make the result again, in another folder or "
         "with `overwrite=True`."
     )
+
+
+def recorded_precision(out: Store) -> str | None:
+    """Return the precision of the run in a folder, finished or not; None if there is none, or it is not known."""
+    base = base_store(out)
+    for store, name in ((base, PLAN), (out, REPORT_FILE), (base, RENEWED)):
+        facts = (read_json(store, name) or {}).get("facts")
+        if isinstance(facts, dict) and facts.get("precision") in PRECISIONS:
+            return str(facts["precision"])
+    return None
 
 
 def open_ledger(out: Store, facts: Facts, *, block_px: int, blocks: int, name: str, overwrite: bool = False) -> Ledger:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from geoseg.bundle import Bundle
 from geoseg.errors import DamagedPartError, GeosegError, ReadError, UnfinishedError
@@ -25,6 +26,7 @@ from geoseg.run.ledger import (
     is_finished,
     open_ledger,
     read_json,
+    recorded_precision,
     remove_if_empty,
     remove_leftovers,
 )
@@ -32,7 +34,7 @@ from geoseg.run.parts import is_intact, part_name
 from geoseg.run.renew import add_extras, can_renew, renew_buildings
 from geoseg.run.report import RunSummary, Stages
 from geoseg.run.schedule import Outcome, Task
-from geoseg.run.settings import Facts, RunSettings, run_facts
+from geoseg.run.settings import Facts, RunSettings, key_of, run_facts
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ def open_session(
         BusyError: If another client is working on it.
         OutputError: If the folder cannot be written to.
     """
-    out, facts = open_store(settings.folder_of(plan.scene.name)), run_facts(plan.scene.paths, bundle, settings)
+    out, asked = open_store(settings.folder_of(plan.scene.name)), settings
+    plan, settings, facts = settle_precision(out, plan, bundle, asked)
     if not settings.is_in_process:
         plan, out = plan.absolute(), out.absolute() if isinstance(out, LocalStore) else out
     check_place(out)
@@ -91,6 +94,7 @@ def open_session(
             check_room(out, grid.height * grid.width, plan.raster_count)
         opened: list[Session] = []
         lease = stack.enter_context(hold_lease(base, lambda: opened[0].write_progress() if opened else None))
+        plan, settings, facts = settle_precision(out, plan, bundle, asked)  # of a run that another client has started
         if not settings.overwrite and is_finished(out, facts, settings):  # while this client waited for another one
             log.info("%s is already finished", out.url)
             stack.close()
@@ -117,6 +121,31 @@ def open_session(
         stack.close()
         remove_if_empty(out)
         raise
+
+
+def settle_precision(out: Store, plan: Plan, bundle: Bundle, settings: RunSettings) -> tuple[Plan, RunSettings, Facts]:
+    """Return plan, settings and facts with the precision of a run: where `auto` is asked for, that of the run folder.
+
+    So a run is continued in its precision on any machine, and none is mixed with another. One that is overwritten
+    counts only if its blocks or probabilities are kept.
+
+    Args:
+        out: The run folder.
+        plan: The plan, in the precision of this machine if `auto` is asked for.
+        bundle: The model.
+        settings: What is asked for.
+    """
+    own = replace(settings, precision=plan.precision) if settings.precision == "auto" else settings
+    facts = run_facts(plan.scene.paths, bundle, own)
+    recorded = recorded_precision(out)
+    if settings.precision != "auto" or recorded in (None, plan.precision):
+        return plan, own, facts
+    kept = facts | {"precision": recorded}
+    is_continued = (read_json(base_store(out), PLAN) or {}).get("key") == key_of(kept)
+    if settings.overwrite and not is_continued and not can_renew(out, kept):
+        return plan, own, facts
+    log.info("%s has a run in `precision=%r`, which is kept", out.url, recorded)
+    return plan.in_precision(recorded), replace(settings, precision=recorded), kept
 
 
 def _warn_of_damage(out: Store) -> None:

@@ -432,6 +432,7 @@ def _score(bundle: Bundle, held: Sequence[tuple["LabeledScene", Path]], settings
             aoi=areas,
             aoi_where="split = 'held'",
             buildings=False,
+            precision="f32",  # what is kept must not depend on the processor
             **settings.scene_keys,
         )
         scores.append(evaluate_scenes(scene.image, asked).total)

@@ -181,6 +181,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("no_pictures", "--no-pictures", {"pictures": False}),
         ("blend", "--blend", {"blend": True}),
         ("device", "--device mps", {"device": "mps"}),
+        ("precision", "--precision bf16", {"precision": "bf16"}),
         ("threads", "--threads 3", {"threads": 3}),
         ("overwrite", "--overwrite", {"overwrite": True}),
     ),
@@ -277,7 +278,7 @@ IN_PYTHON_ALONE = {("run", "chip_px"), ("run", "halo_px"), ("evaluate", "chip_px
 SHORT = {"model": "-m", "out": "-o", "labels": "-l", "folds": "-k", "trials": "-n", "quiet": "-q"}
 CHOICES = {
     "device": {"auto", "cpu", "cuda", "mps"},
-    "precision": {"f32", "bf16", "f16"},
+    "precision": {"auto", "f32", "bf16", "f16"},
     "grid": {"model", "scene"},
     "mosaic": {"first", "latest", "mean"},
     "errors": {"stop", "nodata"},

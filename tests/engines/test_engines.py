@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from geoseg.engines import (
     IdentitySegmenter,
     ThresholdSegmenter,
     choose_device,
+    choose_precision,
     load_engine,
 )
 from geoseg.engines.onnx import cache_folder, onnx_path
-from geoseg.engines.openvino import OpenVINOEngine
+from geoseg.engines.openvino import OpenVINOEngine, native_precisions
 from geoseg.engines.protocol import Support
 from geoseg.engines.registry import ENGINES
 from geoseg.engines.torch import TorchEngine
@@ -351,8 +353,98 @@ def test_mixed_precision_is_near_and_says_so(bundle: Bundle, chips, reference) -
 def test_a_precision_that_is_not_to_be_had_is_refused(bundle: Bundle) -> None:
     with pytest.raises(DeviceError, match=r"no precision 'int8'.*f32, bf16, f16"):
         load_engine(bundle, chip_shape=CHIP, device="cpu", precision="int8")
-    with pytest.raises(DeviceError, match="`precision='bf16'` is for torch on a GPU; the CPU computes in f32"):
+    with pytest.raises(DeviceError, match=r"no precision 'int8'.*auto, f32, bf16, f16"):
+        choose_precision("int8")
+    with pytest.raises(
+        DeviceError, match="`precision='f16'` is not for OpenVINO on 'cpu', which computes in f32 or bf16"
+    ):
+        load_engine(bundle, chip_shape=CHIP, device="cpu", precision="f16")
+
+
+def on_processor(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
+    """Play a processor that has these precisions."""
+    monkeypatch.setattr("geoseg.engines.registry.native_precisions", lambda: precisions)
+
+
+def test_a_precision_that_the_processor_does_not_have_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_processor(monkeypatch, "f32")
+    with pytest.raises(DeviceError, match=r"processor of \S+ has no instructions for bf16.*Use `precision='f32'`"):
         load_engine(bundle, chip_shape=CHIP, device="cpu", precision="bf16")
+
+
+def test_openvino_does_not_compute_in_another_precision_without_a_word(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on a processor that has only AVX2."""
+    from openvino import Core
+
+    compile_model = Core.compile_model
+
+    def without(core: Core, model: object, device: str, settings: dict[str, str]) -> object:
+        return compile_model(core, model, device, settings | {"INFERENCE_PRECISION_HINT": "f32"})
+
+    monkeypatch.setattr(Core, "compile_model", without)
+    with pytest.raises(DeviceError, match="would compute in f32, not in bf16"):
+        OpenVINOEngine.load(bundle, chip_shape=CHIP, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, "bf16"),
+        ({"device": "cpu"}, "bf16"),
+        ({"model_format": ModelFormat.ONNX, "device": "cpu"}, "bf16"),
+        ({"model_format": ModelFormat.OPENVINO, "device": "cpu"}, "bf16"),
+        ({"model_format": ModelFormat.PT2, "device": "cpu"}, "f32"),
+        ({"is_8bit": False}, "f32"),
+        ({"device": "cuda"}, "f32"),
+        ({"precision": "f32"}, "f32"),
+        ({"precision": "f16"}, "f16"),
+    ],
+)
+def test_auto_is_what_loses_nothing_and_is_fast(
+    asked: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices(monkeypatch, cuda=False, mps=False)
+    on_processor(monkeypatch, "f32", "bf16")
+    assert choose_precision(**asked) == expected
+    on_processor(monkeypatch, "f32")
+    assert choose_precision(**asked) == (expected if "precision" in asked else "f32")
+
+
+def test_auto_is_float32_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices(monkeypatch, cuda=True, mps=False)
+    on_processor(monkeypatch, "f32", "bf16")
+    assert choose_precision() == "f32"
+
+
+def test_a_network_that_onnx_cannot_say_keeps_its_precision_on_torch(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips, reference: np.ndarray
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setenv(ONNX_CACHE_ENV, str(tmp_path))
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    on_processor(monkeypatch, "f32", "bf16")
+    engine = load_engine(bundle, chip_shape=CHIP, device="cpu", threads=1, precision="bf16")
+    assert engine.name.endswith("cpu bf16")
+    assert 1e-6 < np.abs(engine.predict(chips[:1]) - reference[:1]).mean() < 0.01
+
+
+@pytest.mark.skipif("bf16" not in native_precisions(), reason="the processor has no bfloat16 (AMX, AVX-512 BF16)")
+def test_bfloat16_is_near_float32_says_so_and_gives_a_chip_the_same_numbers_in_any_company(
+    bundle: Bundle, chips, reference: np.ndarray
+) -> None:
+    one, two = (load_engine(bundle, chip_shape=CHIP, device="cpu", threads=n, precision="bf16") for n in (1, 2))
+    found = one.predict(chips)
+    assert one.name.endswith("CPU bf16")
+    assert found.dtype == np.float32
+    assert 1e-6 < np.abs(found - reference).mean() < 0.01
+    np.testing.assert_array_equal(two.predict(chips), found)
+    np.testing.assert_array_equal(two.predict(chips[1:2]), found[1:2])
 
 
 def test_a_strange_name_is_safe_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

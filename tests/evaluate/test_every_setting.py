@@ -288,6 +288,15 @@ def device(b: Bench) -> None:
     assert [engine(b).device, engine(b, device="cuda").device] == ["auto", "cuda"]
 
 
+def precision(b: Bench) -> None:
+    b.patch.setattr("geoseg.engines.registry.native_precisions", lambda: ("f32", "bf16"))
+    assert [engine(b).precision, engine(b, precision="f32").precision] == ["bf16", "f32"]
+    for asked, found in (("auto", "bf16"), ("f32", "f32")):
+        b.score(precision=asked, out=b.folder / asked)
+        written = json.loads((b.folder / asked / "metrics.json").read_text())
+        assert written["inference_precision"] == written["scenes"]["scene"]["inference_precision"] == found
+
+
 def threads(b: Bench) -> None:
     assert [engine(b).threads, engine(b, threads=3).threads] == [None, 3]
 
@@ -366,7 +375,7 @@ def instances(b: Bench) -> None:
 CASES = (
     *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
-    *(nodata, alpha),
+    *(nodata, alpha, precision),
     *(chip_px, halo_px, codes, layer, column, elsewhere, instances),
 )
 
