@@ -36,6 +36,9 @@ OFF_GRID_PX = 0.05
 
 RAW_SOURCES = "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE"
 
+SHOWN = 100
+"""Characters of a name in a message."""
+
 SOURCE_TAGS = ("SourceFilename", "SourceDataset")
 
 
@@ -117,16 +120,19 @@ def _parse(text: str, path: str) -> ElementTree.Element:
     """Return the root of a VRT; an empty one if it is not XML, which GDAL reports.
 
     Raises:
-        NotARasterError: If it is not XML and not ASCII: GDAL would cut what it quotes of it within a character.
+        NotARasterError: If GDAL would report it in half a character: it quotes up to a byte, and more than ASCII.
     """
+    may_break = not text.isascii() or "&#" in text  # of which a VRT may have the number of half a character
     try:
-        return ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text)
+        names = (name for element in root.iter() for name in (element.tag, *element.keys()))
+        odd = next((name for name in names if not str(name).isascii()), None) if may_break else None
+        cause = f"there is no element or attribute {odd[:SHOWN]!r}" if odd else ""
     except ElementTree.ParseError as err:
-        if not text.isascii():
-            raise NotARasterError(
-                f"{path} is a VRT that is not well-formed XML ({err}). Build it again with `gdalbuildvrt`."
-            ) from err
-        return ElementTree.Element("VRTDataset")
+        root, cause = ElementTree.Element("VRTDataset"), str(err) if may_break else ""
+    if cause:
+        raise NotARasterError(f"{path} is not well-formed as a VRT ({cause}). Build it again with `gdalbuildvrt`.")
+    return root
 
 
 def _local_sources(root: ElementTree.Element, folder: Path) -> Iterator[Path]:

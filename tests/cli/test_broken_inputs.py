@@ -339,7 +339,15 @@ SCENES: dict[str, tuple[Make, str]] = {
     ),
     "a VRT that is not XML, with letters of more than one byte": (
         lambda i: i.run(i.write("a.vrt", f"<VRTDataset {GEO}<VRTRasterBand{'é' * 3000}")),
-        "not well-formed XML",
+        "not well-formed as a VRT",
+    ),
+    "a VRT with the number of half a character": (
+        lambda i: i.run(i.vrt(BAND.format("", SOURCE.format(i.scene)).replace("Byte", "&#55356;"))),
+        "not well-formed as a VRT",
+    ),
+    "a VRT with an endless element": (
+        lambda i: i.run(i.vrt(f"<{'é' * 3000}/>{BAND.format('', SOURCE.format(i.scene))}")),
+        "no element or attribute",
     ),
     "a VRT that is not text": (lambda i: i.run(i.write("a.vrt", f"<VRTDataset {GEO}".encode() + b"\xff\xfe")), "UTF-8"),
     "a VRT of the password file": (
