@@ -17,7 +17,17 @@ if TYPE_CHECKING:
         review_run,
     )
     from geoseg.inference import predict_scene
-    from geoseg.run import RunSettings, VectorizeSettings, run_each, run_inputs, run_mosaic, run_scene, vectorize_raster
+    from geoseg.run import (
+        MergeSettings,
+        RunSettings,
+        VectorizeSettings,
+        merge_results,
+        run_each,
+        run_inputs,
+        run_mosaic,
+        run_scene,
+        vectorize_raster,
+    )
     from geoseg.scene import open_scene
     from geoseg.training.finetune import FinetuneSettings, finetune
     from geoseg.vectorize import Simplify, polygonize
@@ -26,6 +36,7 @@ __all__ = [
     "CompareSettings",
     "EvaluateSettings",
     "FinetuneSettings",
+    "MergeSettings",
     "ReviewSettings",
     "RunSettings",
     "Simplify",
@@ -36,6 +47,7 @@ __all__ = [
     "evaluate_scenes",
     "finetune",
     "load_model",
+    "merge_results",
     "open_scene",
     "polygonize",
     "predict_scene",
@@ -51,6 +63,7 @@ _HOMES = {
     "CompareSettings": "geoseg.evaluate",
     "EvaluateSettings": "geoseg.evaluate",
     "FinetuneSettings": "geoseg.training.finetune",
+    "MergeSettings": "geoseg.run",
     "ReviewSettings": "geoseg.evaluate",
     "RunSettings": "geoseg.run",
     "Simplify": "geoseg.vectorize",
@@ -60,6 +73,7 @@ _HOMES = {
     "evaluate_scenes": "geoseg.evaluate",
     "finetune": "geoseg.training.finetune",
     "load_model": "geoseg.bundle",
+    "merge_results": "geoseg.run",
     "open_scene": "geoseg.scene",
     "polygonize": "geoseg.vectorize",
     "predict_scene": "geoseg.inference",

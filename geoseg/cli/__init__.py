@@ -15,6 +15,7 @@ from geoseg.cli import (  # each registers its commands
     compare,
     evaluate,
     finetune,
+    merge,
     models,
     review,
     run,
@@ -25,7 +26,20 @@ from geoseg.cli import (  # each registers its commands
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
 
-__all__ = ["app", "compare", "evaluate", "finetune", "main", "models", "review", "run", "status", "train", "vectorize"]
+__all__ = [
+    "app",
+    "compare",
+    "evaluate",
+    "finetune",
+    "main",
+    "merge",
+    "models",
+    "review",
+    "run",
+    "status",
+    "train",
+    "vectorize",
+]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 

@@ -25,6 +25,7 @@ ORDER = (
     "run",
     "vectorize",
     "status",
+    "merge",
     "evaluate",
     "review",
     "compare",

@@ -50,7 +50,7 @@ def to_batch(footprints: "Footprints") -> "pyarrow.RecordBatch":
         "vertices": footprints.vertices,
         "outline": pa.array(np.array(KINDS)[footprints.kind].tolist(), pa.string()),
         "geometry": pa.Array.from_buffers(pa.large_binary(), count, [None, offset, wkb]),
-        "bbox": _boxes(footprints.bounds),
+        "bbox": boxes_of(footprints.bounds),
     }
     return pa.record_batch(columns).take(np.lexsort((footprints.col, footprints.row)))
 
@@ -62,7 +62,7 @@ def frame_batch(footprints: "GeoDataFrame") -> "pyarrow.RecordBatch":
     attributes = footprints.drop(columns=footprints.geometry.name)
     columns = {str(name): pa.array(values.to_numpy()) for name, values in attributes.items()}
     columns["geometry"] = pa.array(footprints.geometry.to_wkb(), pa.binary())
-    columns["bbox"] = _boxes(footprints.bounds.to_numpy())
+    columns["bbox"] = boxes_of(footprints.bounds.to_numpy())
     return pa.record_batch(columns)
 
 
@@ -167,7 +167,8 @@ def as_one(rows: "pyarrow.Table") -> "pyarrow.RecordBatch":
     return rows.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], schema=rows.schema)
 
 
-def _boxes(bounds: np.ndarray[Any, np.dtype[np.float64]]) -> "pyarrow.StructArray":
+def boxes_of(bounds: np.ndarray[Any, np.dtype[np.float64]]) -> "pyarrow.StructArray":
+    """Return boxes, `(row, 4)` as left, bottom, right, top, as the column `bbox`."""
     import pyarrow as pa
 
     return pa.StructArray.from_arrays([pa.array(side) for side in bounds.T.copy()], names=BOX)

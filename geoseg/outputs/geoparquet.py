@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyproj import CRS
 
 from geoseg._version import __version__
 from geoseg.io.aside import reported
@@ -68,6 +69,14 @@ def read_batches(path: Path) -> Iterator["pyarrow.RecordBatch"]:
             yield as_one(file.read_row_group(group))
         if not file.num_row_groups:
             yield as_one(file.schema_arrow.empty_table())
+
+
+def read_crs(path: Path) -> CRS | None:
+    """Return the CRS of what was written."""
+    from pyarrow.parquet import read_metadata
+
+    document = json.loads(read_metadata(path).metadata[b"geo"])["columns"]["geometry"]["crs"]
+    return CRS.from_json_dict(document) if document is not None else None
 
 
 def _forget_members(document: dict[str, Any]) -> None:

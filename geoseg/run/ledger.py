@@ -207,8 +207,8 @@ def read_progress(base: Store) -> dict[str, Any]:
 
 def read_batch(base: Store, name: str) -> dict[str, Any]:
     """Return the contents of a list in `BATCHES`; nothing if there is no readable one; raises as `read_plan`."""
-    types = {"scenes": [{"name": str, "path": str}], "failed": dict, "outside": [str]}
-    return _read_checked(base, name, types, tuple(types)) or {}
+    types = {"scenes": [{"name": str, "path": str}], "failed": dict, "outside": [str], "days": dict}
+    return _read_checked(base, name, types, ("scenes", "failed", "outside")) or {}
 
 
 def _read_checked(store: Store, name: str, types: Any, needed: Sequence[str]) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ class BatchRecord:
         paths: The file of each scene, by name.
         failed: What each failed scene failed with, and the `run` of the result that it had then, by name.
         outside: Names of scenes outside the AOI.
+        days: When scenes were taken, `2023-05-01`, by name, as far as it is known.
         is_begun: True once one of the scenes has been begun, or was finished before.
     """
 
@@ -37,6 +38,7 @@ class BatchRecord:
     paths: dict[str, str]
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
+    days: dict[str, str] = field(default_factory=dict)
     is_begun: bool = False
 
     def note_failure(self, name: str, error: str, run: str | None) -> None:
@@ -52,7 +54,7 @@ class BatchRecord:
     def write(self) -> None:
         """Write the list."""
         scenes = [{"name": name, "path": path} for name, path in self.paths.items()]
-        found = {"scenes": scenes, "failed": self.failed, "outside": self.outside}
+        found = {"scenes": scenes, "failed": self.failed, "outside": self.outside, "days": self.days}
         self.store.write(SCENES, json.dumps(found, indent=1).encode())
 
 
@@ -64,7 +66,8 @@ def read_records(out: Store) -> list[BatchRecord]:
         found = read_batch(base, name) if last == SCENES else None
         if found:
             paths = {str(scene["name"]): str(scene["path"]) for scene in found["scenes"]}
-            records.append(BatchRecord(open_store(f"{base.url}/{folder}"), paths, found["failed"], found["outside"]))
+            store, days = open_store(f"{base.url}/{folder}"), found.get("days", {})
+            records.append(BatchRecord(store, paths, found["failed"], found["outside"], days))
     return records
 
 
@@ -99,7 +102,8 @@ def open_record(out: Store, sources: Sequence[SceneSource]) -> Iterator[BatchRec
     """
     paths = {source.name: identity(source.paths[0]) for source in sources}
     own = hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:8]
-    record = BatchRecord(open_store(f"{base_store(out).url}/{BATCHES}/{own}"), paths)
+    days = {source.name: source.datetime.date().isoformat() for source in sources if source.datetime is not None}
+    record = BatchRecord(open_store(f"{base_store(out).url}/{BATCHES}/{own}"), paths, days=days)
     is_held = is_kept = False
     try:
         with hold_lease(record.store, lambda: None):

@@ -40,6 +40,7 @@ COMMANDS = {
     "run": Command("a.tif", "geoseg.run", "run_inputs", {"inputs": ("a.tif",), "quiet": False}),
     "vectorize": Command("p.tif", "geoseg.run", "vectorize_raster", {"source": "p.tif"}),
     "evaluate": Command("-l t.tif", "geoseg.evaluate", "evaluate_scenes", {"paths": (), "labels": Path("t.tif")}),
+    "merge": Command("out", "geoseg.run", "merge_results", {"location": "out"}),
     "review": Command("out", "geoseg.evaluate", "review_run", {"run": "out"}),
     "compare": Command(
         "out map.gpkg", "geoseg.evaluate", "compare_with_map", {"run": "out", "map_file": Path("map.gpkg")}
@@ -185,6 +186,12 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("threads", "--threads 3", {"threads": 3}),
         ("overwrite", "--overwrite", {"overwrite": True}),
     ),
+    "merge": (
+        ("out", "--out o.fgb", {"out": Path("o.fgb")}),
+        ("target_crs", "--target-crs EPSG:2056", {"target_crs": "EPSG:2056"}),
+        ("overwrite", "--overwrite", {"overwrite": True}),
+        ("quiet", "--quiet", {"says": False}),
+    ),
     "review": (
         ("out", "--out o", {"out": Path("o")}),
         ("cell_m", "--cell-m 2.5", {"cell_m": 2.5}),
@@ -256,8 +263,10 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
 }
 
 NEEDED = {
-    (command, name) for command in ("train", "crossval", "search", "data show", "recipes show") for name in ("recipe",)
-} | {("models export", "model"), ("status", "run"), ("review", "run"), ("compare", "run"), ("compare", "map_file")}
+    *((command, "recipe") for command in ("train", "crossval", "search", "data show", "recipes show")),
+    *(("models export", "model"), ("status", "run"), ("merge", "batch"), ("review", "run")),
+    *(("compare", "run"), ("compare", "map_file")),
+}
 """Arguments that every case of their command gives."""
 
 PRINTED = {
