@@ -169,7 +169,8 @@ Formats = Annotated[
     typer.Option(
         "--format",
         help="Formats of the footprints: gpkg (GeoPackage), parquet (GeoParquet, always written), fgb (FlatGeobuf), "
-        "geojson (longitude and latitude). Separated by commas; gpkg,parquet by default.",
+        "geojson (longitude and latitude), pmtiles (vector tiles for web maps). Separated by commas; gpkg,parquet by "
+        "default.",
         show_default=False,
     ),
 ]

@@ -61,6 +61,9 @@ def frame_batch(footprints: "GeoDataFrame") -> "pyarrow.RecordBatch":
 
     attributes = footprints.drop(columns=footprints.geometry.name)
     columns = {str(name): pa.array(values.to_numpy()) for name, values in attributes.items()}
+    for name, values in columns.items():
+        if pa.types.is_null(values.type):  # a column of text without any
+            columns[name] = values.cast(pa.string())
     columns["geometry"] = pa.array(footprints.geometry.to_wkb(), pa.binary())
     columns["bbox"] = boxes_of(footprints.bounds.to_numpy())
     return pa.record_batch(columns)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from geoseg.errors import MissingCRSError, UsageError
 from geoseg.io.aside import write_all_aside
 from geoseg.outputs.batches import ROW_GROUP, frame_batch, rebatch
-from geoseg.outputs.gdal import LAYER, FlatGeobuf, GeoJSON, GeoPackage
+from geoseg.outputs.gdal import LAYER, FlatGeobuf, GeoJSON, GeoPackage, PMTiles
 from geoseg.outputs.geoparquet import GeoParquet, read_batches
 from geoseg.third_party import ignore_warnings
 
@@ -46,7 +46,7 @@ class FootprintWriter(Protocol):
 
     @property
     def needs_crs(self) -> bool:
-        """Whether it holds longitude and latitude, and so no footprints without a CRS."""
+        """Whether it has a CRS of its own, and so no footprints without a CRS."""
 
     def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
         """Write a stream of footprints to a path where nothing lies yet, and return how many there were.
@@ -67,6 +67,7 @@ FORMATS: Mapping[str, FootprintWriter] = {
     "parquet": GeoParquet(),
     "fgb": FlatGeobuf(),
     "geojson": GeoJSON(),
+    "pmtiles": PMTiles(),
 }
 """The vector formats by name, in the order of a result's files. To add one, write such a class and name it here."""
 
@@ -100,8 +101,8 @@ def check_crs(formats: Sequence[str], crs: object, scene: str) -> None:
     needy = [name for name in formats if FORMATS[name].needs_crs]
     if crs is None and needy:
         raise MissingCRSError(
-            f"{scene} has no CRS of a place on Earth, and `formats={','.join(needy)}` is in longitude and latitude. "
-            "Set it with `crs`, such as EPSG:32630, or omit this format."
+            f"{scene} has no CRS of a place on Earth, which `formats={','.join(needy)}` needs. Set it with `crs`, such "
+            "as EPSG:32630, or omit this format."
         )
 
 

@@ -1,12 +1,15 @@
-"""Vector formats that GDAL writes: GeoPackage, with the style that QGIS draws it in, FlatGeobuf and GeoJSON."""
+"""Vector formats that GDAL writes: GeoPackage, with the style that QGIS draws it in, FlatGeobuf, GeoJSON, PMTiles."""
 
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.io.aside import output_error, reported
+from geoseg.io.reproject import in_degrees
 from geoseg.outputs.styles import footprint_qml
 from geoseg.third_party import ignore_warnings
 from geoseg.vectorize.ground import official_crs
@@ -30,6 +33,16 @@ VERSION = "1.2"
 
 DEGREE_DIGITS = 8
 """Decimals of degrees in GeoJSON: a millimeter."""
+
+ZOOMS = (13, 15)
+"""Zooms of vector tiles: a unit of the last one is 0.3 m at the equator, and viewers enlarge it further. Each costs the
+same again, and below the first one buildings are dots."""
+
+TILE_COLUMNS = ("id", "area_m2", "confidence")
+"""Columns in vector tiles, which hold a building once per zoom and tile; with all of them tiles cost twice as much."""
+
+UNLIMITED = str(10**8)
+"""Bytes and features of a tile: with GDAL's limits dense towns would lose detail."""
 
 UNDEFINED_CARTESIAN_SRID = -1
 """The GeoPackage standard's own number for coordinates without a CRS (OGC 12-128r18, requirement 11)."""
@@ -171,6 +184,54 @@ class GeoJSON:
         return write_layer(batches, schema, crs, path, "GeoJSON", layer_options=options, count=_count_lines)
 
 
+class PMTiles:
+    """Vector tiles for web maps, in one file: see `geoseg.outputs.footprints.FootprintWriter`."""
+
+    suffix = ".pmtiles"
+    needs_crs = True
+
+    def write(self, batches: Iterator["pyarrow.RecordBatch"], schema: "pyarrow.Schema", crs: object, path: Path) -> int:
+        """Write footprints with a few of their columns, in Web Mercator, cut at the antimeridian."""
+        import pyarrow as pa
+        import shapely
+        from pyproj import CRS
+
+        def cut(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
+            columns = {name: batch[name] for name in TILE_COLUMNS if name in batch.schema.names}
+            shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
+            shapes = in_degrees(shapes, source) if len(shapes) else shapes
+            return pa.record_batch(columns | {"geometry": pa.array(shapely.to_wkb(shapes), pa.binary())})
+
+        source = CRS.from_user_input(crs)
+        first = cut(next(batches))
+        options = {"MINZOOM": str(ZOOMS[0]), "MAXZOOM": str(ZOOMS[1]), "MAX_SIZE": UNLIMITED, "MAX_FEATURES": UNLIMITED}
+        if not len(first):  # GDAL has no bounds then
+            options |= {"BOUNDS": "-180,-85,180,85", "CENTER": f"0,0,{ZOOMS[0]}"}
+        with ignore_warnings(RuntimeWarning, "driver PMTiles does not support creation option"):  # that of MVT does
+            return write_layer(
+                chain([first], map(cut, batches)),
+                first.schema,
+                "EPSG:4326",
+                path,
+                "PMTiles",
+                dataset_options=options,
+                count=_check_archive,
+            )
+
+
+def _check_archive(path: Path, layer: str) -> int | None:
+    """Return None for a PMTiles archive that is as long as its header says, else -1; it does not count features.
+
+    https://github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md#3-header
+    """
+    with path.open("rb") as file:
+        head = file.read(127)
+    if len(head) < 127 or not head.startswith(b"PMTiles\x03"):
+        return -1
+    begin, size = struct.unpack_from("<QQ", head, 56)  # of the tiles, which come last
+    return None if path.stat().st_size == begin + size else -1
+
+
 def _count_lines(path: Path, layer: str) -> int:
     """Return the number of features of a GeoJSON file that GDAL wrote; -1 if it does not end as one."""
     count, line = 0, b""
@@ -197,7 +258,7 @@ def write_layer(
     layer: str = LAYER,
     dataset_options: Mapping[str, str] | None = None,
     layer_options: Mapping[str, str] | None = None,
-    count: Callable[[Path, str], int] = _count_features,
+    count: Callable[[Path, str], int | None] = _count_features,
 ) -> int:
     """Write footprints as the one layer of a file, boxes left out: GDAL's formats have indices of their own.
 
@@ -210,7 +271,7 @@ def write_layer(
         layer: Name of the layer.
         dataset_options: Of the driver.
         layer_options: Of the driver.
-        count: Counts the features of a layer that was written.
+        count: Counts the features of a layer that was written; None if they cannot be counted.
 
     Returns:
         The number of footprints, which is what the file holds.
@@ -227,7 +288,7 @@ def write_layer(
         code = known.to_epsg()
         name = f"EPSG:{code}" if code is not None else str(known.to_wkt("WKT1_GDAL"))
     stream = _Stream(batches)
-    plain = schema.remove(schema.get_field_index("bbox"))
+    plain = pa.schema([field for field in schema if field.name != "bbox"])
     with reported(path, DataLayerError, DataSourceError):
         try:
             write_arrow(
@@ -246,7 +307,7 @@ def write_layer(
                 raise stream.failure from None
             raise
         written = count(path, layer)
-    if written != stream.count:
+    if written is not None and written != stream.count:
         raise output_error(path, f"{max(written, 0)} of {stream.count} footprints after writing")
     return stream.count
 

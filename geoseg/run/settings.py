@@ -89,7 +89,8 @@ class RunSettings(InferenceOptions):
             `geoseg.vectorize.choose_depth`. 1 leaves them together.
         block_px: Approximate height and width of a block in pixels of the working grid; automatic by default.
         overwrite: Replace an existing result.
-        formats: Vector formats of the footprints: `gpkg`, `parquet` (in any case), `fgb`, `geojson`.
+        formats: Vector formats of the footprints: `gpkg`, `parquet` (in any case), `fgb`, `geojson`,
+            `pmtiles`.
         picture: Also write `preview.png`: image and prediction side by side.
         mosaic: Rule for overlaps in one mosaic of all scenes; None makes one result per scene.
         target_crs: CRS of the mosaic; the first scene's by default.

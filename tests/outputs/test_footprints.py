@@ -16,7 +16,7 @@ from geopandas.testing import assert_geodataframe_equal
 from geoseg.errors import OutputError
 from geoseg.outputs import batches, write_geopackage, write_geoparquet
 from geoseg.outputs.footprints import write_footprint_files, write_footprints
-from geoseg.outputs.gdal import FlatGeobuf, GeoJSON
+from geoseg.outputs.gdal import FlatGeobuf, GeoJSON, PMTiles
 
 QGIS_COLUMNS = [
     *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
@@ -56,6 +56,10 @@ def write_flatgeobuf(frame, path):
 
 def write_geojson(frame, path):
     return write_footprints(frame, path, GeoJSON())
+
+
+def write_pmtiles(frame, path):
+    return write_footprints(frame, path, PMTiles())
 
 
 def rows(path, query):
@@ -160,7 +164,7 @@ def test_older_result_is_replaced_and_not_added_to(tmp_path):
     ("write", "name"),
     [
         *((write_geopackage, "a.gpkg"), (write_geoparquet, "a.parquet")),
-        *((write_flatgeobuf, "a.fgb"), (write_geojson, "a.geojson")),
+        *((write_flatgeobuf, "a.fgb"), (write_geojson, "a.geojson"), (write_pmtiles, "a.pmtiles")),
     ],
 )
 def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, full_disk, write, name, limit):

@@ -68,7 +68,7 @@ def test_every_format_holds_the_same_footprints_and_can_be_asked_for_later(
 
 def test_the_report_lists_formats_that_were_added_with_their_checksums(place: Any, tmp_path: Path) -> None:
     place.run(tmp_path / "out")
-    place.run(tmp_path / "out", formats=("fgb", "geojson"))
+    place.run(tmp_path / "out", formats=("fgb", "geojson", "pmtiles"))
     files = json.loads((tmp_path / "out" / "run.json").read_text())["files"]
     on_disk = {path.name for path in (tmp_path / "out").iterdir()}
     assert files.keys() == on_disk - {"run.json"} >= {f"buildings.{name}" for name in FORMATS}
@@ -124,8 +124,8 @@ def test_longitude_and_latitude_without_a_CRS_are_refused_before_any_work(
     place: Any, blocks: Any, tmp_path: Path
 ) -> None:
     plan = place.plan(write_scene(tmp_path / "picture.tif"))
-    with pytest.raises(MissingCRSError, match=r"^picture has no CRS .* `formats=geojson` is in longitude.*`crs`"):
-        place.run(tmp_path / "out", plan=plan, formats=("fgb", "geojson"))
+    with pytest.raises(MissingCRSError, match=r"^picture has no CRS .* which `formats=geojson,pmtiles` needs.*`crs`"):
+        place.run(tmp_path / "out", plan=plan, formats=("fgb", "geojson", "pmtiles"))
     assert blocks.take() == []
     assert not (tmp_path / "out").exists()
     place.run(tmp_path / "out", plan=plan, formats=("fgb",))
