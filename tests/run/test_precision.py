@@ -200,7 +200,7 @@ def test_a_worker_without_bfloat16_refuses_and_leaves_nothing(bench: Bench, monk
     if HAS_BFLOAT16:
         monkeypatch.setattr("geoseg.engines.registry.native_precisions", lambda: ("f32",))
     with pytest.raises(DeviceError, match=r"The processor of \S+ has no instructions for bf16.*`precision='f32'`"):
-        bench.run(precision="bf16", device="cpu")
+        bench.run(precision="bf16", device="cpu", threads=5)  # no other test has opened this engine
     assert not (bench.folder / "out").exists()
 
 
