@@ -63,17 +63,15 @@ def errors_as_messages() -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt):
         typer.echo("Interrupted. Run the same command again: it continues if it can.", err=True)
         sys.exit(INTERRUPTED)
-    except OSError as err:
-        if err.errno != errno.ENAMETOOLONG:
-            raise
-        name = str(err.filename)[:SHOWN_OF_NAME]
-        typer.echo(f"Error: The name {name}... is longer than a file's may be. Check the command.", err=True)
-        sys.exit(INPUT_REFUSED)
     except Exception as err:
         library = type(err).__module__.partition(".")[0]
-        if library not in DATA_LIBRARIES:
+        if isinstance(err, OSError) and err.errno == errno.ENAMETOOLONG:
+            said = f"The name {str(err.filename)[:SHOWN_OF_NAME]}... is longer than a file's may be. Check the command."
+        elif library in DATA_LIBRARIES:
+            said = _describe_failure(library, err)
+        else:
             raise
-        typer.echo(f"Error: {_describe_failure(library, err)}", err=True)
+        typer.echo(f"Error: {said}", err=True)
         sys.exit(INPUT_REFUSED)
 
 
