@@ -74,7 +74,6 @@ app = typer.Typer(
     help="Building footprints from georeferenced imagery: scenes in, rasters and polygons out.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

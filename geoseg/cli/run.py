@@ -1,6 +1,8 @@
 """`geoseg run`."""
 
+import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -132,6 +134,9 @@ def run(
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
     overwrite: Overwrite = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print counts, times and files of the result as JSON instead of paths.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Map the buildings of scenes: rasters, polygons and a report.
@@ -185,8 +190,11 @@ def run(
         workers=workers,
     )
     result = run_inputs(scene, settings, quiet=quiet)
+    if as_json:
+        found = asdict(result) if isinstance(result, BatchResult) else result.to_dict()
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     if isinstance(result, BatchResult):
-        _report_batch(result)
+        _report_batch(result, names=not as_json)
         return
     if result.is_new:
         counts, peak_mb = result.report["counts"], result.report["peak_memory_mb"]
@@ -195,7 +203,7 @@ def run(
         buildings, mpx = plural(counts["buildings"], "building"), counts["valid_pixels"] / 1e6
         log.info("%s on %.1f Mpx; %s%s", buildings, mpx, stages, memory)
     _report_lost(result.out.url, len(result.report.get("failed_blocks") or ()))
-    for path in result.paths:
+    for path in [] if as_json else result.paths:
         typer.echo(path)
 
 
@@ -212,9 +220,9 @@ def _report_lost(folder: str, count: int) -> None:
         )
 
 
-def _report_batch(result: "BatchResult") -> None:
-    """Print the result folders; if scenes failed, list them and exit with code 3."""
-    for folder in (*result.skipped, *result.done):
+def _report_batch(result: "BatchResult", *, names: bool) -> None:
+    """Print the result folders if asked to; if scenes failed, list them and exit with code 3."""
+    for folder in (*result.skipped, *result.done) if names else ():
         typer.echo(folder)
     done, skipped, failed = len(result.done), len(result.skipped), len(result.failed)
     outside = f", {len(result.outside)} outside the AOI" if result.outside else ""

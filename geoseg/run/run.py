@@ -50,6 +50,21 @@ class RunResult:
     report: dict[str, Any]
     is_new: bool = True
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what other programs ask for, as `geoseg run --json` prints it."""
+        counts = self.report["counts"]
+        return {
+            "out": self.out.url,
+            "files": self.paths,
+            "is_new": self.is_new,
+            "buildings": counts["buildings"],
+            "area_m2": self.report["area_m2"],
+            "valid_pixels": counts["valid_pixels"],
+            "failed_blocks": len(self.report.get("failed_blocks") or ()),
+            "seconds": self.report["seconds"],
+            "peak_memory_mb": self.report["peak_memory_mb"],
+        }
+
     @property
     def folder(self) -> Path:
         """The run folder, if it is local."""

@@ -355,6 +355,21 @@ def test_batch_prints_its_folders_lists_what_failed_and_leaves_with_3_then(
     assert ("Failed: b.png: b.png is empty. Give --bands." in err) == bool(failed)
 
 
+def test_batch_in_JSON_is_one_object_and_the_exit_code_stays(geoseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run.BatchResult(["out/a"], ["out/c"], ["d"], {"b.png": "b.png is empty."}, {"out/a": 2})
+    monkeypatch.setattr(run, "run_inputs", lambda *args, **options: result)
+    code, out, err = geoseg("run", "pictures", "--json")
+    assert code == 3
+    assert json.loads("\n".join(out)) == {
+        "done": ["out/a"],
+        "skipped": ["out/c"],
+        "outside": ["d"],
+        "failed": {"b.png": "b.png is empty."},
+        "lost_blocks": {"out/a": 2},
+    }
+    assert "Failed: b.png: b.png is empty." in err
+
+
 def test_gpu_that_is_not_there_is_refused(
     geoseg: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,6 +475,15 @@ def test_status_for_programs_is_the_same_in_JSON_and_CSV(monkeypatch: pytest.Mon
     assert [row["error"] for row in rows[1:]] == ['no "light"', "no light"]
     refused = invoke("status", "out", "--csv", "--json")
     assert "--json and --csv are alternatives" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("typed", "completed"), [("geoseg st", ["status"]), ("geoseg run --outl", ["--outline"])])
+def test_shells_complete_commands_and_options(typed: str, completed: list[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    env = os.environ | words | {"_GEOSEG_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'geoseg'; from geoseg.cli import main; main()"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == completed
 
 
 @pytest.mark.parametrize("command", [(), ("run",), ("models", "show"), ("recipes",)])

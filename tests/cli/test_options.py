@@ -270,6 +270,7 @@ NEEDED = {
 """Arguments that every case of their command gives."""
 
 PRINTED = {
+    ("run", "as_json"),
     ("status", "every"),
     ("status", "as_json"),
     ("status", "as_csv"),

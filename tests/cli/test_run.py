@@ -66,6 +66,17 @@ def test_the_models_own_threshold_and_smallest_footprint_hold_where_none_are_giv
     assert areas_of(tmp_path / "out") == [200 * 0.25, 400 * 0.25, 600 * 0.25]  # from 5 m2 on
 
 
+def test_JSON_instead_of_paths_names_files_and_counts(geoseg: Run, bright: Path, scene: Path, tmp_path: Path) -> None:
+    command = ("run", scene, "-m", bright, "-q", "-o", tmp_path / "out")
+    code, lines, err = geoseg(*command, "--json")
+    found = json.loads("\n".join(lines))
+    assert (code, err, found["is_new"]) == (0, "", True)
+    code, paths, _ = geoseg(*command)
+    assert found["files"] == paths
+    assert (found["buildings"], found["area_m2"]) == (3, pytest.approx(300, abs=0.5))
+    assert json.loads("\n".join(geoseg(*command, "--json")[1])) == found | {"is_new": False}
+
+
 def test_the_same_command_again_does_nothing_and_another_is_refused_unless_it_may_overwrite(
     geoseg: Run, bright: Path, scene: Path, roofs: np.ndarray, tmp_path: Path
 ) -> None:
