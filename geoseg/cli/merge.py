@@ -22,7 +22,7 @@ def merge(
         typer.Option(
             "--out",
             "-o",
-            help="File for the layer: .gpkg, .parquet, .fgb or .geojson; <batch>_buildings.gpkg by default.",
+            help="File for the layer: .gpkg, .parquet, .fgb, .geojson or .pmtiles; <batch>_buildings.gpkg by default.",
             show_default=False,
         ),
     ] = None,

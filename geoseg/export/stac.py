@@ -12,19 +12,15 @@ from typing import Any
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.export.catalog import count_parameters
 from geoseg.model_file import ModelFormat, file_sha256
+from geoseg.outputs.stac import EXTENSIONS, SHA256_MULTIHASH, VERSION
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
-FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
-STAC_VERSION = "1.1.0"
 TASK = "semantic-segmentation"
 
 HYPERPARAMETERS = (
     *("gsd_m", "pixel_max", "mean", "std", "chip_px", "halo_px", "stride_px", "threshold", "min_area_m2"),
     *("split_depth", "network_options"),
 )
-
-SHA256_MULTIHASH = "1220"
-"""Prefix of a SHA-256 of 32 bytes: file:checksum is a multihash, https://github.com/multiformats/multihash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +146,8 @@ def describe_item(
     bands = [{"name": name} for name in spec.bands]
     return {
         "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [MLM_SCHEMA, FILE_SCHEMA],
+        "stac_version": VERSION,
+        "stac_extensions": [MLM_SCHEMA, EXTENSIONS["file"]],
         "id": spec.slug,
         "geometry": None,
         "properties": {

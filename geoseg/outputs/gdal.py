@@ -38,7 +38,7 @@ ZOOMS = (13, 15)
 """Zooms of vector tiles: a unit of the last one is 0.3 m at the equator, and viewers enlarge it further. Each costs the
 same again, and below the first one buildings are dots."""
 
-TILE_COLUMNS = ("id", "area_m2", "confidence")
+TILE_COLUMNS = ("id", "area_m2", "confidence", "scene", "date")
 """Columns in vector tiles, which hold a building once per zoom and tile; with all of them tiles cost twice as much."""
 
 UNLIMITED = str(10**8)

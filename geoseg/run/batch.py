@@ -1,5 +1,6 @@
 """Run many scenes, each with a result of its own, on one cluster; a scene that fails does not stop the others."""
 
+import json
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from geoseg.errors import (
 from geoseg.inference import Plan, plan_inference
 from geoseg.io.store import Store, open_store
 from geoseg.io.tables import plural
+from geoseg.outputs.stac import COLLECTION, ITEM, describe_collection
 from geoseg.run.cluster import computing_threads, dashboard_of, limit_memory, open_client
 from geoseg.run.job import Job, without_cause
 from geoseg.run.lease import require_free
@@ -59,6 +61,9 @@ PLANNED_AHEAD = 4
 
 OPEN_AT_ONCE = 64
 """Maximum number of scenes that are being computed; each has a heartbeat."""
+
+READ_AT_ONCE = 16
+"""Items of results that are read at the same time."""
 
 FATAL = (OutputError, ClusterError, DeviceError, BundleError)
 """Errors that every scene would run into."""
@@ -128,6 +133,8 @@ def run_sources(sources: Sequence[SceneSource], settings: RunSettings, *, quiet:
                 pass
         finally:
             batch.close()
+        if settings.out is not None and result.done:
+            _write_collection(open_store(settings.out))
         if sources and len(result.outside) == len(sources):
             raise OutsideAOIError(
                 f"None of the {plural(len(sources), 'scene')} meets {settings.aoi_text}; nothing was written. Check "
@@ -344,6 +351,17 @@ def _make_way(out: Store, *, overwrite: bool) -> None:
     if plan is not None:
         base.remove(PLAN)
         base.remove(str(plan.get("run")))
+
+
+def _write_collection(out: Store) -> None:
+    """Write `collection.json`, the STAC Collection of all results in the folder of batches."""
+    names = sorted({name for record in read_records(out) for name in record.paths})
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        found = pool.map(lambda name: read_json(open_store(f"{out.url}/{name}"), ITEM), names)
+        items = {name: item for name, item in zip(names, found, strict=True) if item is not None}
+    if items:
+        document = describe_collection(out.url.rstrip("/").rpartition("/")[2], items)
+        out.write(COLLECTION, json.dumps(document, indent=1).encode())
 
 
 class _LogOnce(logging.Filter):

@@ -30,6 +30,7 @@ from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import DEFAULT_FORMATS, FORMATS, files_of
 from geoseg.outputs.project import PROJECT
+from geoseg.outputs.stac import ITEM
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -60,6 +61,7 @@ RESULTS = (
     *files_of(FORMATS),
     PICTURE,
     PROJECT,
+    ITEM,
     "run.json",
 )
 """All files that a result may have, in the order in which they are published; `run.json` is last."""

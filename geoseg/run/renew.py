@@ -38,6 +38,7 @@ from geoseg.run.ledger import (
 from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
 from geoseg.run.results import (
     complete,
+    describe,
     open_staging,
     publish,
     stored_pixels,
@@ -191,10 +192,12 @@ def add_extras(out: Store, plan: Plan, bundle: Bundle, settings: RunSettings, fa
             is_outdated = outlines_in(names) != outlines_in(before)
             if isinstance(out, LocalStore) and is_outdated and _is_as_written(out, PROJECT, report):
                 write_project(report, names, staging, out.folder)
-            added = describe_files(staging)
-            write_record(staging / REPORT_FILE, report | {"files": (report.get("files") or {}) | added})
+            report["files"] = (report.get("files") or {}) | describe_files(staging)
+            describe(report, staging, out)
+            write_record(staging / REPORT_FILE, report)
             require_lease(base, lease.token)
-            for name in (REPORT_FILE, *added):  # files that are listed and missing are made again
+            made = {path.name for path in staging.iterdir()} - {REPORT_FILE}
+            for name in (REPORT_FILE, *sorted(made)):  # files that are listed and missing are made again
                 out.upload(staging / name, name)
         remove_leftovers(out)
     finally:

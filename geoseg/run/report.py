@@ -221,10 +221,10 @@ def warn_if_blank(report: Mapping[str, Any]) -> None:
         )
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and checksum of every file of a result but its report."""
+def describe_files(folder: Path, names: Sequence[str] = RESULTS[:-1]) -> dict[str, dict[str, Any]]:
+    """Return size and checksum of the files of a result; of all but its report by default."""
     found = {}
-    for name in RESULTS[:-1]:
+    for name in names:
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -276,7 +276,12 @@ def _describe_scene(plan: Plan) -> dict[str, Any]:
             "dtype": scene.dtype,
             "bands": scene.band_count,
         },
-        "grid": {"shape": scene.grid.shape, "gsd_m": scene.grid.gsd_m, "bounds": scene.grid.bounds},
+        "grid": {
+            "shape": scene.grid.shape,
+            "gsd_m": scene.grid.gsd_m,
+            "bounds": scene.grid.bounds,
+            "transform": list(scene.grid.transform)[:6],
+        },
         "bands": scene.bands,
         "levels": scene.levels,
         "alpha_bands": _alpha_bands(scene),

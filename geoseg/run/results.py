@@ -32,6 +32,7 @@ from geoseg.outputs.footprints import DEFAULT_FORMATS, write_footprint_files
 from geoseg.outputs.picture import NODATA_GRAY, draw_image, write_picture
 from geoseg.outputs.project import write_project
 from geoseg.outputs.rasters import RasterFile, class_file, mask_file, open_rasters, probability_file, rgb
+from geoseg.outputs.stac import ITEM, write_item
 from geoseg.outputs.tiles import TILE_PX
 from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
@@ -133,7 +134,7 @@ def _write_results(
 
 
 def complete(report: dict[str, Any], folder: Path, out: Store) -> None:
-    """Write what is made of a report: the QGIS project of a local result, and `run.json` with the list of all files.
+    """Write what is made of a report: QGIS project of a local result, STAC Item, `run.json` with the list of all files.
 
     Args:
         report: The report, to which the list is added.
@@ -146,7 +147,15 @@ def complete(report: dict[str, Any], folder: Path, out: Store) -> None:
     if isinstance(out, LocalStore):
         write_project(report, [path.name for path in folder.iterdir()], folder, out.folder)
     report["files"] = describe_files(folder)
+    describe(report, folder, out)
     write_record(folder / "run.json", report)
+
+
+def describe(report: dict[str, Any], folder: Path, out: Store) -> None:
+    """Write the STAC Item of a result whose other files are in its report, and add it to these; see `complete`."""
+    if "transform" in report["scene"]["grid"]:  # not in reports of before
+        write_item(report, folder, out.folder if isinstance(out, LocalStore) else None)
+    report["files"] |= describe_files(folder, [ITEM])
 
 
 @contextmanager

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 RESULT_NAMES = frozenset(
     (
-        *("buildings.geojson", "buildings.parquet", "classes.tif", "interior.tif", "mask.tif", "preview.png"),
-        *("probability.tif", "run.json"),
+        *("buildings.geojson", "buildings.parquet", "classes.tif", "interior.tif", "item.json", "mask.tif"),
+        *("preview.png", "probability.tif", "run.json"),
     )
 )
 """Files of a result folder that could be taken for a scene, a manifest or a catalog."""

@@ -81,7 +81,8 @@ def run(name: str, arguments: list[str], scratch: Path) -> Sums:
     """Run a job and return the sums by file."""
     begun, out = time.monotonic(), scratch / name
     geoseg("run", *arguments, "--out", str(out), "--device", "cpu")
-    sums = {str(path.relative_to(out)): sum_of(path) for path in sorted(out.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "item.json"]  # made of run.json
+    sums = {str(path.relative_to(out)): sum_of(path) for path in files}
     print(f"{name}: {len(sums)} files, {time.monotonic() - begun:.0f} s", flush=True)
     return sums
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pystac
 import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from geoseg.bundle import Bundle, ModelSpec
 from geoseg.engines import ThresholdSegmenter
@@ -81,7 +83,7 @@ def results(folder: Path) -> list[str]:
     """Return what a batch left, besides its list."""
     left = [path.relative_to(folder).as_posix() for path in (folder / ".geoseg").rglob("*") if path.is_file()]
     assert [Path(path).name for path in left] == ["scenes.json"]
-    return [name for name in names(folder) if name != ".geoseg"]
+    return [name for name in names(folder) if name not in (".geoseg", "collection.json")]
 
 
 def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path, tmp_path: Path) -> None:
@@ -96,6 +98,31 @@ def test_every_picture_gets_a_result_of_its_own_size(runs: Runs, pictures: Path,
         assert 0 <= left < right <= shape[1]
         assert -shape[0] <= bottom < top <= 0
     assert results(tmp_path / "out") == ["a", "b", "c"]
+
+
+def test_results_are_a_static_STAC_collection_that_grows_and_can_be_moved(
+    runs: Runs, pictures: Path, tmp_path: Path
+) -> None:
+    def items(folder: Path) -> list[str]:
+        collection = pystac.Collection.from_file(str(folder / "collection.json"))
+        JsonSchemaSTACValidator().validate_core(collection.to_dict(), pystac.STACObjectType.COLLECTION, "1.1.0")
+        found = list(collection.get_items())
+        for item in found:
+            for asset in item.assets.values():
+                path = Path(str(asset.get_absolute_href()))
+                assert path.parent == folder / item.id
+                assert path.stat().st_size == asset.extra_fields.get("file:size", path.stat().st_size)
+        return [item.id for item in found]
+
+    out = tmp_path / "out"
+    run_each([pictures / "a.png", pictures / "c.png"], RunSettings(out=out), quiet=True)
+    assert items(out) == ["a", "c"]
+    first = (out / "collection.json").read_bytes()
+    run_each([pictures / "a.png", pictures / "c.png"], RunSettings(out=out), quiet=True)
+    assert (out / "collection.json").read_bytes() == first
+    run_each(pictures, RunSettings(out=out), quiet=True)
+    out.rename(tmp_path / "moved")
+    assert items(tmp_path / "moved") == ["a", "b", "c"]
 
 
 def test_results_are_listed_in_the_order_of_their_scenes_whichever_ended_first() -> None:

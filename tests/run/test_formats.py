@@ -21,12 +21,12 @@ from geoseg.run import RunSettings
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return what the files of a result but its report hold: bytes, of a GeoPackage the rows."""
+    """Return what the files of a result hold: bytes, of a GeoPackage the rows; without those that say when it was."""
     found: dict[str, Any] = {}
     for path in folder.iterdir():
         if path.suffix == ".gpkg":
             found[path.name] = geopandas.read_file(path, layer="buildings").to_json()
-        elif path.name != "run.json":
+        elif path.suffix != ".json":
             found[path.name] = path.read_bytes()
     return found
 
@@ -44,7 +44,8 @@ def test_every_format_holds_the_same_footprints_and_can_be_asked_for_later(
     result = place.run(asked, formats=tuple(FORMATS), picture=True)
     names = [Path(path).name for path in result.paths]
     rasters = ["probability.tif", "probability.qml", "mask.tif", "mask.qml"]
-    assert names == [*rasters, *(f"buildings.{name}" for name in FORMATS), "preview.png", "project.qgz", "run.json"]
+    others = ["preview.png", "project.qgz", "item.json", "run.json"]
+    assert names == [*rasters, *(f"buildings.{name}" for name in FORMATS), *others]
     place.run(later, formats=("parquet",))
     assert [path.name for path in later.glob("buildings.*")] == ["buildings.parquet"]
     blocks.take()
@@ -75,6 +76,11 @@ def test_the_report_lists_formats_that_were_added_with_their_checksums(place: An
     for name, facts in files.items():
         data = (tmp_path / "out" / name).read_bytes()
         assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assets = json.loads((tmp_path / "out" / "item.json").read_text())["assets"].values()
+    assert {asset["href"].removeprefix("./") for asset in assets} == on_disk - {"item.json"}
+    assert {asset["file:checksum"] for asset in assets if "file:checksum" in asset} == {
+        f"1220{facts['sha256']}" for name, facts in files.items() if name != "item.json"
+    }
 
 
 def test_a_format_that_was_removed_is_written_again_and_one_of_an_older_result_does_not_stay(

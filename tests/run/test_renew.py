@@ -49,6 +49,20 @@ def test_a_renewed_result_is_that_of_a_new_run_and_no_block_is_computed(
     assert not place.run(tmp_path / "out", **changes).is_new  # it is the result of that run now
 
 
+def test_the_report_of_before_is_enough(place: Any, tmp_path: Path) -> None:
+    """Then there is no STAC Item, which needs the transform of the grid."""
+    out = tmp_path / "out"
+    place.run(out)
+    report = json.loads((out / "run.json").read_text())
+    del report["scene"]["grid"]["transform"]
+    (out / "run.json").write_text(json.dumps(report))
+    (out / "item.json").unlink()
+    place.run(out, formats=("gpkg", "fgb"))
+    assert (out / "buildings.fgb").exists()
+    place.run(out, overwrite=True, threshold=0.3)
+    assert not (out / "item.json").exists()
+
+
 def test_without_overwrite_it_is_refused_and_says_that_no_network_is_needed(place: Any, tmp_path: Path) -> None:
     place.run(tmp_path / "out")
     with pytest.raises(ExistingResultError, match=r"`threshold`.*`overwrite=True`, which makes the buildings anew"):

@@ -208,7 +208,7 @@ def test_a_batch_is_told_scene_by_scene_and_goes_on_after_a_kill(
     begun = log.read_bytes()[position:].decode().count("begin")
     assert begun == 3 * BLOCKS - sum(map(len, before.values()))
     assert (out / "a" / "run.json").read_bytes() == report
-    assert sorted(path.name for path in out.iterdir()) == [RUN_FOLDER, *"abcd"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([RUN_FOLDER, "collection.json", *"abcd"])
     assert [path.name for path in out.glob(f"{RUN_FOLDER}/batches/*/*")] == ["scenes.json"]
 
 
