@@ -67,10 +67,10 @@ def open_session(
         OutputError: If the folder cannot be written to.
     """
     out, asked = open_store(settings.folder_of(plan.scene.name)), settings
+    check_place(out)
     plan, settings, facts = settle_precision(out, plan, bundle, asked)
     if not settings.is_in_process:
         plan, out = plan.absolute(), out.absolute() if isinstance(out, LocalStore) else out
-    check_place(out)
     if settings.overwrite and isinstance(out, LocalStore):
         require_closed(out.folder / "buildings.gpkg")
     outlines_of(plan, bundle, settings)  # tells now what cannot be used

@@ -79,7 +79,7 @@ def test_stretches_hold_up_to_so_many_or_a_single_cell() -> None:
 
 
 def test_row_groups_that_a_box_does_not_meet_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the statistics of the column of boxes, which pyarrow, geopandas, DuckDB and GDAL look at."""
+    """By the statistics of the column of boxes, which pyarrow, geopandas and DuckDB look at."""
     monkeypatch.setattr(batches, "BATCH", 700)
     frame, total = town(20_000), {}
     rng = np.random.default_rng(1)
