@@ -97,6 +97,15 @@ Precision = Annotated[
         "keeps what it was started in.",
     ),
 ]
+TTA = Annotated[
+    Literal["d4"] | None,
+    typer.Option(
+        "--tta",
+        help="Average the predictions of the eight views of each chip, its rotations and mirror images; takes eight "
+        "times as long.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Total number of CPU threads; all cores by default.", show_default=False)
 ]

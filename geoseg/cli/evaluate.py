@@ -7,6 +7,7 @@ import typer
 
 from geoseg.cli.app import (
     CRS,
+    TTA,
     Alpha,
     AOIWhere,
     Device,
@@ -123,6 +124,7 @@ def evaluate(
     blend: Annotated[bool, typer.Option("--blend", help="Blend neighboring chips.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    tta: TTA = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -163,6 +165,7 @@ def evaluate(
         blend=blend,
         device=device,
         precision=precision,
+        tta=tta,
         threads=threads,
         overwrite=overwrite,
         crs=crs,

@@ -11,6 +11,7 @@ import typer
 from geoseg.bundle import DEFAULT_MODEL
 from geoseg.cli.app import (
     CRS,
+    TTA,
     Alpha,
     Also,
     AOIWhere,
@@ -103,6 +104,7 @@ def run(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    tta: TTA = None,
     threads: Threads = None,
     workers: Annotated[
         int | None,
@@ -177,6 +179,7 @@ def run(
         blend=blend,
         device=device,
         precision=precision,
+        tta=tta,
         threads=threads,
         block_px=block_px,
         overwrite=overwrite,

@@ -98,6 +98,33 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class DihedralEngine:
+    """Mean of the predictions of a chip's eight views: its four rotations, and those of its mirror image.
+
+    The views are always added up in the same order, so a chip always gets the same numbers.
+    """
+
+    def __init__(self, upright: Engine, turned: Engine) -> None:
+        """Wrap an engine for chips as they are, and one for chips turned by a quarter: the same if they are square."""
+        self.name, self.batch_size, self.threads = f"{upright.name}, d4", upright.batch_size, upright.threads
+        self._engines = (upright, turned)
+
+    def predict(self, chips: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(n, channel, y, x)` probabilities of `(n, band, y, x)` pixel values."""
+        total: NDArray[np.float32] | None = None
+        for is_mirrored in (False, True):
+            for quarters in range(4):
+                view = np.rot90(chips[..., ::-1] if is_mirrored else chips, quarters, axes=(-2, -1))
+                found = np.rot90(
+                    self._engines[quarters % 2].predict(np.ascontiguousarray(view)), -quarters, axes=(-2, -1)
+                )
+                found = found[..., ::-1] if is_mirrored else found
+                total = found.copy() if total is None else np.add(total, found, out=total)
+        assert total is not None
+        total /= np.float32(8)
+        return total
+
+
 @dataclass(frozen=True, slots=True)
 class IdentitySegmenter:
     """Return the first band divided by 254 as the probability: stored values 0-254 come back unchanged, 255 as 254."""

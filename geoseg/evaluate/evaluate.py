@@ -115,7 +115,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `metrics.json`."""
         first = next(iter(self.facts.values()), {})
-        common = {key: first.get(key) for key in ("model", "key", "inference_precision")}
+        common = {key: first.get(key) for key in ("model", "key", "inference_precision", "tta")}
         total = self.total
         scenes = {name: self.facts.get(name, {}) | scores.metrics() for name, scores in self.scenes.items()}
         return {

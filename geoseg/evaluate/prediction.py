@@ -132,6 +132,7 @@ class ScoredModel:
             alpha=settings.alpha,
             chip_px=settings.chip_px,
             halo_px=settings.halo_px,
+            tta=settings.tta,
         )
         plan = plan_inference(list(self.files), self.bundle, options)
         several = plan.has_class_raster and not settings.scores_target_only(labels)
@@ -175,6 +176,7 @@ class ScoredModel:
                 "model": spec.name,
                 "key": self.bundle.key,
                 "inference_precision": plan.precision,
+                "tta": settings.tta,
                 "threshold": threshold,
             },
         )
@@ -260,6 +262,7 @@ class ScoredRun:
                 "model": model.get("name"),
                 "key": model.get("key"),
                 "inference_precision": (report.get("facts") or {}).get("precision"),
+                "tta": (report.get("facts") or {}).get("tta"),
                 "threshold": used,
             },
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg.errors import UsageError
-from geoseg.inference import check_options
+from geoseg.inference import ViewChoice, check_options
 from geoseg.io.suffixes import is_raster
 
 
@@ -61,7 +61,7 @@ class EvaluateSettings:
         pictures: Also draw pictures.
         overwrite: Replace existing results.
 
-    `blend`, `device`, `precision`, `threads`, `crs`, `nodata`, `alpha`, `chip_px` and `halo_px` are those of
+    `blend`, `device`, `precision`, `threads`, `crs`, `nodata`, `alpha`, `chip_px`, `halo_px` and `tta` are those of
     `InferenceOptions`.
     """
 
@@ -95,6 +95,7 @@ class EvaluateSettings:
     alpha: bool | None = None
     chip_px: int | None = None
     halo_px: int | None = None
+    tta: ViewChoice | None = None
 
     def __post_init__(self) -> None:
         """Convert strings to paths, and check the values."""

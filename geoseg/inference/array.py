@@ -13,7 +13,15 @@ from geoseg.errors import UsageError
 from geoseg.grid import Block, Grid, Window
 from geoseg.inference.aoi import Area
 from geoseg.inference.block import NODATA, PROBABILITY_ONE, predict_block
-from geoseg.inference.plan import APART, BLOCK_PX, GridChoice, InferenceOptions, Plan, plan_inference
+from geoseg.inference.plan import (
+    APART,
+    BLOCK_PX,
+    GridChoice,
+    InferenceOptions,
+    Plan,
+    ViewChoice,
+    plan_inference,
+)
 from geoseg.scene import Paths, read_grid
 from geoseg.third_party import allow_no_georeference
 
@@ -48,6 +56,7 @@ def predict_scene(
     threads: int | None = None,
     chip_px: int | None = None,
     halo_px: int | None = None,
+    tta: ViewChoice | None = None,
 ) -> "xarray.DataArray":
     """Return probabilities or classes of a scene as a lazy array, computed block by block.
 
@@ -72,6 +81,7 @@ def predict_scene(
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
+        tta: `d4` averages the predictions of the eight views of each chip.
 
     Returns:
         `(y, x)` probabilities, float32 in [0, 1], NaN where there is nodata or no AOI; for `classes` the index of the
@@ -100,6 +110,7 @@ def predict_scene(
         threads=threads,
         chip_px=chip_px,
         halo_px=halo_px,
+        tta=tta,
     )
     if not isinstance(scene, Plan):
         plan = plan_inference(scene, load_bundle(model), options)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from geoseg.bundle import MAX_CHIP_PX, Bundle, ModelSpec, load_bundle
-from geoseg.engines import Engine, choose_precision, load_engine
+from geoseg.engines import DihedralEngine, Engine, choose_precision, load_engine
 from geoseg.errors import BandMismatchError, UsageError
 from geoseg.grid import Block, Lattice, Window, fit_lattice
 from geoseg.inference.aoi import AOI, Area, read_aoi
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 GridChoice = Literal["model", "scene"]
 """`model` resamples a scene to the model's GSD; `scene` keeps the scene's own pixels."""
+
+ViewChoice = Literal["d4"]
+"""The views of a chip whose predictions are averaged: `d4` are the four rotations of it and of its mirror image."""
 
 COARSE_FACTOR = 3.0
 """A scene whose pixels are this many times larger than the model's gets a warning."""
@@ -49,11 +52,15 @@ class EngineRecipe:
     device: str = "auto"
     threads: int | None = None
     precision: str = "f32"
+    tta: ViewChoice | None = None
 
     def open(self) -> Engine:
         """Return this process's engine."""
         with _opening:
-            return _open_engine(self)
+            if self.tta is None:
+                return _open_engine(self)
+            plain = replace(self, tta=None)
+            return DihedralEngine(_open_engine(plain), _open_engine(replace(plain, chip_shape=self.chip_shape[::-1])))
 
 
 _opening = threading.Lock()
@@ -181,6 +188,7 @@ class InferenceOptions:
         threads: CPU threads in all.
         chip_px: Another chip size than the model's.
         halo_px: Another halo than the model's.
+        tta: `d4` averages the predictions of the eight views of each chip; takes eight times as long.
     """
 
     bands: Sequence[int] | None = None
@@ -196,9 +204,12 @@ class InferenceOptions:
     threads: int | None = None
     chip_px: int | None = None
     halo_px: int | None = None
+    tta: ViewChoice | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers of the bands."""
+        """Check the numbers of the bands and the views."""
+        if self.tta not in (None, *get_args(ViewChoice)):
+            raise UsageError(f"`tta={self.tta!r}` is unknown. Choose d4, or omit `tta`.")
         bands: Any = self.bands
         if bands is None or (not isinstance(bands, str) and len(bands) and all(_is_band(band) for band in bands)):
             return
@@ -292,7 +303,7 @@ def lay_chips(scene: Scene, area: AOI | None, bundle: Bundle, options: Inference
     spec, (chip, halo) = bundle.spec, check_chips(bundle.spec, options)
     lattice = fit_lattice(scene.grid.shape, chip_px=chip, halo_px=halo, multiple_px=spec.stride_px)
     device, precision = _choose_computing(scene, bundle, options)
-    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, options.threads, precision)
+    engine = EngineRecipe(str(bundle.path), lattice.chip_shape, device, options.threads, precision, options.tta)
     covered = () if isinstance(scene, Composite) else data_windows(scene)
     return Plan(scene, lattice, engine, spec.target_index, area, options.blend, spec.classes, covered, spec.auxiliary)
 

@@ -338,7 +338,7 @@ def is_finished(out: Store, facts: Facts, settings: RunSettings) -> bool:
             )
         return False
     before: Facts = report.get("facts") or {}
-    if before != facts:
+    if any(before.get(name) != facts.get(name) for name in before.keys() | facts.keys()):
         raise refuse_other(out.url, before, facts)
     failed = report.get("failed_blocks") or []
     if failed and settings.errors == "stop":

@@ -53,6 +53,7 @@ DECIDING = (
     "precision",
     "chip_px",
     "halo_px",
+    "tta",
     "mosaic",
     "target_crs",
 )

@@ -117,6 +117,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("blend", "--blend", {"blend": True}),
         ("device", "--device cuda", {"device": "cuda"}),
         ("precision", "--precision bf16", {"precision": "bf16"}),
+        ("tta", "--tta d4", {"tta": "d4"}),
         ("threads", "--threads 3", {"threads": 3}),
         ("workers", "--workers 2", {"workers": 2}),
         ("scheduler", "--scheduler tcp://h:1", {"scheduler": "tcp://h:1"}),
@@ -183,6 +184,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("blend", "--blend", {"blend": True}),
         ("device", "--device mps", {"device": "mps"}),
         ("precision", "--precision bf16", {"precision": "bf16"}),
+        ("tta", "--tta d4", {"tta": "d4"}),
         ("threads", "--threads 3", {"threads": 3}),
         ("overwrite", "--overwrite", {"overwrite": True}),
     ),
@@ -289,6 +291,7 @@ SHORT = {"model": "-m", "out": "-o", "labels": "-l", "folds": "-k", "trials": "-
 CHOICES = {
     "device": {"auto", "cpu", "cuda", "mps"},
     "precision": {"auto", "f32", "bf16", "f16"},
+    "tta": {"d4"},
     "grid": {"model", "scene"},
     "mosaic": {"first", "latest", "mean"},
     "errors": {"stop", "nodata"},

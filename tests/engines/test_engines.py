@@ -16,6 +16,7 @@ from geoseg.bundle import Bundle, ModelSpec, load_bundle, save_bundle
 from geoseg.engines import (
     ONNX_CACHE_ENV,
     ClassSegmenter,
+    DihedralEngine,
     IdentitySegmenter,
     ThresholdSegmenter,
     choose_device,
@@ -359,6 +360,51 @@ def test_a_precision_that_is_not_to_be_had_is_refused(bundle: Bundle) -> None:
         DeviceError, match="`precision='f16'` is not for OpenVINO on 'cpu', which computes in f32 or bf16"
     ):
         load_engine(bundle, chip_shape=CHIP, device="cpu", precision="f16")
+
+
+class Corner:
+    """A network that sees the corners of a chip: its answer for a pixel depends on where in the chip it lies."""
+
+    name, batch_size, threads = "corner", 1, 1
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    def predict(self, chips: np.ndarray) -> np.ndarray:
+        """Return `(n, 2, y, x)`: a pixel's row and column and its value, and the mean of the first row."""
+        assert chips.shape[2:] == self.shape  # as of a compiled network
+        assert chips.flags["C_CONTIGUOUS"]
+        rows, cols = np.indices(self.shape)
+        place = chips[:, :1] / 8 + rows + 16 * cols
+        return np.concatenate(
+            [place, np.broadcast_to(chips[:, :1, :1].mean(-1, keepdims=True), place.shape)], 1
+        ).astype("f4")
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 6)])
+def test_the_views_of_a_chip_are_averaged_where_their_pixels_lie(shape: tuple[int, int]) -> None:
+    chips = np.random.default_rng(1).integers(0, 255, (2, 1, *shape), np.uint8)
+    turns = [lambda x: x, lambda x: x.swapaxes(2, 3)]
+    flips = [lambda x: x, lambda x: x[..., ::-1], lambda x: x[:, :, ::-1], lambda x: x[:, :, ::-1, ::-1]]
+    views = [
+        flip(turn(Corner(turn(chips).shape[2:]).predict(turn(flip(chips)).copy()))) for turn in turns for flip in flips
+    ]
+    found = DihedralEngine(Corner(shape), Corner(shape[::-1])).predict(chips)
+    np.testing.assert_allclose(found, np.mean(views, axis=0), rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_with_all_views_a_turned_chip_gives_the_turned_answer(bundle: Bundle, chips) -> None:
+    upright, turned = (OpenVINOEngine.load(bundle, chip_shape=shape, threads=1) for shape in (CHIP, CHIP[::-1]))
+    both, swapped = DihedralEngine(upright, turned), DihedralEngine(turned, upright)
+    found = both.predict(chips[:1])
+    assert both.name == f"{upright.name}, d4"
+    np.testing.assert_array_equal(both.predict(chips[:1]), found)
+    np.testing.assert_allclose(
+        swapped.predict(np.rot90(chips[:1], axes=(2, 3)).copy()), np.rot90(found, axes=(2, 3)), atol=1e-5
+    )
+    np.testing.assert_allclose(both.predict(chips[:1, ..., ::-1].copy()), found[..., ::-1], atol=1e-5)
+    assert np.abs(found - upright.predict(chips[:1])).max() > 1e-3
 
 
 def on_processor(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:

@@ -297,6 +297,12 @@ def precision(b: Bench) -> None:
         assert written["inference_precision"] == written["scenes"]["scene"]["inference_precision"] == found
 
 
+def tta(b: Bench) -> None:
+    assert [engine(b).tta, engine(b, tta="d4").tta] == [None, "d4"]
+    b.score(tta="d4", out=b.folder / "views")
+    assert json.loads((b.folder / "views" / "metrics.json").read_text())["scenes"]["scene"]["tta"] == "d4"
+
+
 def threads(b: Bench) -> None:
     assert [engine(b).threads, engine(b, threads=3).threads] == [None, 3]
 
@@ -375,7 +381,7 @@ def instances(b: Bench) -> None:
 CASES = (
     *(labels, model, mask, footprints, mask_codes, confidence, classes, target, target_only, unscored, aoi, aoi_where),
     *(threshold, boundary_m, boundary_px, buildings, curve, out, pictures, blend, device, threads, overwrite, crs),
-    *(nodata, alpha, precision),
+    *(nodata, alpha, precision, tta),
     *(chip_px, halo_px, codes, layer, column, elsewhere, instances),
 )
 

@@ -13,7 +13,7 @@ import geoseg
 from geoseg.engines import ThresholdSegmenter
 from geoseg.errors import UsageError
 from geoseg.grid import fit_lattice
-from geoseg.inference import InferenceOptions, Plan, predict_scene
+from geoseg.inference import EngineRecipe, InferenceOptions, Plan, predict_scene
 from geoseg.inference import array as module
 from geoseg.scene import open_scene
 
@@ -61,6 +61,7 @@ OTHERS = {
     "threads": 3,
     "chip_px": 96,
     "halo_px": 0,
+    "tta": "d4",
 }
 """Another value of every option."""
 
@@ -78,6 +79,20 @@ def test_a_path_is_planned_with_the_model_and_every_option(path: Path, monkeypat
     array = predict_scene(path, model="mine", **OTHERS)
     assert asked == [(path, "bundle of mine", InferenceOptions(**OTHERS))]
     assert array.shape == (60, 80)
+
+
+def test_the_views_of_chips_that_are_not_square_have_an_engine_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[EngineRecipe] = []
+    monkeypatch.setattr(
+        "geoseg.inference.plan._open_engine", lambda recipe: asked.append(recipe) or ThresholdSegmenter()
+    )
+    EngineRecipe("model", (32, 64), tta="d4").open()
+    assert [(recipe.chip_shape, recipe.tta) for recipe in asked] == [((32, 64), None), ((64, 32), None)]
+
+
+def test_views_that_are_not_known_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^`tta='d8'` is unknown\. Choose d4, or omit `tta`\.$"):
+        InferenceOptions(tta="d8")
 
 
 def test_options_beside_a_plan_are_refused(path: Path) -> None:

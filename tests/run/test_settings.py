@@ -7,6 +7,7 @@ settings is tried on both, and what decides a result has to change one: a new fi
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -48,6 +49,7 @@ DECIDING: dict[str, Any] = {
     "precision": "bf16",
     "chip_px": 32,
     "halo_px": 0,
+    "tta": "d4",
     "mosaic": "first",
     "target_crs": "EPSG:32631",
     "model": "other.safetensors",
@@ -205,6 +207,20 @@ def test_what_decides_a_result_changes_it(runs: Runs, tmp_path: Path, name: str)
         return
     runs.run(tmp_path / "out", **changed)
     assert findings(tmp_path / "out") != findings(runs.finished)
+
+
+def test_averaged_views_do_not_depend_on_the_blocks(runs: Runs, tmp_path: Path) -> None:
+    for name, block_px in (("small", 48), ("large", 4096)):
+        runs.run(tmp_path / name, tta="d4", block_px=block_px)
+    assert findings(tmp_path / "small") == findings(tmp_path / "large")
+
+
+def test_a_result_of_before_a_setting_was_there_is_one_without_it(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.finished, tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert report["facts"].pop("tta") is None
+    (tmp_path / "out" / "run.json").write_text(json.dumps(report))
+    assert not runs.run(tmp_path / "out").is_new
 
 
 @pytest.mark.parametrize("name", NOT_DECIDING)
