@@ -198,6 +198,8 @@ class PMTiles:
 
         def cut(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
             columns = {name: batch[name] for name in TILE_COLUMNS if name in batch.schema.names}
+            if "date" in columns:  # else GDAL writes 2023/05/01
+                columns["date"] = columns["date"].cast(pa.string())
             shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
             shapes = in_degrees(shapes, source) if len(shapes) else shapes
             return pa.record_batch(columns | {"geometry": pa.array(shapely.to_wkb(shapes), pa.binary())})

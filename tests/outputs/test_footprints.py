@@ -2,6 +2,7 @@ import json
 import sqlite3
 import xml.etree.ElementTree as ET
 from contextlib import closing
+from datetime import date
 from itertools import pairwise
 
 import geopandas
@@ -249,3 +250,9 @@ def test_a_geojson_file_that_is_cut_short_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"a\.geojson cannot be written \(0 of 5 footprints after writing"):
         write_geojson(footprints(), tmp_path / "a.geojson")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dates_in_geojson_are_those_of_the_standard(tmp_path):
+    frame = footprints().assign(date=date(2023, 5, 1))
+    document = json.loads(write_geojson(frame, tmp_path / "a.geojson").read_text())
+    assert {feature["properties"]["date"] for feature in document["features"]} == {"2023-05-01"}

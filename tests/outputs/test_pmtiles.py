@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def buildings(tiles: dict[tuple[int, int, int], bytes], folder: Path) -> geopand
 
 @pytest.mark.parametrize("crs", ["EPSG:32630", "EPSG:4326"])
 def test_every_building_is_in_the_tiles_of_every_zoom(tmp_path: Path, crs: str) -> None:
-    frame = town(crs=crs)
+    frame = town(crs=crs).assign(scene="north", date=date(2023, 5, 1))  # as `geoseg merge` adds them
     path = write(frame, tmp_path / "a.pmtiles")
     with opened(path) as (reader, tiles):
         header = reader.header()
@@ -71,7 +72,7 @@ def test_every_building_is_in_the_tiles_of_every_zoom(tmp_path: Path, crs: str) 
         assert bounds == pytest.approx(frame.to_crs("EPSG:4326").total_bounds, abs=1e-6)
         (layer,) = reader.metadata()["vector_layers"]
         assert layer["id"] == "buildings"
-        assert layer["fields"].keys() == {"id", "area_m2", "confidence"}
+        assert layer["fields"].keys() == {"id", "area_m2", "confidence", "scene", "date"}
         found = buildings(tiles, tmp_path / "tiles")
     expected = frame.to_crs(3857).set_index("id")
     for zoom in ZOOMS:
@@ -81,6 +82,8 @@ def test_every_building_is_in_the_tiles_of_every_zoom(tmp_path: Path, crs: str) 
         unit_m = 2 * np.pi * 6378137 / 2**zoom / 4096
         distance = shapely.hausdorff_distance(parts.geometry.array, expected.geometry.array)
         assert distance.max() < 1.5 * unit_m, zoom
+        assert set(parts["scene"]) == {"north"}
+        assert {str(day)[:10] for day in parts["date"]} == {"2023-05-01"}
         assert parts["confidence"].tolist() == pytest.approx(expected["confidence"].tolist())
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["a.pmtiles"]
     assert path.read_bytes() == write(frame, tmp_path / "tiles" / "a.pmtiles").read_bytes()
