@@ -8,7 +8,6 @@ import logging
 import os
 import struct
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +33,12 @@ USUAL_TYPES = {3: "u2", 4: "u4", 16: "u8"}
 """SHORT, LONG and LONG8 of TIFF 6.0 and BigTIFF, in which places and sizes are written."""
 TYPES = USUAL_TYPES | {1: "u1", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 17: "i8", 18: "u8"}
 """All types of whole numbers: BYTE, signed ones, and those of places of directories."""
+
+SIZES = {kind: np.dtype(text).itemsize for kind, text in TYPES.items()} | {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}
+"""Bytes of a value of each type, of those of texts, fractions and floating-point numbers too."""
+
+FARTHEST = 1 << 40
+"""Bytes from which on file systems do not even seek, which libtiff prints."""
 
 HEAD_BYTES = 16
 
@@ -80,7 +85,7 @@ def has_unusual_tables(path: str) -> bool:
 
 
 def check_directories(path: str) -> None:
-    """Refuse a local TIFF of absurdly many directories, which GDAL would follow for minutes.
+    """Refuse a local TIFF of absurdly many directories, which GDAL would follow for minutes, or of absurdly far ones.
 
     Raises:
         NotARasterError: If it is one.
@@ -93,7 +98,10 @@ def check_directories(path: str) -> None:
         except ValueError:
             return
         try:
-            deque(tiff.directories(Path(path).stat().st_size), maxlen=0)
+            for end, fields in tiff.directories(tiff.size):
+                farthest = max([end, *(field.place for field in fields.values() if field.type in SIZES)])
+                if farthest > max(tiff.size, FARTHEST):
+                    raise ValueError(f"it points to byte {farthest:,}, and the file ends at {tiff.size:,}")
         except ValueError as err:
             raise _damaged(path, err) from err
 
@@ -240,7 +248,7 @@ class Tiff:
             fields = {}
             for at in range(0, len(content) - link_size, entry_size):
                 tag, kind, count, value = self._unpack(entry, content[at : at + entry_size])
-                is_inline = kind in TYPES and np.dtype(TYPES[kind]).itemsize * count <= room
+                is_inline = kind in SIZES and SIZES[kind] * count <= room
                 place = offset + head_size + at + entry_size - room if is_inline else value
                 fields[tag] = Field(kind, count, place)
             offset = self._unpack(link, content[-link_size:])[0]

@@ -87,6 +87,15 @@ class Inputs:
         path.write_bytes(content)
         return path
 
+    def far_away(self) -> Path:
+        """A BigTIFF whose pixel size lies where no file reaches."""
+        path = self.tif(BIGTIFF="YES")
+        content = bytearray(path.read_bytes())
+        at = content.index(struct.pack("<HHQ", 33550, 12, 3))
+        struct.pack_into("<Q", content, at + 12, 2**62)
+        path.write_bytes(content)
+        return path
+
     def second_directory(self, *entries: tuple[int, int, int, int]) -> Path:
         """A TIFF with another directory, of entries of tag, type, count and value."""
         path = self.tif()
@@ -235,6 +244,7 @@ SCENES: dict[str, tuple[Make, str]] = {
     "a broken URL": (lambda i: i.run("http://[/a.tif"), "not a URL"),
     "another kind of URL": (lambda i: i.run("ftp://127.0.0.1:1/a.tif"), "ftp"),
     "an empty file": (lambda i: i.run(i.write("a.tif", b"")), "is empty"),
+    "a TIFF that points to the other end of nowhere": (lambda i: i.run(i.far_away()), "points to byte 4,611,686"),
     "a TIFF with the bits of four billion samples": (
         lambda i: i.run(i.second_directory((257, 3, 1, 8), (258, 3, 2**32 - 1, 1), (273, 4, 1, 8), (279, 4, 1, 8))),
         "reach to byte 8,589,934,591",
