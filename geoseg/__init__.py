@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geoseg import redaction  # noqa: F401 - the loggers of all modules pass through it
 from geoseg._version import __version__
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ Everything that is not a `GeosegError` is a defect of geoseg and keeps its trace
 import re
 from collections.abc import Sequence
 
+from geoseg.redaction import redact
+
 LONGEST, LONGEST_END = 2000, 500
 """Characters of a line of a message, and how many of them are its end if it is cut."""
 
@@ -28,8 +30,8 @@ class GeosegError(Exception):
 
 
 def _as_line(text: str) -> str:
-    """Return a text as one line of printable characters, without its middle if it is very long."""
-    text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
+    """Return a text as one line of printable characters, without secrets, and without its middle if it is very long."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", redact(text).strip())
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - LONGEST_END]} [...] {text[-LONGEST_END:]}"
     return text if text.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in text)

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 
 import typer
 
@@ -25,6 +26,7 @@ from geoseg.cli import (  # each registers its commands
 )
 from geoseg.cli.app import Interrupted, app, with_flags
 from geoseg.errors import ClusterError, GeosegError, UnfinishedError
+from geoseg.redaction import redact
 
 __all__ = [
     "app",
@@ -42,10 +44,10 @@ __all__ = [
 ]
 
 INPUT_REFUSED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+"""Exit codes; after 3 the same command continues from what is done."""
 
 SHOWN_OF_NAME = 100
 """Characters of an endless name in a message."""
-"""Exit codes; after 3 the same command continues from what is done."""
 
 DATA_LIBRARIES = ("rasterio", "pyproj", "pyogrio")
 """What reads the users' files. Their errors are turned into geoseg's where they are called; any other is shown as a
@@ -80,7 +82,7 @@ def _describe_failure(library: str, err: Exception) -> str:
     frames = traceback.extract_tb(err.__traceback__)
     own = [frame for frame in frames if f"{os.sep}geoseg{os.sep}" in frame.filename]
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    said = " ".join(str(err).split()) or type(err).__name__
+    said = " ".join(redact(str(err)).split()) or type(err).__name__
     return (
         f"{library} cannot work with this input: {said}{place}. Check the files with `gdalinfo` and `ogrinfo`; if they "
         "are sound, please report it with the output of `geoseg info`."
@@ -97,8 +99,14 @@ def _avoid_settings_folder() -> None:
             os.environ.setdefault("MPLCONFIGDIR", str(caches))
 
 
+def _show_traceback(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
+    """Print what Python prints of an exception, without secrets."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, err, trace))))
+
+
 def main() -> None:
     """Run the command line."""
+    sys.excepthook = _show_traceback
     # Several engines and dask threads share the cores; BLAS threads would only compete with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # GDAL prints what does not concern users, such as that it computes sizes that a TIFF lacks; errors are raised.

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from geoseg._version import __version__
 from geoseg.errors import UsageError
+from geoseg.redaction import redact
 
 
 class Interrupted(BaseException):
@@ -299,7 +300,7 @@ class FlagFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return with_flags(super().format(record))
+        return redact(with_flags(super().format(record)))
 
 
 def _show_warning(

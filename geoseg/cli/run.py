@@ -35,6 +35,7 @@ from geoseg.cli.app import (
     with_flags,
 )
 from geoseg.io.tables import plural
+from geoseg.redaction import redact
 
 if TYPE_CHECKING:
     from geoseg.run import BatchResult
@@ -234,6 +235,6 @@ def _report_batch(result: "BatchResult", *, names: bool) -> None:
     for folder, count in result.lost_blocks.items():
         _report_lost(folder, count)
     for file, message in result.failed.items():
-        typer.echo(f"Failed: {file}: {with_flags(message)}", err=True)
+        typer.echo(redact(f"Failed: {file}: {with_flags(message)}"), err=True)
     if result.failed:
         raise typer.Exit(SOME_FAILED)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import BusyError, OutputError
+from geoseg.redaction import redact
 
 SIDE_FILES = {".gpkg": ("-wal", "-shm", "-journal"), ".tif": (".aux.xml", ".ovr", ".msk")}
 """What other programs put beside a file and read with it: laid over another content it would be damage."""
@@ -67,13 +68,13 @@ def write_all_aside(paths: Sequence[str | Path], *, shared: bool = False) -> Ite
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file in UTF-8, aside and then renamed.
+    """Write a text file in UTF-8, aside and then renamed; secrets of URLs are left out.
 
     Raises:
         OutputError: If the file cannot be written.
     """
     with write_aside(path) as aside, reported(path):
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(redact(text), encoding="utf-8")
     return Path(path)
 
 

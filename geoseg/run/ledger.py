@@ -31,6 +31,7 @@ from geoseg.io.tables import plural
 from geoseg.outputs.footprints import DEFAULT_FORMATS, FORMATS, files_of
 from geoseg.outputs.project import PROJECT
 from geoseg.outputs.stac import ITEM
+from geoseg.redaction import redact
 from geoseg.run.lease import is_alive, read_holder
 from geoseg.run.parts import FOLDER
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
@@ -155,7 +156,8 @@ class Ledger:
 
     def fail(self, block: Block, error: str) -> None:
         """Record the error of a failed block."""
-        self.work.write(f"{FAILED}/{block.name}.json", json.dumps({"block": block.name, "error": error}).encode())
+        text = redact(json.dumps({"block": block.name, "error": error}))
+        self.work.write(f"{FAILED}/{block.name}.json", text.encode())
 
     def close(self) -> None:
         """Remove everything except the results."""

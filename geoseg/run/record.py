@@ -14,6 +14,7 @@ from typing import Any
 from geoseg.errors import ExistingResultError
 from geoseg.io.store import Store, open_store
 from geoseg.io.tables import plural
+from geoseg.redaction import redact
 from geoseg.run.lease import hold_lease, require_free
 from geoseg.run.ledger import BATCHES, base_store, read_batch, remove_if_empty
 from geoseg.sources import SceneSource, identity
@@ -55,7 +56,7 @@ class BatchRecord:
         """Write the list."""
         scenes = [{"name": name, "path": path} for name, path in self.paths.items()]
         found = {"scenes": scenes, "failed": self.failed, "outside": self.outside, "days": self.days}
-        self.store.write(SCENES, json.dumps(found, indent=1).encode())
+        self.store.write(SCENES, redact(json.dumps(found, indent=1)).encode())
 
 
 def read_records(out: Store) -> list[BatchRecord]:
@@ -100,7 +101,7 @@ def open_record(out: Store, sources: Sequence[SceneSource]) -> Iterator[BatchRec
     Raises:
         BusyError: If another client is working on a batch with one of the scenes.
     """
-    paths = {source.name: identity(source.paths[0]) for source in sources}
+    paths = {source.name: redact(identity(source.paths[0])) for source in sources}
     own = hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:8]
     days = {source.name: source.datetime.date().isoformat() for source in sources if source.datetime is not None}
     record = BatchRecord(open_store(f"{base_store(out).url}/{BATCHES}/{own}"), paths, days=days)

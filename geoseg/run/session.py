@@ -13,6 +13,7 @@ from geoseg.io.aside import require_closed
 from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import check_crs
+from geoseg.redaction import redact
 from geoseg.run.cluster import engine_threads
 from geoseg.run.job import BlockReport, Job, fingerprint_local, outlines_of, run_block
 from geoseg.run.lease import Lease, hold_lease, require_lease
@@ -269,7 +270,7 @@ class Session:
             "failed": len(self.failed),
             "dashboard": self.dashboard,
         }
-        self.ledger.base.write(PROGRESS, json.dumps(facts).encode())
+        self.ledger.base.write(PROGRESS, redact(json.dumps(facts)).encode())
 
     def close(self) -> None:
         """Release the run folder; remove it if nothing was done."""

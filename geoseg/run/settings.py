@@ -25,6 +25,7 @@ from geoseg.inference import (
 )
 from geoseg.io.fingerprint import fingerprint
 from geoseg.outputs.footprints import DEFAULT_FORMATS, check_names
+from geoseg.redaction import redact
 from geoseg.scene import parse_crs
 from geoseg.sources import SceneSource, pixels_with_data
 from geoseg.vectorize import (
@@ -309,13 +310,13 @@ def run_facts(files: Sequence[str | Path], bundle: Bundle, settings: RunSettings
     """Return the facts that decide a result, as plain types; `run.json` records them.
 
     Files are identified by their fingerprint, see `geoseg.io.fingerprint`. The folder of a local file does not count,
-    so that a dataset can be moved.
+    so that a dataset can be moved; nor does the signature of a URL, so that it can be signed again.
     """
     facts: Facts = {"model": bundle.key}
     facts |= {name: getattr(settings, name) for name in DECIDING}
     facts["aoi"] = _describe_aoi(settings.aoi)
     facts["files"] = fingerprint(files)
-    plain: Facts = json.loads(json.dumps(facts, sort_keys=True, default=str))
+    plain: Facts = json.loads(redact(json.dumps(facts, sort_keys=True, default=str)))
     return plain
 
 

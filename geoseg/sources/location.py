@@ -100,7 +100,7 @@ def suffix_of(location: str) -> str:
 def folders_of(location: str) -> tuple[str, ...]:
     """Return the names of the folders that a file lies in, the innermost last, after its bucket's or server's name."""
     place = identity(location)
-    above = () if is_local(place) else tuple(filter(None, [urlparse(place).netloc]))
+    above = () if is_local(place) else tuple(filter(None, [urlparse(place).netloc.rpartition("@")[2]]))
     return *above, *(part for part in path_of(place).parent.parts if part.strip("/"))
 
 

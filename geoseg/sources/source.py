@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import SourceError
 from geoseg.io.tables import plural
+from geoseg.redaction import redact
 from geoseg.scene import path_of
 from geoseg.sources.location import folders_of, identity, parent_of
 
@@ -177,7 +178,7 @@ def choose_names(found: Sequence[Found], known: Mapping[str, str] | None = None)
 
 def _keep_names(found: Sequence[Found], choices: Sequence[Sequence[str]], known: Mapping[str, str]) -> list[str | None]:
     """Return the names that scenes had before and may have now; None for the others, and where two would have one."""
-    kept = [known.get(identity(one.path)) for one in found]
+    kept = [known.get(redact(identity(one.path))) for one in found]
     kept = [name if name in own else None for name, own in zip(kept, choices, strict=True)]
     wanted = Counter(_folded(name) for name in kept if name is not None)
     return [name if name is not None and wanted[_folded(name)] == 1 else None for name in kept]
