@@ -171,11 +171,8 @@ def _change_zip(rng: Random, data: bytes) -> bytes:
             if name == chosen:
                 change = mutate.change_json if content[:1] == b"{" else mutate.change_bytes
                 content = rng.choice((change, mutate.change_bytes))(rng, content)
-                name = (
-                    name
-                    if rng.random() < 0.9
-                    else mutate.change_text(rng, name).replace("\0", "").replace("\ud83c\udfe0", "")
-                )
+                changed = name if rng.random() < 0.9 else mutate.change_text(rng, name)
+                name = changed.replace("\0", "").encode(errors="ignore").decode()
             new.writestr(name or "a", content)
     return out.getvalue()
 
