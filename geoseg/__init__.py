@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run_mosaic,
         run_scene,
         vectorize_raster,
+        write_report,
     )
     from geoseg.scene import open_scene
     from geoseg.training.finetune import FinetuneSettings, finetune
@@ -58,6 +59,7 @@ __all__ = [
     "run_mosaic",
     "run_scene",
     "vectorize_raster",
+    "write_report",
 ]
 
 _HOMES = {
@@ -84,6 +86,7 @@ _HOMES = {
     "run_mosaic": "geoseg.run",
     "run_scene": "geoseg.run",
     "vectorize_raster": "geoseg.run",
+    "write_report": "geoseg.run",
 }
 """Where the names live: they are imported when they are used, so that `import geoseg` costs nothing."""
 

@@ -27,6 +27,7 @@ ORDER = (
     "vectorize",
     "status",
     "merge",
+    "report",
     "evaluate",
     "review",
     "compare",

@@ -136,6 +136,9 @@ def run(
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write preview.png: image and prediction side by side.")
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write index.html, a page to look at the result without a GIS.")
+    ] = True,
     overwrite: Overwrite = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print counts, times and files of the result as JSON instead of paths.")
@@ -186,6 +189,7 @@ def run(
         overwrite=overwrite,
         formats=parse_formats(formats, also),
         picture=picture,
+        page=page,
         mosaic=mosaic,
         target_crs=target_crs,
         asset=asset,

@@ -54,6 +54,7 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".qgz": "application/zip",
     ".qml": "application/xml",
+    ".html": "text/html",
     ".xml": "application/xml",
     ".json": "application/json",
 }

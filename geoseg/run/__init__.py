@@ -2,6 +2,7 @@
 
 from geoseg.run.batch import BatchResult, run_each
 from geoseg.run.merge import MergeResult, MergeSettings, merge_results
+from geoseg.run.renew import write_report
 from geoseg.run.report import RunStatus, read_status
 from geoseg.run.run import RunResult, run_inputs, run_mosaic, run_plan, run_scene
 from geoseg.run.settings import RunSettings, VectorizeSettings
@@ -24,4 +25,5 @@ __all__ = [
     "run_plan",
     "run_scene",
     "vectorize_raster",
+    "write_report",
 ]

@@ -7,6 +7,7 @@ still writes for an earlier run is never mixed in. Complete results are moved to
 is removed.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -29,6 +30,7 @@ from geoseg.io.fingerprint import OTHER_ORDER, name_changes
 from geoseg.io.store import LocalStore, Store, open_store, parse_json
 from geoseg.io.tables import plural
 from geoseg.outputs.footprints import DEFAULT_FORMATS, FORMATS, files_of
+from geoseg.outputs.page import PAGE
 from geoseg.outputs.project import PROJECT
 from geoseg.outputs.stac import ITEM
 from geoseg.redaction import redact
@@ -62,6 +64,7 @@ RESULTS = (
     *files_of(FORMATS),
     PICTURE,
     PROJECT,
+    PAGE,
     ITEM,
     "run.json",
 )
@@ -375,6 +378,12 @@ def find_damage(out: Store, report: dict[str, Any], names: Sequence[str] = RESUL
         elif size != expected and not (isinstance(out, LocalStore) and is_whole_database(out.folder / name)):
             found[name] = f"has {size:,} bytes instead of {expected:,}"
     return found
+
+
+def is_as_written(out: Store, name: str, report: dict[str, Any]) -> bool:
+    """Return True if a file of a result is there, and nobody has saved anything in it."""
+    expected = ((report.get("files") or {}).get(name) or {}).get("sha256")
+    return out.has(name) and hashlib.sha256(out.read(name)).hexdigest() == expected
 
 
 def is_lost(damage: dict[str, str]) -> bool:

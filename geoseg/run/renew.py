@@ -1,6 +1,5 @@
-"""What a finished run gets without the network: other buildings from its probabilities, other formats of them."""
+"""What a finished run gets without the network: other buildings and formats, page and project."""
 
-import hashlib
 import json
 import logging
 import os
@@ -12,14 +11,15 @@ from typing import Any
 
 from geoseg._version import __version__
 from geoseg.bundle import Bundle
-from geoseg.errors import OutputError, RunFolderError
+from geoseg.errors import MissingFileError, OutputError, RunFolderError
 from geoseg.inference import Plan
 from geoseg.io.aside import write_record
-from geoseg.io.store import LocalStore, Store
+from geoseg.io.store import LocalStore, Store, open_store
 from geoseg.outputs.footprints import ALWAYS, add_format, file_of
+from geoseg.outputs.page import PAGE
 from geoseg.outputs.project import PROJECT, outlines_in, write_project
 from geoseg.run.job import outlines_of
-from geoseg.run.lease import hold_lease, require_lease
+from geoseg.run.lease import Lease, hold_lease, require_lease
 from geoseg.run.ledger import (
     PICTURE,
     PLAN,
@@ -28,6 +28,7 @@ from geoseg.run.ledger import (
     base_store,
     find_damage,
     has_extras,
+    is_as_written,
     is_finished,
     is_lost,
     read_json,
@@ -35,7 +36,8 @@ from geoseg.run.ledger import (
     remove_if_empty,
     remove_leftovers,
 )
-from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings
+from geoseg.run.page import follow, look, reopen
+from geoseg.run.report import Stages, describe_files, describe_outlines, describe_settings, read_status
 from geoseg.run.results import (
     complete,
     describe,
@@ -47,8 +49,13 @@ from geoseg.run.results import (
     write_preview,
 )
 from geoseg.run.settings import OUTLINING, Facts, RunSettings, key_of
+from geoseg.scene import close_readers, open_reader, read_grid
+from geoseg.third_party import allow_no_georeference
 
 log = logging.getLogger(__name__)
+
+SHOWN = (REPORT_FILE, "probability.tif", "buildings.parquet")
+"""Files that the page of a result is made of."""
 
 KEPT = (
     "probability.tif",
@@ -127,6 +134,10 @@ def renew_buildings(
             if settings.picture:
                 write_preview(plan, spec, staging, staging / PICTURE)
                 stages.done("picture")
+            sight = None
+            if settings.page:
+                sight = look(plan.scene, grid, staging)
+                stages.done("page")
             before = _read_report(out)
             report = dict(before)
             counts = {"building_pixels": building, "buildings": footprints.count}
@@ -143,7 +154,7 @@ def renew_buildings(
                     "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
                 },
             }
-            complete(report, staging, out)
+            complete(report, staging, out, sight)
             require_lease(base, lease.token)
             base.write(RENEWED, json.dumps(before).encode())
             publish(staging, out)
@@ -190,24 +201,76 @@ def add_extras(out: Store, plan: Plan, bundle: Bundle, settings: RunSettings, fa
             before = set(out.sizes())
             names = before | {path.name for path in staging.iterdir()}
             is_outdated = outlines_in(names) != outlines_in(before)
-            if isinstance(out, LocalStore) and is_outdated and _is_as_written(out, PROJECT, report):
+            if isinstance(out, LocalStore) and is_outdated and is_as_written(out, PROJECT, report):
                 write_project(report, names, staging, out.folder)
-            report["files"] = (report.get("files") or {}) | describe_files(staging)
-            describe(report, staging, out)
-            write_record(staging / REPORT_FILE, report)
-            require_lease(base, lease.token)
-            made = {path.name for path in staging.iterdir()} - {REPORT_FILE}
-            for name in (REPORT_FILE, *sorted(made)):  # files that are listed and missing are made again
-                out.upload(staging / name, name)
+            _add(out, staging, report, lease)
         remove_leftovers(out)
     finally:
         remove_if_empty(out)
 
 
-def _is_as_written(out: Store, name: str, report: dict[str, Any]) -> bool:
-    """Return True if a file of a result is there, and nobody has saved anything in it."""
-    expected = ((report.get("files") or {}).get(name) or {}).get("sha256")
-    return out.has(name) and hashlib.sha256(out.read(name)).hexdigest() == expected
+def write_report(location: str | Path) -> list[str]:
+    """Write page and QGIS project of a finished result anew, or of every one of a batch.
+
+    A project in which something was saved is kept.
+
+    Args:
+        location: A local result folder, or the folder of a batch.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        MissingFileError: If there is no finished local result.
+        BusyError: If another client is working on one.
+        OutputError: If a file cannot be written.
+    """
+    out = open_store(location)
+    if not isinstance(out, LocalStore):
+        raise MissingFileError(f"{out.url} is not a local folder. Copy the result to this machine first.")
+    folders = [Path(status.url) for status in read_status(location)]
+    finished = [folder for folder in folders if all((folder / name).is_file() for name in SHOWN)]
+    if not finished:
+        raise MissingFileError(
+            f"{out.url} has no finished result with {', '.join(SHOWN)}. Finish the run first; geoseg status shows it."
+        )
+    return [path for folder in finished for path in _write_page_of(folder)]
+
+
+def _write_page_of(folder: Path) -> list[str]:
+    """Write the page of a result, and its project unless something was saved in it; list them in `run.json`."""
+    out, raster = LocalStore(folder), str(folder / "probability.tif")
+    report = read_report(out, "scene.name", "model.target", "counts.buildings", "settings.outline") or {}
+    try:
+        with hold_lease(base_store(out), lambda: None) as lease, open_staging(out) as staging:
+            with allow_no_georeference(), open_reader(raster) as src:
+                grid = read_grid(src, raster, None)
+            placed, sizes = follow(report, folder), out.sizes()
+            scene = reopen(placed, grid)
+            if scene is not None and (is_as_written(out, PROJECT, report) or not out.has(PROJECT)):
+                sizes[PROJECT] = write_project(placed, sizes, staging, folder).stat().st_size
+            elif scene is not None:
+                log.info("%s/%s has been saved since it was made, and is kept", folder, PROJECT)
+            else:
+                log.warning("%s: its scene is not where it was: the page has no image, and no project is made", folder)
+            look(scene, grid, folder).write(placed, sizes, staging)
+            added = _add(out, staging, report, lease)
+    finally:
+        close_readers()
+        remove_if_empty(out)
+    return [f"{folder}/{name}" for name in (PROJECT, PAGE) if name in added]
+
+
+def _add(out: Store, staging: Path, report: dict[str, Any], lease: Lease) -> list[str]:
+    """Move the files of a local folder to a finished result, and list them in its report; return their names."""
+    report["files"] = (report.get("files") or {}) | describe_files(staging)
+    describe(report, staging, out)
+    write_record(staging / REPORT_FILE, report)
+    require_lease(base_store(out), lease.token)
+    made = sorted(path.name for path in staging.iterdir() if path.name != REPORT_FILE)
+    for name in (REPORT_FILE, *made):  # files that are listed and missing are made again
+        out.upload(staging / name, name)
+    return made
 
 
 def _copy(out: Store, name: str, path: Path) -> None:

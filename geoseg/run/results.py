@@ -38,6 +38,7 @@ from geoseg.run.cluster import release_memory
 from geoseg.run.job import Job
 from geoseg.run.lease import require_lease
 from geoseg.run.ledger import PICTURE, RESULTS
+from geoseg.run.page import Sight, look
 from geoseg.run.parts import RasterName, part_name, read_raster, read_watch
 from geoseg.run.report import Counts, FootprintCounts, RunSummary, describe_files, describe_run
 from geoseg.scene import Raster, StoredRaster
@@ -128,24 +129,31 @@ def _write_results(
     if job.settings.picture:
         write_preview(plan, spec, folder, folder / PICTURE)
         stages.done("picture")
+    sight = None
+    if job.settings.page:
+        sight = look(plan.scene, plan.scene.grid, folder)
+        stages.done("page")
     report = describe_run(job, summary, [read_watch(parts, block) for block in blocks], pixels, footprints)
-    complete(report, folder, job.ledger.out)
+    complete(report, folder, job.ledger.out, sight)
     return report
 
 
-def complete(report: dict[str, Any], folder: Path, out: Store) -> None:
-    """Write what is made of a report: QGIS project of a local result, STAC Item, `run.json` with the list of all files.
+def complete(report: dict[str, Any], folder: Path, out: Store, sight: Sight | None) -> None:
+    """Write what is made of a report: the QGIS project of a local result, page, STAC Item, `run.json` with all files.
 
     Args:
-        report: The report, to which the list is added.
+        report: The report, to which the list of files is added.
         folder: Local folder with the files of the result.
         out: Where they will lie.
+        sight: What the page shows; None if there is to be none.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     if isinstance(out, LocalStore):
         write_project(report, [path.name for path in folder.iterdir()], folder, out.folder)
+    if sight is not None:
+        sight.write(report, LocalStore(folder).sizes(), folder)
     report["files"] = describe_files(folder)
     describe(report, folder, out)
     write_record(folder / "run.json", report)

@@ -94,6 +94,7 @@ class RunSettings(InferenceOptions):
         formats: Vector formats of the footprints: `gpkg`, `parquet` (in any case), `fgb`, `geojson`,
             `pmtiles`.
         picture: Also write `preview.png`: image and prediction side by side.
+        page: Also write `index.html`, a page to look at the result without a GIS.
         mosaic: Rule for overlaps in one mosaic of all scenes; None makes one result per scene.
         target_crs: CRS of the mosaic; the first scene's by default.
         asset: Key of the STAC asset that holds the pixels.
@@ -114,6 +115,7 @@ class RunSettings(InferenceOptions):
     overwrite: bool = False
     formats: Sequence[str] = DEFAULT_FORMATS
     picture: bool = False
+    page: bool = True
     mosaic: Rule | None = None
     target_crs: str | None = None
     asset: str | None = None

@@ -72,7 +72,7 @@ def test_a_run_prints_the_paths_on_stdout_and_the_rest_on_stderr(scene: Path, br
     paths = [Path(line) for line in done.stdout.splitlines()]
     rasters, footprints = ["probability.tif", "mask.tif"], ["buildings.gpkg", "buildings.parquet"]
     with_styles = [name for raster in rasters for name in (raster, raster.replace(".tif", ".qml"))]
-    assert [p.name for p in paths] == [*with_styles, *footprints, "project.qgz", "item.json", "run.json"]
+    assert [p.name for p in paths] == [*with_styles, *footprints, "project.qgz", "index.html", "item.json", "run.json"]
     assert all((tmp_path / p).is_file() and p.parent.name == "scene_geoseg" for p in paths)
     assert "3 buildings on 0.0 Mpx" in done.stderr
     assert "Warning" not in done.stderr

@@ -67,6 +67,7 @@ COMMANDS = {
         "houses.safetensors --to pt2", "geoseg.export", "export_model", {"model": "houses.safetensors", "to": "pt2"}
     ),
     "status": Command("out", "geoseg.run", "read_status", {"location": "out"}),
+    "report": Command("out", "geoseg.run", "write_report", {"location": "out"}),
 }
 
 LAID_OVER: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -126,6 +127,7 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("formats", "--format parquet,' fgb'", {"formats": ("parquet", "fgb")}),
         ("also", "--also fgb", {"formats": ("gpkg", "parquet", "fgb")}),
         ("picture", "--picture", {"picture": True}),
+        ("page", "--no-page", {"page": False}),
         ("overwrite", "--overwrite", {"overwrite": True}),
         ("quiet", "--quiet", {"quiet": True, "says": False}),
     ),
@@ -262,11 +264,12 @@ CASES: dict[str, tuple[tuple[str, str, dict[str, Any]], ...]] = {
         ("quiet", "--quiet", {"says": False}),
     ),
     "status": (),
+    "report": (("quiet", "--quiet", {"says": False}),),
 }
 
 NEEDED = {
     *((command, "recipe") for command in ("train", "crossval", "search", "data show", "recipes show")),
-    *(("models export", "model"), ("status", "run"), ("merge", "batch"), ("review", "run")),
+    *(("models export", "model"), ("status", "run"), ("merge", "batch"), ("review", "run"), ("report", "run")),
     *(("compare", "run"), ("compare", "map_file")),
 }
 """Arguments that every case of their command gives."""

@@ -6,7 +6,8 @@
 The jobs are real scenes (`../shared/data`, or the folder named by GEOSEG_REALDATA): Banepa in degrees, Accra large and
 masked, mosaics of three scenes and of two pixel sizes, and a six-class network, trained for a moment when the sums are
 kept, so that both sides read the same weights. Rasters, GeoParquet and styles are compared as bytes, a GeoPackage row
-by row, because it stores when it was written, and of `run.json` the counts. `--only banepa` runs some of the jobs.
+by row, because it stores when it was written, of `run.json` the counts, and of `index.html` what is on its map. `--only
+banepa` runs some of the jobs.
 
 Sums depend on the processor and on the versions of the libraries: keep and compare on one machine.
 """
@@ -69,6 +70,9 @@ def sum_of(path: Path) -> str:
     if path.name == "run.json":
         report = json.loads(path.read_text())
         content = json.dumps([report["counts"], report["area_m2"], report["classes"]], sort_keys=True).encode()
+    elif path.name == "index.html":
+        data = json.loads(path.read_text().partition('id="data">')[2].partition("</script>")[0])
+        content = json.dumps([data[name] for name in ("buildings", "by_confidence", "image")]).encode()
     elif path.suffix == ".gpkg":
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             content = repr(database.execute("SELECT * FROM buildings ORDER BY rowid").fetchall()).encode()

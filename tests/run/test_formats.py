@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in folder.iterdir():
         if path.suffix == ".gpkg":
             found[path.name] = geopandas.read_file(path, layer="buildings").to_json()
-        elif path.suffix != ".json":
+        elif path.suffix not in (".html", ".json"):
             found[path.name] = path.read_bytes()
     return found
 
@@ -44,7 +44,7 @@ def test_every_format_holds_the_same_footprints_and_can_be_asked_for_later(
     result = place.run(asked, formats=tuple(FORMATS), picture=True)
     names = [Path(path).name for path in result.paths]
     rasters = ["probability.tif", "probability.qml", "mask.tif", "mask.qml"]
-    others = ["preview.png", "project.qgz", "item.json", "run.json"]
+    others = ["preview.png", "project.qgz", "index.html", "item.json", "run.json"]
     assert names == [*rasters, *(f"buildings.{name}" for name in FORMATS), *others]
     place.run(later, formats=("parquet",))
     assert [path.name for path in later.glob("buildings.*")] == ["buildings.parquet"]

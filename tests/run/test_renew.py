@@ -15,8 +15,8 @@ from geoseg.run import renew
 
 
 def files_of(out: Path) -> dict[str, Any]:
-    """Return what a result holds: bytes, but for the GeoPackage and the report, which store when they were written."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.suffix not in (".gpkg", ".json")}
+    """Return what a result holds: bytes, but for what stores when it was made: the GeoPackage, the report, the page."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.suffix not in (".gpkg", ".json", ".html")}
 
 
 CHANGES: list[dict[str, Any]] = [

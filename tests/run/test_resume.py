@@ -23,7 +23,7 @@ from geoseg.sources.files import RUN_FOLDER
 
 BLOCK_PX = 64
 RASTERS = ("probability.tif", "probability.qml", "mask.tif", "mask.qml")
-RESULTS = (*RASTERS, "buildings.gpkg", "buildings.parquet", "project.qgz", "item.json", "run.json")
+RESULTS = (*RASTERS, "buildings.gpkg", "buildings.parquet", "project.qgz", "index.html", "item.json", "run.json")
 
 
 @pytest.fixture

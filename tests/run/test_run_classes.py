@@ -151,6 +151,7 @@ def test_overwriting_with_fewer_files_leaves_none_of_the_older_result(tmp_path: 
     assert sorted(path.name for path in again.folder.iterdir()) == [
         "buildings.gpkg",
         "buildings.parquet",
+        "index.html",
         "item.json",
         "mask.qml",
         "mask.tif",

@@ -114,7 +114,7 @@ def test_report_says_what_was_run(tmp_path: Path) -> None:
     assert report["seconds"]["total"] > 0
     assert {"read", "network", "stitch", "write"} <= report["thread_seconds_in_blocks"].keys()
     rasters = ["probability.tif", "probability.qml", "mask.tif", "mask.qml"]
-    names = [*rasters, "buildings.gpkg", "buildings.parquet", "project.qgz", "item.json", "run.json"]
+    names = [*rasters, "buildings.gpkg", "buildings.parquet", "project.qgz", "index.html", "item.json", "run.json"]
     assert result.paths == [str(tmp_path / "out" / name) for name in names]
 
 

@@ -62,6 +62,7 @@ NOT_DECIDING: dict[str, Any] = {
     "block_px": 60,
     "formats": ("gpkg", "fgb"),
     "picture": True,
+    "page": False,
     "asset": "visual",
     "scheduler": "tcp://127.0.0.1:9",
     "workers": 3,
