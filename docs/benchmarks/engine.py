@@ -4,7 +4,8 @@
     python docs/benchmarks/engine.py --sizes 512,768,1024,1536,2048,3072  # chip sizes, in every precision
 
 Every variant computes as many pixels in one run, in turns, so that a busy machine touches all of them alike; the
-ratio to the first variant is the median over the turns. With --sizes the pixels that are kept count, without the
+ratios to the first variant are medians over the turns, of wall time and of processor time, on which other programs have
+less influence. With --sizes the pixels that are kept count, without the
 halos, so that chip sizes can be compared.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -34,22 +36,23 @@ class Variant:
     callers: int
     halo_px: int = 0
 
-    def megapixels_per_second(self, pixels: int) -> float:
-        """Run about so many pixels, at least a chip per caller; those that are kept count."""
+    def measure(self, pixels: int) -> tuple[float, float]:
+        """Run about so many pixels, at least a chip per caller; return Mpx per second of wall and of processor time."""
         count = max(self.callers, round(pixels / self.chip_px**2 / self.callers) * self.callers)
         shape = (count, 1, 3, self.chip_px, self.chip_px)
         chips = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(self.callers) as pool:
             list(pool.map(self.engine.predict, chips))
-        return count * (self.chip_px - 2 * self.halo_px) ** 2 / 1e6 / (time.perf_counter() - start)
+        kept = count * (self.chip_px - 2 * self.halo_px) ** 2 / 1e6
+        return kept / (time.perf_counter() - start), kept / (time.process_time() - cpu)
 
 
 def by_threads(bundle: Bundle, side: int) -> list[Variant]:
     """Return the ways of using the cores."""
     cores = usable_cores()
 
-    def openvino(name: str, callers: int, **options: int) -> Variant:
+    def openvino(name: str, callers: int, **options: Any) -> Variant:
         engine = OpenVINOEngine.load(bundle, chip_shape=(side, side), **options)
         return Variant(f"OpenVINO, {name}", "f32", side, engine, callers)
 
@@ -102,14 +105,16 @@ def main() -> None:
     else:
         variants = by_threads(bundle, args.chip)
     for variant in variants:
-        variant.megapixels_per_second(1)
-    turns = [[variant.megapixels_per_second(int(args.mpx * 1e6)) for variant in variants] for _ in range(args.turns)]
-    halo = f", without halos of {bundle.spec.halo_px} px" if args.sizes else ""
-    print(f"| engine on {usable_cores()} cores | precision | chip px | best Mpx/s{halo} | times the first, median |")
-    print("| --- | --- | ---: | ---: | ---: |")
-    for variant, speeds in zip(variants, zip(*turns, strict=True), strict=True):
-        ratio = median(speed / turn[0] for speed, turn in zip(speeds, turns, strict=True))
-        print(f"| {variant.name} | {variant.precision} | {variant.chip_px} | {max(speeds):.2f} | {ratio:.2f} |")
+        variant.measure(1)
+    turns = [[variant.measure(int(args.mpx * 1e6)) for variant in variants] for _ in range(args.turns)]
+    speed = f"best Mpx/s{f', without halos of {bundle.spec.halo_px} px' if args.sizes else ''}"
+    print(f"| engine on {usable_cores()} cores | precision | chip px | {speed} | times the first | processor time |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for index, variant in enumerate(variants):
+        speeds = [turn[index] for turn in turns]
+        wall, cpu = (median(one[i] / turn[0][i] for one, turn in zip(speeds, turns, strict=True)) for i in (0, 1))
+        best = max(speed for speed, _ in speeds)
+        print(f"| {variant.name} | {variant.precision} | {variant.chip_px} | {best:.2f} | {wall:.2f} | {cpu:.2f} |")
 
 
 if __name__ == "__main__":
