@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import rasterio
@@ -44,6 +45,9 @@ REMOTE_ATTEMPTS = 4
 
 ATTEMPT_DELAY_S = 0.5
 """Seconds before the second attempt; twice as long before each further one."""
+
+_shown: WeakSet[rasterio.DatasetReader] = WeakSet()
+"""Open rasters of whose mask a valid pixel was read."""
 
 REACH_PX = 2
 """Pixels of the file beyond which resampling does not reach."""
@@ -261,10 +265,12 @@ class Scene:
     ) -> Found:
         """Return what `look` finds in a window of the source, or of one of its overviews.
 
-        What fails on a server is retried with the files reopened.
+        What fails on a server is retried with the files reopened. So is a mask without a valid pixel, once, unless the
+        open raster has shown one before: if a server cuts the directory of the mask short, GDAL takes all of its tiles
+        for missing ones and says nothing.
         """
         window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-        is_remote = reach_of(self.paths) is not None
+        is_remote, is_checked = reach_of(self.paths) is not None, False
         for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
             try:
                 with open_reader(self.source, level, files=self.paths) as reader:
@@ -273,7 +279,14 @@ class Scene:
                     under = tiles_under(reader, window) if is_remote else ()
                     tiles: set[Tile] = {(self.source, level, *tile) for tile in under}
                     with fetches.claim(tiles):
-                        return look(reader, window)
+                        found = look(reader, window)
+                    if not _is_empty(found):
+                        _shown.add(reader)
+                    has_mask_band = is_remote and reader.mask_flag_enums[0] == [MaskFlags.per_dataset]
+                    if not has_mask_band or reader in _shown or is_checked or attempt + 1 == REMOTE_ATTEMPTS:
+                        return found
+                    is_checked = True
+                    failure = ReadError(f"{self.name}: the mask has no valid pixel")
             except (*GDAL_ERRORS, OSError) as err:
                 place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
                 failure = ReadError(
@@ -282,10 +295,12 @@ class Scene:
                     "short; copy or download it again."
                 )
                 failure.__cause__ = err
+                is_checked = False
             if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
-                log.info("%s: reading failed; retrying.", self.name)
                 close_readers()
-                time.sleep(ATTEMPT_DELAY_S * 2**attempt)
+                if not is_checked:
+                    log.info("%s: reading failed; retrying.", self.name)
+                    time.sleep(ATTEMPT_DELAY_S * 2**attempt)
                 with allow_no_georeference():
                     forget(self.paths)
         raise failure
@@ -349,6 +364,12 @@ class Scene:
             and set(self.bands) == set(reader.indexes)
             and ColorInterp.alpha not in reader.colorinterp
         )
+
+
+def _is_empty(found: object) -> bool:
+    """Return True if a look at a window found no valid pixel: values and mask, or that it is blank."""
+    valid = found[1] if isinstance(found, tuple) else None
+    return found is True or (valid is not None and not valid.any())
 
 
 def _read_small(read: Callable[..., Found], reader: rasterio.DatasetReader, window: RasterWindow) -> Found | None:
