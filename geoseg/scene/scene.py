@@ -265,12 +265,12 @@ class Scene:
     ) -> Found:
         """Return what `look` finds in a window of the source, or of one of its overviews.
 
-        What fails on a server is retried with the files reopened. So is a mask without a valid pixel, once, unless the
-        open raster has shown one before: if a server cuts the directory of the mask short, GDAL takes all of its tiles
-        for missing ones and says nothing.
+        What fails on a server is retried with the files reopened. A mask without a valid pixel counts as failed until
+        the last attempt, unless the open raster has shown one before: if a server cuts the directory of the mask short,
+        GDAL takes all of its tiles for missing ones and says nothing.
         """
         window = RasterWindow(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-        is_remote, is_checked = reach_of(self.paths) is not None, False
+        is_remote = reach_of(self.paths) is not None
         for attempt in range(REMOTE_ATTEMPTS if is_remote else 1):
             try:
                 with open_reader(self.source, level, files=self.paths) as reader:
@@ -283,10 +283,9 @@ class Scene:
                     if not _is_empty(found):
                         _shown.add(reader)
                     has_mask_band = is_remote and reader.mask_flag_enums[0] == [MaskFlags.per_dataset]
-                    if not has_mask_band or reader in _shown or is_checked or attempt + 1 == REMOTE_ATTEMPTS:
+                    if not has_mask_band or reader in _shown or attempt + 1 == REMOTE_ATTEMPTS:
                         return found
-                    is_checked = True
-                    failure = ReadError(f"{self.name}: the mask has no valid pixel")
+                    failure, delay_s = ReadError(f"{self.name}: the mask has no valid pixel"), 0.0
             except (*GDAL_ERRORS, OSError) as err:
                 place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
                 failure = ReadError(
@@ -294,13 +293,12 @@ class Scene:
                     f"be read from {place} ({err.__cause__ or err}). The file may be damaged or cut "
                     "short; copy or download it again."
                 )
-                failure.__cause__ = err
-                is_checked = False
+                failure.__cause__, delay_s = err, ATTEMPT_DELAY_S * 2**attempt
             if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
-                close_readers()
-                if not is_checked:
+                if delay_s:
                     log.info("%s: reading failed; retrying.", self.name)
-                    time.sleep(ATTEMPT_DELAY_S * 2**attempt)
+                close_readers()
+                time.sleep(delay_s)
                 with allow_no_georeference():
                     forget(self.paths)
         raise failure
