@@ -46,6 +46,9 @@ REMOTE_ATTEMPTS = 4
 ATTEMPT_DELAY_S = 0.5
 """Seconds before the second attempt; twice as long before each further one."""
 
+BLANK_DELAY_S = 0.1
+"""The same where the mask has no valid pixel, which is so beside the data of many scenes."""
+
 _shown: WeakSet[rasterio.DatasetReader] = WeakSet()
 """Open rasters of whose mask a valid pixel was read."""
 
@@ -285,7 +288,10 @@ class Scene:
                     has_mask_band = is_remote and reader.mask_flag_enums[0] == [MaskFlags.per_dataset]
                     if not has_mask_band or reader in _shown or attempt + 1 == REMOTE_ATTEMPTS:
                         return found
-                    failure, delay_s = ReadError(f"{self.name}: the mask has no valid pixel"), 0.0
+                    failure, delay_s = (
+                        ReadError(f"{self.name}: the mask has no valid pixel"),
+                        BLANK_DELAY_S * 2**attempt,
+                    )
             except (*GDAL_ERRORS, OSError) as err:
                 place = self.paths[0] + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
                 failure = ReadError(
@@ -295,7 +301,7 @@ class Scene:
                 )
                 failure.__cause__, delay_s = err, ATTEMPT_DELAY_S * 2**attempt
             if is_remote and attempt + 1 < REMOTE_ATTEMPTS:
-                if delay_s:
+                if failure.__cause__ is not None:
                     log.info("%s: reading failed; retrying.", self.name)
                 close_readers()
                 time.sleep(delay_s)

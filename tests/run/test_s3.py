@@ -168,7 +168,7 @@ def test_a_bucket_that_fails_and_recovers_changes_no_byte(
     assert_same(f"{bucket}/out")
 
 
-@pytest.mark.parametrize(("busy", "cut"), [(0, 0), (3, 0), (0, 3)], ids=["whole", "busy", "cut"])
+@pytest.mark.parametrize(("busy", "cut"), [(0, 0), (3, 0), (0, 5)], ids=["whole", "busy", "cut"])
 def test_a_scene_in_a_bucket_whose_reads_fail_and_recover_changes_no_byte(
     place: Any, bucket: str, line: Line, tmp_path: Path, busy: int, cut: int
 ) -> None:
