@@ -10,8 +10,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg._version import __version__
-from geoseg.errors import ExistingResultError, MissingFileError, ScoredFileError, UsageError
+from geoseg.errors import ScoredFileError, UsageError
 from geoseg.evaluate.buildings import Pairs, match_greedily, overlapping_pairs
+from geoseg.evaluate.layers import FOOTPRINTS, PROBABILITY, check_out, read_footprints, require_run, write_out
 from geoseg.evaluate.polygons import (
     Clipped,
     PolygonArray,
@@ -24,11 +25,9 @@ from geoseg.evaluate.prediction import grid_of
 from geoseg.evaluate.rasters import BLOCK_PX
 from geoseg.grid import Grid
 from geoseg.inference import NODATA
-from geoseg.io.aside import check_folder, reported, require_closed, write_all_aside, write_record
 from geoseg.io.datum import collect_shifts
 from geoseg.io.tables import plural, write_table
 from geoseg.io.vectors import in_crs_of, read_polygons, to_pixels
-from geoseg.outputs.gdal import write_layers
 from geoseg.outputs.styles import category_qml
 from geoseg.scene import StoredRaster, close_readers
 from geoseg.vectorize import cut_grid
@@ -165,17 +164,14 @@ def compare_with_map(run: str | Path, map_file: str | Path, settings: CompareSet
         OutputError: If it cannot be written. Nothing is left behind.
     """
     settings, folder, path = settings or CompareSettings(), Path(run), Path(map_file)
-    footprints, probability = folder / "buildings.parquet", folder / "probability.tif"
-    lacking = [one.name for one in (footprints, probability, folder / "run.json") if not one.is_file()]
-    if lacking:
-        raise MissingFileError(
-            f"{folder} is not the folder of a finished run: it has no {lacking[0]}. Give the folder that was its `out`."
-        )
+    probability = folder / PROBABILITY
+    require_run(folder, FOOTPRINTS, PROBABILITY)
     out = Path(settings.out or f"{folder.absolute().name}_comparison")
-    _check_out(out, overwrite=settings.overwrite)
+    check_out(out, (LAYERS, REPORT), overwrite=settings.overwrite)
     grid = grid_of(probability)
     area = _data_area(probability, grid)
-    found = _read_footprints(footprints, grid)
+    frame = read_footprints(folder)
+    found = _Layer(frame, np.asarray(to_pixels(frame.geometry.to_numpy(), grid), object))
     with collect_shifts() as datums:
         mapped, column = _read_map(path, grid, settings)
     close_readers()
@@ -207,21 +203,10 @@ def compare_with_map(run: str | Path, map_file: str | Path, settings: CompareSet
         "unit": "m" if grid.gsd_m else "px",
         "datum_shifts": [one.describe() for one in datums],
     }
-    _write(out, buildings, missing, report)
+    kinds = {"buildings": (NEW, CHANGED, MATCHED), MISSING: (MISSING,)}
+    styles = {name: category_qml("status", {kind: COLORS[kind] for kind in each}) for name, each in kinds.items()}
+    write_out(out, (LAYERS, REPORT), {"buildings": buildings, MISSING: missing}, styles, report)
     return Comparison(out, report)
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise an error if the comparison cannot be written there, or one exists."""
-    check_folder(out)
-    held = [name for name in (LAYERS, REPORT) if (out / name).exists()]
-    if held and not overwrite:
-        raise ExistingResultError(
-            f"{out} already holds {' and '.join(held)}. Choose another folder with `out`, or replace them with "
-            "`overwrite=True`."
-        )
-    if held:
-        require_closed(out / LAYERS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,18 +225,6 @@ class _Layer:
 def _to_meters(shapes: PolygonArray, grid: Grid) -> PolygonArray:
     scale = np.array(grid.gsd_m or (1.0, 1.0))
     return np.asarray(shapely.transform(shapes, lambda xy: xy * scale), object)
-
-
-def _read_footprints(path: Path, grid: Grid) -> _Layer:
-    """Read the buildings of the run."""
-    import geopandas
-
-    try:
-        frame = geopandas.read_parquet(path)
-    except Exception as err:  # pyarrow raises several types without a common root
-        raise ScoredFileError(f"{path} cannot be read ({err}). Run the scene again.") from err
-    frame = frame.drop(columns="bbox", errors="ignore")
-    return _Layer(frame, np.asarray(to_pixels(frame.geometry.to_numpy(), grid), object))
 
 
 def _read_map(path: Path, grid: Grid, settings: CompareSettings) -> tuple[_Layer, str | None]:
@@ -433,20 +406,3 @@ def _tell_shift(shift: Shift, grid: Grid, path: Path) -> dict[str, float | int]:
             *(shift.error, unit),
         )
     return {"east": east, "north": north, "error": shift.error, "pairs": shift.pairs}
-
-
-def _write(out: Path, buildings: "GeoDataFrame", missing: "GeoDataFrame", report: dict[str, Any]) -> None:
-    """Write both layers and the report."""
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-    styles = {
-        "buildings": {kind: COLORS[kind] for kind in (NEW, CHANGED, MATCHED)},
-        MISSING: {MISSING: COLORS[MISSING]},
-    }
-    with write_all_aside([out / LAYERS, out / REPORT]) as (layers, record):
-        write_layers(
-            layers,
-            {"buildings": buildings, MISSING: missing},
-            {name: category_qml("status", kinds) for name, kinds in styles.items()},
-        )
-        write_record(record, report)

@@ -10,15 +10,14 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg._version import __version__
-from geoseg.errors import ExistingResultError, LabelError, MissingFileError, ScoredFileError, UsageError
+from geoseg.errors import LabelError, UsageError
 from geoseg.evaluate.bootstrap import LEVEL, Interval
+from geoseg.evaluate.layers import FOOTPRINTS, PROBABILITY, check_out, read_footprints, require_run, write_out
 from geoseg.evaluate.prediction import grid_of
 from geoseg.grid import Grid, Window
 from geoseg.inference import NODATA, PROBABILITY_ONE
-from geoseg.io.aside import check_folder, reported, require_closed, write_all_aside, write_record
 from geoseg.io.store import LocalStore
 from geoseg.io.tables import plural, write_table
-from geoseg.outputs.gdal import write_layers
 from geoseg.outputs.styles import form_qml, plain_qml
 from geoseg.scene import Raster, StoredRaster, close_readers
 
@@ -115,14 +114,18 @@ def review_run(run: str | Path, settings: ReviewSettings | None = None) -> Revie
         ExistingResultError: If there is a review, which is not to be replaced: it may hold answers.
         OutputError: If it cannot be written. Nothing is left behind.
     """
+    from geoseg.run.ledger import read_report  # dask is needed for this alone
+
     settings, folder = settings or ReviewSettings(), Path(run)
-    report, probability = _read_run(folder)
+    require_run(folder, PROBABILITY, FOOTPRINTS)
+    report, probability = read_report(LocalStore(folder), "threshold"), folder / PROBABILITY
+    assert report is not None
     out = Path(settings.out or f"{folder.absolute().name}_review")
-    _check_out(out, overwrite=settings.overwrite)
+    check_out(out, (LAYERS, REPORT), overwrite=settings.overwrite, holding=", perhaps with your answers")
     grid = grid_of(probability)
     cells = measure_cells(StoredRaster(str(probability)), grid, settings.cell_m, float(report["threshold"]))
     close_readers()
-    footprints = _read_footprints(folder / "buildings.parquet")
+    footprints = read_footprints(folder)
 
     order = np.argsort(-cells.doubt, kind="stable")
     worst = cells.take(order[: settings.most])
@@ -144,44 +147,14 @@ def review_run(run: str | Path, settings: ReviewSettings | None = None) -> Revie
         "expected_wrong": float(cells.doubt.sum()),
         "layers": {name: len(frame) for name, frame in layers.items()},
     }
-    _write(out, layers, found)
+    styles = {
+        PLACES: plain_qml("230,0,60"),
+        BUILDINGS: plain_qml("255,87,34"),
+        SAMPLED_BUILDINGS: form_qml("0,200,255", IS_RIGHT, {"right": "1", "wrong": "0"}),
+        SAMPLED_PLACES: form_qml("255,214,0", MISSED, {str(n): str(n) for n in range(21)}),
+    }
+    write_out(out, (LAYERS, REPORT), layers, {name: styles[name] for name in layers}, found)
     return Review(out, found)
-
-
-def _read_run(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return the report of a finished run, and its probabilities."""
-    from geoseg.run.ledger import read_report  # dask is needed for this alone
-
-    lacking = [n for n in ("probability.tif", "buildings.parquet", "run.json") if not (folder / n).is_file()]
-    if lacking:
-        raise MissingFileError(
-            f"{folder} is not the folder of a finished run: it has no {lacking[0]}. Give the folder that was its `out`."
-        )
-    report = read_report(LocalStore(folder), "threshold")
-    assert report is not None
-    return report, folder / "probability.tif"
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise an error if the review cannot be written there, or one exists."""
-    check_folder(out)
-    held = [name for name in (LAYERS, REPORT) if (out / name).exists()]
-    if held and not overwrite:
-        raise ExistingResultError(
-            f"{out} already holds {' and '.join(held)}, perhaps with your answers. Choose another folder with `out`, "
-            "or replace them with `overwrite=True`."
-        )
-    if held:
-        require_closed(out / LAYERS)
-
-
-def _read_footprints(path: Path) -> "GeoDataFrame":
-    import geopandas
-
-    try:
-        return geopandas.read_parquet(path).drop(columns="bbox", errors="ignore")
-    except Exception as err:  # pyarrow raises several types without a common root
-        raise ScoredFileError(f"{path} cannot be read ({err}). Run the scene again.") from err
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,20 +252,6 @@ def _draw_sample(
     facts = {MISSED: pandas.array([None] * len(names), dtype="Int32")}
     places = chosen.frame(grid, **facts, stratum=np.array(names)[mixed], of=np.array(sizes)[mixed])
     return {SAMPLED_BUILDINGS: buildings, SAMPLED_PLACES: places.drop(columns="doubt_m2")}
-
-
-def _write(out: Path, layers: dict[str, "GeoDataFrame"], report: dict[str, Any]) -> None:
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-    styles = {
-        PLACES: plain_qml("230,0,60"),
-        BUILDINGS: plain_qml("255,87,34"),
-        SAMPLED_BUILDINGS: form_qml("0,200,255", IS_RIGHT, {"right": "1", "wrong": "0"}),
-        SAMPLED_PLACES: form_qml("255,214,0", MISSED, {str(n): str(n) for n in range(21)}),
-    }
-    with write_all_aside([out / LAYERS, out / REPORT]) as (path, record):
-        write_layers(path, layers, {name: styles[name] for name in layers})
-        write_record(record, report)
 
 
 @dataclass(frozen=True, slots=True)

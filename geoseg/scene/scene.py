@@ -283,10 +283,11 @@ class Scene:
                     tiles: set[Tile] = {(self.source, level, *tile) for tile in under}
                     with fetches.claim(tiles):
                         found = look(reader, window)
+                    if not is_remote or reader.mask_flag_enums[0] != [MaskFlags.per_dataset]:
+                        return found
                     if not _is_empty(found):
                         _shown.add(reader)
-                    has_mask_band = is_remote and reader.mask_flag_enums[0] == [MaskFlags.per_dataset]
-                    if not has_mask_band or reader in _shown or attempt + 1 == REMOTE_ATTEMPTS:
+                    if reader in _shown or attempt + 1 == REMOTE_ATTEMPTS:
                         return found
                     failure, delay_s = (
                         ReadError(f"{self.name}: the mask has no valid pixel"),
